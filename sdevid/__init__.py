@@ -1,0 +1,3 @@
+"""Neural stochastic differential equations for video."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,224 @@
+"""Every setting of a run: typed, checked, one YAML file, `key=value` overrides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from sdevid.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SDEConfig(_Section):
+    """The latent SDE and how it is solved."""
+
+    latent: Literal["vector", "map"] = "vector"
+    latent_size: PositiveInt = 64  # components of a vector latent, channels of a map latent
+    content_size: PositiveInt = 64  # components of the static content code w
+    hidden: PositiveInt = 256  # width of drift, control and diffusion networks
+    depth: PositiveInt = 2  # hidden layers of each
+    solver: Literal["euler_maruyama"] = "euler_maruyama"
+    steps_per_frame: PositiveInt = 2  # solver steps between two frames
+    noise: Literal["additive", "diagonal"] = "additive"  # diagonal: g may depend on z
+    posterior_width: Literal["chain", "continuous"] = "chain"  # which bound: DESIGN, section 3
+    diffusion_floor: PositiveFloat = 1e-2  # smallest |g|, latent units per sqrt(second)
+    diffusion_start: PositiveFloat = 0.5  # |g| before training, latent units per sqrt(second)
+    control_bound: PositiveFloat = 10.0  # |u| stays below this, per sqrt(second)
+
+
+class EncoderConfig(_Section):
+    """Frame encoder, decoder and temporal encoder."""
+
+    channels: PositiveInt = 32  # of the first stage; doubled at each halving, up to 8 times
+    map_size: PositiveInt = 8  # side of a map latent, in cells; frame_size / map_size is 2**k
+    features: PositiveInt = 128  # width of a frame token
+    layers: PositiveInt = 2  # temporal attention blocks
+    heads: PositiveInt = 4
+    attention: Literal["auto", "xformers", "sdpa"] = "auto"
+
+
+class ObservationConfig(_Section):
+    """p(x | D(w, z)): how a frame is scored against the decoded one."""
+
+    likelihood: Literal["laplace", "gaussian"] = "gaussian"
+    scale: PositiveFloat = 0.2  # of a pixel in [0, 1]
+    max_context: NonNegativeInt = 5  # most frames that the prior may be shown in training
+    free_fraction: float = 0.25  # share of clips for which the prior is shown none
+
+
+class ConsistencyConfig(_Section):
+    """Weights of the consistency module's terms; 0 switches a term off."""
+
+    frame_difference: NonNegativeFloat = 0.0
+    warp: bool = False  # the warp-and-mask head: x_i = M warp(x_{i-1}, F) + (1 - M) I_i
+
+
+class MetricsConfig(_Section):
+    """Where figures go beside metrics.jsonl."""
+
+    wandb: bool = False  # offline where WANDB_API_KEY is not set
+    wandb_project: str = "sdevid"
+    tensorboard: bool = False
+
+
+class CheckpointConfig(_Section):
+    """What is kept of a run's checkpoints."""
+
+    keep: PositiveInt = 3  # newest ones kept, at least 2
+
+    @model_validator(mode="after")
+    def _two(self) -> CheckpointConfig:
+        if self.keep < 2:
+            raise ValueError(
+                f"keep is {self.keep}, but one damaged checkpoint must not end a run; give 2 or more"
+            )
+        return self
+
+
+class Config(_Section):
+    """A run. Lengths of training are in clips, whatever the number of GPUs."""
+
+    model_type: Literal["latent_sde"] = "latent_sde"
+    sde_type: Literal["ito", "stratonovich"] = "ito"
+    frame_size: PositiveInt = 64  # pixels, square
+    channels: Literal[1, 3] = 3
+    sequence_length: PositiveInt = 16  # frames a clip
+    fps: PositiveFloat = 8.0  # frames a second; also sets the cell of the Brownian path
+
+    run_dir: Path = Path("runs/default")
+    data: Path = Path("data/shards")  # folder of shards
+    split: str = "train"
+    seed: NonNegativeInt = 0
+
+    learning_rate: PositiveFloat = 3e-4
+    prior_learning_rate_ratio: PositiveFloat = 4.0  # the prior learns only through the KL
+    warmup_clips: NonNegativeInt = 0  # learning rate rises from 0
+    final_learning_rate_ratio: float = 0.1  # cosine decay ends here
+    weight_decay: NonNegativeFloat = 0.0
+    gradient_clip: PositiveFloat = 1.0
+    kl_warmup_fraction: float = 0.2  # of the run; the KL weight ends at exactly 1
+    kl_weight_start: float = 0.01
+    ema_decay: float = 0.999  # a step
+
+    batch_size: PositiveInt = 32  # clips an optimizer step, over all ranks
+    micro_batch_size: PositiveInt | None = None  # clips a rank and pass; None: all at once
+    num_epochs: PositiveInt = 100
+    max_clips: PositiveInt | None = None  # stop there, whatever the epochs
+    save_every: PositiveInt = 100_000  # clips
+    log_every: PositiveInt = 1_000  # clips
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    precision: Literal["fp32", "bf16"] = "fp32"
+    data_workers: NonNegativeInt = 0  # decoding threads a rank; 0: in the training process
+
+    sde: SDEConfig = SDEConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    observation: ObservationConfig = ObservationConfig()
+    consistency: ConsistencyConfig = ConsistencyConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _map_fits(self) -> Config:
+        ratio, rest = divmod(self.frame_size, self.encoder.map_size)
+        if rest or ratio & (ratio - 1):
+            raise ValueError(
+                f"encoder.map_size is {self.encoder.map_size}, but frame_size {self.frame_size} "
+                "must be it times a power of two; e.g. 4 or 8 for frames of 32 or 64"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _context_fits(self) -> Config:
+        if self.observation.max_context >= self.sequence_length:
+            raise ValueError(
+                f"observation.max_context is {self.observation.max_context}, but a clip has "
+                f"{self.sequence_length} frames (sequence_length) and one must be left to predict"
+            )
+        return self
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config in the YAML file `path`, with `key=value` overrides (dots reach into sections).
+
+    Raises UserError where the file is missing or no YAML, or a setting is unknown or ill-typed.
+    """
+    if not path.is_file():
+        raise UserError(f"config {path} does not exist; configs/ holds ready ones")
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"config {path} is not valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"config {path} must hold `key: value` lines, not a {type(settings).__name__}")
+    for override in overrides:
+        _apply(settings, override)
+    return parse(settings)
+
+
+def parse(settings: dict[str, Any]) -> Config:
+    """`settings` as a checked Config. Raises UserError that names every setting at fault."""
+    try:
+        return Config(**settings)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(error))) from error
+
+
+def dump(config: Config) -> str:
+    """The whole config as YAML that `load` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r} must read key=value, e.g. batch_size=16")
+    *sections, name = key.split(".")
+    place = settings
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise UserError(f"override {override!r}: {section} is one setting, not a section")
+    try:
+        place[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not valid YAML: {error}") from error
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    known = list(_names(Config))
+    for fault in error.errors(include_url=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else "; configs/default.yaml lists them"
+            yield f"{name} is not a setting{hint}"
+        elif fault["type"] == "value_error":
+            message = str(fault["msg"]).removeprefix("Value error, ")
+            yield f"{name}.{message}" if name else message
+        else:
+            rule = str(fault["msg"])
+            yield f"{name} is {fault['input']!r}, but {rule[0].lower()}{rule[1:]}"
+
+
+def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")

@@ -1,0 +1,52 @@
+"""Tensor types, the axis order and the units that every room shares.
+
+Axes always come in this order: batch, time, channels, height, width. Video on the wire is uint8
+(batch, time, height, width, channels); inside the model it is float32 in [0, 1].
+
+Time is counted in integer ticks, so that two frame times are compared exactly. A tick is
+1/76,800 s: 76,800 = 2**10 * 3 * 5**2 is divisible by the usual frame rates and by their
+substeps, and a rate such as 29.97 is rounded by at most 6.5 microseconds a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+TICKS_PER_SECOND = 76_800
+
+Video = UInt8[Tensor, "batch time height width channels"]  # as stored and moved
+Frames = Float[Tensor, "batch time channels height width"]  # in [0, 1], as the model sees it
+Ticks = Int64[Tensor, "batch time"]  # rising along time
+Serial = Int64[Tensor, " batch"]  # a clip's place in the order of training; keys its noise
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips on their way into the model."""
+
+    video: Video
+    ticks: Ticks
+    serial: Serial
+    keys: tuple[str, ...]
+    captions: tuple[str, ...]
+
+
+def frame_ticks(num_frames: int, fps: float) -> Int64[Tensor, " time"]:
+    """Times of `num_frames` frames at `fps` frames a second, in ticks from the first."""
+    period = TICKS_PER_SECOND / Fraction(fps).limit_denominator(100_000)
+    return torch.tensor([round(i * period) for i in range(num_frames)], dtype=torch.int64)
+
+
+def seconds(ticks: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Ticks as float32 seconds. Take differences of ticks first: they are exact."""
+    return (ticks.to(torch.float64) / TICKS_PER_SECOND).to(torch.float32)
+
+
+def as_frames(video: Video) -> Frames:
+    """uint8 video as float32 frames in [0, 1], channels before height and width."""
+    return video.permute(0, 1, 4, 2, 3).to(torch.float32) / 255
