@@ -1,0 +1,80 @@
+# Sets up .venv once (Python 3.11 or newer) and runs the project's main jobs in it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCKED = sed -n -E 's/^($(1)==[^ ;]+).*/\1/p' requirements.lock
+
+DEMO_DATA := data/demo
+DEMO_RUN := runs/demo
+
+# One thread each: the jobs below run several processes, or are too small for more threads to pay.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test test-slow lint format lock gpu-check clean
+
+help:
+	@echo "make demo       draw video of a known SDE, train on it, sample, write $(DEMO_RUN)/report.html"
+	@echo "make test       the quick tests (CPU)"
+	@echo "make test-slow  the rest that needs no GPU; Slurm's tests need slurm-wlm, munge and root"
+	@echo "make lint       ruff and mypy;  make format  rewrites with ruff"
+	@echo "make gpu-check  GPU tests, benchmarks and a short training; PYTHON=... uses that interpreter"
+	@echo "make setup      only set up $(VENV);  make lock  pins what it holds;  make clean  removes caches"
+
+setup: $(STAMP)
+
+# Torch first, alone: the pinned DeepSpeed is built from source against it and may not replace it.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), but sdevid needs Python 3.11 or newer; run make PYTHON=python3.12" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $$($(call LOCKED,setuptools)) $$($(call LOCKED,wheel)) $$($(call LOCKED,torch))
+	if ! command -v nvidia-smi >/dev/null; then export DS_ACCELERATOR=cpu; fi; \
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --no-build-isolation -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python tools/make_shards.py --dataset double-well --output_dir $(DEMO_DATA)
+	$(BIN)/python -m sdevid train --config configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)
+	$(BIN)/accelerate launch --cpu --num_processes 1 -m sdevid.sample --model_path $(DEMO_RUN) \
+	  --output_dir $(DEMO_RUN)/samples --num_samples 5
+	$(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN) --data $(DEMO_DATA) --output $(DEMO_RUN)/results.json
+	$(BIN)/python -m sdevid report $(DEMO_RUN)
+	@echo "Done. Open $(DEMO_RUN)/report.html: what was learnt, measured; the videos are in $(DEMO_RUN)/samples."
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m "(slow or slurm) and not gpu" --durations=15
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:
+	{ echo "# Exact versions for Python 3.11 to 3.13, written by make lock from a tested $(VENV)."; \
+	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -vE '^(pip|sdevid)( |=)' | \
+	  sed -E -e 's/^(torch==[0-9.]+)\+.*/\1/' -e "s/^((triton|xformers)==.*)/\1; sys_platform == 'linux'/"; \
+	} > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+# Uses PYTHON where it is given, as on a GPU node that has torch already, and installs nothing.
+GPU_PYTHON = $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON),$(BIN)/python)
+gpu-check: export PYTHONPATH := .:kernels
+gpu-check:
+	$(GPU_PYTHON) -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU; on a GPU node: make gpu-check PYTHON=python3")'
+	$(GPU_PYTHON) -m pytest -m gpu -p no:cacheprovider
+	if [ -f kernels/bench.py ]; then $(GPU_PYTHON) kernels/bench.py; fi
+	$(GPU_PYTHON) -m sdevid train --config configs/demo.yaml run_dir=runs/gpu-check data=$(DEMO_DATA) max_clips=2000
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find sdevid kernels tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
