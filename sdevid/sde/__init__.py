@@ -1,0 +1,1 @@
+"""Mathematics of SDEs: noise, solvers, path KL. Knows nothing of video."""

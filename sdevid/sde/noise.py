@@ -1,0 +1,160 @@
+"""Brownian increments and other draws as a pure function of (seed, clip serial, tick, component).
+
+Counter of Philox4x32-10: c0 and c1 hold a flat 64-bit index (place * groups + group, where a group
+is four components), c2 holds the stream (8 bits), the level of the Brownian bridge (8 bits) and the
+serial's bits 32 to 47, c3 the serial's low 32 bits; the key is the seed. Nothing depends on the
+batch, so any split over devices, any resume and any kernel draw the same.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sdevid.errors import UserError
+from sdevid.sde import philox
+from sdevid.types import TICKS_PER_SECOND
+
+
+class Stream(IntEnum):
+    """Independent random streams of one clip. Numbers are part of every run: append only."""
+
+    PATH = 0  # the Brownian path
+    INITIAL = 1  # z_0
+    CONTENT = 2  # the static content code
+    CONTEXT = 3  # which frames are observed
+    CROP = 4  # which part of a longer clip
+    OBSERVATION = 5  # noise of the observation model
+    TEXT = 6  # whether the prompt is dropped
+    TIME = 7  # times of a simulation-free objective
+
+
+def normal(
+    seed: int, serial: Int64[Tensor, " batch"], stream: Stream, shape: tuple[int, ...]
+) -> Float[Tensor, "batch *shape"]:
+    """Standard normal draws for each clip, float32 on the device of `serial`."""
+    groups, size = _groups(shape)
+    index = torch.arange(groups).expand(len(serial), groups)
+    draws = _draw(seed, serial.cpu(), stream, 0, index)
+    return draws[:, :size].reshape(-1, *shape).to(serial.device)
+
+
+def uniform(
+    seed: int, serial: Int64[Tensor, " batch"], stream: Stream, shape: tuple[int, ...]
+) -> Float[Tensor, "batch *shape"]:
+    """Uniform draws in [0, 1) for each clip, float32 multiples of 2**-24."""
+    groups, size = _groups(shape)
+    index = torch.arange(groups).expand(len(serial), groups)
+    counter = _counter(serial.cpu(), stream, 0, index)
+    lanes = np.stack(philox.words(seed, counter[0], counter[0] >> np.uint64(32), *counter[1:]), -1)
+    draws = (lanes >> np.uint64(8)).astype(np.float32) * np.float32(2**-24)
+    flat = torch.from_numpy(draws).view(len(serial), -1)
+    return flat[:, :size].reshape(-1, *shape).to(serial.device)
+
+
+class Brownian:
+    """W on each clip's absolute ticks, standard in seconds, components independent.
+
+    The increment over one whole cell (`cell` ticks, aligned at multiples) is one draw; inside a
+    cell a Brownian bridge halves the integer interval [a, b) at (a + b) // 2, so that finer times
+    refine the same path; longer increments are sums. Nothing is stored but the increments asked
+    for.
+    """
+
+    def __init__(
+        self, seed: int, serial: Int64[Tensor, " batch"], shape: tuple[int, ...], cell: int
+    ) -> None:
+        if cell < 1:
+            raise UserError(f"cell is {cell} ticks, but the Brownian path needs at least 1")
+        self.seed, self.shape, self.cell = seed, shape, cell
+        self.serial = serial.cpu()
+        self.device = serial.device
+        self.groups, self.size = _groups(shape)
+
+    def increments(
+        self, ticks: Int64[Tensor, "batch points"]
+    ) -> Float[Tensor, "batch steps *shape"]:
+        """W(t[k+1]) - W(t[k]) in sqrt(seconds), float32; zero between equal ticks.
+
+        Raises UserError where ticks are negative or fall.
+        """
+        ticks = ticks.cpu()
+        spans = ticks.diff(dim=1)
+        if bool((spans < 0).any()) or bool((ticks[:, :1] < 0).any()):
+            raise UserError(
+                f"ticks run from {int(ticks.min())} with a smallest step of {int(spans.min())}, "
+                "but the Brownian path needs times that start at 0 or later and never fall"
+            )
+        cells = ticks.div(self.cell, rounding_mode="floor")
+        jumps = cells.diff(dim=1)
+        if torch.equal(cells * self.cell, ticks) and bool((jumps <= 1).all()):
+            steps = self._cell_increments(cells[:, :-1])
+            if not bool(jumps.all()):
+                steps = steps * jumps[..., None]
+        else:
+            steps = self._general(ticks, cells)
+        return steps.view(*steps.shape[:2], *self.shape).to(self.device)
+
+    def _cell_increments(self, cells: Int64[Tensor, "batch steps"]) -> Tensor:
+        draws = self._draw(cells, level=0)
+        return draws.mul_(math.sqrt(self.cell / TICKS_PER_SECOND))
+
+    def _draw(self, places: Int64[Tensor, "batch steps"], level: int) -> Tensor:
+        index = places[..., None] * self.groups + torch.arange(self.groups)
+        draws = _draw(self.seed, self.serial, Stream.PATH, level, index.flatten(1))
+        return draws.view(*places.shape, -1)[..., : self.size]
+
+    def _general(self, ticks: Tensor, cells: Tensor) -> Tensor:
+        first = cells[:, :1]
+        count = int((cells - first).max()) + 1
+        draws = self._cell_increments(first + torch.arange(count))
+        sums = torch.nn.functional.pad(draws.double().cumsum(1), (0, 0, 1, 0))
+        place = (cells - first)[..., None].expand(-1, -1, self.size)
+        inside = self._bridge(ticks, cells, draws.gather(1, place))
+        return (sums.gather(1, place) + inside).diff(dim=1).float()
+
+    def _bridge(self, ticks: Tensor, cells: Tensor, whole: Tensor) -> Tensor:
+        """W(tick) - W(start of its cell), given the increment over the whole cell."""
+        low, high = cells * self.cell, (cells + 1) * self.cell
+        w_low, w_high = torch.zeros_like(whole), whole
+        for level in range(1, 256):
+            if torch.equal(low, ticks):
+                break
+            middle = (low + high).div(2, rounding_mode="floor")
+            left, right = (middle - low).float(), (high - middle).float()
+            share = (left / (left + right))[..., None]
+            spread = (left * right / (left + right) / TICKS_PER_SECOND).sqrt()[..., None]
+            w_middle = torch.lerp(w_low, w_high, share) + spread * self._draw(middle, level)
+            ahead = (ticks >= middle) & (low < ticks)
+            behind = ticks < middle
+            low, w_low = middle.where(ahead, low), w_middle.where(ahead[..., None], w_low)
+            high, w_high = middle.where(behind, high), w_middle.where(behind[..., None], w_high)
+        return w_low
+
+
+def _groups(shape: tuple[int, ...]) -> tuple[int, int]:
+    size = math.prod(shape)
+    return -(-size // philox.LANES), size
+
+
+def _counter(
+    serial: Tensor, stream: Stream, level: int, index: Tensor
+) -> tuple[philox.Words, philox.Words, philox.Words]:
+    high = (serial >> 32 & 0xFFFF) << 16 | level << 8 | int(stream)
+    places = index.contiguous().numpy().view(np.uint64)
+    c2 = np.repeat(high.numpy().view(np.uint64), places.shape[1])
+    c3 = np.repeat((serial & 0xFFFFFFFF).numpy().view(np.uint64), places.shape[1])
+    return places.reshape(-1), c2, c3
+
+
+def _draw(seed: int, serial: Tensor, stream: Stream, level: int, index: Tensor) -> Tensor:
+    """Normals (batch, 4 * counters a clip) for a 64-bit `index` (batch, counters a clip)."""
+    places, c2, c3 = _counter(serial, stream, level, index)
+    out = np.empty((len(places), philox.LANES), np.float32)
+    philox.fill_normals(out, seed, places, c2, c3)
+    return torch.from_numpy(out).view(len(serial), -1)

@@ -1,0 +1,49 @@
+"""The Euler-Maruyama chain and its KL."""
+
+import torch
+
+from sdevid.sde.integrate import Step, chain
+from sdevid.sde.noise import Brownian
+from sdevid.types import TICKS_PER_SECOND, seconds
+
+
+def _solve(batch: int = 3, steps: int = 5, repeat_last: int = 0) -> tuple:
+    ticks = (torch.arange(steps + 1) * 4800).expand(batch, -1)
+    ticks = torch.cat([ticks, ticks[:, -1:].expand(-1, repeat_last)], 1)
+    noise = Brownian(3, torch.arange(batch), (2,), 4800)
+    start = torch.ones(batch, 2)
+
+    def coefficients(z: torch.Tensor, k: int) -> Step:
+        return Step(-z, 0.5 + 0.1 * z.square(), torch.sin(z + k), torch.sigmoid(z + 2))
+
+    return chain(start, ticks, noise, coefficients), noise.increments(ticks), seconds(ticks.diff())
+
+
+def test_chain_is_the_recursion_with_its_kl():
+    path, dw, dt = _solve()
+    z, kl = torch.ones(3, 2), torch.zeros(3)
+    for k in range(5):
+        g, u, r = 0.5 + 0.1 * z**2, torch.sin(z + k), torch.sigmoid(z + 2)
+        torch.testing.assert_close(path.states[:, k], z)
+        d = dt[:, k, None]
+        kl += (0.5 * u**2 * d + 0.5 * (r**2 - 1) - r.log()).sum(1)
+        z = z + (-z + g * u) * d + r * g * dw[:, k]
+    torch.testing.assert_close(path.states[:, 5], z)
+    torch.testing.assert_close(path.kl, kl)
+    assert bool((path.control_energy < path.kl).all())
+
+
+def test_padding_with_equal_ticks_changes_nothing():
+    plain, padded = _solve()[0], _solve(repeat_last=3)[0]
+    torch.testing.assert_close(padded.states[:, -1], plain.states[:, -1], rtol=0, atol=0)
+    torch.testing.assert_close(padded.kl, plain.kl)
+
+
+def test_chain_kl_is_the_kl_of_gaussian_transitions():
+    h, g, u, r, d = 0.3, 0.7, -1.1, 0.6, 4800 / TICKS_PER_SECOND
+    prior = torch.distributions.Normal(1 + h * d, g * d**0.5)
+    posterior = torch.distributions.Normal(1 + (h + g * u) * d, r * g * d**0.5)
+    one = torch.ones(1, 1)
+    step = Step(h * one, g * one, u * one, r * one)
+    path = chain(one, torch.tensor([[0, 4800]]), torch.zeros(1, 1, 1), lambda *_: step)
+    torch.testing.assert_close(path.kl[0], torch.distributions.kl_divergence(posterior, prior))
