@@ -1,0 +1,1 @@
+"""Generating video from a trained model and writing it: mp4, GIF, grids, arrays."""

@@ -1,0 +1,127 @@
+"""Reads the initial frames that a video is to go on from: pictures or the start of a video."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sdevid.errors import UserError
+from sdevid.sample.write import Pixels
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Observed frames as the model takes them, and what was done to them on the way."""
+
+    frames: Pixels  # time, height, width, channels
+    notes: tuple[str, ...]
+
+
+def read(path: Path, count: int | None, most: int, side: int, channels: int, fps: float) -> Initial:
+    """The first `count` frames at `path` (None: all, at most `most`), `side` pixels square.
+
+    `path` is a folder of pictures, taken in the natural order of their names, one picture, or a
+    video, read at `fps` frames a second. Frames of another shape are cut to the middle square
+    and resized, colours become grey for a model of one channel; the notes say so.
+    Raises UserError for a missing or unreadable file, and for fewer frames than `count`.
+    """
+    if not path.exists():
+        raise UserError(f"--initial_frames {path} does not exist")
+    wanted = most if count is None else count
+    if path.is_dir() or path.suffix.lower() in PICTURES:
+        frames = [_open(file) for file in _pictures(path)[:wanted]]
+    else:
+        frames = [Image.fromarray(frame) for frame in _start_of_video(path, fps, wanted)]
+    if not frames or (count is not None and len(frames) < count):
+        raise UserError(
+            f"--initial_frames {path} holds {len(frames)} frames, but "
+            f"{count or 1} are needed; give more frames or a smaller --num_initial_frames"
+        )
+    return _fit(path, frames, side, channels)
+
+
+def _pictures(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    files = sorted((f for f in path.iterdir() if f.is_file()), key=_natural)
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    if not pictures:
+        held = f"{len(files)} files, e.g. {files[0].name}" if files else "nothing"
+        raise UserError(
+            f"--initial_frames {path} is a folder with no pictures (it holds {held}); give a "
+            "folder of png or jpg files, one a frame, or the path of one video"
+        )
+    return pictures
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """2.png before 10.png."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return upright.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"--initial_frames: {path} cannot be read as a picture: {error}") from error
+
+
+def _start_of_video(path: Path, fps: float, count: int) -> list[Pixels]:
+    """RGB frames at the times i / fps: the last frame decoded that is not later than each."""
+    import av
+
+    taken: list[Pixels] = []
+    last: Pixels | None = None
+    try:
+        with av.open(str(path)) as container:
+            origin: float | None = None
+            for frame in container.decode(video=0):
+                time = float(frame.time or 0.0)
+                origin = time if origin is None else origin
+                while last is not None and len(taken) / fps < time - origin - 1e-6:
+                    taken.append(last)
+                if len(taken) >= count:
+                    return taken[:count]
+                last = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
+        raise UserError(
+            f"--initial_frames {path} cannot be read as a video: {error}; give a video, a picture "
+            "or a folder of pictures"
+        ) from error
+    return taken if last is None else [*taken, last][:count]
+
+
+def _fit(path: Path, frames: list[Image.Image], side: int, channels: int) -> Initial:
+    notes = []
+    width, height = frames[0].size
+    odd = next((frame.size for frame in frames if frame.size != (width, height)), None)
+    if odd:
+        raise UserError(
+            f"--initial_frames {path} mixes frames of {width}x{height} and {odd[0]}x{odd[1]} "
+            "pixels; give frames of one size"
+        )
+    if (width, height) != (side, side):
+        cut = "" if width == height else "cut to the middle square and "
+        notes.append(
+            f"initial frames are {width}x{height}, the model's {side}x{side}: {cut}resized"
+        )
+        fit = Image.Resampling.BICUBIC
+        frames = [ImageOps.fit(frame, (side, side), fit) for frame in frames]
+    pixels = np.stack([np.asarray(frame) for frame in frames])
+    if channels == 1:
+        if np.ptp(pixels, axis=-1).any():
+            notes.append("initial frames have colours, the model has one channel: made grey")
+        grey = [np.asarray(Image.fromarray(frame).convert("L")) for frame in pixels]
+        pixels = np.stack(grey)[..., None]
+    return Initial(pixels, tuple(notes))

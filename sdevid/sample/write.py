@@ -1,0 +1,99 @@
+"""Writes video: mp4 and npz for machines, GIF and contact sheets for eyes.
+
+Videos are uint8 (time, height, width, channels) with 1 or 3 channels. The same video gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+GIF_RATE = 50.0  # frames a second; browsers slow a GIF down that asks for more
+GAP = 2  # pixels between the tiles of a grid
+GROUND = 128  # grey between the tiles
+
+
+def mp4(path: Path, video: Pixels, fps: float) -> None:
+    """`video` as H.264, 4:2:0, at its own size; an odd side is lengthened by its last line."""
+    import av
+
+    height, width = video.shape[1:3]
+    even = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    layout = "gray" if video.shape[3] == 1 else "rgb24"
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
+        rate = Fraction(fps).limit_denominator(100_000)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
+        stream.width, stream.height = even.shape[2], even.shape[1]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # more threads, other bytes
+        for frame in even:
+            pixels = np.ascontiguousarray(frame[..., 0] if layout == "gray" else frame)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format=layout)))
+        container.mux(stream.encode())
+
+
+def gif(path: Path, video: Pixels, fps: float) -> None:
+    """`video` as an endless GIF. Above 50 frames a second frames are left out."""
+    stride = int(np.ceil(fps / GIF_RATE))
+    frames = [picture(frame) for frame in video[::stride]]
+    frames[0].save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=_durations(len(frames), fps / stride),
+        loop=0,
+        disposal=1,
+    )
+
+
+def _durations(count: int, fps: float) -> list[int]:
+    """Milliseconds a frame in the GIF's whole hundredths, right in the sum and not each alone."""
+    ends = np.round(np.arange(count + 1) * 100 / fps).astype(int)
+    return [int(step) * 10 for step in np.diff(ends)]
+
+
+def npz(path: Path, video: Pixels, ticks: NDArray[np.int64], observed: int) -> None:
+    """`video` with the ticks of its frames; the first `observed` frames were given."""
+    np.savez_compressed(path, video=video, ticks=ticks, observed=np.int64(observed))
+
+
+def picture(frame: Pixels) -> Image.Image:
+    """A frame (height, width, channels) as a Pillow image."""
+    return Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
+
+
+def enlarge(video: Pixels, side: int) -> Pixels:
+    """`video` (..., height, width, channels) by a whole factor, its shorter side at least `side`."""
+    factor = max(1, -(-side // min(video.shape[-3:-1])))
+    return video.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def tile(videos: Pixels, columns: int) -> Pixels:
+    """Videos (number, time, height, width, channels) side by side as one, `columns` a row."""
+    number, time, height, width, channels = videos.shape
+    rows = -(-number // columns)
+    sheet = np.full(
+        (time, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels),
+        GROUND,
+        np.uint8,
+    )
+    for i, video in enumerate(videos):
+        top, left = (i // columns) * (height + GAP), (i % columns) * (width + GAP)
+        sheet[:, top : top + height, left : left + width] = video
+    return sheet
+
+
+def contact_sheet(videos: Pixels, columns: int) -> Pixels:
+    """A row a video, `columns` of its frames evenly from first to last: one picture."""
+    number, time = videos.shape[:2]
+    shown = np.unique(np.linspace(0, time - 1, min(columns, time)).round().astype(int))
+    cells = videos[:, shown].reshape(number * len(shown), 1, *videos.shape[2:])
+    return tile(cells, len(shown))[0]
