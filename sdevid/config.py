@@ -87,7 +87,8 @@ class CheckpointConfig(_Section):
     def _two(self) -> CheckpointConfig:
         if self.keep < 2:
             raise ValueError(
-                f"keep is {self.keep}, but one damaged checkpoint must not end a run; give 2 or more"
+                f"keep is {self.keep}, but one damaged checkpoint must not end a run; "
+                "give 2 or more"
             )
         return self
 
@@ -166,7 +167,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     except yaml.YAMLError as error:
         raise UserError(f"config {path} is not valid YAML: {error}") from error
     if not isinstance(settings, dict):
-        raise UserError(f"config {path} must hold `key: value` lines, not a {type(settings).__name__}")
+        raise UserError(
+            f"config {path} must hold `key: value` lines, not a {type(settings).__name__}"
+        )
     for override in overrides:
         _apply(settings, override)
     return parse(settings)

@@ -1,0 +1,129 @@
+"""The neural SDE backbone: prior drift, diffusion and posterior control."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdevid.config import SDEConfig
+from sdevid.models.encoder import lay_out
+
+State = Float[Tensor, "batch *latent"]  # (batch, size) or (batch, channels, height, width)
+
+
+class StateNetwork(nn.Module):
+    """Hidden layers over the state, the first shifted by a condition made beforehand.
+
+    Over a vector the layers are linear; over a map they are 3 x 3 convolutions. The last layer
+    starts at zero.
+    """
+
+    def __init__(self, config: SDEConfig, outputs: int) -> None:
+        super().__init__()
+        self.first = self._layer(config, config.latent_size, config.hidden)
+        self.hidden = nn.ModuleList(
+            self._layer(config, config.hidden, config.hidden) for _ in range(config.depth - 1)
+        )
+        self.last = self._layer(config, config.hidden, outputs)
+        nn.init.zeros_(self.last.weight)
+        if self.last.bias is not None:
+            nn.init.zeros_(self.last.bias)
+
+    @staticmethod
+    def _layer(config: SDEConfig, inputs: int, outputs: int) -> nn.Linear | nn.Conv2d:
+        if config.latent == "vector":
+            return nn.Linear(inputs, outputs)
+        return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, z: State, condition: Tensor) -> Tensor:
+        x = functional.silu(self.first(z) + condition)
+        for layer in self.hidden:
+            x = functional.silu(layer(x))
+        out: Tensor = self.last(x)
+        return out.float()
+
+
+class Conditions(NamedTuple):
+    """What the networks are told of a clip, worked out once before the solve."""
+
+    drift: Tensor  # (batch, hidden) or (batch, hidden, 1, 1)
+    diffusion: Tensor  # g's level, latent-shaped; and its slope where g depends on z
+    slope: Tensor | None
+
+
+class Prior(nn.Module):
+    """dz = h(z, w, c) dt + g(w, c) dW, time-homogeneous, diagonal noise.
+
+    With `noise: diagonal`, g_i = floor + softplus(a_i + b_i tanh z_i), a and b read from w and c.
+    """
+
+    def __init__(self, config: SDEConfig, features: int) -> None:
+        super().__init__()
+        self.config = config
+        known = config.content_size + features
+        self.condition = nn.Linear(known, config.hidden)
+        self.drift = StateNetwork(config, config.latent_size)
+        self.diagonal = config.noise == "diagonal"
+        self.level = nn.Linear(known, config.latent_size * (2 if self.diagonal else 1))
+        nn.init.zeros_(self.level.weight)
+        nn.init.zeros_(self.level.bias)
+        start = config.diffusion_start - config.diffusion_floor
+        self.start = math.log(math.expm1(max(start, 1e-4)))
+
+    def conditions(
+        self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch features"]
+    ) -> Conditions:
+        known = torch.cat([w, c], dim=1)
+        drift = self.condition(known)
+        level = self.level(known).float()
+        if self.config.latent == "map":
+            drift, level = drift[:, :, None, None], level[:, :, None, None]
+        if not self.diagonal:
+            return Conditions(drift, self._positive(level), None)
+        level, slope = level.chunk(2, dim=1)
+        return Conditions(drift, level, slope)
+
+    def _positive(self, level: Tensor) -> Tensor:
+        return self.config.diffusion_floor + functional.softplus(level + self.start)
+
+    def forward(self, z: State, conditions: Conditions) -> tuple[State, State]:
+        """Drift and diffusion at `z`, float32, the diffusion broadcastable to `z`."""
+        drift = self.drift(z, conditions.drift)
+        if conditions.slope is None:
+            return drift, conditions.diffusion
+        return drift, self._positive(conditions.diffusion + conditions.slope * torch.tanh(z))
+
+
+class Control(nn.Module):
+    """u(z, t, c^_t) and the posterior's width r(z, t, c^_t) in (0, 1).
+
+    |u| is bounded softly; u starts at 0 and r at 0.95.
+    """
+
+    def __init__(self, config: SDEConfig, features: int) -> None:
+        super().__init__()
+        self.bound = config.control_bound
+        self.chain = config.posterior_width == "chain"
+        self.condition = nn.Linear(features, config.hidden)
+        self.network = StateNetwork(config, config.latent_size * (2 if self.chain else 1))
+
+    def conditions(
+        self, tokens: Float[Tensor, "batch steps cells features"], side: int | None
+    ) -> tuple[Tensor, ...]:
+        """One condition a solver step from the token that the step sees."""
+        return lay_out(self.condition(tokens), side).unbind(1)
+
+    def forward(self, z: State, condition: Tensor) -> tuple[State, State | None]:
+        out = self.network(z, condition)
+        if not self.chain:
+            return self._bounded(out), None
+        control, width = out.chunk(2, dim=1)
+        return self._bounded(control), torch.sigmoid(width + 3.0)
+
+    def _bounded(self, control: State) -> State:
+        return self.bound * torch.tanh(control / self.bound)

@@ -1,0 +1,78 @@
+"""Latent path and static content to frames."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sdevid.config import Config
+from sdevid.models.consistency import WarpHead
+from sdevid.models.encoder import norm, widths
+from sdevid.types import Frames
+
+
+class Seed(nn.Module):
+    """A latent and its content code as the decoder's first feature map, channels last in memory."""
+
+    def __init__(self, config: Config, channels: int) -> None:
+        super().__init__()
+        side = config.encoder.map_size
+        self.side = None if config.sde.latent == "map" else side
+        latent, content = config.sde.latent_size, config.sde.content_size
+        if self.side is None:
+            self.state: nn.Module = nn.Conv2d(latent, channels, 3, padding=1)
+            self.content = nn.Linear(content, channels)
+        else:
+            hidden, size = config.sde.hidden, channels * side**2
+            layers = nn.Linear(latent, hidden), nn.SiLU(), nn.Linear(hidden, size)
+            self.state = nn.Sequential(*layers)
+            self.content = nn.Linear(content, size)
+
+    def forward(
+        self, z: Float[Tensor, "frames *latent"], w: Float[Tensor, "frames content"]
+    ) -> Float[Tensor, "frames channels side side"]:
+        state, content = self.state(z), self.content(w)
+        if self.side is None:
+            mixed: Tensor = state + content[:, :, None, None]
+            return mixed.contiguous(memory_format=torch.channels_last)
+        flat: Tensor = state + content
+        cells: Tensor = torch.unflatten(flat, 1, (self.side, self.side, -1))
+        return cells.permute(0, 3, 1, 2)
+
+
+class FrameDecoder(nn.Module):
+    """D(w, z): each frame's mean in [0, 1] from its latent, or from it and the frame before."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        channels = widths(config)[:0:-1] or [config.encoder.channels]
+        self.seed = Seed(config, channels[0])
+        layers: list[nn.Module] = [norm(channels[0]), nn.SiLU()]
+        for before, after in pairwise(channels):
+            layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
+        self.grow = nn.Sequential(*layers)
+        self.image = self._last(config, channels[-1], config.channels)
+        self.warp = (
+            WarpHead(self._last(config, 2 * channels[-1], 3)) if config.consistency.warp else None
+        )
+
+    @staticmethod
+    def _last(config: Config, inputs: int, outputs: int) -> nn.ConvTranspose2d | nn.Conv2d:
+        """To full size: from half of it, or from full size where frames are as small as the map."""
+        if config.encoder.map_size == config.frame_size:
+            return nn.Conv2d(inputs, outputs, 3, padding=1)
+        return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
+
+    def forward(
+        self, z: Float[Tensor, "batch time *latent"], w: Float[Tensor, "batch content"]
+    ) -> Frames:
+        batch, time = z.shape[:2]
+        content = w[:, None].expand(-1, time, -1).flatten(0, 1)
+        features = self.grow(self.seed(z.flatten(0, 1), content))
+        images: Tensor = self.image(features).float().sigmoid().unflatten(0, (batch, time))
+        if self.warp is not None:
+            images = self.warp(features.unflatten(0, (batch, time)), images)
+        return images

@@ -1,0 +1,57 @@
+"""Frames to frame tokens: convolutions that halve the side, down to the latent map."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sdevid.config import Config
+from sdevid.types import Frames
+
+Tokens = Float[Tensor, "batch time cells features"]  # cells: 1, or the map's places row by row
+
+
+def widths(config: Config) -> list[int]:
+    """Channels of each stage, from full size down to the latent map."""
+    stages = int(math.log2(config.frame_size // config.encoder.map_size))
+    return [config.encoder.channels * 2 ** min(i, 3) for i in range(stages + 1)]
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """Group norm with at least eight channels a group: never over the batch."""
+    return nn.GroupNorm(max(1, channels // 8), channels)
+
+
+class FrameEncoder(nn.Module):
+    """Each frame by itself to one token (vector latent) or one token a cell (map latent)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        channels = widths(config)
+        layers: list[nn.Module] = [nn.Conv2d(config.channels, channels[0], 3, padding=1)]
+        if len(channels) > 1:
+            layers = []
+            for before, after in zip([config.channels, *channels[1:-1]], channels[1:], strict=True):
+                layers += [nn.Conv2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
+        self.stem = nn.Sequential(*layers)
+        self.is_map = config.sde.latent == "map"
+        size = channels[-1] * (1 if self.is_map else config.encoder.map_size**2)
+        self.token = nn.Linear(size, config.encoder.features)
+
+    def forward(self, frames: Frames) -> Tokens:
+        batch = frames.shape[0]
+        cells = self.stem(frames.flatten(0, 1) - 0.5)
+        pattern = "(b t) c h w -> b t (h w) c" if self.is_map else "(b t) c h w -> b t 1 (c h w)"
+        tokens: Tensor = self.token(rearrange(cells, pattern, b=batch))
+        return tokens
+
+
+def lay_out(tokens: Float[Tensor, "*batch cells features"], side: int | None) -> Tensor:
+    """Tokens as the latent lies: (..., features), or (..., features, side, side) for a map."""
+    if side is None:
+        return tokens.squeeze(-2)
+    return torch.unflatten(tokens.transpose(-1, -2), -1, (side, side))

@@ -1,0 +1,107 @@
+"""The temporal encoder: attention along time over frame tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sdevid.config import EncoderConfig
+from sdevid.models.attention import attend, backend, heads
+from sdevid.models.encoder import Tokens
+
+Times = Float[Tensor, "batch time"]  # seconds from the clip's reference time
+Observed = Bool[Tensor, "batch time"]
+Rows = Float[Tensor, "rows time features"]
+OCTAVES = 8
+
+
+class History(NamedTuple):
+    """What the temporal encoder makes of a clip."""
+
+    summary: Float[Tensor, "batch cells features"]  # of the whole clip, at the reference time
+    tokens: Tokens  # a frame each, in the light of all the others
+
+
+class TimeFeatures(nn.Module):
+    """Fourier features of continuous time, from 8 s down to 1/16 s a period, and time itself."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * OCTAVES + 1, features)
+
+    def forward(self, times: Times) -> Float[Tensor, "batch time features"]:
+        rates = 2 * math.pi / 8 * 2.0 ** torch.arange(OCTAVES, device=times.device)
+        angles = times[..., None] * rates
+        waves = torch.cat([angles.sin(), angles.cos(), times[..., None]], dim=-1)
+        out: Tensor = self.linear(waves)
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm attention along time, then an MLP."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width = config.features
+        self.config = config
+        self.before_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, x: Rows, seen: Bool[Tensor, "rows time"]) -> Rows:
+        using = backend(self.config.attention, x.device.type)
+        parts = self.qkv(self.before_attention(x)).chunk(3, -1)
+        query, key, value = (heads(part, self.config.heads) for part in parts)
+        x = x + self.out(attend(query, key, value, seen, using).flatten(2))
+        out: Tensor = x + self.mlp(x)
+        return out
+
+
+class Summary(nn.Module):
+    """The token in which a clip's history is gathered."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(0.02 * torch.randn(features))
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """`tokens` with the summary's put before the first."""
+        batch, _, cells, features = tokens.shape
+        first = self.token.to(tokens.dtype).expand(batch, 1, cells, features)
+        return torch.cat([first, tokens], dim=1)
+
+
+class TemporalEncoder(nn.Module):
+    """Frame tokens and their times to a clip's history.
+
+    Attention runs along time, each cell of a map by itself, over the observed frames and the
+    summary: an unobserved frame changes nothing. Positions are continuous times, so any frame
+    rate and any set of times can be given.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.summary = Summary(config.features)
+        self.time = TimeFeatures(config.features)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.features)
+
+    def forward(self, tokens: Tokens, times: Times, observed: Observed) -> History:
+        cells = tokens.shape[2]
+        at = torch.cat([times.new_zeros(len(times), 1), times], dim=1)
+        seen = torch.cat([observed.new_ones(len(observed), 1), observed], dim=1)
+        x = self.summary(tokens) + self.time(at)[:, :, None]
+        x = rearrange(x, "b t n d -> (b n) t d")
+        seen = seen.repeat_interleave(cells, dim=0)
+        for block in self.blocks:
+            x = block(x, seen)
+        x = rearrange(self.norm(x), "(b n) t d -> b t n d", n=cells)
+        return History(summary=x[:, 0], tokens=x[:, 1:])
