@@ -1,0 +1,241 @@
+"""A whole cut: sources in order, through worker processes, into shards; carries on if stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sdevid.data.parts import Job, make_parts, read_part, remove_part
+from sdevid.data.shards import FORMAT, ShardFile, read_index, write_json
+from sdevid.data.spec import ClipSource, CutSpec
+from sdevid.errors import UserError
+
+_WORK = ".cut"  # state and parts of a cut that is not finished
+_OURS = ("*.tar", "*.tar.part", "*.index.json", "*.json.part", "dataset.json", "quarantine.jsonl")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what a cut writes."""
+
+    dataset: str
+    sources: Sequence[ClipSource]  # split after split
+    splits: Sequence[str]  # of each source
+    spec: CutSpec
+    shard_size: int  # clips a tar
+    settings: dict[str, Any]  # further ones, for dataset.json
+    truth: dict[str, Any] | None = None  # of drawn motion
+    faults: Sequence[tuple[str, str]] = ()  # sources known to be bad before any decoding
+
+    def identity(self) -> dict[str, Any]:
+        """What a cut carried on must find unchanged, as JSON."""
+        sources = [[s.identity(), to] for s, to in zip(self.sources, self.splits, strict=True)]
+        said = json.dumps([sources, list(self.faults)], sort_keys=True).encode()
+        settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
+        return {
+            "dataset": self.dataset,
+            "settings": settings,
+            "inputs": hashlib.sha256(said).hexdigest(),
+        }
+
+
+@dataclass
+class _State:
+    """Where a cut stands after the last finished shard."""
+
+    identity: dict[str, Any]
+    next_source: int = 0
+    clips_taken: int = 0  # of that source
+    shards: dict[str, int] = field(default_factory=dict)  # finished ones, by split
+    quarantine: list[tuple[str, str]] = field(default_factory=list)
+
+
+def cut(
+    plan: Plan, folder: Path, *, workers: int, max_bad_fraction: float, overwrite: bool
+) -> dict[str, Any]:
+    """Write the shards of `plan` into `folder` and return what dataset.json says.
+
+    A finished cut of the same plan is left as it is; an unfinished one is carried on. Raises
+    UserError where the folder holds another cut, or more than `max_bad_fraction` of the sources
+    are bad.
+    """
+    if overwrite:
+        _clear(folder)
+    (folder / _WORK / "parts").mkdir(parents=True, exist_ok=True)
+    identity = plan.identity()
+    finished = _earlier(folder / "dataset.json", identity)
+    if finished is None:
+        state = _earlier(folder / _WORK / "state.json", identity)
+        if state is None and any(folder.glob("*.tar")):
+            raise UserError(
+                f"--output_dir {folder} holds tars that no cut here has begun; give another folder"
+            )
+        _Cut(plan, folder, _State(**state) if state else _State(identity)).run(
+            workers, max_bad_fraction
+        )
+        finished = json.loads((folder / "dataset.json").read_text())
+    shutil.rmtree(folder / _WORK)
+    return dict(finished)
+
+
+class _Cut:
+    """The part of a cut that runs in the main process."""
+
+    def __init__(self, plan: Plan, folder: Path, state: _State) -> None:
+        self.plan, self.folder, self.state = plan, folder, state
+        self.bad = [*plan.faults, *state.quarantine]
+        self.found: list[tuple[int, str, str]] = []  # bad since the last finished shard
+        self.open: ShardFile | None = None
+        self.done: list[Job] = []  # their parts go when the open shard is finished
+
+    def run(self, workers: int, max_bad_fraction: float) -> None:
+        """Cut what is left and write dataset.json."""
+        write_json(self.folder / _WORK / "state.json", asdict(self.state))
+        self._stop_if_bad(max_bad_fraction)
+        first = self.state.next_source
+        parts = make_parts(self._jobs(first), workers)
+        total = len(self.plan.sources)
+        try:
+            with tqdm(total=total, initial=first, desc="cutting", unit="video") as bar:
+                for job, reason in parts:
+                    if reason is None:
+                        self._store(job)
+                    else:
+                        self._quarantine(job, reason, max_bad_fraction)
+                    bar.update()
+                    bar.set_postfix(bad=len(self.bad), refresh=False)
+            self._finish_shard(total, 0)
+        finally:
+            if self.open is not None:
+                self.open.discard()
+        self._finish()
+
+    def _jobs(self, first: int) -> Iterator[Job]:
+        parts = self.folder / _WORK / "parts"
+        for number in range(first, len(self.plan.sources)):
+            yield Job(number, self.plan.sources[number], self.plan.spec, parts)
+
+    def _store(self, job: Job) -> None:
+        split = self.plan.splits[job.number]
+        taken = self.state.clips_taken if job.number == self.state.next_source else 0
+        if self.open is not None and not self.open.path.name.startswith(f"{split}-"):
+            self._finish_shard(job.number, 0)
+        for number, clip in enumerate(read_part(job)):
+            if number < taken:
+                continue
+            if self.open is None:
+                shard = f"{split}-{self.state.shards.get(split, 0):06d}.tar"
+                self.open = ShardFile(self.folder, shard)
+            self.open.add(clip.key, clip.meta, clip.meta.pop("store"), clip.payload)
+            if len(self.open) == self.plan.shard_size:
+                self._finish_shard(job.number, number + 1)
+        self.done.append(job)
+
+    def _finish_shard(self, next_source: int, clips_taken: int) -> None:
+        if self.open is not None:
+            self.open.close()
+            split = self.open.path.name.rpartition("-")[0]
+            self.state.shards[split] = self.state.shards.get(split, 0) + 1
+            self.open = None
+        self.state.next_source, self.state.clips_taken = next_source, clips_taken
+        self.state.quarantine += [(name, why) for n, name, why in self.found if n < next_source]
+        self.found = [fault for fault in self.found if fault[0] >= next_source]
+        write_json(self.folder / _WORK / "state.json", asdict(self.state))
+        for job in self.done:
+            remove_part(job)
+        self.done.clear()
+
+    def _quarantine(self, job: Job, reason: str, max_bad_fraction: float) -> None:
+        self.bad.append((job.source.name, reason))
+        self.found.append((job.number, job.source.name, reason))
+        self._stop_if_bad(max_bad_fraction)
+
+    def _stop_if_bad(self, max_bad_fraction: float) -> None:
+        total = len(self.plan.sources) + len(self.plan.faults)
+        if len(self.bad) <= max_bad_fraction * total:
+            return
+        self._write_quarantine()
+        name, reason = self.bad[-1]
+        raise UserError(
+            f"{len(self.bad)} of {total} videos are bad so far, more than --max_bad_fraction "
+            f"{max_bad_fraction:g} allows; the last is {name}: {reason}. "
+            f"{self.folder / 'quarantine.jsonl'} names each; mend or remove them, or allow more"
+        )
+
+    def _write_quarantine(self) -> None:
+        lines = [json.dumps({"source": name, "reason": why}) + "\n" for name, why in self.bad]
+        (self.folder / "quarantine.jsonl").write_text("".join(lines))
+
+    def _finish(self) -> None:
+        splits, labels = {}, set[str]()
+        for split in dict.fromkeys(self.plan.splits):
+            shards = [f"{split}-{n:06d}.tar" for n in range(self.state.shards.get(split, 0))]
+            clips = [clip for shard in shards for clip in read_index(self.folder, shard)]
+            labels |= {clip.label for clip in clips if clip.label}
+            splits[split] = {
+                "clips": len(clips),
+                "videos": len({clip.source for clip in clips}),
+                "shards": shards,
+            }
+        empty = [split for split, content in splits.items() if not content["clips"]]
+        self._write_quarantine()
+        if empty or not splits:
+            raise UserError(
+                f"no video gave a clip for split {', '.join(empty) or 'train'}; "
+                f"{self.folder / 'quarantine.jsonl'} says why each did not"
+            )
+        spec = self.plan.spec
+        content = {
+            "format": FORMAT,
+            **self.state.identity,
+            "frame_size": spec.frame_size,
+            "channels": read_index(self.folder, next(iter(splits.values()))["shards"][0])[0].channels,
+            "fps": spec.fps,
+            "clip_length": spec.clip_length,
+            "store": spec.store,
+            "splits": splits,
+            "labels": sorted(labels),
+            "quarantined": len(self.bad),
+        }
+        if self.plan.truth is not None:
+            content["truth"] = self.plan.truth
+        write_json(self.folder / "dataset.json", content, indent=1)
+
+
+def _earlier(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier cut left at `path`; UserError where that was a cut of something else."""
+    if not path.is_file():
+        return None
+    said: dict[str, Any] = json.loads(path.read_text())
+    before = said.get("identity", said)
+    differs = _difference(before, identity)
+    if differs:
+        raise UserError(
+            f"--output_dir {path.parent if path.name == 'dataset.json' else path.parent.parent} "
+            f"holds another cut: {differs}; give another folder, or --overwrite to make it anew"
+        )
+    return said
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    if before.get("dataset") != now["dataset"]:
+        return f"dataset was {before.get('dataset')}, is {now['dataset']}"
+    old, new = before.get("settings", {}), json.loads(json.dumps(now["settings"]))
+    for name in [*new, *(name for name in old if name not in new)]:
+        if old.get(name) != new.get(name):
+            return f"{name} was {old.get(name)}, is {new.get(name)}"
+    return "" if before.get("inputs") == now["inputs"] else "the input files have changed"
+
+
+def _clear(folder: Path) -> None:
+    for pattern in _OURS:
+        for path in folder.glob(pattern):
+            path.unlink()
+    shutil.rmtree(folder / _WORK, ignore_errors=True)

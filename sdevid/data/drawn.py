@@ -1,0 +1,101 @@
+"""Drawn sources: blocks of clips of the disc whose motion follows a known SDE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from sdevid.data.payload import ClipVideo
+from sdevid.data.spec import CutClip, CutSpec
+from sdevid.data.splits import counts
+from sdevid.data.synthetic import DoubleWell, Motion, OrnsteinUhlenbeck, draw
+
+_BLOCK = 64  # clips drawn in one go
+
+
+Drawing = tuple[ClipVideo, dict[str, Any]]  # a clip and further fields of its KEY.json
+
+
+class Artist(Protocol):
+    """Draws the clips of one data set."""
+
+    def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
+        """`count` independent clips."""
+        ...
+
+    def truth(self) -> dict[str, Any] | None:
+        """What is known of the motion, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class DiscArtist:
+    """A disc that follows `motion`."""
+
+    motion: Motion
+
+    def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
+        """`count` clips, each with the disc's position, in units, at each frame."""
+        times = np.arange(spec.clip_length) / spec.fps
+        for path in self.motion.simulate(rng, count, times):
+            yield draw(path, spec.frame_size), {"position": path.round(6).tolist()}
+
+    def truth(self) -> dict[str, Any]:
+        """The motion and the drawing, as `synthetic.from_truth` reads them."""
+        return self.motion.truth()
+
+
+def disc_artist(dataset: str, vertical: str) -> DiscArtist:
+    """The artist of `double-well` or `ou`, with `vertical` (none or ou) along y."""
+    along_x = DoubleWell() if dataset == "double-well" else OrnsteinUhlenbeck()
+    return DiscArtist(Motion(along_x, OrnsteinUhlenbeck() if vertical == "ou" else None))
+
+
+@dataclass(frozen=True)
+class DrawnSource:
+    """Clips `first` to `first + count` of a drawn data set, a pure function of (seed, first)."""
+
+    dataset: str
+    artist: Artist
+    seed: int
+    split: str
+    first: int
+    count: int
+    label: str = ""
+    caption: str = ""
+
+    @property
+    def name(self) -> str:
+        """Unique in a data set."""
+        return f"{self.dataset}-{self.first:06d}"
+
+    @property
+    def group(self) -> str:
+        """Every block stands for itself."""
+        return self.name
+
+    def identity(self) -> list[Any]:
+        """What a cut carried on must find unchanged."""
+        return [self.name, self.split, self.seed, self.count]
+
+    def clips(self, spec: CutSpec) -> Iterator[CutClip]:
+        """The clips of the block."""
+        rng = np.random.default_rng([self.seed, self.first])
+        for number, (video, extra) in enumerate(self.artist.clips(rng, self.count, spec)):
+            yield CutClip(f"{self.dataset}-{self.first + number:06d}", 0.0, video, extra)
+
+
+def drawn_sources(
+    dataset: str, artist: Artist, seed: int, num_clips: int, shares: Mapping[str, float]
+) -> list[DrawnSource]:
+    """`num_clips` clips, shared out over the splits, in blocks."""
+    sources, first = [], 0
+    for split, number in counts(num_clips, shares, "clips").items():
+        for start in range(first, first + number, _BLOCK):
+            count = min(_BLOCK, first + number - start)
+            sources.append(DrawnSource(dataset, artist, seed, split, start, count))
+        first += number
+    return sources

@@ -1,0 +1,163 @@
+"""One source video cut and encoded into one file, in a process of its own.
+
+A part is `000012.bin`, the payloads of the clips one after the other, and `000012.json`, written
+last, which says what they are. Parts bound the memory of a cut, whatever the length of a video,
+and let an interrupted cut keep what is done.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from sdevid.data.payload import EXTENSION, encode
+from sdevid.data.shards import write_json
+from sdevid.data.spec import BadVideo, ClipSource, CutClip, CutSpec
+
+_CRASH = "the process that decoded it died (a crash in the decoder, or out of memory)"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One source to be cut."""
+
+    number: int  # in the order of the whole cut
+    source: ClipSource
+    spec: CutSpec
+    folder: Path  # of the parts
+
+    def path(self, ending: str) -> Path:
+        """Of one file of the part."""
+        return self.folder / f"{self.number:06d}.{ending}"
+
+
+@dataclass(frozen=True)
+class PartClip:
+    """One clip of a part, ready for a tar."""
+
+    key: str
+    meta: dict[str, Any]
+    payload: bytes
+
+
+def make_part(job: Job) -> str | None:
+    """Cut one source unless its part is there; the reason where it cannot be cut."""
+    if job.path("json").exists():
+        return None
+    table: list[dict[str, Any]] = []
+    try:
+        with job.path("bin").open("wb") as file:
+            for clip in job.source.clips(job.spec):
+                payload = encode(job.spec.store, clip.video, job.spec.fps)
+                key = f"{job.number:06d}-{_slug(job.source.name)}-{len(table):04d}"
+                table.append({"key": key, "meta": _meta(job, clip), "size": len(payload)})
+                file.write(payload)
+    except BadVideo as error:
+        job.path("bin").unlink()
+        return str(error)
+    write_json(job.path("json"), table)
+    return None
+
+
+def read_part(job: Job) -> Iterator[PartClip]:
+    """The clips of a finished part."""
+    with job.path("bin").open("rb") as file:
+        for row in json.loads(job.path("json").read_text()):
+            yield PartClip(row["key"], row["meta"], file.read(row["size"]))
+
+
+def remove_part(job: Job) -> None:
+    """Drop a part whose clips are in shards."""
+    for ending in ("json", "bin"):
+        job.path(ending).unlink(missing_ok=True)
+
+
+def make_parts(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str | None]]:
+    """`make_part` of each job, in order, in `workers` processes (0: in this one).
+
+    A source whose process dies twice, the second time alone, is given a reason like any bad one.
+    """
+    if workers == 0:
+        for job in jobs:
+            yield job, make_part(job)
+        return
+    waiting, running = deque(jobs), deque[tuple[Job, Future[str | None]]]()
+    pool = _pool(workers)
+    try:
+        while waiting or running:
+            try:
+                while waiting and len(running) < 2 * workers:
+                    running.append((waiting[0], pool.submit(make_part, waiting[0])))
+                    waiting.popleft()
+                outcome = running[0][1].result()
+                job = running.popleft()[0]
+            except BrokenProcessPool:
+                waiting.extendleft(job for job, _ in reversed(running))
+                running.clear()
+                job = waiting.popleft()
+                outcome = _make_alone(job)
+                pool.shutdown()
+                pool = _pool(workers)
+            yield job, outcome
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make_alone(job: Job) -> str | None:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(make_part, job).result()
+        except BrokenProcessPool:
+            job.path("bin").unlink(missing_ok=True)
+            return _CRASH
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _meta(job: Job, clip: CutClip) -> dict[str, Any]:
+    frames, height, width, channels = clip.video.shape
+    return {
+        "source": clip.source,
+        "start": clip.start,
+        "fps": job.spec.fps,
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "store": EXTENSION[job.spec.store],
+        "label": job.source.label,
+        "caption": job.source.caption,
+        **clip.extra,
+    }
+
+
+def _slug(name: str) -> str:
+    """`name` as a part of a tar member's name: no dots, at most 60 characters."""
+    stem = name.rpartition(".")[0] or name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[-60:].strip("-") or "clip"

@@ -1,0 +1,127 @@
+"""How one clip is stored: npy (lossless), jpeg (one sheet of frames) or mp4 (compact)."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+Store = Literal["npy", "jpeg", "mp4"]
+ClipVideo = UInt8[np.ndarray, "time height width channels"]
+
+EXTENSION: dict[Store, str] = {"npy": "npy", "jpeg": "jpg", "mp4": "mp4"}
+_BLOCK = 8  # side of a JPEG block at 4:4:4; frames start on block borders, so they do not mix
+_LONGEST = 65_500 // _BLOCK * _BLOCK  # JPEG's longest side
+_JPEG_QUALITY = 95
+_X264 = {"crf": "18", "preset": "medium", "threads": "1"}
+
+
+def default_store(frame_size: int) -> Store:
+    """npy up to 128 pixels, jpeg above."""
+    return "npy" if frame_size <= 128 else "jpeg"
+
+
+def encode(store: Store, video: ClipVideo, fps: float) -> bytes:
+    """`video` as the bytes of one tar member; the same bytes for the same video."""
+    if store == "npy":
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(video), allow_pickle=False)
+        return buffer.getvalue()
+    return _to_sheet(video) if store == "jpeg" else _to_mp4(video, fps)
+
+
+def decode(extension: str, payload: bytes, shape: tuple[int, int, int, int]) -> ClipVideo:
+    """The clip of `shape` (time, height, width, channels) in a member's bytes.
+
+    Raises ValueError where the bytes hold anything else.
+    """
+    read = {"npy": _from_npy, "jpg": _from_sheet, "mp4": _from_mp4}[extension]
+    try:
+        video = read(payload, shape)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"the {extension} payload does not decode: {error}") from error
+    if video.shape != shape or video.dtype != np.uint8:
+        raise ValueError(f"the {extension} payload holds {video.dtype} {video.shape}, not {shape}")
+    return video
+
+
+def _from_npy(payload: bytes, _: tuple[int, int, int, int]) -> ClipVideo:
+    return np.asarray(np.load(io.BytesIO(payload), allow_pickle=False))
+
+
+def _grid(shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Rows and columns of a sheet and the height and width of its cells, on block borders."""
+    frames, height, width, _ = shape
+    cell_height, cell_width = (-(-side // _BLOCK) * _BLOCK for side in (height, width))
+    rows = min(frames, max(1, _LONGEST // cell_height))
+    columns = -(-frames // rows)
+    return rows, columns, cell_height, cell_width
+
+
+def _to_sheet(video: ClipVideo) -> bytes:
+    import simplejpeg
+
+    rows, columns, cell_height, cell_width = _grid(video.shape)
+    frames, height, width, channels = video.shape
+    margins = ((0, 0), (0, cell_height - height), (0, cell_width - width), (0, 0))
+    cells = np.pad(video, margins, mode="edge")
+    cells = np.pad(cells, ((0, rows * columns - frames), (0, 0), (0, 0), (0, 0)))
+    cells = cells.reshape(columns, rows * cell_height, cell_width, channels)
+    sheet = np.ascontiguousarray(np.concatenate(list(cells), axis=1))
+    space = "GRAY" if channels == 1 else "RGB"
+    subsampling = "Gray" if channels == 1 else "444"
+    encoded: bytes = simplejpeg.encode_jpeg(
+        sheet, quality=_JPEG_QUALITY, colorspace=space, colorsubsampling=subsampling
+    )
+    return encoded
+
+
+def _from_sheet(payload: bytes, shape: tuple[int, int, int, int]) -> ClipVideo:
+    import simplejpeg
+
+    rows, columns, cell_height, cell_width = _grid(shape)
+    frames, height, width, channels = shape
+    sheet = simplejpeg.decode_jpeg(payload, colorspace="GRAY" if channels == 1 else "RGB")
+    sheet = sheet.reshape(rows * cell_height, columns, cell_width, channels).swapaxes(0, 1)
+    cells = sheet.reshape(rows * columns, cell_height, cell_width, channels)
+    return np.ascontiguousarray(cells[:frames, :height, :width])
+
+
+def _to_mp4(video: ClipVideo, fps: float) -> bytes:
+    import av
+
+    _, height, width, channels = video.shape
+    even = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        rate = Fraction(fps).limit_denominator(100_000)
+        stream = container.add_stream("libx264", rate=rate, options=_X264)
+        stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"
+        for image in even:
+            pixels = np.ascontiguousarray(image[..., 0] if channels == 1 else image)
+            frame = av.VideoFrame.from_ndarray(pixels, format="gray" if channels == 1 else "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _from_mp4(payload: bytes, shape: tuple[int, int, int, int]) -> ClipVideo:
+    import av
+
+    frames, height, width, channels = shape
+    video = np.zeros(shape, dtype=np.uint8)
+    count = 0
+    with av.open(io.BytesIO(payload)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            if count < frames:
+                pixels = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
+                video[count] = pixels.reshape(*pixels.shape[:2], channels)[:height, :width]
+            count += 1
+    if count != frames:
+        raise ValueError(f"{count} frames, not {frames}")
+    return video

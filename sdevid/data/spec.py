@@ -1,0 +1,72 @@
+"""What is cut, and how: the settings of a cut and what anything that gives clips looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from sdevid.data.payload import ClipVideo, Store
+
+
+@dataclass(frozen=True)
+class CutSpec:
+    """How a video becomes clips."""
+
+    frame_size: int  # pixels, square
+    fps: float  # frames a second
+    clip_length: int  # frames
+    clip_stride: int  # frames from the start of one clip to that of the next
+    fit: Literal["crop", "letterbox"]  # what becomes of frames that are not square
+    store: Store
+
+
+@dataclass(frozen=True)
+class CutClip:
+    """One clip, cut and not yet stored."""
+
+    source: str  # the video it comes from
+    start: float  # seconds from the first frame of that video
+    video: ClipVideo
+    extra: dict[str, Any] = field(default_factory=dict)  # further fields of KEY.json
+
+
+class ClipSource(Protocol):
+    """One video on disk, or one block of drawn ones."""
+
+    @property
+    def name(self) -> str:
+        """Unique in a data set; a path relative to the input folder where there is one."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """What was filmed in one go; a split never cuts through it."""
+        ...
+
+    @property
+    def split(self) -> str | None:
+        """The official split, or None where the data set has none."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The class, or an empty text."""
+        ...
+
+    @property
+    def caption(self) -> str:
+        """What is to be seen, in words, or an empty text."""
+        ...
+
+    def identity(self) -> list[Any]:
+        """What a cut carried on must find unchanged, as JSON."""
+        ...
+
+    def clips(self, spec: CutSpec) -> Iterator[CutClip]:
+        """Its clips in order of time. BadVideo where it does not decode or gives none."""
+        ...
+
+
+class BadVideo(Exception):
+    """A video that cannot be cut; the message is the reason for the quarantine list."""

@@ -1,0 +1,77 @@
+"""Which source goes to which split: by what was filmed in one go, so that no split leaks."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from sdevid.data.spec import ClipSource
+from sdevid.errors import UserError
+
+_Source = TypeVar("_Source", bound=ClipSource)
+_USUAL = ("train", "val", "test")
+
+
+def parse_splits(text: str) -> dict[str, float]:
+    """`train=0.9,val=0.1` as shares by name. UserError where they do not make one whole."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.strip().partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            shares[name] = 0.0
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name) or not 0 < shares[name] <= 1:
+            raise UserError(
+                f"--splits holds {part!r}, but each part must read name=share with a share "
+                "above 0; e.g. train=0.9,val=0.1"
+            )
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise UserError(
+            f"--splits {text} sums to {sum(shares.values()):g}, but the shares must sum to 1"
+        )
+    return shares
+
+
+def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:
+    """`total` things shared out, at least one each. UserError where there are too few."""
+    if total < len(shares):
+        raise UserError(
+            f"{total} {of} cannot fill {len(shares)} splits ({', '.join(shares)}); "
+            "give more, or e.g. --splits train=1"
+        )
+    exact = {name: share * total for name, share in shares.items()}
+    given = {name: max(1, int(amount)) for name, amount in exact.items()}
+    while sum(given.values()) != total:
+        lacking = sum(given.values()) < total
+        by_need = sorted(given, key=lambda name: given[name] - exact[name], reverse=not lacking)
+        name = next(name for name in by_need if lacking or given[name] > 1)
+        given[name] += 1 if lacking else -1
+    return given
+
+
+def split_by_group(
+    sources: Sequence[_Source], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """The split of each group, in the given shares of groups, by a hash of (seed, group)."""
+    groups = sorted({source.group for source in sources}, key=lambda g: _hash(f"{seed}/{g}"))
+    number = counts(len(groups), shares, "source videos")
+    names = [name for name in shares for _ in range(number[name])]
+    return dict(zip(groups, names, strict=True))
+
+
+def in_order(sources: Sequence[_Source], split_of: Mapping[str, str]) -> list[_Source]:
+    """Split after split, and in each by a hash of the name, so that classes lie mixed."""
+
+    def rank(source: _Source) -> tuple[int, str, str]:
+        split = split_of[source.group]
+        usual = _USUAL.index(split) if split in _USUAL else len(_USUAL)
+        return usual, split, _hash(source.name)
+
+    return sorted(sources, key=rank)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
