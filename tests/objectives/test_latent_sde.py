@@ -1,0 +1,106 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Laplace, Normal
+
+from sdevid.config import ObservationConfig, parse
+from sdevid.objectives import build
+from sdevid.objectives.latent_sde import log_likelihood
+from sdevid.types import frame_ticks
+
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": 6,
+    "observation": {"max_context": 3},
+    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
+}
+VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
+KINDS = {
+    "vector": {"sde": VECTOR},
+    "map": {"sde": VECTOR | {"latent": "map"}},
+    "diagonal": {"sde": VECTOR | {"noise": "diagonal"}},
+    "continuous": {"sde": VECTOR | {"posterior_width": "continuous"}},
+    "warp": {"sde": VECTOR, "consistency": {"warp": True, "frame_difference": 0.5}},
+    "warp map": {"sde": VECTOR | {"latent": "map"}, "consistency": {"warp": True}},
+}
+
+
+def objective(kind, shake=0.05):
+    torch.manual_seed(0)
+    made = build(parse(SMALL | KINDS[kind]))
+    for parameter in made.parameters():
+        parameter.data += shake * torch.randn_like(parameter)
+    return made
+
+
+def clips(count):
+    video = torch.randint(0, 256, (count, 6, 16, 16, 1), dtype=torch.uint8)
+    return video, frame_ticks(6, 8.0).expand(count, -1), torch.arange(count)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_learns(kind):
+    made = objective(kind)
+    made(*clips(16), kl_weight=1.0)["loss"].backward()
+    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("context", [None, 0, 3])
+def test_a_clips_bound_does_not_depend_on_its_batch(kind, context):
+    made = objective(kind)
+    video, ticks, serial = clips(5)
+    together = made.terms(video, ticks, serial, context)
+    alone = made.terms(video[3:4], ticks[3:4], serial[3:4], context)
+    for name, value in alone.items():
+        if name != "diffusion":
+            torch.testing.assert_close(value[0], together[name][3], rtol=1e-4, atol=1e-3, msg=name)
+
+
+def test_loss_is_the_negative_bound_at_weight_one_and_reconstruction_at_zero():
+    made = objective("vector")
+    terms = made(*clips(4), kl_weight=1.0)
+    torch.testing.assert_close(terms["loss"], -terms["elbo"])
+    parts = terms["kl_path"] + terms["kl_initial"] + terms["kl_content"]
+    torch.testing.assert_close(terms["elbo"], terms["reconstruction"] - parts)
+    at_zero = made(*clips(4), kl_weight=0.0)
+    torch.testing.assert_close(at_zero["loss"], -at_zero["reconstruction"])
+
+
+def test_at_the_start_the_control_is_off_and_the_path_costs_its_width_alone():
+    torch.manual_seed(0)
+    made = build(parse(SMALL | KINDS["vector"]))
+    terms = made.terms(*clips(4), context=0)
+    r, steps = 1 / (1 + math.exp(-3.0)), 5 * 2 * 3
+    each = 0.5 * (r**2 - 1) - math.log(r)
+    torch.testing.assert_close(terms["kl_path"], torch.full((4,), steps * each))
+    assert terms["control_energy"].abs().max() == 0
+
+
+def test_context_moves_the_start_and_shortens_what_is_predicted():
+    made = objective("vector")
+    video, ticks, serial = clips(3)
+    later = made.terms(video[:, 2:], ticks[:, 2:], serial, context=1)
+    within = made.terms(video, ticks, serial, context=3)
+    per_frame = later["reconstruction"] / 4
+    assert ((within["reconstruction"] / 4 - per_frame).abs() < 0.2 * per_frame.abs()).all()
+
+
+@pytest.mark.parametrize(("name", "law"), [("laplace", Laplace), ("gaussian", Normal)])
+def test_log_likelihood_is_the_laws(name, law):
+    decoded, real = torch.rand(2, 3, 4, 1, 5, 5)
+    want = law(decoded, 0.3).log_prob(real).sum((2, 3, 4))
+    settings = ObservationConfig(likelihood=name, scale=0.3)
+    torch.testing.assert_close(log_likelihood(decoded, real, settings), want)
+
+
+def test_context_is_drawn_free_as_often_as_set_and_evenly_otherwise():
+    made = objective("vector")
+    known = made._context(torch.arange(4000), 6, None)
+    shares = torch.bincount(known, minlength=4) / 4000
+    torch.testing.assert_close(
+        shares, torch.tensor([0.25, 0.25, 0.25, 0.25]), rtol=0, atol=4 * (0.19 / 4000) ** 0.5
+    )
