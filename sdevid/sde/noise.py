@@ -50,9 +50,8 @@ def uniform(
     """Uniform draws in [0, 1) for each clip, float32 multiples of 2**-24."""
     groups, size = _groups(shape)
     index = torch.arange(groups).expand(len(serial), groups)
-    counter = _counter(serial.cpu(), stream, 0, index)
-    lanes = np.stack(philox.words(seed, counter[0], counter[0] >> np.uint64(32), *counter[1:]), -1)
-    draws = (lanes >> np.uint64(8)).astype(np.float32) * np.float32(2**-24)
+    lanes = philox.words(seed, *_counter(serial.cpu(), stream, 0, index))
+    draws = (lanes >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
     flat = torch.from_numpy(draws).view(len(serial), -1)
     return flat[:, :size].reshape(-1, *shape).to(serial.device)
 
@@ -144,7 +143,7 @@ def _groups(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _counter(
     serial: Tensor, stream: Stream, level: int, index: Tensor
-) -> tuple[philox.Words, philox.Words, philox.Words]:
+) -> tuple[philox.Places, philox.Places, philox.Places]:
     high = (serial >> 32 & 0xFFFF) << 16 | level << 8 | int(stream)
     places = index.contiguous().numpy().view(np.uint64)
     c2 = np.repeat(high.numpy().view(np.uint64), places.shape[1])
@@ -154,7 +153,5 @@ def _counter(
 
 def _draw(seed: int, serial: Tensor, stream: Stream, level: int, index: Tensor) -> Tensor:
     """Normals (batch, 4 * counters a clip) for a 64-bit `index` (batch, counters a clip)."""
-    places, c2, c3 = _counter(serial, stream, level, index)
-    out = np.empty((len(places), philox.LANES), np.float32)
-    philox.fill_normals(out, seed, places, c2, c3)
-    return torch.from_numpy(out).view(len(serial), -1)
+    draws = philox.normals(seed, *_counter(serial, stream, level, index))
+    return torch.from_numpy(draws).view(len(serial), -1)

@@ -8,15 +8,17 @@ hundred cheap calls on a block that stays in the cache.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-Words = npt.NDArray[np.uint64]  # 32-bit words, one a 64-bit place
+Words = npt.NDArray[np.uint32]
+Places = npt.NDArray[np.uint64]  # 32-bit words too, one a 64-bit place
 Normals = npt.NDArray[np.float32]
 
 LANES = 4  # words a counter
-_BLOCK = 4096  # counters at a time: the work space then stays in the second-level cache
+_BLOCK = 8192  # counters at a time: the work space then stays in the second-level cache
 _MASK = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 _EVEN, _ODD = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -34,41 +36,66 @@ def _round_keys(seed: int) -> tuple[tuple[np.uint64, np.uint64], ...]:
     )
 
 
-def words(seed: int, c0: Words, c1: Words, c2: Words, c3: Words) -> tuple[Words, ...]:
-    """Four words for each counter (c0, c1, c2, c3), all of one shape, in the order of the lanes."""
-    a, b, c, d = c0, c1, c2, c3
-    for k0, k1 in _round_keys(seed):
-        odd, even = c * _ODD, a * _EVEN
-        a = odd >> _HALF
-        a ^= b
-        a ^= k0
-        a &= _MASK
-        c = even >> _HALF
-        c ^= d
-        c ^= k1
-        c &= _MASK
-        b, d = odd, even
-    b &= _MASK
-    d &= _MASK
-    return a, b, c, d
+class _Work:
+    """Room for the rounds over one block. Rows hold lanes 0 and 2 (`first`), 1 and 3 (`second`)."""
+
+    def __init__(self, counters: int) -> None:
+        self.first, self.second, self.product = np.empty((3, 2, counters), np.uint64)
+
+    def run(self, seed: int, index: Places, c2: Places, c3: Places) -> tuple[Words, Words]:
+        """Lanes 0 and 2, and lanes 1 and 3, as (2, counters) views of 32-bit words."""
+        a, c = self.first
+        np.bitwise_and(index, _MASK, out=a)
+        np.right_shift(index, _HALF, out=self.second[0])
+        c[:], self.second[1] = c2, c3
+        low = self.first.view(np.uint32)[:, ::2]  # little-endian; the high halves stay 0
+        old, new = self.second, self.product
+        for k0, k1 in _round_keys(seed):
+            np.multiply(c, _ODD, out=new[0])
+            np.multiply(a, _EVEN, out=new[1])
+            np.bitwise_xor(new.view(np.uint32)[:, 1::2], old.view(np.uint32)[:, ::2], out=low)
+            np.bitwise_xor(a, k0, out=a)
+            np.bitwise_xor(c, k1, out=c)
+            old, new = new, old
+        return low, old.view(np.uint32)[:, ::2]
 
 
-def fill_normals(out: Normals, seed: int, index: Words, c2: Words, c3: Words) -> None:
-    """Standard normals into `out` (counters, 4) for the 64-bit `index` (c0 low, c1 high).
+def words(seed: int, index: Places, c2: Places, c3: Places) -> Words:
+    """Words (counters, 4) for each counter (index low, index high, c2, c3)."""
+    out = np.empty((len(index), LANES), np.uint32)
+    for part, first, second in _blocks(seed, index, c2, c3):
+        out[part, ::2], out[part, 1::2] = first.T, second.T
+    return out
 
-    Box-Muller on lanes (0, 1) and (2, 3): radius from the even lane, angle from the odd one.
+
+def normals(seed: int, index: Places, c2: Places, c3: Places) -> Normals:
+    """Standard normals (counters, 4) for each counter (index low, index high, c2, c3).
+
+    Box-Muller on lanes (0, 1) and (2, 3): the radius from the upper 31 bits of the even lane, as a
+    number in (0, 1], the angle in [-pi, pi] from the odd lane, signed.
     """
+    out = np.empty((len(index), LANES), np.float32)
+    for part, first, second in _blocks(seed, index, c2, c3):
+        radius = (first >> np.uint32(1)).view(np.int32).astype(np.float32)
+        radius *= np.float32(2**-31)
+        radius += np.float32(2**-32)
+        np.log(radius, out=radius)
+        radius *= np.float32(-2)
+        np.sqrt(radius, out=radius)
+        angle = second.view(np.int32).astype(np.float32)
+        angle *= np.float32(2 * np.pi * 2**-32)
+        np.multiply(radius, np.cos(angle), out=out[part, ::2].T)
+        np.sin(angle, out=angle)
+        np.multiply(radius, angle, out=out[part, 1::2].T)
+    return out
+
+
+def _blocks(
+    seed: int, index: Places, c2: Places, c3: Places
+) -> Iterator[tuple[slice, Words, Words]]:
+    work = _Work(min(len(index), _BLOCK))
     for start in range(0, len(index), _BLOCK):
         part = slice(start, start + _BLOCK)
-        lanes = words(seed, index[part] & _MASK, index[part] >> _HALF, c2[part], c3[part])
-        for even in (0, 2):
-            radius = lanes[even].astype(np.float32)
-            radius *= np.float32(2**-32)
-            radius += np.float32(2**-33)  # in (0, 1]
-            np.log(radius, out=radius)
-            radius *= np.float32(-2)
-            np.sqrt(radius, out=radius)
-            angle = lanes[even + 1].astype(np.float32)
-            angle *= np.float32(2 * np.pi * 2**-32)
-            np.multiply(radius, np.cos(angle), out=out[part, even])
-            np.multiply(radius, np.sin(angle), out=out[part, even + 1])
+        if len(index) - start < work.first.shape[1]:
+            work = _Work(len(index) - start)
+        yield part, *work.run(seed, index[part], c2[part], c3[part])
