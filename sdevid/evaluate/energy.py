@@ -15,7 +15,7 @@ def energy_score(samples: Floats, observed: Floats) -> Floats:
     whose score is its distance. A NaN in an observation or in every sample gives NaN; samples that
     are NaN alone are left out. Gneiting & Raftery 2007, section 4.3.
     """
-    valid = np.isfinite(samples).all(axis=-1)
+    valid = np.asarray(np.isfinite(samples).all(axis=-1))
     filled = np.where(valid[..., None], samples, 0.0)
     count = valid.sum(axis=0).astype(np.float64)
     reach = np.linalg.norm(filled - observed, axis=-1)

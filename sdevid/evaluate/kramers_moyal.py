@@ -44,7 +44,7 @@ def coefficients(paths: Floats, interval: float, edges: Floats) -> Coefficients:
     offset = start[kept] - centre[cell]
 
     def total(weight: Floats) -> Floats:
-        return np.bincount(cell, weight, minlength=len(centre))
+        return np.bincount(cell, weight, minlength=len(centre)).astype(np.float64)
 
     count, first, second = total(np.ones_like(step)), total(offset), total(offset**2)
     sums, cross, squares = total(step), total(offset * step), total(step**2)
@@ -56,11 +56,12 @@ def coefficients(paths: Floats, interval: float, edges: Floats) -> Coefficients:
         level_error = np.sqrt(residual * second / determinant)
         residual_error = residual * np.sqrt(2 / (count - 2))
     few = count < FEWEST
-    found = [
+    drift, drift_error, squared, squared_error = (
         np.where(few, np.nan, value) / interval
         for value in (level, level_error, residual, residual_error)
-    ]
-    return Coefficients(centre, *found, count=count.astype(np.int64))
+    )
+    whole = count.astype(np.int64)
+    return Coefficients(centre, drift, drift_error, squared, squared_error, whole)
 
 
 def overall_squared_diffusion(paths: Floats, interval: float, cells: int = 24) -> Floats:

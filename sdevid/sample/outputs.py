@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,11 +68,10 @@ def finish(args: argparse.Namespace, request: Request, given: Initial | None, de
     shown = range(min(request.num_samples, SHOWN))
     videos = np.stack([np.load(folder / names(number)[2])["video"] for number in shown])
     columns = int(np.ceil(np.sqrt(len(videos))))
+    large = write.enlarge(videos, SIDE)
     with _writing(folder):
-        write.gif(
-            folder / "grid.gif", write.tile(write.enlarge(videos, SIDE), columns), request.fps
-        )
-        sheet = write.contact_sheet(write.enlarge(videos, SIDE), FRAMES_SHOWN)
+        write.gif(folder / "grid.gif", write.tile(large, columns), request.fps)
+        sheet = write.contact_sheet(large, FRAMES_SHOWN)
         write.picture(sheet).save(folder / "grid.png")
         record = json.dumps(_record(args, request, given, device), indent=2)
         (folder / RECORD).write_text(record + "\n")

@@ -71,7 +71,7 @@ def picture(frame: Pixels) -> Image.Image:
 
 
 def enlarge(video: Pixels, side: int) -> Pixels:
-    """`video` (..., height, width, channels) by a whole factor, its shorter side at least `side`."""
+    """`video` (..., height, width, channels) times the factor that makes no side below `side`."""
     factor = max(1, -(-side // min(video.shape[-3:-1])))
     return video.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
@@ -96,4 +96,5 @@ def contact_sheet(videos: Pixels, columns: int) -> Pixels:
     number, time = videos.shape[:2]
     shown = np.unique(np.linspace(0, time - 1, min(columns, time)).round().astype(int))
     cells = videos[:, shown].reshape(number * len(shown), 1, *videos.shape[2:])
-    return tile(cells, len(shown))[0]
+    sheet: Pixels = tile(cells, len(shown))[0]
+    return sheet

@@ -35,7 +35,9 @@ def test_another_size_is_cut_and_resized_with_a_word(tmp_path):
     save(tmp_path / "a.png", (9, 9, 9), size=(40, 20))
     given = read(tmp_path / "a.png")
     assert given.frames.shape == (1, 8, 8, 3)
-    assert "40x20" in given.notes[0] and "8x8" in given.notes[0] and "cut" in given.notes[0]
+    assert given.notes == (
+        "initial frames are 40x20, the model's 8x8: cut to the middle square and resized",
+    )
 
 
 def test_colours_become_grey_for_a_model_of_one_channel(tmp_path):

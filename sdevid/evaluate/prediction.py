@@ -1,0 +1,142 @@
+"""Prediction from the first frames: the model beside two baselines, on held-out clips.
+
+PSNR is taken of the mean of the samples, which is what it rewards; that of single samples is told
+apart: one draw of a stochastic motion is rightly worse in PSNR than copying. Energy scores are of
+the tracked position of the disc, where the video is drawn; a baseline is a point forecast.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sdevid.data import stream
+from sdevid.data.shards import ShardIndex
+from sdevid.evaluate.energy import energy_score
+from sdevid.evaluate.measured import Floats, Measured, finite, mean_over
+from sdevid.evaluate.progress import batches
+from sdevid.evaluate.quality import psnr
+from sdevid.evaluate.reference import Mean
+from sdevid.evaluate.track import positions
+from sdevid.models.latent_sde import LatentSDE
+from sdevid.sample.sampler import as_pixels
+from sdevid.sample.write import Pixels
+from sdevid.types import Batch, as_frames
+
+ROWS = 64  # videos generated at once
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One measure of one forecast: (clips, predicted frames)."""
+
+    values: Floats
+
+    def as_json(self) -> dict[str, object]:
+        """Mean and standard error by clip, and the mean at each frame ahead."""
+        by_clip: Measured = mean_over(np.nanmean(self.values, axis=1))
+        by_frame = [finite(mean_over(column).mean) for column in self.values.T]
+        return by_clip.as_json() | {"by_frame": by_frame}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A clip and its prediction, for the eye."""
+
+    clip: Pixels  # time, height, width, channels
+    mean: Pixels  # of all samples, at the predicted frames
+    samples: Pixels  # number, predicted frames, height, width, channels
+
+
+@torch.no_grad()
+def futures(
+    model: LatentSDE, batch: Batch, context: int, samples: int, seed: int
+) -> tuple[Pixels, Floats]:
+    """`samples` futures of each clip after its first `context` frames.
+
+    Returns uint8 video (clips, samples, predicted, height, width, channels) and the mean over the
+    samples in [0, 1].
+    """
+    device = next(model.parameters()).device
+    serial = (batch.serial[:, None] * samples + torch.arange(samples)).flatten()
+    given = as_frames(batch.video[:, :context]).repeat_interleave(samples, 0)
+    ticks = batch.ticks.repeat_interleave(samples, 0)
+    made = []
+    for row in range(0, len(serial), ROWS):
+        rows = slice(row, row + ROWS)
+        made.append(
+            model.sample(
+                ticks[rows, context:].to(device),
+                seed=seed,
+                serial=serial[rows].to(device),
+                context=given[rows].to(device),
+                context_ticks=ticks[rows, :context].to(device),
+            )
+        )
+    frames = torch.cat(made).reshape(-1, samples, *made[0].shape[1:])
+    mean = frames.clamp(0, 1).mean(dim=1).movedim(-3, -1).double().cpu().numpy()
+    return as_pixels(frames), mean
+
+
+def predict(
+    model: LatentSDE,
+    index: ShardIndex,
+    clips: range,
+    context: int,
+    samples: int,
+    seed: int,
+    reference: Mean,
+    half_width: float | None,
+    shown: int = 3,
+) -> tuple[dict[str, dict[str, Scores]], list[Shown]]:
+    """Scores by measure and forecast, and `shown` clips at even distances with their futures."""
+    table: dict[tuple[str, str], list[Floats]] = defaultdict(list)
+    pictures = []
+    wanted = set(clips[:: max(1, len(clips) // shown)][:shown])
+    for part in batches(clips, max(1, ROWS // samples), "prediction"):
+        batch = stream.fixed(index, model.config, part)
+        made, mean = futures(model, batch, context, samples, seed)
+        video = batch.video.numpy()
+        for name, values in _psnr(made, mean, video, context, reference).items():
+            table["psnr", name].append(values)
+        if half_width is not None and reference.position is not None:
+            found = _energy(made, video, context, reference.position, half_width)
+            for name, values in found.items():
+                table["energy_score", name].append(values)
+        for place, number in enumerate(part):
+            if number in wanted:
+                middle = np.rint(255 * mean[place]).astype(np.uint8)
+                pictures.append(Shown(video[place], middle, made[place, :4]))
+    scores: dict[str, dict[str, Scores]] = defaultdict(dict)
+    for (measure, name), parts in table.items():
+        scores[measure][name] = Scores(np.concatenate(parts))
+    return dict(scores), pictures
+
+
+def _psnr(
+    made: Pixels, mean: Floats, video: Pixels, context: int, reference: Mean
+) -> dict[str, Floats]:
+    true = video[:, context:] / 255
+    last = video[:, context - 1 : context] / 255
+    return {
+        "mean_of_samples": psnr(mean, true),
+        "one_sample": psnr(made / np.float32(255), true[:, None].astype(np.float32)).mean(axis=1),
+        "copy_last_frame": psnr(last, true),
+        "mean_frame": psnr(reference.frame, true),
+    }
+
+
+def _energy(
+    made: Pixels, video: Pixels, context: int, mean_position: Floats, half_width: float
+) -> dict[str, Floats]:
+    true = positions(video, half_width)
+    samples = positions(made, half_width).swapaxes(0, 1)
+    future, last = true[:, context:], true[:, context - 1 : context]
+    return {
+        "samples": energy_score(samples, future),
+        "copy_last_frame": energy_score(np.broadcast_to(last, future.shape)[None], future),
+        "mean_frame": energy_score(np.broadcast_to(mean_position, future.shape)[None], future),
+    }

@@ -1,0 +1,53 @@
+"""Which machine, which versions, which command: what a figure needs beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("sdevid", "torch", "deepspeed", "triton", "numpy", "webdataset")
+
+
+def machine() -> dict[str, object]:
+    """The kind of machine (never its name): processor, cores, memory, accelerators."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(memory / 2**30, 1),
+        "gpus": gpus,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a figure depends on; those installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command(name: str) -> str:
+    """The running command line, as a user would type it."""
+    return shlex.join(["python", "-m", "sdevid", name, *sys.argv[sys.argv.index(name) + 1 :]])
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
