@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sdevid.data.parts import Job, make_parts, read_part, remove_part
-from sdevid.data.shards import FORMAT, ShardFile, read_index, write_json
+from sdevid.data.shards import FORMAT, ClipEntry, ShardFile, read_index, write_json
 from sdevid.data.spec import ClipSource, CutSpec
 from sdevid.errors import UserError
 
@@ -26,18 +26,17 @@ class Plan:
     """All that decides what a cut writes."""
 
     dataset: str
-    sources: Sequence[ClipSource]  # split after split
-    splits: Sequence[str]  # of each source
+    sources: Sequence[tuple[str, ClipSource]]  # each with its split, split after split
     spec: CutSpec
     shard_size: int  # clips a tar
     settings: dict[str, Any]  # further ones, for dataset.json
     truth: dict[str, Any] | None = None  # of drawn motion
-    faults: Sequence[tuple[str, str]] = ()  # sources known to be bad before any decoding
+    left_out: Sequence[tuple[str, str]] = ()  # listed and not there, or the other way round
 
     def identity(self) -> dict[str, Any]:
         """What a cut carried on must find unchanged, as JSON."""
-        sources = [[s.identity(), to] for s, to in zip(self.sources, self.splits, strict=True)]
-        said = json.dumps([sources, list(self.faults)], sort_keys=True).encode()
+        sources = [[split, source.identity()] for split, source in self.sources]
+        said = json.dumps([sources, list(self.left_out)], sort_keys=True).encode()
         settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
         return {
             "dataset": self.dataset,
@@ -55,6 +54,7 @@ class _State:
     clips_taken: int = 0  # of that source
     shards: dict[str, int] = field(default_factory=dict)  # finished ones, by split
     quarantine: list[tuple[str, str]] = field(default_factory=list)
+    repeating: int = 0  # clips that show a frame of their video more than once
 
 
 def cut(
@@ -90,7 +90,7 @@ class _Cut:
 
     def __init__(self, plan: Plan, folder: Path, state: _State) -> None:
         self.plan, self.folder, self.state = plan, folder, state
-        self.bad = [*plan.faults, *state.quarantine]
+        self.bad = list(state.quarantine)
         self.found: list[tuple[int, str, str]] = []  # bad since the last finished shard
         self.open: ShardFile | None = None
         self.done: list[Job] = []  # their parts go when the open shard is finished
@@ -120,10 +120,10 @@ class _Cut:
     def _jobs(self, first: int) -> Iterator[Job]:
         parts = self.folder / _WORK / "parts"
         for number in range(first, len(self.plan.sources)):
-            yield Job(number, self.plan.sources[number], self.plan.spec, parts)
+            yield Job(number, self.plan.sources[number][1], self.plan.spec, parts)
 
     def _store(self, job: Job) -> None:
-        split = self.plan.splits[job.number]
+        split = self.plan.sources[job.number][0]
         taken = self.state.clips_taken if job.number == self.state.next_source else 0
         if self.open is not None and not self.open.path.name.startswith(f"{split}-"):
             self._finish_shard(job.number, 0)
@@ -133,6 +133,7 @@ class _Cut:
             if self.open is None:
                 shard = f"{split}-{self.state.shards.get(split, 0):06d}.tar"
                 self.open = ShardFile(self.folder, shard)
+            self.state.repeating += clip.meta.get("repeated_frames", 0) > 0
             self.open.add(clip.key, clip.meta, clip.meta.pop("store"), clip.payload)
             if len(self.open) == self.plan.shard_size:
                 self._finish_shard(job.number, number + 1)
@@ -158,7 +159,7 @@ class _Cut:
         self._stop_if_bad(max_bad_fraction)
 
     def _stop_if_bad(self, max_bad_fraction: float) -> None:
-        total = len(self.plan.sources) + len(self.plan.faults)
+        total = len(self.plan.sources)
         if len(self.bad) <= max_bad_fraction * total:
             return
         self._write_quarantine()
@@ -170,43 +171,58 @@ class _Cut:
         )
 
     def _write_quarantine(self) -> None:
-        lines = [json.dumps({"source": name, "reason": why}) + "\n" for name, why in self.bad]
+        named = [(name, why, "bad") for name, why in self.bad]
+        named += [(name, why, "left out") for name, why in self.plan.left_out]
+        lines = [
+            json.dumps({"source": name, "reason": why, "kind": kind}) + "\n"
+            for name, why, kind in named
+        ]
         (self.folder / "quarantine.jsonl").write_text("".join(lines))
 
     def _finish(self) -> None:
-        splits, labels = {}, set[str]()
-        for split in dict.fromkeys(self.plan.splits):
-            shards = [f"{split}-{n:06d}.tar" for n in range(self.state.shards.get(split, 0))]
-            clips = [clip for shard in shards for clip in read_index(self.folder, shard)]
-            labels |= {clip.label for clip in clips if clip.label}
-            splits[split] = {
-                "clips": len(clips),
-                "videos": len({clip.source for clip in clips}),
-                "shards": shards,
-            }
-        empty = [split for split, content in splits.items() if not content["clips"]]
         self._write_quarantine()
-        if empty or not splits:
+        clips = {
+            split: [
+                clip
+                for number in range(self.state.shards.get(split, 0))
+                for clip in read_index(self.folder, f"{split}-{number:06d}.tar")
+            ]
+            for split in dict.fromkeys(split for split, _ in self.plan.sources)
+        }
+        empty = [split for split, those in clips.items() if not those]
+        if empty or not clips:
             raise UserError(
                 f"no video gave a clip for split {', '.join(empty) or 'train'}; "
                 f"{self.folder / 'quarantine.jsonl'} says why each did not"
             )
+        write_json(self.folder / "dataset.json", self._content(clips), indent=1)
+
+    def _content(self, clips: dict[str, list[ClipEntry]]) -> dict[str, Any]:
+        """dataset.json: what is in the folder and what made it."""
         spec = self.plan.spec
+        every = [clip for those in clips.values() for clip in those]
         content = {
             "format": FORMAT,
             **self.state.identity,
             "frame_size": spec.frame_size,
-            "channels": read_index(self.folder, next(iter(splits.values()))["shards"][0])[0].channels,
+            "channels": every[0].channels,
             "fps": spec.fps,
             "clip_length": spec.clip_length,
             "store": spec.store,
-            "splits": splits,
-            "labels": sorted(labels),
+            "splits": {
+                split: {
+                    "clips": len(those),
+                    "videos": len({clip.source for clip in those}),
+                    "shards": list(dict.fromkeys(clip.shard for clip in those)),
+                }
+                for split, those in clips.items()
+            },
+            "labels": sorted({clip.label for clip in every if clip.label}),
             "quarantined": len(self.bad),
+            "left_out": len(self.plan.left_out),
+            "clips_with_repeated_frames": self.state.repeating,
         }
-        if self.plan.truth is not None:
-            content["truth"] = self.plan.truth
-        write_json(self.folder / "dataset.json", content, indent=1)
+        return content if self.plan.truth is None else {**content, "truth": self.plan.truth}
 
 
 def _earlier(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

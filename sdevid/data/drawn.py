@@ -89,13 +89,17 @@ class DrawnSource:
 
 
 def drawn_sources(
-    dataset: str, artist: Artist, seed: int, num_clips: int, shares: Mapping[str, float]
+    dataset: str,
+    artists: Mapping[str, Artist],  # by split
+    seed: int,
+    num_clips: int,
+    shares: Mapping[str, float],
 ) -> list[DrawnSource]:
     """`num_clips` clips, shared out over the splits, in blocks."""
     sources, first = [], 0
     for split, number in counts(num_clips, shares, "clips").items():
         for start in range(first, first + number, _BLOCK):
             count = min(_BLOCK, first + number - start)
-            sources.append(DrawnSource(dataset, artist, seed, split, start, count))
+            sources.append(DrawnSource(dataset, artists[split], seed, split, start, count))
         first += number
     return sources

@@ -24,7 +24,7 @@ from typing import Any
 
 from sdevid.data.payload import EXTENSION, encode
 from sdevid.data.shards import write_json
-from sdevid.data.spec import BadVideo, ClipSource, CutClip, CutSpec
+from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec
 
 _CRASH = "the process that decoded it died (a crash in the decoder, or out of memory)"
 
@@ -64,7 +64,7 @@ def make_part(job: Job) -> str | None:
                 key = f"{job.number:06d}-{_slug(job.source.name)}-{len(table):04d}"
                 table.append({"key": key, "meta": _meta(job, clip), "size": len(payload)})
                 file.write(payload)
-    except BadVideo as error:
+    except BadVideoError as error:
         job.path("bin").unlink()
         return str(error)
     write_json(job.path("json"), table)

@@ -114,7 +114,7 @@ def _from_mp4(payload: bytes, shape: tuple[int, int, int, int]) -> ClipVideo:
     frames, height, width, channels = shape
     video = np.zeros(shape, dtype=np.uint8)
     count = 0
-    with av.open(io.BytesIO(payload)) as container:
+    with av.open(io.BytesIO(payload), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):

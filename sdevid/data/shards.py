@@ -7,6 +7,7 @@ by offset. This is the only file that knows webdataset.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -85,9 +86,7 @@ class ShardIndex:
         entry = self.clips[i]
         try:
             meta = json.loads(self.read_member(entry, "json"))
-            video = decode(
-                entry.extension, self.read_member(entry, entry.extension), entry.shape
-            )
+            video = decode(entry.extension, self.read_member(entry, entry.extension), entry.shape)
         except ValueError as error:
             raise UserError(
                 f"clip {entry.key} of {self.folder / entry.shard} is damaged: {error}; "
@@ -131,9 +130,7 @@ def open_shards(folder: Path, split: str) -> ShardIndex:
     dataset = read_dataset(folder)
     splits = dataset["splits"]
     if split not in splits:
-        raise UserError(
-            f"split {split!r} is not in {folder}; it has {', '.join(splits) or 'none'}"
-        )
+        raise UserError(f"split {split!r} is not in {folder}; it has {', '.join(splits) or 'none'}")
     clips = [clip for shard in splits[split]["shards"] for clip in read_index(folder, shard)]
     if not clips:
         raise UserError(f"split {split!r} of {folder} holds no clip; make the shards anew")
@@ -172,7 +169,9 @@ def read_index(folder: Path, shard: str) -> list[ClipEntry]:
             for clip in _read_json(path)["clips"]
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"index {path} lacks or misnames a field ({error}); make it anew") from error
+        raise UserError(
+            f"index {path} lacks or misnames a field ({error}); make it anew"
+        ) from error
 
 
 def index_name(shard: str) -> str:
@@ -249,7 +248,10 @@ class ShardFile:
 
     def discard(self) -> None:
         """Drop the unfinished tar."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # a full disk, which is why it is dropped
+            self._tar.close()
+        with contextlib.suppress(OSError):
+            self._stream.close()
         self._aside.unlink(missing_ok=True)
 
 

@@ -64,9 +64,9 @@ class ClipSource(Protocol):
         ...
 
     def clips(self, spec: CutSpec) -> Iterator[CutClip]:
-        """Its clips in order of time. BadVideo where it does not decode or gives none."""
+        """Its clips in order of time. BadVideoError where it does not decode or gives none."""
         ...
 
 
-class BadVideo(Exception):
+class BadVideoError(Exception):
     """A video that cannot be cut; the message is the reason for the quarantine list."""

@@ -52,26 +52,26 @@ def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:
     return given
 
 
-def split_by_group(
+def assign(
     sources: Sequence[_Source], shares: Mapping[str, float], seed: int
-) -> dict[str, str]:
-    """The split of each group, in the given shares of groups, by a hash of (seed, group)."""
-    groups = sorted({source.group for source in sources}, key=lambda g: _hash(f"{seed}/{g}"))
-    number = counts(len(groups), shares, "source videos")
-    names = [name for name in shares for _ in range(number[name])]
-    return dict(zip(groups, names, strict=True))
+) -> list[tuple[str, _Source]]:
+    """Each source with its split, split after split.
+
+    An official split is kept. Other sources are shared out by group, in the given shares of
+    groups, by a hash of (seed, group). Within a split a hash of the name mixes the classes.
+    """
+    groups = sorted({s.group for s in sources if s.split is None}, key=lambda g: _hash(seed, g))
+    number = counts(len(groups), shares, "source videos") if groups else {}
+    names = [name for name, count in number.items() for _ in range(count)]
+    split_of = dict(zip(groups, names, strict=True))
+    pairs = [(source.split or split_of[source.group], source) for source in sources]
+
+    def rank(pair: tuple[str, _Source]) -> tuple[int, str, str]:
+        usual = _USUAL.index(pair[0]) if pair[0] in _USUAL else len(_USUAL)
+        return usual, pair[0], _hash(0, pair[1].name)
+
+    return sorted(pairs, key=rank)
 
 
-def in_order(sources: Sequence[_Source], split_of: Mapping[str, str]) -> list[_Source]:
-    """Split after split, and in each by a hash of the name, so that classes lie mixed."""
-
-    def rank(source: _Source) -> tuple[int, str, str]:
-        split = split_of[source.group]
-        usual = _USUAL.index(split) if split in _USUAL else len(_USUAL)
-        return usual, split, _hash(source.name)
-
-    return sorted(sources, key=rank)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+def _hash(seed: int, text: str) -> str:
+    return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()

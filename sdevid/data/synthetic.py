@@ -88,7 +88,8 @@ class DoubleWell:
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Units a second."""
-        return self.k * (x - x**3)
+        pull: Float[np.ndarray, "*n"] = self.k * (x - x**3)
+        return pull
 
     def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Units per square root of a second."""
@@ -144,7 +145,7 @@ class Motion:
     def simulate(
         self, rng: np.random.Generator, n: int, times: Float[np.ndarray, " time"]
     ) -> Float[np.ndarray, "clips time axes"]:
-        """Positions (x, y) in units of `n` discs at `times`; y is 0 where nothing moves along it."""
+        """Positions (x, y), in units, of `n` discs at `times`; y is 0 without an SDE along it."""
         x = self.x.simulate(rng, n, times)
         y = np.zeros_like(x) if self.y is None else self.y.simulate(rng, n, times)
         return np.stack([x, y], axis=-1)
