@@ -1,0 +1,97 @@
+"""A trained model out of a run: loaded for use, or written as one safetensors file and a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sdevid import checkpoint
+from sdevid.checkpoint import Weights
+from sdevid.config import Config, parse
+from sdevid.errors import UserError
+from sdevid.models.latent_sde import LatentSDE
+
+MODEL_FILE = "model.safetensors"
+_PREFIX = "model."  # of the model's tensors within the objective's
+
+
+def load(model_path: Path, weights: Weights = "ema") -> tuple[LatentSDE, Config]:
+    """The model in a run folder (its newest whole checkpoint), a checkpoint or an exported folder.
+
+    On the CPU, in evaluation mode. Raises UserError where there is none or it does not fit.
+    """
+    folder = find(model_path)
+    config = _config(folder)
+    tensors = _tensors(folder, weights)
+    with torch.device("meta"):
+        model = LatentSDE(config)
+    _check(folder, tensors, model)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval().requires_grad_(False), config
+
+
+def export(model_path: Path, output_dir: Path, weights: Weights = "ema") -> Path:
+    """Write the model in `model_path` to `output_dir` (weights and config.yaml); the weights' path.
+
+    Raises UserError where there is no model, or it cannot be written.
+    """
+    folder = find(model_path)
+    tensors = _tensors(folder, weights)
+    settings = (folder / "config.yaml").read_text()
+    target = output_dir / MODEL_FILE
+    aside = output_dir / f".{MODEL_FILE}.tmp"
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, aside, metadata={"format": "pt", "weights": weights})
+        aside.replace(target)
+        checkpoint.replace_text(output_dir / "config.yaml", settings)
+    except OSError as error:
+        raise UserError(f"output_dir {output_dir} cannot be written: {error}") from error
+    return target
+
+
+def find(model_path: Path) -> Path:
+    """The folder within `model_path` that holds a model: an export, or a whole checkpoint."""
+    if (model_path / MODEL_FILE).is_file() or (model_path / "manifest.json").is_file():
+        return model_path
+    if not model_path.is_dir():
+        raise UserError(f"model_path {model_path} does not exist")
+    for step in checkpoint.steps(model_path):
+        folder = checkpoint.folder_of(model_path, step)
+        try:
+            if not checkpoint.faults(folder, checkpoint.read_manifest(folder)):
+                return folder
+        except UserError:
+            continue
+    raise UserError(
+        f"model_path {model_path} holds neither {MODEL_FILE} nor a whole checkpoint; give a run "
+        "folder that has saved one, a folder checkpoints/step_N, or an exported folder"
+    )
+
+
+def _config(folder: Path) -> Config:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} holds a model, but no config.yaml beside it")
+    return parse(yaml.safe_load(path.read_text()))
+
+
+def _tensors(folder: Path, weights: Weights) -> dict[str, Tensor]:
+    if (folder / MODEL_FILE).is_file():
+        return load_file(folder / MODEL_FILE)
+    every = checkpoint.read_weights(folder, weights)
+    return {n.removeprefix(_PREFIX): t for n, t in every.items() if n.startswith(_PREFIX)}
+
+
+def _check(folder: Path, tensors: dict[str, Tensor], model: LatentSDE) -> None:
+    saved = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    difference = checkpoint.first_difference(saved, here)
+    if difference:
+        raise UserError(
+            f"{folder} does not fit its config.yaml: {difference}; was one of the two replaced?"
+        )

@@ -1,0 +1,251 @@
+"""The training engine. The only file that knows DeepSpeed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from sdevid.checkpoint import Piece, Slice
+from sdevid.config import Config
+from sdevid.data.stream import micro_batch_size
+from sdevid.errors import UserError
+from sdevid.train.world import World
+from sdevid.types import Batch
+
+Terms = dict[str, Tensor]  # scalars
+
+_MOST_IN_A_BUCKET = 25_000_000  # elements reduced at once: 100 MB of float32
+
+
+class Objective(Protocol):
+    """What is trained: see sdevid.objectives."""
+
+    def prior_parameter_names(self) -> set[str]:
+        """Names of the parameters that learn at `prior_learning_rate_ratio` times the rate."""
+        ...
+
+
+class Engine:
+    """An objective with its optimizer, spread over the ranks by ZeRO.
+
+    The objective maps (video, ticks, serial, kl_weight) to named scalars, among them "loss".
+    Its parameters stay float32 under every stage and precision; with bf16 its networks run under
+    autocast.
+    """
+
+    def __init__(self, objective: nn.Module, config: Config, world: World) -> None:
+        self.config, self.world = config, world
+        self.objective = objective.to(world.device)
+        self.shapes = {name: tuple(p.shape) for name, p in objective.named_parameters()}
+        self._names = {id(p): name for name, p in objective.named_parameters()}
+        self._failure: str | None = None
+        groups = parameter_groups(objective, config)
+        self._ratios = [group.pop("ratio") for group in groups]
+        objective.register_forward_hook(_detach_all_but_loss)
+        parameters = sum(p.numel() for p in objective.parameters())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._engine, *_ = _deepspeed(world.device).initialize(
+                model=objective,
+                optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, fused=True),
+                config=deepspeed_settings(config, world.size, parameters),
+                dist_init_required=False,
+            )
+        self._record_failed_writes()
+        self._engine._copy_recovery_script = lambda _folder: None  # `sdevid export` is ours
+
+    def step(self, batches: Sequence[Batch], kl_weight: float, learning_rate: float) -> Terms:
+        """One optimizer step over this rank's micro-batches.
+
+        Returns the mean of each term over them and `grad_norm`, the norm over all ranks before
+        clipping, infinite where a gradient is not finite. Nothing here waits for the device.
+        """
+        for group, ratio in zip(self._engine.optimizer.param_groups, self._ratios, strict=True):
+            group["lr"] = learning_rate * ratio
+        totals: Terms = {}
+        for number, batch in enumerate(batches, start=1):
+            terms = self._backward(batch, kl_weight)
+            totals = {name: totals.get(name, 0) + terms[name].detach() for name in terms}
+            norm = self._clip() if number == len(batches) else None
+            self._engine.step()
+        if norm is None:
+            norm = self._engine.get_global_grad_norm()
+        means = {name: total / len(batches) for name, total in totals.items()}
+        return means | {"grad_norm": torch.as_tensor(norm, dtype=torch.float32)}
+
+    def _backward(self, batch: Batch, kl_weight: float) -> Terms:
+        device = self.world.device
+        video, ticks, serial = (
+            x.to(device, non_blocking=True) for x in (batch.video, batch.ticks, batch.serial)
+        )
+        terms = cast(Terms, self._engine(video, ticks, serial, kl_weight))
+        self._engine.backward(terms["loss"])
+        return terms
+
+    def _clip(self) -> Tensor | None:
+        """Stage 0 keeps whole gradients, and DeepSpeed keeps no norm of them: clip here."""
+        if self.config.zero_stage != 0:
+            return None
+        return nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.gradient_clip)
+
+    def pieces(self) -> list[Piece]:
+        """The float32 weights that this rank answers for, live, and what they are pieces of."""
+        stage, optimizer = self.config.zero_stage, self._engine.optimizer
+        if stage == 0:
+            return self._whole_parameters() if self.world.main else []
+        if stage == 3:
+            flats, groups = optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups
+            return [
+                Piece(flat, list(self._shards_within(group)))
+                for flat, group in zip(flats, groups, strict=True)
+            ]
+        flats, groups = optimizer.single_partition_of_fp32_groups, optimizer.bit16_groups
+        return [
+            Piece(flat, list(self._range_of(group, flat.numel())))
+            for flat, group in zip(flats, groups, strict=True)
+        ]
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What the objective keeps beside its parameters: the same on every rank."""
+        kept = self.objective.state_dict()
+        return {n: kept[n] for n, _ in self.objective.named_buffers() if n in kept}
+
+    def _whole_parameters(self) -> list[Piece]:
+        return [
+            Piece(p.data, [Slice(name, 0, 0, p.numel())])
+            for name, p in self.objective.named_parameters()
+        ]
+
+    def _range_of(self, group: list[nn.Parameter], size: int) -> Iterator[Slice]:
+        """Stages 1 and 2: the group's parameters end to end, cut into equal ranges."""
+        left, place = self.world.rank * size, 0
+        for parameter in group:
+            first, last = max(place, left), min(place + parameter.numel(), left + size)
+            if first < last:
+                yield Slice(self._names[id(parameter)], first - place, first - left, last - first)
+            place += parameter.numel()
+
+    def _shards_within(self, group: list[nn.Parameter]) -> Iterator[Slice]:
+        """Stage 3: each parameter cut into equal shards, this rank's of all of them end to end."""
+        place = 0
+        for parameter in group:
+            shard, whole = parameter.ds_tensor.ds_numel, parameter.ds_numel  # type: ignore[attr-defined]
+            first = self.world.rank * shard
+            if first < whole:
+                count = min(shard, whole - first)
+                yield Slice(self._names[id(parameter)], first, place, count)
+            place += shard
+
+    def save(self, folder: Path) -> str | None:
+        """Write DeepSpeed's own files into `folder`. Every rank takes part.
+
+        Returns what this rank could not write, if anything; the others are not left waiting.
+        """
+        self._failure = None
+        self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
+        return self._failure
+
+    def load(self, folder: Path) -> None:
+        """Take weights and optimizer from DeepSpeed's files in `folder`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
+        if path is None:
+            raise UserError(f"checkpoint {folder} holds no training state that DeepSpeed can read")
+
+    def _record_failed_writes(self) -> None:
+        """DeepSpeed's ranks wait for each other while saving: an error must not leave early."""
+        writer = self._engine.checkpoint_engine
+        write = writer.save
+
+        def save(state_dict: Any, path: str) -> None:
+            try:
+                write(state_dict, path)
+            except (OSError, RuntimeError) as error:
+                self._failure = f"{Path(path).name}: {error}"
+
+        writer.save = save
+
+
+def _detach_all_but_loss(_module: nn.Module, _inputs: Any, terms: Terms) -> Terms:
+    """DeepSpeed hooks every output that has a gradient; only one is propagated."""
+    return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
+
+
+def parameter_groups(objective: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """Parameters by learning rate ("ratio", of `learning_rate`) and by weight decay.
+
+    Decay is for matrices and kernels only: not for biases, norms and single vectors.
+    """
+    prior = cast(Objective, objective).prior_parameter_names()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in objective.named_parameters():
+        ratio = config.prior_learning_rate_ratio if name in prior else 1.0
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((ratio, decay), []).append(parameter)
+    return [
+        {"params": parameters, "ratio": ratio, "weight_decay": decay}
+        for (ratio, decay), parameters in groups.items()
+    ]
+
+
+def deepspeed_settings(config: Config, world_size: int, parameters: int) -> dict[str, Any]:
+    """DeepSpeed's config, derived from ours; what has changed between its versions is named."""
+    micro = micro_batch_size(config, world_size)
+    bucket = min(_MOST_IN_A_BUCKET, parameters + parameters % 2)  # DeepSpeed wants it even
+    return {
+        "train_batch_size": config.batch_size,
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": config.batch_size // (micro * world_size),
+        "gradient_clipping": config.gradient_clip if config.zero_stage else 0.0,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": config.zero_stage == 3,
+            "reduce_scatter": True,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "round_robin_gradients": False,
+            "parameter_alignment": False,
+            "sub_group_size": 1_000_000_000,
+            "stage3_prefetch_bucket_size": bucket,
+            "stage3_param_persistence_threshold": 100_000,
+            "stage3_max_live_parameters": 1_000_000_000,
+            "stage3_max_reuse_distance": 1_000_000_000,
+        },
+        "torch_autocast": {"enabled": config.precision == "bf16", "dtype": "bfloat16"},
+        "bf16": {"enabled": False},
+        "fp16": {"enabled": False},
+        "prescale_gradients": False,
+        "gradient_predivide_factor": 1.0,
+        "wall_clock_breakdown": False,
+        "memory_breakdown": False,
+        "dump_state": False,
+        "steps_per_print": None,
+        "timers": {"throughput": {"enabled": False}},
+        "checkpoint": {"tag_validation": "Ignore", "load_universal": False},
+    }
+
+
+def _deepspeed(device: torch.device) -> Any:
+    """The deepspeed module: quiet, compiling nothing, with a cache that no killed run can lock."""
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    private = Path(tempfile.gettempdir()) / f"sdevid-extensions-{os.getuid()}-{os.getpid()}"
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(private))
+    import deepspeed
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it is compiled: 50 s
+    return deepspeed

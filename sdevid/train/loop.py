@@ -1,0 +1,59 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from sdevid import objectives
+from sdevid.checkpoint import Progress, replace_text
+from sdevid.config import Config, dump
+from sdevid.data import stream
+from sdevid.data.shards import ShardIndex
+from sdevid.train import schedule, snapshot
+from sdevid.train.ema import EMA
+from sdevid.train.engine import Engine
+from sdevid.train.metrics import Metrics
+from sdevid.train.opening import announce
+from sdevid.train.world import World
+
+Ending = Literal["done", "stopped", "preempted"]
+
+
+def train(config: Config, index: ShardIndex, world: World, progress: Progress) -> Ending:
+    """Train on the clips of `index`, carrying on from the checkpoint in `run_dir` if any.
+
+    `progress` is kept up to date, so that whoever called knows how far it came. Raises
+    NonFiniteError where the loss is lost, and UserError for what a user can put right.
+    """
+    torch.manual_seed(config.seed)
+    engine = Engine(objectives.build(config), config, world)
+    ema = EMA([piece.tensor for piece in engine.pieces()], config.ema_decay)
+    resumed = snapshot.resume(engine, ema, config)
+    progress.clips, progress.step = (resumed.clips, resumed.step) if resumed else (0, 0)
+    total, size = stream.total_clips(index, config), config.batch_size
+    if world.main:
+        replace_text(config.run_dir / "config.yaml", dump(config))
+    announce(engine, progress, total)
+    if progress.clips >= total:
+        return "done"
+    batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
+    with Metrics(config, world, progress, total) as metrics:
+        for batch in metrics.waiting(batches):
+            kl_weight = schedule.kl_weight(progress.clips, total, config)
+            rate = schedule.learning_rate(progress.clips, total, config)
+            terms = engine.step(batch, kl_weight, rate)
+            progress.advance(size)
+            ema.update(progress.step)
+            metrics.add(terms)
+            stop = world.stop_requested()
+            ends = progress.clips >= total or stop is not None
+            saves = ends or progress.passed(config.save_every, size)
+            if saves or progress.passed(config.log_every, size):
+                metrics.flush(progress, {"learning_rate": rate, "kl_weight": kl_weight})
+            if saves:
+                snapshot.save(engine, ema, progress, config)
+            if ends:
+                return stop or "done"
+    raise AssertionError("the stream of batches has no end")

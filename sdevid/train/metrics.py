@@ -1,0 +1,190 @@
+"""What a run reports: metrics.jsonl, wandb, TensorBoard, a progress bar. The only file that knows
+wandb."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sdevid.checkpoint import Progress, replace_text
+from sdevid.config import Config
+from sdevid.train.world import World
+
+Item = TypeVar("Item")
+Figures = dict[str, float]
+
+
+class NonFiniteError(Exception):
+    """A loss or gradient that is infinite or not a number."""
+
+
+class Metrics:
+    """Means of the terms between two flushes, over steps and ranks.
+
+    Sums stay on the device until `flush`, so that no step waits for the host. A context manager:
+    closes what it opened.
+    """
+
+    def __init__(self, config: Config, world: World, progress: Progress, total: int) -> None:
+        self.config, self.world = config, world
+        self._names: list[str] = []
+        self._sum: Tensor | None = None
+        self._steps, self._waited = 0, 0.0
+        self._flushed_at, self._since = progress.clips, time.perf_counter()
+        self._path = config.run_dir / "metrics.jsonl"
+        self._sinks = _sinks(config, progress) if world.main else []
+        if world.main:
+            forget_after(self._path, progress.clips)
+        self._bar = tqdm(
+            total=total,
+            initial=progress.clips,
+            unit="clip",
+            disable=not world.main,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, with the time spent waiting for each counted as waiting for data."""
+        iterator = iter(items)
+        while True:
+            before = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - before
+            yield item
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Take in the terms of one step."""
+        self._names = list(terms)
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        self._sum = values if self._sum is None else self._sum + values
+        self._steps += 1
+        self._bar.update(self.config.batch_size)
+
+    def flush(self, progress: Progress, rates: Figures) -> Figures:
+        """Report the means since the last flush, with `rates` as they stand. Every rank calls it.
+
+        Raises NonFiniteError on every rank where a loss or gradient was not finite on any.
+        """
+        assert self._sum is not None, "flush follows add"
+        now = time.perf_counter()
+        spent = now - self._since
+        own = torch.cat(
+            [self._sum.cpu().double() / self._steps, torch.tensor([self._waited / spent])]
+        )
+        means = dict(zip([*self._names, "data_wait"], self.world.mean(own).tolist(), strict=True))
+        clips_per_s = (progress.clips - self._flushed_at) / spent
+        figures = means | rates | {"clips_per_s": clips_per_s, "steps_per_s": self._steps / spent}
+        self._sum, self._steps, self._waited = None, 0, 0.0
+        self._flushed_at, self._since = progress.clips, now
+        if self.world.main:
+            self._report(progress, figures)
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(figures[name]):
+                raise NonFiniteError(f"{name} is {figures[name]} near clip {progress.clips}")
+        return figures
+
+    def _report(self, progress: Progress, figures: Figures) -> None:
+        finite = {n: v if math.isfinite(v) else None for n, v in figures.items()}
+        line = {"clips": progress.clips, "step": progress.step, "time": time.time(), **finite}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        for sink in self._sinks:
+            sink.write(progress.clips, figures)
+        shown = {name: figures[name] for name in ("loss", "elbo", "grad_norm") if name in figures}
+        self._bar.set_postfix({n: f"{v:.4g}" for n, v in shown.items()}, refresh=False)
+
+
+def forget_after(path: Path, clips: int) -> None:
+    """Drop the lines of a metrics file that lie past `clips`, or are torn: they are run again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["clips"] <= clips:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    replace_text(path, "".join(kept))
+
+
+class _TensorBoard:
+    def __init__(self, config: Config, progress: Progress) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = config.run_dir / "tensorboard"
+        self._writer = SummaryWriter(str(folder), purge_step=progress.clips + 1)
+
+    def write(self, clips: int, figures: Figures) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, clips)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Wandb:
+    """One wandb run for a run folder, carried on at a resume; offline where no key is set."""
+
+    def __init__(self, config: Config, progress: Progress) -> None:
+        import wandb
+
+        name_file = config.run_dir / "wandb_run_id"
+        if not name_file.exists():
+            name_file.write_text(secrets.token_hex(4))
+        offline = "offline" if not os.environ.get("WANDB_API_KEY") else "online"
+        self._run: Any = wandb.init(
+            project=config.metrics.wandb_project,
+            id=name_file.read_text().strip(),
+            name=config.run_dir.name,
+            dir=str(config.run_dir),
+            mode=os.environ.get("WANDB_MODE", offline),  # type: ignore[arg-type]
+            resume="allow" if progress.clips else None,
+            config=config.model_dump(mode="json"),
+            settings=wandb.Settings(silent=True),
+        )
+        self._run.define_metric("*", step_metric="clips")
+
+    def write(self, clips: int, figures: Figures) -> None:
+        self._run.log({"clips": clips, **figures})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _sinks(config: Config, progress: Progress) -> list[_TensorBoard | _Wandb]:
+    chosen: list[_TensorBoard | _Wandb] = []
+    if config.metrics.tensorboard:
+        chosen.append(_TensorBoard(config, progress))
+    if config.metrics.wandb:
+        chosen.append(_Wandb(config, progress))
+    return chosen

@@ -1,0 +1,155 @@
+"""The processes of a run: who they are, and how they agree to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
+
+from sdevid.errors import UserError
+
+StopReason = Literal["stopped", "preempted"]
+_REASONS: tuple[StopReason, ...] = ("stopped", "preempted")  # a higher place outranks a lower one
+
+
+@dataclass
+class World:
+    """This process among those of the run. `control` carries small messages between hosts."""
+
+    rank: int
+    size: int
+    device: torch.device
+    control: dist.ProcessGroup
+    _asked: int = 0  # 0, or 1 + the place in _REASONS
+    _vote: torch.Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+    _pending: dist.Work | None = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that prints, logs and names files."""
+        return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print a line, once for all ranks."""
+        if self.main:
+            print(text, flush=True)
+
+    def ask_to_stop(self, reason: StopReason) -> None:
+        """Let every rank end at its next step boundary or the one after."""
+        self._asked = max(self._asked, 1 + _REASONS.index(reason))
+
+    def stop_requested(self) -> StopReason | None:
+        """Why to stop at this step boundary: the same answer on every rank.
+
+        With several ranks it is what was asked before the last call, so that the exchange runs
+        beside a step and nobody waits for it. Every rank must call it once a step.
+        """
+        asked = self._asked
+        if self.size > 1:
+            asked = 0
+            if self._pending is not None:
+                self._pending.wait()
+                asked = int(self._vote)
+            self._vote.fill_(self._asked)
+            self._pending = dist.all_reduce(
+                self._vote, op=dist.ReduceOp.MAX, group=self.control, async_op=True
+            )
+        return _REASONS[asked - 1] if asked else None
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def gather(self, value: Any) -> list[Any]:
+        """`value` of every rank, by rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over ranks of a small tensor, on the CPU."""
+        values = values.detach().to("cpu", torch.float64)
+        if self.size > 1:
+            dist.all_reduce(values, group=self.control)
+        return values / self.size
+
+
+@contextmanager
+def open_world() -> Iterator[World]:
+    """The world that torchrun describes in the environment, or a world of one process.
+
+    While it is open, SIGTERM and SIGUSR2 ask for a stop as preempted, and the first Ctrl-C as
+    stopped. Raises UserError where the environment is half set.
+    """
+    rank, size, local_rank = _place()
+    device = _device(local_rank)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(minutes=30)
+    if size == 1 and "MASTER_ADDR" not in os.environ:
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+    world = World(rank, size, device, dist.new_group(backend="gloo", timeout=timeout))
+    try:
+        with _signals(world):
+            yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def _place() -> tuple[int, int, int]:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    if "WORLD_SIZE" not in found:
+        return 0, 1, 0
+    if len(found) < len(names):
+        missing = ", ".join(name for name in names if name not in found)
+        raise UserError(
+            f"WORLD_SIZE is {found['WORLD_SIZE']} in the environment, but {missing} is not set; "
+            "start several processes with torchrun, or unset WORLD_SIZE"
+        )
+    return int(found["RANK"]), int(found["WORLD_SIZE"]), int(found["LOCAL_RANK"])
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank} of this node has no GPU: {torch.cuda.device_count()} are "
+            "visible; start at most that many processes a node (torchrun --nproc-per-node)"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def _signals(world: World) -> Iterator[None]:
+    def preempt(_signal: int, _frame: FrameType | None) -> None:
+        world.ask_to_stop("preempted")
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        world.ask_to_stop("stopped")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
+
+    handlers = {signal.SIGTERM: preempt, signal.SIGUSR2: preempt, signal.SIGINT: interrupt}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
