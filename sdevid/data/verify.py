@@ -1,0 +1,110 @@
+"""Whether shards hold what their index says, byte for byte and frame for frame."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdevid.data.payload import decode
+from sdevid.data.shards import ClipEntry, Member, index_name, read_index
+from sdevid.errors import UserError
+
+_DESCRIBED = ("source", "label", "num_frames", "fps", "height", "width", "channels")
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What was found in one tar."""
+
+    shard: str
+    clips: int
+    faults: tuple[str, ...]
+
+
+def check_shard(folder: Path, shard: str, decoding: bool) -> ShardReport:
+    """Compare the tar `shard` with its index; with `decoding`, decode every clip too."""
+    try:
+        entries = read_index(folder, shard)
+        size = json.loads((folder / index_name(shard)).read_text())["size"]
+        faults = list(_tar_faults(folder / shard, entries, size, decoding))
+    except (UserError, OSError, KeyError, tarfile.TarError) as error:
+        return ShardReport(shard, 0, (f"{shard}: {error}",))
+    return ShardReport(shard, len(entries), tuple(f"{shard}: {fault}" for fault in faults))
+
+
+def folder_faults(folder: Path, dataset: dict[str, Any]) -> Iterator[str]:
+    """What is wrong between dataset.json, the indices and the files of the folder."""
+    side_of: dict[str, str] = {}
+    keys: Counter[str] = Counter()
+    for split, said in dataset["splits"].items():
+        try:
+            clips = [clip for shard in said["shards"] for clip in read_index(folder, shard)]
+        except UserError:
+            continue  # check_shard names it
+        if len(clips) != said["clips"]:
+            yield f"split {split} has {len(clips)} clips, but dataset.json says {said['clips']}"
+        keys.update(clip.key for clip in clips)
+        for source in sorted({clip.source for clip in clips}):
+            if side_of.setdefault(source, split) != split:
+                yield f"source {source} is in both {side_of[source]} and {split}"
+    yield from (f"key {key} occurs {count} times" for key, count in keys.items() if count > 1)
+    named = {shard for said in dataset["splits"].values() for shard in said["shards"]}
+    for path in sorted(folder.glob("*.tar*")):
+        if path.name not in named:
+            yield f"{path.name} is not named in dataset.json"
+
+
+def _tar_faults(path: Path, entries: list[ClipEntry], size: int, decoding: bool) -> Iterator[str]:
+    if path.stat().st_size != size:
+        yield f"has {path.stat().st_size} bytes, but the index says {size}"
+    indexed = {
+        f"{entry.key}.{extension}": (entry, extension)
+        for entry in entries
+        for extension in entry.members
+    }
+    with tarfile.open(path, "r:") as tar, path.open("rb") as file:
+        for info in tar:
+            found = indexed.pop(info.name, None)
+            if found is None:
+                yield f"member {info.name} is not in the index"
+                continue
+            entry, extension = found
+            member = entry.members[extension]
+            file.seek(member.offset)
+            content = file.read(member.size)
+            fault = _member_fault(info, member, content) or _content_fault(
+                entry, extension, content, decoding
+            )
+            if fault:
+                yield f"member {info.name} {fault}"
+    yield from (f"member {name} is in the index, but not in the tar" for name in indexed)
+
+
+def _member_fault(info: tarfile.TarInfo, member: Member, content: bytes) -> str | None:
+    if (info.offset_data, info.size) != (member.offset, member.size):
+        return (
+            f"lies at {info.offset_data} with {info.size} bytes, but the index says "
+            f"{member.offset} and {member.size}"
+        )
+    if hashlib.sha256(content).hexdigest() != member.sha256:
+        return "has another sha256 than the index says"
+    return None
+
+
+def _content_fault(entry: ClipEntry, extension: str, content: bytes, decoding: bool) -> str | None:
+    try:
+        if extension == "json":
+            meta = json.loads(content)
+            wrong = [name for name in _DESCRIBED if meta.get(name) != getattr(entry, name)]
+            return f"differs from the index in {', '.join(wrong)}" if wrong else None
+        if decoding and extension == entry.extension:
+            decode(extension, content, entry.shape)
+    except ValueError as error:
+        return f"does not read: {error}"
+    return None
