@@ -1,9 +1,9 @@
-"""Walks the grid of a path and gathers its KL."""
+"""Walks the grid of a path, saves at frame times, gathers the path's KL, bounds memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from sdevid import types
 from sdevid.errors import UserError
-from sdevid.sde import path_kl, solvers
+from sdevid.sde import equation, path_kl, reversible, solvers
+from sdevid.sde.equation import SDE
+from sdevid.sde.grid import Grid, run
 from sdevid.sde.noise import Brownian
 
 
@@ -27,11 +29,12 @@ class Step(NamedTuple):
 class Path(NamedTuple):
     """A solved path."""
 
-    states: Float[Tensor, "batch points *shape"]  # at every grid point, the first included
+    states: Float[Tensor, "batch points *shape"]  # at the saved grid points
     kl: Float[Tensor, " batch"]  # of the path, nats
     control_energy: Float[Tensor, " batch"]  # 1/2 sum |u|^2 dt, the control's part of `kl`, nats
 
 
+Gradient = Literal["backprop", "checkpoint", "reversible"]
 Coefficients = Callable[[Tensor, int], Step]
 
 
@@ -43,6 +46,7 @@ def chain(
 ) -> Path:
     """The Euler-Maruyama chain z' = z + (h + g u) d + r g dW from `start` along `ticks`.
 
+    States come back at every grid point, the first included.
     `coefficients(z, k)` gives step k's drift, diffusion, control and width. A step between equal
     ticks leaves state and KL as they are, which pads clips of fewer points. State and sums are
     float32 (float64 where `start` is). Raises UserError where shapes or times do not fit.
@@ -54,10 +58,77 @@ def chain(
     z, states, taken = start, [start], []
     for k, increment in enumerate(dw.to(start.dtype).unbind(1)):
         step = coefficients(z, k)
+        if k == 0:
+            equation.check_coefficient("drift", step.drift, z)
+            equation.check_coefficient("diffusion", step.diffusion, z)
         z = solvers.chain_step(z, *step, spans[k], increment)
         states.append(z)
         taken.append(step)
     return Path(torch.stack(states, 1), *_kl(taken, states[0], dt))
+
+
+def solve(
+    sde: SDE,
+    start: Float[Tensor, "batch *shape"],
+    ticks: Int64[Tensor, "batch points"],
+    noise: Brownian,
+    solver: str = "euler_maruyama",
+    save: Sequence[int] | None = None,
+    gradient: Gradient = "backprop",
+) -> Path:
+    """Solve `sde` from `start` along `ticks`; states at the grid points `save` (all by default).
+
+    The drift is changed to the solver's calculus where it is written in the other. `kl` is the
+    continuous bound 1/2 int |u|^2 dt, by the solver's own quadrature. `gradient` bounds the memory
+    that training takes: "backprop" keeps every step, "checkpoint" the states at the saves and one
+    interval's steps, "reversible" (solver reversible_heun) only the last state; what is not kept is
+    solved again, its noise drawn again. Raises UserError where something does not fit.
+    """
+    scheme, sde = solvers.fitting(solver, sde)
+    saves = list(range(ticks.shape[1])) if save is None else list(save)
+    _check(start, ticks, None)
+    _check_saves(saves, ticks.shape[1])
+    grid = Grid(noise, ticks, saves, start, scheme.needs_area)
+    with torch.no_grad():
+        equation.check(sde, grid.time(0), start)
+    if gradient == "reversible":
+        if solver != "reversible_heun":
+            raise UserError(
+                f"gradient 'reversible' needs solver reversible_heun, but the solver is {solver}; "
+                "change it, or give gradient='checkpoint'"
+            )
+        states, energy = reversible.solve(sde, start, grid)
+    elif solver == "reversible_heun":
+        states, energy = reversible.walk(sde, start, grid, gradient == "checkpoint")
+    else:
+        states, energy = _walk(sde, scheme, start, grid, gradient == "checkpoint")
+    return Path(states, energy, energy)
+
+
+def _walk(
+    sde: SDE, scheme: solvers.Solver, start: Tensor, grid: Grid, again: bool
+) -> tuple[Tensor, Tensor]:
+    def segment(z: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        energy = z.new_zeros(len(z))
+        for interval in grid.intervals(first, last):
+            z, spent = scheme.step(sde, z, interval)
+            energy = energy + spent
+        return z, energy
+
+    z, energy, states = start, start.new_zeros(len(start)), []
+    for first, last in grid.segments():
+        if last > first:
+            z, spent = run(segment, again, z, first, last)
+            energy = energy + spent
+        states.append(z)
+    return torch.stack(states, 1), energy
+
+
+def _check_saves(saves: list[int], points: int) -> None:
+    if not saves or saves != sorted(saves) or saves[0] < 0 or saves[-1] >= points:
+        raise UserError(
+            f"save is {saves}, but it must name grid points 0 to {points - 1} in rising order"
+        )
 
 
 def _kl(taken: list[Step], like: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,23 +146,30 @@ def _stack(parts: list[Tensor], like: Tensor) -> Tensor:
     return torch.stack([part.expand_as(like) for part in parts], 1)
 
 
-def _check(start: Tensor, ticks: Tensor, dw: Tensor) -> None:
+def _check(start: Tensor, ticks: Tensor, dw: Tensor | None) -> None:
     steps = ticks.shape[-1] - 1
     if ticks.dim() != 2 or steps < 0 or len(ticks) != len(start):
         raise UserError(
             f"ticks have shape {tuple(ticks.shape)}, but a start of shape {tuple(start.shape)} "
             f"needs ({len(start)}, points) with at least one point"
         )
-    expected = (len(start), steps, *start.shape[1:])
-    if tuple(dw.shape) != expected:
+    if steps and int(ticks.diff(dim=1).min()) < 0:
         raise UserError(
-            f"noise has shape {tuple(dw.shape)}, but {steps} steps from a start of shape "
-            f"{tuple(start.shape)} need {expected}"
+            f"ticks fall by {-int(ticks.diff(dim=1).min())} somewhere, but time must not run "
+            "backwards; sort the times of each clip"
         )
     if not start.dtype.is_floating_point or start.dtype.itemsize < 4:
         raise UserError(
             f"start is {start.dtype}, but a state in 16 bits has the wrong law; "
             "convert it to float32 (networks may stay in bf16)"
+        )
+    if dw is None:
+        return
+    expected = (len(start), steps, *start.shape[1:])
+    if tuple(dw.shape) != expected:
+        raise UserError(
+            f"noise has shape {tuple(dw.shape)}, but {steps} steps from a start of shape "
+            f"{tuple(start.shape)} need {expected}"
         )
     if dw.device != start.device:
         raise UserError(f"noise is on {dw.device} but start is on {start.device}; move one of them")

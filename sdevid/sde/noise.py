@@ -32,6 +32,7 @@ class Stream(IntEnum):
     OBSERVATION = 5  # noise of the observation model
     TEXT = 6  # whether the prompt is dropped
     TIME = 7  # times of a simulation-free objective
+    AREA = 8  # the area under the Brownian path
 
 
 def normal(
@@ -82,13 +83,7 @@ class Brownian:
 
         Raises UserError where ticks are negative or fall.
         """
-        ticks = ticks.cpu()
-        spans = ticks.diff(dim=1)
-        if bool((spans < 0).any()) or bool((ticks[:, :1] < 0).any()):
-            raise UserError(
-                f"ticks run from {int(ticks.min())} with a smallest step of {int(spans.min())}, "
-                "but the Brownian path needs times that start at 0 or later and never fall"
-            )
+        ticks = _checked(ticks)
         cells = ticks.div(self.cell, rounding_mode="floor")
         jumps = cells.diff(dim=1)
         if torch.equal(cells * self.cell, ticks) and bool((jumps <= 1).all()):
@@ -99,13 +94,40 @@ class Brownian:
             steps = self._general(ticks, cells)
         return steps.view(*steps.shape[:2], *self.shape).to(self.device)
 
+    def areas(self, ticks: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps *shape"]:
+        """Integral of W(s) - W(t[k]) over s in [t[k], t[k+1]], in seconds^1.5, float32.
+
+        Raises UserError where a tick is no multiple of the cell: the area is drawn a cell.
+        """
+        ticks = _checked(ticks)
+        cells = ticks.div(self.cell, rounding_mode="floor")
+        if not torch.equal(cells * self.cell, ticks):
+            raise UserError(
+                f"the area under the path is drawn for cells of {self.cell} ticks, but some ticks "
+                "lie inside one; take steps of whole cells, or a smaller cell"
+            )
+        first = cells[:, :1]
+        every = first + torch.arange(int((cells - first).max()) + 1)
+        span = self.cell / TICKS_PER_SECOND
+        moves, bends = self._cell_increments(every), self._draw(every, 0, Stream.AREA)
+        before = torch.nn.functional.pad(moves.double().cumsum(1), (0, 0, 1, 0))
+        a_cell = 0.5 * span * (moves.double() + bends * math.sqrt(span / 3))
+        under = torch.nn.functional.pad((a_cell + before[:, :-1] * span).cumsum(1), (0, 0, 1, 0))
+        place = (cells - first)[..., None].expand(-1, -1, self.size)
+        level = before.gather(1, place)[:, :-1]
+        seconds = ticks.diff(dim=1)[..., None].double() / TICKS_PER_SECOND
+        areas = (under.gather(1, place).diff(dim=1) - level * seconds).float()
+        return areas.view(*areas.shape[:2], *self.shape).to(self.device)
+
     def _cell_increments(self, cells: Int64[Tensor, "batch steps"]) -> Tensor:
         draws = self._draw(cells, level=0)
         return draws.mul_(math.sqrt(self.cell / TICKS_PER_SECOND))
 
-    def _draw(self, places: Int64[Tensor, "batch steps"], level: int) -> Tensor:
+    def _draw(
+        self, places: Int64[Tensor, "batch steps"], level: int, stream: Stream = Stream.PATH
+    ) -> Tensor:
         index = places[..., None] * self.groups + torch.arange(self.groups)
-        draws = _draw(self.seed, self.serial, Stream.PATH, level, index.flatten(1))
+        draws = _draw(self.seed, self.serial, stream, level, index.flatten(1))
         return draws.view(*places.shape, -1)[..., : self.size]
 
     def _general(self, ticks: Tensor, cells: Tensor) -> Tensor:
@@ -134,6 +156,17 @@ class Brownian:
             low, w_low = middle.where(ahead, low), w_middle.where(ahead[..., None], w_low)
             high, w_high = middle.where(behind, high), w_middle.where(behind[..., None], w_high)
         return w_low
+
+
+def _checked(ticks: Tensor) -> Tensor:
+    ticks = ticks.cpu()
+    spans = ticks.diff(dim=1)
+    if bool((spans < 0).any()) or bool((ticks[:, :1] < 0).any()):
+        raise UserError(
+            f"ticks run from {int(ticks.min())} with a smallest step of {int(spans.min())}, "
+            "but a path needs times that start at 0 or later and never fall"
+        )
+    return ticks
 
 
 def _groups(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """The Euler-Maruyama chain and its KL."""
 
+import pytest
 import torch
 
+from sdevid.errors import UserError
 from sdevid.sde.integrate import Step, chain
 from sdevid.sde.noise import Brownian
 from sdevid.types import TICKS_PER_SECOND, seconds
@@ -47,3 +49,17 @@ def test_chain_kl_is_the_kl_of_gaussian_transitions():
     step = Step(h * one, g * one, u * one, r * one)
     path = chain(one, torch.tensor([[0, 4800]]), torch.zeros(1, 1, 1), lambda *_: step)
     torch.testing.assert_close(path.kl[0], torch.distributions.kl_divergence(posterior, prior))
+
+
+@pytest.mark.parametrize(
+    ("ticks", "dw", "step", "message"),
+    [
+        ([[9, 3]], (1, 1, 2), Step(torch.ones(1, 2), torch.ones(1, 2)), "ticks fall by 6"),
+        ([[0, 3]], (1, 2, 2), Step(torch.ones(1, 2), torch.ones(1, 2)), "noise has shape"),
+        ([[0, 3]], (1, 1, 2), Step(torch.ones(3, 2), torch.ones(1, 2)), "drift has shape"),
+        ([[0, 3]], (1, 1, 2), Step(torch.ones(1, 2), torch.zeros(2)), "diffusion is 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(ticks, dw, step, message):
+    with pytest.raises(UserError, match=message):
+        chain(torch.ones(1, 2), torch.tensor(ticks), torch.zeros(dw), lambda *_: step)

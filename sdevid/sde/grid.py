@@ -1,0 +1,61 @@
+"""The points of a solve, and the time and noise of each step between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sdevid import types
+from sdevid.sde.noise import Brownian
+from sdevid.sde.solvers import Interval
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Draws noise an interval between saves at a time, so that none need be kept."""
+
+    noise: Brownian
+    ticks: Int64[Tensor, "batch points"]
+    saves: Sequence[int]  # grid points, rising
+    like: Tensor  # a state (batch, *shape): type and device of times and noise
+    needs_area: bool = False
+
+    def time(self, point: int) -> Tensor:
+        """Seconds at a grid point, (batch, 1, ...)."""
+        return self._wide(types.seconds(self.ticks[:, point : point + 1]))[:, 0]
+
+    def segments(self) -> Iterator[tuple[int, int]]:
+        """(first point, last point) of the way to each save."""
+        previous = 0
+        for point in self.saves:
+            yield previous, point
+            previous = point
+
+    def intervals(self, first: int, last: int) -> list[Interval]:
+        """The steps from grid point `first` to `last`."""
+        if last == first:
+            return []
+        ticks = self.ticks[:, first : last + 1]
+        times = self._wide(types.seconds(ticks[:, :-1])).unbind(1)
+        spans = self._wide(types.seconds(ticks.diff(dim=1))).unbind(1)
+        dw = self.noise.increments(ticks).to(self.like.dtype).unbind(1)
+        if not self.needs_area:
+            return [Interval(*parts) for parts in zip(times, spans, dw, strict=True)]
+        areas = self.noise.areas(ticks).to(self.like.dtype).unbind(1)
+        return [Interval(*parts) for parts in zip(times, spans, dw, areas, strict=True)]
+
+    def _wide(self, values: Tensor) -> Tensor:
+        values = values.to(self.like.device, self.like.dtype)
+        return values.view(*values.shape, *[1] * (self.like.dim() - 1))
+
+
+def run(segment: Callable[..., Any], again: bool, *arguments: Any) -> Any:
+    """`segment(*arguments)`; with `again`, nothing inside is kept for the backward pass."""
+    if not again:
+        return segment(*arguments)
+    return checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)

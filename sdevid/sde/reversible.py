@@ -1,0 +1,159 @@
+"""Reversible Heun with exact gradients in memory that does not grow with the number of steps.
+
+The backward pass undoes each step from the last state (Kidger et al. 2021, "Efficient and accurate
+gradients for neural SDEs", algorithm 2) and draws its noise again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sdevid.errors import UserError
+from sdevid.sde.equation import SDE, Rates
+from sdevid.sde.grid import Grid, run
+from sdevid.sde.solvers import Carried, Interval, reversible_heun
+
+
+def walk(sde: SDE, start: Tensor, grid: Grid, again: bool) -> tuple[Tensor, Tensor]:
+    """States at the saves and 1/2 int |u|^2 dt; `again`: keep the states at the saves alone."""
+
+    def segment(first: int, last: int, z: Tensor, companion: Tensor, *rates: Tensor) -> Any:
+        carried, energy = Carried(z, companion, Rates(*rates)), z.new_zeros(len(z))
+        for interval in grid.intervals(first, last):
+            carried, moved = reversible_heun(sde, carried, interval)
+            energy = energy + moved.energy
+        return carried, energy
+
+    carried = Carried(start, start, sde.rates(grid.time(0), start))
+    energy, states = start.new_zeros(len(start)), []
+    for first, last in grid.segments():
+        parts = carried.z, carried.companion, *carried.rates
+        carried, spent = run(segment, again and last > first, first, last, *parts)
+        energy = energy + spent
+        states.append(carried.z)
+    return torch.stack(states, 1), energy
+
+
+def solve(sde: SDE, start: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """`walk`, differentiable towards `start` and the tensors named in `sde.tensors`.
+
+    Raises UserError where the fields use a parameter that is not named there.
+    """
+    if torch.is_grad_enabled():
+        _check_named(sde, grid.time(0), start)
+    states, energy = _Solve.apply(sde, grid, start, *sde.tensors)  # type: ignore[no-untyped-call]
+    return states, energy
+
+
+class _Solve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, sde: SDE, grid: Grid, start: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.sde, ctx.grid, ctx.tensors = sde, grid, tensors
+        carried = Carried(start, start, sde.rates(grid.time(0), start))
+        energy, states = start.new_zeros(len(start)), []
+        for first, last in grid.segments():
+            for interval in grid.intervals(first, last):
+                carried, moved = reversible_heun(sde, carried, interval)
+                energy += moved.energy
+            states.append(carried.z)
+        ctx.save_for_backward(carried.z, carried.companion)
+        return torch.stack(states, 1), energy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_states: Tensor, grad_energy: Tensor) -> tuple[Tensor | None, ...]:
+        z, companion = ctx.saved_tensors
+        back = _Backward(ctx.sde, ctx.tensors, z, companion, grad_energy)
+        segments = list(ctx.grid.segments())
+        for number, (first, last) in reversed(list(enumerate(segments))):
+            back.grad_z += grad_states[:, number]
+            for interval in reversed(ctx.grid.intervals(first, last)):
+                back.step(interval)
+        return None, None, back.finish(ctx.grid.time(0)), *back.grad_tensors
+
+
+class _Backward:
+    """Gradients on their way back, with the state that they are taken at."""
+
+    def __init__(
+        self, sde: SDE, tensors: tuple[Tensor, ...], z: Tensor, companion: Tensor, energy: Tensor
+    ) -> None:
+        self.sde, self.z, self.companion = sde, z, companion
+        self.grad_energy = energy
+        self.grad_z, self.grad_companion = torch.zeros_like(z), torch.zeros_like(z)
+        self.grad_rates = Rates(torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z)))
+        self.wanted = [tensor for tensor in tensors if tensor.requires_grad]
+        self.places = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+        self.grad_tensors: list[Tensor | None] = [
+            torch.zeros_like(tensor) if tensor.requires_grad else None for tensor in tensors
+        ]
+
+    def step(self, interval: Interval) -> None:
+        """Undo one step and carry the gradients to its start."""
+        t, dt, dw, _ = interval
+        half = Rates(0.5 * dt * self.grad_z, 0.5 * dw * self.grad_z, self._energy_share(dt))
+        second, grad = self._through_rates(t + dt, _add(self.grad_rates, half))
+        grad = grad + self.grad_companion
+        companion = torch.addcmul(2 * self.z - self.companion, second.drift, dt, value=-1)
+        companion = torch.addcmul(companion, second.diffusion, dw, value=-1)
+        with torch.no_grad():
+            first = self.sde.rates(t, companion)
+        both = _add(first, second)
+        z = torch.addcmul(self.z, both.drift, dt, value=-0.5)
+        self.z = torch.addcmul(z, both.diffusion, dw, value=-0.5)
+        self.companion = companion
+        self.grad_z, self.grad_companion = self.grad_z + 2 * grad, -grad
+        self.grad_rates = Rates(half.drift + dt * grad, half.diffusion + dw * grad, half.energy)
+
+    def finish(self, t: Tensor) -> Tensor:
+        """The gradient of the start, where state and companion are one."""
+        return self.grad_z + self.grad_companion + self._through_rates(t, self.grad_rates)[1]
+
+    def _through_rates(self, t: Tensor, grad: Rates) -> tuple[Rates, Tensor]:
+        with torch.enable_grad():
+            at = self.companion.detach().requires_grad_()
+            rates = self.sde.rates(t, at)
+        pairs = [(r, g) for r, g in zip(rates, grad, strict=True) if r.requires_grad]
+        if not pairs:
+            return rates, torch.zeros_like(at)
+        outputs, grads = zip(*((r, g.expand_as(r)) for r, g in pairs), strict=True)
+        found = torch.autograd.grad(outputs, [at, *self.wanted], grads, allow_unused=True)
+        for place, value in zip(self.places, found[1:], strict=True):
+            gathered = self.grad_tensors[place]
+            if value is not None and gathered is not None:
+                gathered += value
+        detached = Rates(*(rate.detach() for rate in rates))
+        return detached, torch.zeros_like(at) if found[0] is None else found[0]
+
+    def _energy_share(self, dt: Tensor) -> Tensor:
+        return 0.5 * dt.flatten() * self.grad_energy
+
+
+def _add(one: Rates, other: Rates) -> Rates:
+    return Rates(*(a + b for a, b in zip(one, other, strict=True)))
+
+
+def _check_named(sde: SDE, t: Tensor, z: Tensor) -> None:
+    named = {id(tensor) for tensor in sde.tensors}
+    inner = {tensor.grad_fn for tensor in sde.tensors if tensor.grad_fn is not None}
+    with torch.enable_grad():
+        rates = sde.rates(t, z.detach())
+    todo, seen = [rate.grad_fn for rate in rates], set(inner)
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in named:
+            raise UserError(
+                f"a parameter of shape {tuple(leaf.shape)} is used by the SDE but not named in "
+                "SDE.tensors, so it would get no gradient; add it, or use gradient='checkpoint'"
+            )
+        todo += [following for following, _ in node.next_functions]

@@ -1,0 +1,121 @@
+"""Path KL against closed forms, and the chain's bound against an exact likelihood."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdevid.sde.equation import SDE
+from sdevid.sde.integrate import Step, chain, solve
+from sdevid.sde.noise import Brownian, Stream, normal
+from sdevid.types import TICKS_PER_SECOND
+
+ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
+PATHS = 20_000
+
+
+def _ou_kl(calculus: str, solver: str, steps: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Each path's KL of two OU processes of one diffusion, and the parameters."""
+    p = ORACLES["kl_ou"]["params"]
+    names = ("theta_q", "theta_p", "sigma")
+    theta_q, theta_p, sigma = values = [
+        torch.tensor(p[name], dtype=torch.float64, requires_grad=True) for name in names
+    ]
+    sde = SDE(
+        lambda _t, z: -theta_p * z,
+        lambda _t, z: sigma.expand_as(z),
+        lambda _t, z: (theta_p - theta_q) * z / sigma,
+        calculus=calculus,
+        noise="additive",
+    )
+    serial = torch.arange(PATHS)
+    step = round(p["T"] * TICKS_PER_SECOND / steps)
+    noise = Brownian(5, serial, (1,), step)
+    start = p["m0"] + math.sqrt(p["v0"]) * normal(5, serial, Stream.INITIAL, (1,)).double()
+    ticks = (torch.arange(steps + 1) * step).expand(PATHS, -1)
+    return solve(sde, start, ticks, noise, solver, save=[steps]).kl, values
+
+
+def _close(samples: torch.Tensor, exact: float, bias: float = 0.0) -> bool:
+    return abs(float(samples.mean()) - exact) < 4 * float(samples.std()) / math.sqrt(PATHS) + bias
+
+
+@pytest.mark.parametrize("row", ORACLES["kl_ou"]["euler"][::2], ids=lambda row: str(row["dt"]))
+def test_kl_of_two_ou_chains_and_its_gradient(row):
+    kl, values = _ou_kl("ito", "euler_maruyama", round(2 / row["dt"]))
+    assert _close(kl.detach(), row["kl"])
+    for got, exact in zip(torch.autograd.grad(kl.mean(), values), row["gradient"], strict=True):
+        assert float(got) == pytest.approx(exact, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("calculus", "solver", "steps", "bias"),
+    [
+        ("stratonovich", "heun", 32, 2e-3),
+        ("ito", "srk", 32, 2e-3),
+        ("stratonovich", "midpoint", 128, 5e-3),
+        ("stratonovich", "reversible_heun", 128, 5e-3),
+    ],
+)
+def test_kl_in_continuous_time(calculus, solver, steps, bias):
+    kl, values = _ou_kl(calculus, solver, steps)
+    oracle = ORACLES["kl_ou"]
+    assert _close(kl.detach(), oracle["kl"], bias)
+    for got, exact in zip(torch.autograd.grad(kl.mean(), values), oracle["gradient"], strict=True):
+        assert float(got) == pytest.approx(exact, rel=0.03)
+
+
+class _LinearPosterior(torch.nn.Module):
+    """The linear model's exact posterior is of this kind: u and log r a step, linear in z."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.zeros(steps))
+        self.level = torch.nn.Parameter(torch.zeros(steps))
+        self.width = torch.nn.Parameter(torch.full((steps,), -0.01))
+        self.start = torch.nn.Parameter(torch.tensor([0.0, 0.0]))  # mean, log sd
+
+
+def _lgssm_bound(model: _LinearPosterior, sub: int) -> torch.Tensor:
+    """The chain's bound of a linear-Gaussian model, exact: points +-sqrt(n) e_i integrate what is
+    quadratic in the noise."""
+    p = ORACLES["lgssm"]["params"]
+    steps = p["frames"] * sub
+    points = math.sqrt(steps + 1) * torch.eye(steps + 1)
+    points = torch.cat([points, -points]).double()
+    d = p["T"] / steps
+    mean, log_sd = model.start
+    start = mean + log_sd.exp() * points[:, :1]
+    ticks = (torch.arange(steps + 1) * round(d * TICKS_PER_SECOND)).expand(len(points), -1)
+    one = torch.ones(1, 1, dtype=torch.float64)
+
+    def coefficients(z: torch.Tensor, k: int) -> Step:
+        control = model.slope[k] * z + model.level[k]
+        return Step(-p["theta"] * z, p["sigma"] * one, control, model.width[k].exp() * one)
+
+    path = chain(start, ticks, math.sqrt(d) * points[:, 1:, None], coefficients)
+    observed = path.states[:, sub::sub, 0]
+    score = torch.distributions.Normal(observed, p["r"])
+    prior = torch.distributions.Normal(p["m0"], math.sqrt(p["v0"]))
+    posterior = torch.distributions.Normal(mean, log_sd.exp())
+    likelihood = score.log_prob(torch.tensor(p["obs"], dtype=torch.float64)).sum(1).mean()
+    return likelihood - path.kl.mean() - torch.distributions.kl_divergence(posterior, prior)
+
+
+@pytest.mark.parametrize("sub", [1, 2])
+def test_linear_model_reaches_the_exact_likelihood(sub):
+    model = _LinearPosterior(ORACLES["lgssm"]["params"]["frames"] * sub).double()
+    search = torch.optim.LBFGS(model.parameters(), max_iter=150, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        search.zero_grad()
+        value = -_lgssm_bound(model, sub)
+        value.backward()
+        return value
+
+    search.step(loss)
+    exact = ORACLES["lgssm"]["loglik_euler"][str(sub)]
+    reached = float(_lgssm_bound(model, sub).detach())
+    assert exact - 1e-3 < reached < exact + 1e-6
