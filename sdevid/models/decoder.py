@@ -27,8 +27,13 @@ class Seed(nn.Module):
             self.content = nn.Linear(content, channels)
         else:
             hidden, size = config.sde.hidden, channels * side**2
-            layers = nn.Linear(latent, hidden), nn.SiLU(), nn.Linear(hidden, size)
-            self.state = nn.Sequential(*layers)
+            self.state = nn.Sequential(
+                nn.Linear(latent, hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, size),
+            )
             self.content = nn.Linear(content, size)
 
     def forward(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,7 +38,7 @@ class GaussianHead(nn.Module):
         self.linear = nn.Linear(features, 2 * size)
         nn.init.normal_(self.linear.weight, std=0.1 * features**-0.5)
         nn.init.zeros_(self.linear.bias)
-        self.shift = torch.tensor(start - SMALLEST_SCALE).expm1().log().item()
+        self.shift = math.log(math.expm1(start - SMALLEST_SCALE))
 
     def forward(self, features: Float[Tensor, "*batch features"]) -> Gaussian:
         mean, width = self.linear(features).float().chunk(2, dim=-1)
