@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Trains on this machine, one process a GPU, or one on the CPU:
+#
+#   bash launch/local.sh CONFIG.yaml [key=value ...]
+#
+# RANKS=N sets the number of processes. The same command again carries on. `kill -USR2` on its pid
+# makes it save and stop. launch/train.sh runs this on each node of a Slurm job.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/node.sh
+
+[ $# -ge 1 ] || fail "give a config: bash launch/local.sh configs/default.yaml [key=value ...]"
+config=$1
+shift
+
+where=(--standalone)
+if [ -n "${SDEVID_ADDRESSES:-}" ]; then
+  read -r -a addresses <<<"$SDEVID_ADDRESSES"
+  where=(
+    --nnodes "${#addresses[@]}" --rdzv-backend c10d --rdzv-id "$SDEVID_ATTEMPT"
+    --rdzv-endpoint "${addresses[0]}:$SDEVID_PORT"
+    --rdzv-conf "is_host=$((SLURM_NODEID == 0)),join_timeout=600"
+    --local-addr "${addresses[$SLURM_NODEID]}"
+  )
+fi
+
+# On these signals torchrun passes the signal on and waits for the trainer to save; without being
+# told it drops dead on USR2. It exits with 1 even after a clean save: exit.json has the reason.
+exec "$python" -m torch.distributed.run "${where[@]}" --nproc-per-node "$ranks" --max-restarts 0 \
+  --signals-to-handle SIGTERM,SIGINT,SIGUSR2 --shutdown-timeout "${SDEVID_SAVE_SECONDS:-240}" \
+  -m sdevid train --config "$config" "$@"

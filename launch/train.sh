@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Trains under Slurm on any number of nodes and GPUs (or CPU nodes: one gloo process each):
+#
+#   sbatch [--nodes=4 --gpus-per-node=8 ...] launch/train.sh CONFIG.yaml [key=value ...]
+#
+# Submit from the repository's root. Five minutes before the time limit the run saves, stops and
+# goes back into the queue, and it carries on from there; so does the same command given again.
+# Settings of the site: slurm/env.sh.
+#SBATCH --job-name=sdevid
+#SBATCH --ntasks-per-node=1
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR2@300
+set -euo pipefail
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  echo "train.sh is for Slurm: sbatch launch/train.sh CONFIG.yaml; without it: launch/local.sh" >&2
+  exit 2
+fi
+cd "$SLURM_SUBMIT_DIR"
+if [ ! -f slurm/job.sh ]; then
+  echo "train.sh: $PWD is not the repository's root; submit from there" >&2
+  exit 2
+fi
+source slurm/job.sh
+[ $# -ge 1 ] || fail "give a config: sbatch launch/train.sh CONFIG.yaml [key=value ...]"
+
+# Also checks the settings, before any node waits for another.
+print_run_dir='source launch/node.sh; exec "$python" -c "
+import pathlib, sys
+from sdevid import config, errors
+try:
+    print(config.load(pathlib.Path(sys.argv[1]), sys.argv[2:]).run_dir)
+except errors.UserError as error:
+    sys.exit(str(error))" "$@"'
+run_dir=$("${on_one_node[@]}" bash -c "$print_run_dir" - "$@") || exit 2
+rm -f "$run_dir/exit.json" # the last attempt's
+
+echo "$(date +%FT%T) job $SLURM_JOB_ID, attempt $((${SLURM_RESTART_COUNT:-0} + 1)):" \
+  "$SLURM_JOB_NUM_NODES nodes ($SLURM_JOB_NODELIST), run in $run_dir"
+
+signalled=
+"${on_each_node[@]}" bash launch/local.sh "$@" &
+step=$!
+# srun passes the signal on to every node's task.
+trap 'signalled=yes; kill -USR2 "$step" 2>/dev/null || true' USR2
+code=0
+wait "$step" || code=$?
+while kill -0 "$step" 2>/dev/null; do # a signal ended the wait, not the step
+  code=0
+  wait "$step" || code=$?
+done
+
+reason=
+if [ -f "$run_dir/exit.json" ]; then
+  reason=$(sed -n -E 's/.*"reason": *"([a-z]+)".*/\1/p' "$run_dir/exit.json")
+fi
+remove_caches
+echo "$(date +%FT%T) job $SLURM_JOB_ID ended: ${reason:-no exit.json was written}"
+
+case $reason in
+  done | stopped) exit 0 ;;
+  preempted) ;;
+  *) [ -n "$signalled" ] || exit "$((code > 0 ? code : 1))" ;;
+esac
+if scontrol requeue "$SLURM_JOB_ID"; then
+  sleep 120 # Slurm ends this script here
+fi
+echo "the job could not be requeued; the same sbatch command carries on" >&2
+exit 1
