@@ -38,10 +38,12 @@ def decode(extension: str, payload: bytes, shape: tuple[int, int, int, int]) -> 
 
     Raises ValueError where the bytes hold anything else.
     """
+    import av
+
     read = {"npy": _from_npy, "jpg": _from_sheet, "mp4": _from_mp4}[extension]
     try:
         video = read(payload, shape)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, IndexError, av.FFmpegError) as error:
         raise ValueError(f"the {extension} payload does not decode: {error}") from error
     if video.shape != shape or video.dtype != np.uint8:
         raise ValueError(f"the {extension} payload holds {video.dtype} {video.shape}, not {shape}")

@@ -142,7 +142,7 @@ def _assemble(clips: list[Clip], serial: torch.Tensor, config: Config) -> Batch:
         ticks=frame_ticks(length, config.fps).repeat(len(clips), 1),
         serial=serial,
         keys=tuple(clip.key for clip in clips),
-        captions=tuple(str(clip.meta["caption"]) for clip in clips),
+        captions=tuple(str(clip.meta.get("caption", "")) for clip in clips),
     )
 
 
