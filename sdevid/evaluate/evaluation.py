@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdevid import export, objectives
+from sdevid import checkpoint, export, objectives
 from sdevid.config import Config
 from sdevid.data import stream, synthetic
 from sdevid.data.shards import ShardIndex, open_shards
@@ -138,9 +138,11 @@ def measure(
         subject.half_width,
     )
     free = _free(subject, args)
+    history = _history(subject, args)
     results = {
         "protocol": _protocol(subject, args),
         "elbo": {name: value.as_json() for name, value in bound.items()},
+        "elbo_over_time": history,
         "prediction": {
             measure: {name: score.as_json() for name, score in forecasts.items()}
             for measure, forecasts in scores.items()
@@ -150,9 +152,28 @@ def measure(
     return results, _pictures(subject, free, shown, args.context)
 
 
+def _history(subject: Subject, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The held-out bound of every whole checkpoint that the run has kept, oldest first."""
+    found = []
+    for step in reversed(checkpoint.steps(args.model_path)):
+        folder = checkpoint.folder_of(args.model_path, step)
+        try:
+            model, config = export.load(folder, args.weights)
+            clips = checkpoint.read_manifest(folder).clips
+        except UserError:  # a damaged one: the run's newest whole one is evaluated all the same
+            continue
+        objective = objectives.build(config)
+        objective.model = model.to(next(subject.model.parameters()).device)
+        terms = elbo.held_out(objective.eval(), subject.index, subject.clips)
+        told = {name: value.as_json() for name, value in terms.items()}
+        found.append({"clips": clips, "step": step, **told})
+    return found
+
+
 def _protocol(subject: Subject, args: argparse.Namespace) -> dict[str, Any]:
     return {
         "model_path": str(args.model_path),
+        "checkpoint": export.find(args.model_path).name,
         "weights": args.weights,
         "data": str(subject.index.folder),
         "split": args.split,

@@ -40,8 +40,9 @@ def versions() -> dict[str, str]:
 
 
 def command(name: str) -> str:
-    """The running command line, as a user would type it."""
-    return shlex.join(["python", "-m", "sdevid", name, *sys.argv[sys.argv.index(name) + 1 :]])
+    """The running command line of `python -m sdevid NAME`, as a user would type it."""
+    given = sys.argv[1:]
+    return shlex.join(["python", "-m", "sdevid", name, *given[given[:1] == [name] :]])
 
 
 def _processor() -> str:

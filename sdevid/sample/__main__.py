@@ -13,7 +13,7 @@ from sdevid.sample import sampler
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Sample, and tell a user's mistake once and without a traceback. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sdevid.sample", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sdevid sample", description=__doc__)
     sampler.add_arguments(parser)
     try:
         return sampler.run(parser.parse_args(arguments))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def mp4(path: Path, video: Pixels, fps: float) -> None:
         container.mux(stream.encode())
 
 
-def gif(path: Path, video: Pixels, fps: float) -> None:
+def gif(path: Path | BinaryIO, video: Pixels, fps: float) -> None:
     """`video` as an endless GIF. Above 50 frames a second frames are left out."""
     stride = int(np.ceil(fps / GIF_RATE))
     frames = [picture(frame) for frame in video[::stride]]

@@ -1,0 +1,25 @@
+"""Write the page of a run: RUN_DIR/report.html."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from sdevid.errors import UserError
+from sdevid.report import page
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `report`, and tell a user's mistake without a traceback. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m sdevid report", description=__doc__)
+    page.add_arguments(parser)
+    try:
+        return page.run(parser.parse_args(arguments))
+    except UserError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The work of `report`: a run folder as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import html
+from pathlib import Path
+
+from sdevid.errors import UserError
+from sdevid.evaluate import provenance
+from sdevid.report import findings, training
+from sdevid.report.record import Record, read
+from sdevid.report.style import CSS
+from sdevid.report.words import duration, missing
+
+NAME = "report.html"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `report`."""
+    parser.add_argument("run_dir", type=Path, help="folder of the run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write RUN_DIR/report.html from what the run has so far."""
+    content = page(read(args.run_dir))
+    target = args.run_dir / NAME
+    aside = target.with_suffix(".html.part")
+    try:
+        aside.write_text(content)
+        aside.replace(target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error}") from error
+    print(target)
+    return 0
+
+
+def page(record: Record) -> str:
+    """The whole page."""
+    name = html.escape(record.folder.resolve().name)
+    sections = [_head(record)]
+    if record.results is None:
+        sections.append(
+            missing("results.json is not there yet: nothing was measured.", _evaluate(record))
+        )
+    else:
+        sections.append(findings.summary(record))
+    sections.append(training.bound(record))
+    if record.results is not None:
+        sections += [findings.videos(record), findings.prediction(record), findings.motion(record)]
+    sections += [training.diagnostics(record), _making(record)]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}</title><style>{CSS}</style></head><body>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</body></html>\n"
+    )
+
+
+def _evaluate(record: Record) -> str:
+    return f"python -m sdevid evaluate --model_path {record.folder}"
+
+
+def _head(record: Record) -> str:
+    config = record.config
+    told = []
+    if config:
+        side, rate = config["frame_size"], config["fps"]
+        told.append(
+            f"{config['model_type']} on {side}x{side} video, "
+            f"{config['sequence_length']} frames at {rate:g} a second"
+        )
+    if record.metrics:
+        spent = record.seconds
+        took = f" in {duration(spent)}" if spent else ""
+        told.append(f"{record.clips:,} clips trained on{took}")
+    if record.ending:
+        told.append(f"ended: {record.ending.get('reason', 'unknown')}")
+    elif record.metrics:
+        told.append("not ended yet")
+    name = html.escape(record.folder.resolve().name)
+    return f'<h1>{name}</h1><p class="quiet">{html.escape("; ".join(told))}</p>'
+
+
+def _making(record: Record) -> str:
+    config = html.escape(record.config_text) or "config.yaml is not there."
+    commands = [f"python -m sdevid train --config {record.folder / 'config.yaml'}"]
+    rows = []
+    if record.results is not None:
+        made = record.results["provenance"]
+        commands.append(made["command"])
+        kind = made["machine"]
+        gpus = ", ".join(kind["gpus"]) or "none"
+        rows = [
+            (
+                "evaluated on",
+                f"{kind['processor']}, {kind['cores']} cores, {kind['memory_gib']} GiB",
+            ),
+            ("accelerators", gpus),
+            ("system", kind["system"]),
+            ("versions", ", ".join(f"{k} {v}" for k, v in made["versions"].items())),
+            ("evaluation took", duration(made["seconds"])),
+            ("model", _model(record)),
+        ]
+    else:
+        versions = ", ".join(f"{k} {v}" for k, v in provenance.versions().items())
+        rows = [("versions, of this page", versions)]
+    listed = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in rows)
+    shown = html.escape("\n".join([*commands, f"python -m sdevid report {record.folder}"]))
+    return (
+        f"<h2>How it was made</h2><pre>{shown}</pre><dl>{listed}</dl>"
+        f"<details><summary>Config, with every default</summary><pre>{config}</pre></details>"
+    )
+
+
+def _model(record: Record) -> str:
+    assert record.results is not None
+    protocol = record.results["protocol"]
+    return f"{protocol['checkpoint']}, {protocol['weights']} weights, seed {protocol['seed']}"

@@ -1,0 +1,120 @@
+"""The page's sections on training: the bound and its terms, and the diagnostics."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sdevid.report.chart import Series, chart
+from sdevid.report.record import Record
+from sdevid.report.words import missing
+
+POINTS = 240  # of a curve, at most; more are averaged
+TERMS = (
+    ("elbo", "ELBO"),
+    ("reconstruction", "Reconstruction"),
+    ("kl_path", "KL of the path"),
+    ("kl_initial", "KL of the first state"),
+    ("kl_content", "KL of the content code"),
+)
+
+
+def bound(run: Record) -> str:
+    """The evidence lower bound and its terms over the clips trained on."""
+    title = "<h2>The bound over training</h2>"
+    if not run.metrics:
+        command = f"python -m sdevid train --config {run.folder / 'config.yaml'}"
+        return title + missing("metrics.jsonl is not there yet: nothing was trained.", command)
+    charts = "".join(_term(run, name, label) for name, label in TERMS)
+    context = run.config.get("observation", {}).get("max_context")
+    seen = f"0 to {context}" if context is not None else "some of its"
+    return (
+        f"{title}<p>Nats a clip, higher is better for the first two and lower for the divergences. "
+        "Points are held-out clips with no frame observed, by the averaged weights of each "
+        f"checkpoint kept; lines are training clips, whose prior is shown {seen} frames, so the "
+        f'two need not meet.</p><div class="charts">{charts}</div>'
+    )
+
+
+def _term(run: Record, name: str, label: str) -> str:
+    x, y = thin(*run.curve(name))
+    curves = [Series("training", x, y, "exact")] if x else []
+    history = (run.results or {}).get("elbo_over_time") or []
+    if history:
+        measured = [entry[name] for entry in history]
+        curves.append(
+            Series(
+                "held out",
+                [entry["clips"] for entry in history],
+                [value["mean"] for value in measured],
+                "generated",
+                "points",
+                [value["standard_error"] for value in measured],
+            )
+        )
+    limits = _limits(curves)
+    cut = limits is not None and any(
+        value is not None and not limits[0] <= value <= limits[1] for c in curves for value in c.y
+    )
+    note = "The start of the run lies outside the scale." if cut else ""
+    return chart(label, curves, "clips", "nats a clip", limits, note, from_zero=True)
+
+
+def _limits(curves: list[Series]) -> tuple[float, float] | None:
+    """Room for all but the first tenth of the run, which would flatten the rest."""
+    last = max((x for curve in curves for x in curve.x), default=0.0)
+    late = [
+        y
+        for curve in curves
+        for x, y in zip(curve.x, curve.y, strict=True)
+        if y is not None and x >= 0.1 * last
+    ]
+    if not late or min(late) == max(late):
+        return None
+    pad = 0.08 * (max(late) - min(late))
+    return min(late) - pad, max(late) + pad
+
+
+def diagnostics(run: Record) -> str:
+    """Whether training went as it should."""
+    if not run.metrics:
+        return ""
+    panels = [
+        chart("Control energy", [_curve(run, "control_energy")], "clips", "½∫|u|² dt, nats a clip"),
+        chart(
+            "Diffusion g",
+            [
+                _curve(run, "g_q95", "95 %", "exact"),
+                _curve(run, "g_q50", "median", "generated"),
+                _curve(run, "g_q05", "5 %", "real"),
+            ],
+            "clips",
+            "latent units per √s",
+        ),
+        chart(
+            "Posterior against prior",
+            [_curve(run, "gap")],
+            "clips",
+            "path KL a frame and component",
+        ),
+        chart("Gradient norm", [_curve(run, "grad_norm")], "clips", "before clipping"),
+        chart("Learning rate", [_curve(run, "learning_rate")], "clips"),
+        chart("KL weight", [_curve(run, "kl_weight")], "clips"),
+        chart("Speed", [_curve(run, "clips_per_s")], "clips", "clips a second"),
+        chart("Waiting for data", [_curve(run, "data_wait")], "clips", "share of a step"),
+    ]
+    return f'<h2>Diagnostics</h2><div class="charts small">{"".join(panels)}</div>'
+
+
+def _curve(run: Record, name: str, label: str = "", colour: str = "generated") -> Series:
+    x, y = thin(*run.curve(name))
+    return Series(label, x, y, colour)  # type: ignore[arg-type]
+
+
+def thin(x: list[float], y: list[float | None]) -> tuple[list[float], list[float | None]]:
+    """A curve of at most `POINTS` points, each the mean of as many lines; gaps stay gaps."""
+    if len(x) <= POINTS:
+        return x, y
+    values = np.array([np.nan if value is None else value for value in y])
+    parts = np.array_split(np.arange(len(x)), POINTS)
+    means = [float(values[part].mean()) for part in parts]
+    return [x[part[-1]] for part in parts], [m if np.isfinite(m) else None for m in means]

@@ -1,0 +1,190 @@
+"""Sampling from the command line: the same seed, the same files; and what is asked for wrongly."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from sdevid.config import dump, parse
+from sdevid.models.latent_sde import LatentSDE
+from sdevid.sample.__main__ import main
+
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": 6,
+    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
+    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
+    "observation": {"max_context": 3},
+}
+
+
+def save_model(folder: Path, **settings) -> Path:
+    config = parse(SMALL | settings)
+    torch.manual_seed(0)
+    model = LatentSDE(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # away from zero starts, so that noise shows
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    folder.mkdir(parents=True)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "config.yaml").write_text(dump(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("models") / "small")
+
+
+def sample(model: Path, output: Path, *arguments: str) -> dict:
+    given = ["--model_path", str(model), "--output_dir", str(output), *arguments]
+    assert main(given) == 0
+    return json.loads((output / "samples.json").read_text())
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def video(folder: Path, number: int = 0) -> np.ndarray:
+    return np.load(folder / f"sample_{number:05d}.npz")["video"]
+
+
+def test_writes_videos_grids_and_a_record(model, tmp_path):
+    record = sample(model, tmp_path, "--num_samples", "2", "--seed", "3")
+    assert sorted(files(tmp_path)) == [
+        "grid.gif",
+        "grid.png",
+        *(f"sample_0000{i}.{kind}" for i in (0, 1) for kind in ("gif", "mp4", "npz")),
+        "samples.json",
+    ]
+    assert record["seed"] == 3
+    assert record["samples"][1]["files"][0] == "sample_00001.mp4"
+    assert video(tmp_path).shape == (6, 16, 16, 1)
+    assert not np.array_equal(video(tmp_path, 0), video(tmp_path, 1))
+
+
+@pytest.mark.parametrize("batch_size", ["1", "4"])
+def test_a_sample_does_not_depend_on_how_many_are_made(model, tmp_path, batch_size):
+    for number in ("3", "6"):
+        given = ("--num_samples", number, "--batch_size", batch_size)
+        sample(model, tmp_path / number, *given)
+    few, many = files(tmp_path / "3"), files(tmp_path / "6")
+    for name in few:
+        if name.startswith("sample_"):
+            assert few[name] == many[name], name
+
+
+def test_another_seed_gives_other_videos_and_no_temperature_no_noise_in_the_path(model, tmp_path):
+    for seed in ("0", "1"):
+        sample(model, tmp_path / seed, "--seed", seed, "--num_samples", "1")
+    assert not np.array_equal(video(tmp_path / "0"), video(tmp_path / "1"))
+    sample(model, tmp_path / "calm", "--temperature", "0", "--num_samples", "1")
+    assert not np.array_equal(video(tmp_path / "0"), video(tmp_path / "calm"))
+
+
+def test_two_processes_write_the_same_files_as_one(model, tmp_path):
+    given = ["--model_path", str(model), "--num_samples", "5", "--seed", "7"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    for processes in ("1", "2"):
+        several = ["--multi_gpu"] if processes == "2" else []
+        where = ["-m", "sdevid.sample", *given, "--output_dir", str(tmp_path / processes)]
+        port = ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        count = ["--num_processes", processes, "--num_machines", "1"]
+        done = subprocess.run(
+            [*launch, *several, *count, *port, *where],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = files(tmp_path / "1"), files(tmp_path / "2")
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def test_a_video_begins_with_its_initial_frames(model, tmp_path, capsys):
+    for i in range(4):
+        frame = np.full((20, 16, 3), 40 * i, np.uint8)
+        (tmp_path / "given").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "given" / f"{i}.png")
+    record = sample(
+        model, tmp_path / "out", "--initial_frames", str(tmp_path / "given"), "--num_frames", "9"
+    )
+    made = video(tmp_path / "out")
+    assert made.shape == (9, 16, 16, 1)
+    assert made[:3, 0, 0, 0].tolist() == [0, 40, 80]
+    assert record["num_initial_frames"] == 3
+    assert "16x20" in capsys.readouterr().err
+
+
+def test_frame_rate_and_steps_reach_the_solver(model, tmp_path):
+    sample(model, tmp_path / "a", "--fps", "16", "--num_frames", "11", "--num_samples", "1")
+    held = np.load(tmp_path / "a" / "sample_00000.npz")
+    assert np.diff(held["ticks"]).tolist() == [4800] * 10
+    sample(model, tmp_path / "b", "--steps_per_frame", "4", "--num_samples", "1")
+    sample(model, tmp_path / "c", "--num_samples", "1")
+    assert not np.array_equal(video(tmp_path / "b"), video(tmp_path / "c"))
+
+
+def test_a_second_run_takes_away_what_the_first_wrote_and_nothing_else(model, tmp_path):
+    sample(model, tmp_path, "--num_samples", "4")
+    (tmp_path / "mine.mp4").write_bytes(b"keep")
+    sample(model, tmp_path, "--num_samples", "1")
+    assert not (tmp_path / "sample_00003.mp4").exists()
+    assert (tmp_path / "mine.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--fps", "0"], "--fps is 0.0"),
+        (["--fps", "nan"], "--fps is nan"),
+        (["--fps", "1e6"], "--fps is 1000000.0"),
+        (["--num_samples", "0"], "--num_samples is 0"),
+        (["--num_frames", "-1"], "--num_frames is -1"),
+        (["--steps_per_frame", "0"], "--steps_per_frame is 0"),
+        (["--temperature", "-1"], "--temperature is -1.0"),
+        (["--seed", "-5"], "--seed is -5"),
+        (["--num_initial_frames", "2"], "without --initial_frames"),
+        (["--initial_frames", "nowhere.mp4"], "nowhere.mp4 does not exist"),
+        (["--initial_frames", ".", "--num_initial_frames", "4"], "takes 1 to 3"),
+    ],
+)
+def test_wrong_settings_end_with_a_word_and_code_2(model, tmp_path, capsys, arguments, named):
+    given = ["--model_path", str(model), "--output_dir", str(tmp_path / "out"), *arguments]
+    assert main(given) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_frame_left_to_generate_is_an_error(model, tmp_path, capsys):
+    Image.new("L", (16, 16)).save(tmp_path / "a.png")
+    given = ["--initial_frames", str(tmp_path / "a.png"), "--num_frames", "1"]
+    where = ["--model_path", str(model), "--output_dir", str(tmp_path / "out")]
+    assert main([*where, *given]) == 2
+    assert "at least one must be generated" in capsys.readouterr().err
+
+
+def test_a_model_that_takes_no_frames_says_so(tmp_path, capsys):
+    blind = save_model(tmp_path / "blind", observation={"max_context": 0})
+    where = ["--model_path", str(blind), "--output_dir", str(tmp_path / "out")]
+    assert main([*where, "--initial_frames", str(tmp_path)]) == 2
+    assert "max_context is 0" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_named(model, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    where = ["--model_path", str(model), "--output_dir", str(tmp_path / "file" / "out")]
+    assert main(where) == 2
+    assert "cannot write there" in capsys.readouterr().err
