@@ -14,6 +14,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from sdevid_kernels import philox as on_device
 from torch import Tensor
 
 from sdevid.errors import UserError
@@ -89,10 +90,10 @@ class Brownian:
         if torch.equal(cells * self.cell, ticks) and bool((jumps <= 1).all()):
             steps = self._cell_increments(cells[:, :-1])
             if not bool(jumps.all()):
-                steps = steps * jumps[..., None]
+                steps = steps * self._on(jumps[..., None])
         else:
             steps = self._general(ticks, cells)
-        return steps.view(*steps.shape[:2], *self.shape).to(self.device)
+        return steps.view(*steps.shape[:2], *self.shape)
 
     def areas(self, ticks: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps *shape"]:
         """Integral of W(s) - W(t[k]) over s in [t[k], t[k+1]], in seconds^1.5, float32.
@@ -113,11 +114,11 @@ class Brownian:
         before = torch.nn.functional.pad(moves.double().cumsum(1), (0, 0, 1, 0))
         a_cell = 0.5 * span * (moves.double() + bends * math.sqrt(span / 3))
         under = torch.nn.functional.pad((a_cell + before[:, :-1] * span).cumsum(1), (0, 0, 1, 0))
-        place = (cells - first)[..., None].expand(-1, -1, self.size)
+        place = self._on(cells - first)[..., None].expand(-1, -1, self.size)
         level = before.gather(1, place)[:, :-1]
-        seconds = ticks.diff(dim=1)[..., None].double() / TICKS_PER_SECOND
+        seconds = self._on(ticks.diff(dim=1)[..., None].double() / TICKS_PER_SECOND)
         areas = (under.gather(1, place).diff(dim=1) - level * seconds).float()
-        return areas.view(*areas.shape[:2], *self.shape).to(self.device)
+        return areas.view(*areas.shape[:2], *self.shape)
 
     def _cell_increments(self, cells: Int64[Tensor, "batch steps"]) -> Tensor:
         draws = self._draw(cells, level=0)
@@ -126,16 +127,22 @@ class Brownian:
     def _draw(
         self, places: Int64[Tensor, "batch steps"], level: int, stream: Stream = Stream.PATH
     ) -> Tensor:
+        if self.device.type != "cpu":
+            tag, clips = int(stream) | level << 8, self._on(self.serial)
+            return on_device.normals(self.seed, clips, self._on(places), self.size, tag)
         index = places[..., None] * self.groups + torch.arange(self.groups)
         draws = _draw(self.seed, self.serial, stream, level, index.flatten(1))
         return draws.view(*places.shape, -1)[..., : self.size]
+
+    def _on(self, values: Tensor) -> Tensor:
+        return values.to(self.device, non_blocking=True)
 
     def _general(self, ticks: Tensor, cells: Tensor) -> Tensor:
         first = cells[:, :1]
         count = int((cells - first).max()) + 1
         draws = self._cell_increments(first + torch.arange(count))
         sums = torch.nn.functional.pad(draws.double().cumsum(1), (0, 0, 1, 0))
-        place = (cells - first)[..., None].expand(-1, -1, self.size)
+        place = self._on(cells - first)[..., None].expand(-1, -1, self.size)
         inside = self._bridge(ticks, cells, draws.gather(1, place))
         return (sums.gather(1, place) + inside).diff(dim=1).float()
 
@@ -148,13 +155,15 @@ class Brownian:
                 break
             middle = (low + high).div(2, rounding_mode="floor")
             left, right = (middle - low).float(), (high - middle).float()
-            share = (left / (left + right))[..., None]
+            share = self._on((left / (left + right))[..., None])
             spread = (left * right / (left + right) / TICKS_PER_SECOND).sqrt()[..., None]
+            spread = self._on(spread)
             w_middle = torch.lerp(w_low, w_high, share) + spread * self._draw(middle, level)
             ahead = (ticks >= middle) & (low < ticks)
             behind = ticks < middle
-            low, w_low = middle.where(ahead, low), w_middle.where(ahead[..., None], w_low)
-            high, w_high = middle.where(behind, high), w_middle.where(behind[..., None], w_high)
+            low, high = middle.where(ahead, low), middle.where(behind, high)
+            w_low = w_middle.where(self._on(ahead[..., None]), w_low)
+            w_high = w_middle.where(self._on(behind[..., None]), w_high)
         return w_low
 
 

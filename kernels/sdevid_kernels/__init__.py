@@ -1,0 +1,1 @@
+"""Fused operators for neural SDEs: a folder an operator, `reference.py` beside `kernel.py`."""

@@ -1,0 +1,24 @@
+"""Counter-based standard normals: a pure function of seed, clip serial, place and component."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sdevid_kernels import runtime
+from sdevid_kernels.philox import reference
+
+
+def normals(
+    seed: int,
+    serial: Tensor,
+    place: Tensor,
+    size: int,
+    tag: int = 0,
+    setting: runtime.Setting = "auto",
+) -> Tensor:
+    """Standard normals (batch, steps, size) at `place` (batch, steps); see the reference."""
+    if runtime.backend(serial.device, setting) == "triton":
+        from sdevid_kernels.philox import kernel
+
+        return kernel.normals(seed, serial, place, size, tag)
+    return reference.normals(seed, serial, place, size, tag)

@@ -1,0 +1,75 @@
+"""Which implementation runs: Triton's kernel on CUDA, the torch reference elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Backend = Literal["triton", "reference"]
+Setting = Literal["auto", "triton", "reference"]
+
+
+def backend(device: torch.device, setting: Setting = "auto") -> Backend:
+    """The implementation for tensors on `device`; `setting` forces either.
+
+    Raises ValueError where Triton is asked for and cannot run: on a CPU it runs only under its
+    interpreter (TRITON_INTERPRET=1), which is for tests.
+    """
+    if setting not in ("auto", "triton", "reference"):
+        raise ValueError(f"kernels is {setting!r}; give 'auto', 'triton' or 'reference'")
+    if setting == "auto":
+        return "triton" if device.type == "cuda" and _has_triton() else "reference"
+    if setting == "triton" and not _can_run_triton(device):
+        raise ValueError(
+            f"kernels is 'triton', but the tensors are on {device}; Triton needs CUDA (or, to "
+            "test, TRITON_INTERPRET=1): move them, or give 'auto'"
+        )
+    return setting
+
+
+def describe(device: torch.device, setting: Setting = "auto") -> str:
+    """One line for the start of a run: what runs and why."""
+    chosen = backend(device, setting)
+    reason = f"kernels={setting}" if setting != "auto" else f"{device.type} device"
+    if setting == "auto" and device.type == "cuda" and not _has_triton():
+        reason = "triton is not installed"
+    return f"SDE steps: {chosen} ({reason})"
+
+
+def same_device(name: str, state: Tensor, **others: Tensor | None) -> None:
+    """Raise ValueError where a tensor lies on another device than `state`."""
+    for other, tensor in others.items():
+        if tensor is not None and tensor.device != state.device:
+            raise ValueError(
+                f"{name}: {other} is on {tensor.device} but the state is on {state.device}; "
+                "move one of them"
+            )
+
+
+def broadcastable(name: str, state: Tensor, **others: Tensor | None) -> None:
+    """Raise ValueError where a tensor does not broadcast to the shape of `state`."""
+    for other, tensor in others.items():
+        if tensor is None:
+            continue
+        pairs = zip(reversed(tensor.shape), reversed(state.shape), strict=False)
+        if tensor.dim() > state.dim() or any(have not in (1, want) for have, want in pairs):
+            raise ValueError(
+                f"{name}: {other} has shape {tuple(tensor.shape)}, which does not broadcast to "
+                f"the state's {tuple(state.shape)}"
+            )
+
+
+def _has_triton() -> bool:
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _can_run_triton(device: torch.device) -> bool:
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return (device.type == "cuda" or interpreted) and _has_triton()

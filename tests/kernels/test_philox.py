@@ -1,0 +1,31 @@
+"""Philox in torch and in Triton gives what the CPU draws, to the last bits of float32."""
+
+import pytest
+import torch
+from sdevid_kernels import philox
+
+from sdevid.sde.noise import Brownian, Stream, normal
+from sdevid.types import TICKS_PER_SECOND
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SEED = 2**63 + 12345
+SERIAL = torch.tensor([0, 7, 2**40 + 3, 2**31])
+
+
+@pytest.mark.parametrize("setting", ["reference", "triton"])
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_same_draws_as_the_cpu(setting, size):
+    place = torch.tensor([[0, 1, 2, 2**33 + 1]] * 4)
+    got = philox.normals(SEED, SERIAL.to(DEVICE), place.to(DEVICE), size, setting=setting).cpu()
+    for k in range(4):
+        cell = place[:, k : k + 1]
+        path = Brownian(SEED, SERIAL, (size,), cell=1)
+        want = path.increments(torch.cat([cell, cell + 1], 1))[:, 0] * TICKS_PER_SECOND**0.5
+        torch.testing.assert_close(got[:, k], want, rtol=2e-6, atol=1e-6)
+
+
+def test_tag_is_the_stream():
+    got = philox.normals(3, SERIAL, torch.zeros(4, 1, dtype=torch.int64), 5, tag=Stream.CONTENT)
+    torch.testing.assert_close(
+        got[:, 0], normal(3, SERIAL, Stream.CONTENT, (5,)), rtol=2e-6, atol=1e-6
+    )
