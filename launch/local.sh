@@ -13,6 +13,9 @@ source launch/node.sh
 config=$1
 shift
 
+train=(-m sdevid train --config "$config" "$@")
+if [ "$ranks" = 1 ] && [ -z "${SDEVID_ADDRESSES:-}" ]; then exec "$python" "${train[@]}"; fi
+
 where=(--standalone)
 if [ -n "${SDEVID_ADDRESSES:-}" ]; then
   read -r -a addresses <<<"$SDEVID_ADDRESSES"
@@ -28,4 +31,4 @@ fi
 # told it drops dead on USR2. It exits with 1 even after a clean save: exit.json has the reason.
 exec "$python" -m torch.distributed.run "${where[@]}" --nproc-per-node "$ranks" --max-restarts 0 \
   --signals-to-handle SIGTERM,SIGINT,SIGUSR2 --shutdown-timeout "${SDEVID_SAVE_SECONDS:-240}" \
-  -m sdevid train --config "$config" "$@"
+  "${train[@]}"

@@ -29,7 +29,6 @@ print(*(s.getsockname()[1] for s in held))
 PY
 }
 
-# Slurm wants one range of ports for n[0-N]; each node is named on a line of its own instead.
 write_config() {
   local host=$1 controller_port=$2 i=0
   shift 2
@@ -64,6 +63,7 @@ CONF
 }
 
 start_munge() {
+  runuser -u munge -- test -x "$folder" || fail "the user munge cannot enter $folder; choose another"
   install -d -m 700 "$folder/munge-private"
   install -d -m 755 "$folder/munge"
   (umask 077 && head -c 128 /dev/urandom >"$folder/munge-private/key")
