@@ -26,7 +26,8 @@ from sdevid.data.ucf101 import ucf101
 from sdevid.errors import UserError
 
 _FILMED = ("kinetics", "ucf101", "custom")
-_DRAWN = ("moving-digits", "double-well", "ou")
+_DISC = ("double-well", "ou")
+_DRAWN = ("moving-digits", *_DISC)
 _SPLITS = "train=0.9,val=0.1"
 _BELONGS: dict[
     str, tuple[tuple[str, ...], Any]
@@ -39,7 +40,7 @@ _BELONGS: dict[
     "split_files": (("ucf101",), []),
     "num_clips": (_DRAWN, 2000),
     "num_digits": (("moving-digits",), 2),
-    "vertical": (("double-well", "ou"), "none"),
+    "vertical": (_DISC, "none"),
 }
 
 
@@ -80,6 +81,8 @@ def _settle(options: argparse.Namespace) -> None:
             setattr(options, name, default)
         elif options.dataset not in takers:
             raise UserError(f"--{name} is for {', '.join(takers)}, not for {options.dataset}")
+    if options.frame_size is None:
+        options.frame_size = 32 if options.dataset in _DISC else 64
     if options.dataset in _FILMED and options.input_dir is None:
         where = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         raise UserError(f"--dataset {options.dataset} needs --input_dir. {where}")
@@ -183,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         "--input_dir", type=Path, help="folder of videos; moving-digits: of MNIST (default: a font)"
     )
     add("--output_dir", type=Path, required=True)
-    add("--frame_size", type=int, default=64, help="pixels, square (64)")
+    add("--frame_size", type=int, help="pixels, square (64; double-well, ou: 32)")
     add("--fps", type=float, default=8.0, help="frames a second (8)")
     add("--clip_length", type=int, default=16, help="frames (16)")
     add("--clip_stride", type=int, help="frames between starts (clip_length)")

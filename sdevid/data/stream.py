@@ -72,16 +72,16 @@ def epoch_order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, " size"]:
 
 def micro_batch_size(config: Config, world_size: int) -> int:
     """Clips a rank and pass. UserError where the ranks cannot share the batch evenly."""
-    micro = config.micro_batch_size or max(1, config.batch_size // world_size)
-    unit = world_size * micro
+    unit = world_size * (config.micro_batch_size or 1)
     if config.batch_size % unit:
         below = config.batch_size // unit * unit
         near = f"{below} or {below + unit}" if below else str(unit)
         raise UserError(
             f"batch_size is {config.batch_size}, but {world_size} ranks with micro-batches of "
-            f"{micro} clips need a multiple of {unit}; set batch_size={near}"
+            f"{config.micro_batch_size or 'any number of'} clips need a multiple of {unit}; set "
+            f"batch_size={near}"
         )
-    return micro
+    return config.micro_batch_size or config.batch_size // world_size
 
 
 def steps(

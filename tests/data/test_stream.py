@@ -1,0 +1,152 @@
+"""The order of clips: a pure function, whoever reads it and from wherever it is carried on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdevid.config import Config, parse
+from sdevid.data.cut import Plan, cut
+from sdevid.data.drawn import disc_artist, drawn_sources
+from sdevid.data.shards import ShardIndex, open_shards
+from sdevid.data.spec import CutSpec
+from sdevid.data.splits import assign
+from sdevid.data.stream import check, epoch_order, fixed, steps, total_clips
+from sdevid.errors import UserError
+from sdevid.types import Batch
+
+CLIPS, LENGTH = 18, 10
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
+    folder: Path = tmp_path_factory.mktemp("shards")
+    shares = {"train": 1.0}
+    drawn = drawn_sources("ou", {"train": disc_artist("ou", "none")}, 0, CLIPS, shares)
+    spec = CutSpec(16, 8.0, LENGTH, LENGTH, "crop", "npy")
+    plan = Plan("ou", assign(drawn, shares, 0), spec, 7, {})
+    cut(plan, folder, workers=0, max_bad_fraction=0.0, overwrite=False)
+    return open_shards(folder, "train")
+
+
+def config(**changes: object) -> Config:
+    settings = {"frame_size": 16, "channels": 1, "sequence_length": 6, "batch_size": 12}
+    settings |= {"encoder": {"map_size": 4}}
+    return parse(settings | changes)
+
+
+def global_batches(
+    index: ShardIndex, settings: Config, world: int, start: int, count: int
+) -> list[list[Batch]]:
+    ranks = [islice(steps(index, settings, rank, world, start), count) for rank in range(world)]
+    return [[batch for part in step for batch in part] for step in zip(*ranks, strict=True)]
+
+
+def content(step: list[Batch]) -> tuple[list[int], list[str], torch.Tensor]:
+    serial = [int(s) for batch in step for s in batch.serial]
+    keys = [key for batch in step for key in batch.keys]
+    return serial, keys, torch.cat([batch.video for batch in step])
+
+
+@given(st.integers(0, 2**40), st.integers(0, 1000), st.integers(1, 300))
+def test_an_epoch_is_a_permutation(seed, epoch, size):
+    assert sorted(epoch_order(seed, epoch, size)) == list(range(size))
+
+
+def test_epochs_and_seeds_differ_and_are_fixed_for_good():
+    orders = [tuple(epoch_order(seed, epoch, 50)) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len(set(orders)) == 6
+    assert epoch_order(3, 4, 8).tolist() == [0, 2, 3, 4, 5, 7, 6, 1]
+
+
+def test_places_are_uniform():
+    """Each clip is as often in each place: chi-squared over 4,000 epochs of six clips."""
+    orders = np.array([epoch_order(0, epoch, 6) for epoch in range(4_000)])
+    counts = np.array([np.bincount(column, minlength=6) for column in orders.T])
+    expected = 4_000 / 6
+    assert ((counts - expected) ** 2 / expected).sum() < 52.6  # 99.9 % of chi-squared(25)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("micro", [1, None])
+def test_any_number_of_ranks_sees_the_same_global_batches(index, world, micro):
+    want = global_batches(index, config(), 1, 0, 3)
+    got = global_batches(index, config(micro_batch_size=micro), world, 0, 3)
+    for one, other in zip(want, got, strict=True):
+        assert content(one)[:2] == content(other)[:2]
+        assert torch.equal(content(one)[2], content(other)[2])
+
+
+def test_an_epoch_holds_every_clip_once_across_batches(index):
+    serials = [content(step) for step in global_batches(index, config(), 1, 0, 3)]
+    keys = [key for _, names, _ in serials for key in names]
+    assert [s for serial, _, _ in serials for s in serial] == list(range(36))
+    assert max(Counter(keys[:CLIPS]).values()) == max(Counter(keys[CLIPS:]).values()) == 1
+    assert keys[:CLIPS] != keys[CLIPS:]
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 2), (3, 1)])
+def test_a_resume_carries_on_in_the_middle_of_an_epoch(index, world, workers):
+    want = global_batches(index, config(), 1, 0, 4)[2:]
+    got = global_batches(index, config(data_workers=workers), world, 24, 2)
+    for one, other in zip(want, got, strict=True):
+        assert content(one)[:2] == content(other)[:2]
+        assert torch.equal(content(one)[2], content(other)[2])
+
+
+def test_a_longer_clip_is_cropped_by_its_serial(index):
+    step = next(steps(index, config(), 0, 1, 0))[0]
+    assert step.video.shape == (12, 6, 16, 16, 1)
+    assert step.ticks.tolist() == [[0, 9600, 19200, 28800, 38400, 48000]] * 12
+    clips = {entry.key: index.read(i).video for i, entry in enumerate(index.clips)}
+    starts = set()
+    for video, key in zip(step.video.numpy(), step.keys, strict=True):
+        whole = clips[key]
+        places = [k for k in range(5) if np.array_equal(whole[k : k + 6], video)]
+        assert len(places) == 1
+        starts |= set(places)
+    assert len(starts) > 2
+
+
+def test_a_fixed_batch_is_the_clips_asked_for(index):
+    batch = fixed(index, config(sequence_length=LENGTH), range(3, 6))
+    assert batch.keys == tuple(entry.key for entry in index.clips[3:6])
+    assert np.array_equal(batch.video[1].numpy(), index.read(4).video)
+
+
+def test_the_run_ends_with_epochs_or_clips(index):
+    assert total_clips(index, config(num_epochs=3)) == 54
+    assert total_clips(index, config(num_epochs=3, max_clips=40)) == 40
+
+
+@pytest.mark.parametrize(
+    ("world", "micro", "hint"), [(5, None, "10 or 15"), (2, 5, "10 or 20"), (2, 12, "24")]
+)
+def test_a_batch_that_ranks_cannot_share_is_told(index, world, micro, hint):
+    with pytest.raises(UserError, match=f"batch_size is 12.*batch_size={hint}"):
+        next(steps(index, config(micro_batch_size=micro), 0, world, 0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frame_size": 32}, "frame_size is 32, but .* 16x16"),
+        ({"channels": 3}, "channels is 3, but .* set channels=1"),
+        ({"sequence_length": 11}, "sequence_length is 11, but .* 10 frames"),
+        ({"fps": 8.2}, "fps is 8.2, but .* at 8 frames"),
+    ],
+)
+def test_clips_that_do_not_fit_the_config_are_told(index, changes, message):
+    with pytest.raises(UserError, match=message):
+        check(index, config(**changes))
+
+
+def test_clips_that_fit_pass(index):
+    check(index, config(fps=8.05))
