@@ -8,6 +8,7 @@ LOCKED = sed -n -E 's/^($(1)==[^ ;]+).*/\1/p' requirements.lock
 
 DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
+DRAW_DEMO := tools/make_shards.py --dataset double-well --output_dir $(DEMO_DATA)
 
 # One thread each: the jobs below run several processes, or are too small for more threads to pay.
 export OMP_NUM_THREADS ?= 1
@@ -36,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python tools/make_shards.py --dataset double-well --output_dir $(DEMO_DATA)
+	$(BIN)/python $(DRAW_DEMO)
 	$(BIN)/python -m sdevid train --config configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)
 	$(BIN)/accelerate launch --cpu --num_processes 1 -m sdevid.sample --model_path $(DEMO_RUN) \
 	  --output_dir $(DEMO_RUN)/samples --num_samples 5
@@ -68,11 +69,12 @@ lock:
 
 # Uses PYTHON where it is given, as on a GPU node that has torch already, and installs nothing.
 GPU_PYTHON = $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON),$(BIN)/python)
-gpu-check: export PYTHONPATH := .:kernels
+gpu-check: export PYTHONPATH := .:kernels:$(PYTHONPATH)
 gpu-check:
 	$(GPU_PYTHON) -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU; on a GPU node: make gpu-check PYTHON=python3")'
 	$(GPU_PYTHON) -m pytest -m gpu -p no:cacheprovider
 	if [ -f kernels/bench.py ]; then $(GPU_PYTHON) kernels/bench.py; fi
+	$(GPU_PYTHON) $(DRAW_DEMO)
 	$(GPU_PYTHON) -m sdevid train --config configs/demo.yaml run_dir=runs/gpu-check data=$(DEMO_DATA) max_clips=2000
 
 clean:
