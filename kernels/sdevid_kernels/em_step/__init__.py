@@ -1,0 +1,44 @@
+"""One Euler-Maruyama step with its noise and its share of the path KL."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdevid_kernels import philox, runtime
+from sdevid_kernels.em_step import reference
+
+Key = tuple[int, Tensor, Tensor]  # seed, clip serials (batch,), cells of the path (batch,)
+
+
+def em_step(
+    z: Tensor,
+    drift: Tensor,
+    diffusion: Tensor,
+    dt: Tensor,
+    noise: Key | Tensor,
+    control: Tensor | None = None,
+    width: Tensor | None = None,
+    slope: Tensor | None = None,
+    setting: runtime.Setting = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The reference's step. `noise`: dW itself, or the key of a cell that the step spans exactly.
+
+    Raises ValueError where a shape does not broadcast to the state's or a device differs.
+    """
+    given = {"drift": drift, "diffusion": diffusion, "control": control, "width": width}
+    runtime.broadcastable("em_step", z, **given, slope=slope)
+    runtime.same_device("em_step", z, **given, slope=slope, dt=dt)
+    if runtime.backend(z.device, setting) == "triton" and z.dtype == torch.float32:
+        from sdevid_kernels.em_step import kernel
+
+        return kernel.run(z, drift, diffusion, dt, noise, control, width, slope)
+    dw = noise if isinstance(noise, Tensor) else increment(z, dt, noise)
+    return reference.em_step(z, drift, diffusion, dt, dw, control, width, slope)
+
+
+def increment(z: Tensor, dt: Tensor, key: Key) -> Tensor:
+    """dW of the cell that `key` names, like `z`."""
+    seed, serial, place = key
+    eps = philox.reference.normals(seed, serial, place[:, None], z[0].numel())
+    return (eps[:, 0] * dt.sqrt()[:, None]).view_as(z)
