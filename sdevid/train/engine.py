@@ -38,7 +38,8 @@ class Engine:
 
     The objective maps (video, ticks, serial, kl_weight) to named scalars, among them "loss".
     Its parameters stay float32 under every stage and precision; with bf16 its networks run under
-    autocast.
+    autocast. Stage 3 gathers weights as modules are called, so every rank must call the same ones
+    in the same order, whatever its clips.
     """
 
     def __init__(self, objective: nn.Module, config: Config, world: World) -> None:
@@ -51,9 +52,10 @@ class Engine:
         self._ratios = [group.pop("ratio") for group in groups]
         objective.register_forward_hook(_detach_all_but_loss)
         parameters = sum(p.numel() for p in objective.parameters())
+        deepspeed = _deepspeed(world.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._engine, *_ = _deepspeed(world.device).initialize(
+            self._engine, *_ = deepspeed.initialize(
                 model=objective,
                 optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, fused=True),
                 config=deepspeed_settings(config, world.size, parameters),
@@ -246,6 +248,8 @@ def _deepspeed(device: torch.device) -> Any:
     import deepspeed.ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    for name in ("reduce_scatter_tensor", "all_gather_into_tensor"):
+        warnings.filterwarnings("ignore", rf".*{name}. is deprecated", FutureWarning)
     if device.type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it is compiled: 50 s
     return deepspeed
