@@ -66,7 +66,10 @@ def _motion(axis: str, entry: dict[str, Any]) -> str:
         f"of those of truth; {crossings[0]} crossings in 64 frames (truth {crossings[1]}), "
         f"{share:.0f} % of frames on the positive side"
     )
-    value = f"{number(ratio['variance'])}, {number(ratio['squared_diffusion'])}"
+    value = ", ".join(
+        NOT_MEASURED if ratio[key] is None else f"{ratio[key]:.2f}"
+        for key in ("variance", "squared_diffusion")
+    )
     return _finding(f"Variance and squared diffusion along {axis}", value, told)
 
 
@@ -102,18 +105,26 @@ def prediction(run: Record) -> str:
         )
         if name in scores
     )
-    copy = number(scores["psnr"]["copy_last_frame"]["mean"])
-    one = number(scores["psnr"]["one_sample"]["mean"])
     return (
         f"<h2>Prediction from {context} frames</h2>"
         f"<p>{protocol['clips']} held-out clips, {samples} futures each. PSNR is taken of the mean "
-        f"of the samples, which is what it rewards. One sample alone ({one} dB, beside {copy} dB "
-        "for copying the last frame) is rightly worse in PSNR than copying where motion is "
-        "stochastic: a sharp draw of another future than the one that came is charged twice, where "
-        f"things are and where they should be.{_of_energy(scores)}</p>"
+        f"of the samples, which is what it rewards. {_of_one_sample(scores['psnr'])}"
+        f"{_of_energy(scores)}</p>"
         f'{_scores(scores, samples)}<div class="charts">{charts}</div>'
         f'<h3>Clips at even distances through the split</h3><div class="scroll">{strips}</div>'
     )
+
+
+def _of_one_sample(psnr: dict[str, Any]) -> str:
+    one, copy = psnr["one_sample"]["mean"], psnr["copy_last_frame"]["mean"]
+    told = (
+        "One sample of a stochastic motion is rightly worse in PSNR than copying the last frame: a "
+        "sharp draw of another future than the one that came is charged twice, where things are "
+        f"and where they should be. Here it has {number(one)} dB, and copying {number(copy)} dB."
+    )
+    if one is not None and copy is not None and one > copy:
+        told += " That it is ahead here speaks of blurred or still samples, or of regular motion."
+    return told
 
 
 def _of_energy(scores: dict[str, Any]) -> str:

@@ -30,8 +30,8 @@ def bound(run: Record) -> str:
     return (
         f"{title}<p>Nats a clip, higher is better for the first two and lower for the divergences. "
         "Points are held-out clips with no frame observed, by the averaged weights of each "
-        f"checkpoint kept; lines are training clips, whose prior is shown {seen} frames, so the "
-        f'two need not meet.</p><div class="charts">{charts}</div>'
+        f"checkpoint kept; lines are training clips, whose prior is shown {seen} frames and whose "
+        f'bound counts the frames from the last shown one on.</p><div class="charts">{charts}</div>'
     )
 
 

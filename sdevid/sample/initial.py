@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image, ImageOps
 
+from sdevid.data.decode import cut_video
+from sdevid.data.spec import BadVideoError, CutSpec
 from sdevid.errors import UserError
 from sdevid.sample.write import Pixels
 
@@ -36,14 +40,15 @@ def read(path: Path, count: int | None, most: int, side: int, channels: int, fps
     wanted = most if count is None else count
     if path.is_dir() or path.suffix.lower() in PICTURES:
         frames = [_open(file) for file in _pictures(path)[:wanted]]
+        size = _one_size(path, frames)
     else:
-        frames = [Image.fromarray(frame) for frame in _start_of_video(path, fps, wanted)]
+        frames, size = _start_of_video(path, side, fps, wanted)
     if not frames or (count is not None and len(frames) < count):
         raise UserError(
             f"--initial_frames {path} holds {len(frames)} frames, but "
             f"{count or 1} are needed; give more frames or a smaller --num_initial_frames"
         )
-    return _fit(path, frames, side, channels)
+    return _fit(frames, size, side, channels)
 
 
 def _pictures(path: Path) -> list[Path]:
@@ -77,51 +82,42 @@ def _open(path: Path) -> Image.Image:
         raise UserError(f"--initial_frames: {path} cannot be read as a picture: {error}") from error
 
 
-def _start_of_video(path: Path, fps: float, count: int) -> list[Pixels]:
-    """RGB frames at the times i / fps: the last frame decoded that is not later than each."""
-    import av
-
-    taken: list[Pixels] = []
-    last: Pixels | None = None
+def _start_of_video(path: Path, side: int, fps: float, count: int) -> tuple[list[Image.Image], str]:
+    """Its first frames, square already, and their size in the file. Cut as shards are cut."""
+    spec = CutSpec(side, fps, clip_length=1, clip_stride=1, fit="crop", store="npy")
     try:
         with av.open(str(path)) as container:
-            origin: float | None = None
-            for frame in container.decode(video=0):
-                time = float(frame.time or 0.0)
-                origin = time if origin is None else origin
-                while last is not None and len(taken) / fps < time - origin - 1e-6:
-                    taken.append(last)
-                if len(taken) >= count:
-                    return taken[:count]
-                last = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
+            shown = container.streams.video[0]
+            size = f"{shown.width}x{shown.height}"
+        clips = islice(cut_video(path, spec), count)
+        return [Image.fromarray(clip[0]) for _, clip, _ in clips], size
+    except (av.FFmpegError, IndexError, BadVideoError) as error:
         raise UserError(
             f"--initial_frames {path} cannot be read as a video: {error}; give a video, a picture "
             "or a folder of pictures"
         ) from error
-    return taken if last is None else [*taken, last][:count]
 
 
-def _fit(path: Path, frames: list[Image.Image], side: int, channels: int) -> Initial:
-    notes = []
-    width, height = frames[0].size
-    odd = next((frame.size for frame in frames if frame.size != (width, height)), None)
-    if odd:
+def _one_size(path: Path, frames: list[Image.Image]) -> str:
+    sizes = sorted({f"{frame.width}x{frame.height}" for frame in frames})
+    if len(sizes) > 1:
         raise UserError(
-            f"--initial_frames {path} mixes frames of {width}x{height} and {odd[0]}x{odd[1]} "
-            "pixels; give frames of one size"
+            f"--initial_frames {path} mixes frames of {sizes[0]} and {sizes[1]} pixels; give "
+            "frames of one size"
         )
-    if (width, height) != (side, side):
-        cut = "" if width == height else "cut to the middle square and "
+    return sizes[0]
+
+
+def _fit(frames: list[Image.Image], size: str, side: int, channels: int) -> Initial:
+    notes = []
+    if size != f"{side}x{side}":
         notes.append(
-            f"initial frames are {width}x{height}, the model's {side}x{side}: {cut}resized"
+            f"initial frames are {size}, the model's {side}x{side}: the middle square is resized"
         )
-        fit = Image.Resampling.BICUBIC
-        frames = [ImageOps.fit(frame, (side, side), fit) for frame in frames]
-    pixels = np.stack([np.asarray(frame) for frame in frames])
+    square = [ImageOps.fit(frame, (side, side), Image.Resampling.BICUBIC) for frame in frames]
+    pixels = np.stack([np.asarray(frame) for frame in square])
     if channels == 1:
         if np.ptp(pixels, axis=-1).any():
             notes.append("initial frames have colours, the model has one channel: made grey")
-        grey = [np.asarray(Image.fromarray(frame).convert("L")) for frame in pixels]
-        pixels = np.stack(grey)[..., None]
+        pixels = np.stack([np.asarray(frame.convert("L")) for frame in square])[..., None]
     return Initial(pixels, tuple(notes))

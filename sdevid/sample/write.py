@@ -36,7 +36,9 @@ def mp4(path: Path, video: Pixels, fps: float) -> None:
         stream.codec_context.thread_count = 1  # more threads, other bytes
         for frame in even:
             pixels = np.ascontiguousarray(frame[..., 0] if layout == "gray" else frame)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format=layout)))
+            drawn = av.VideoFrame.from_ndarray(pixels, format=layout)
+            # converted here: left to encode, one video in 300 came out with other bytes
+            container.mux(stream.encode(drawn.reformat(format="yuv420p")))
         container.mux(stream.encode())
 
 

@@ -36,7 +36,7 @@ def test_another_size_is_cut_and_resized_with_a_word(tmp_path):
     given = read(tmp_path / "a.png")
     assert given.frames.shape == (1, 8, 8, 3)
     assert given.notes == (
-        "initial frames are 40x20, the model's 8x8: cut to the middle square and resized",
+        "initial frames are 40x20, the model's 8x8: the middle square is resized",
     )
 
 
@@ -59,6 +59,13 @@ def test_a_video_is_read_at_the_frame_rate_asked_for(tmp_path, fps, want):
     write.mp4(tmp_path / "a.mp4", np.ascontiguousarray(video), 8)
     got = read(tmp_path / "a.mp4", fps=fps).frames[:, 0, 0, 0].astype(float) / 20
     assert np.round(got).tolist() == want
+
+
+def test_a_video_of_another_size_is_resized_with_a_word(tmp_path):
+    write.mp4(tmp_path / "a.mp4", np.full((3, 24, 32, 1), 90, np.uint8), 8)
+    given = read(tmp_path / "a.mp4")
+    assert given.frames.shape == (3, 8, 8, 3)
+    assert "32x24" in given.notes[0]
 
 
 def test_too_few_frames_names_both_numbers(tmp_path):
@@ -96,5 +103,5 @@ def test_a_folder_without_pictures_and_one_of_mixed_sizes_are_refused(tmp_path):
         read(tmp_path)
     save(tmp_path / "f" / "0.png", (1, 1, 1), size=(8, 8))
     save(tmp_path / "f" / "1.png", (1, 1, 1), size=(16, 8))
-    with pytest.raises(UserError, match=r"8x8 and 16x8"):
+    with pytest.raises(UserError, match=r"16x8 and 8x8"):
         read(tmp_path / "f")
