@@ -1,0 +1,1 @@
+"""A whole Euler-Maruyama chain with SiLU networks as drift and control."""
