@@ -31,6 +31,7 @@ class SDEConfig(_Section):
 
     latent: Literal["vector", "map"] = "vector"
     latent_size: PositiveInt = 64  # components of a vector latent, channels of a map latent
+    start_components: PositiveInt = 1  # Gaussians that p(z_0 | c) is mixed of
     content_size: PositiveInt = 64  # components of the static content code w
     hidden: PositiveInt = 256  # width of drift, control and diffusion networks
     depth: PositiveInt = 2  # hidden layers of each

@@ -102,13 +102,18 @@ class Prior(nn.Module):
 class Control(nn.Module):
     """u(z, t, c^_t) and the posterior's width r(z, t, c^_t) in (0, 1).
 
-    |u| is bounded softly; u starts at 0 and r at 0.95.
+    The network speaks in units of the diffusion before training: g u and r g, the posterior's own
+    motion, then stay where they are while the prior's g is learnt, and g follows the motion by the
+    KL alone. (With u and r read off directly, every change of g moves the posterior too, and g was
+    still 2.5 times too large when this one was right; ARCHITECTURE.md.) |u| is bounded softly; u
+    starts at 0 and r at 0.95.
     """
 
     def __init__(self, config: SDEConfig, features: int) -> None:
         super().__init__()
-        self.bound = config.control_bound
+        self.bound, self.unit = config.control_bound, config.diffusion_start
         self.chain = config.posterior_width == "chain"
+        self.open = 3.0
         self.condition = nn.Linear(features, config.hidden)
         self.network = StateNetwork(config, config.latent_size * (2 if self.chain else 1))
 
@@ -118,12 +123,11 @@ class Control(nn.Module):
         """One condition a solver step from the token that the step sees."""
         return lay_out(self.condition(tokens), side).unbind(1)
 
-    def forward(self, z: State, condition: Tensor) -> tuple[State, State | None]:
-        out = self.network(z, condition)
-        if not self.chain:
-            return self._bounded(out), None
-        control, width = out.chunk(2, dim=1)
-        return self._bounded(control), torch.sigmoid(width + 3.0)
-
-    def _bounded(self, control: State) -> State:
-        return self.bound * torch.tanh(control / self.bound)
+    def forward(self, z: State, condition: Tensor, diffusion: State) -> tuple[State, State | None]:
+        """u and r at `z`, where the prior's diffusion is `diffusion`; r is None without a width."""
+        out, scale = self.network(z, condition), self.unit / diffusion
+        control, width = out.chunk(2, dim=1) if self.chain else (out, None)
+        control = self.bound * torch.tanh(control * (scale / self.bound))
+        if width is None:
+            return control, None
+        return control, torch.sigmoid(width + self.open + scale.log())

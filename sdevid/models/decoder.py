@@ -14,38 +14,46 @@ from sdevid.models.encoder import norm, widths
 from sdevid.types import Frames
 
 
-class Seed(nn.Module):
-    """A latent and its content code as the decoder's first feature map, channels last in memory."""
+class Unfold(nn.Module):
+    """A vector latent and the content code to the decoder's first feature map.
+
+    The first layer starts steep: a path's noise is small beside the state, and the picture must
+    follow it.
+    """
 
     def __init__(self, config: Config, channels: int) -> None:
         super().__init__()
-        side = config.encoder.map_size
-        self.side = None if config.sde.latent == "map" else side
-        latent, content = config.sde.latent_size, config.sde.content_size
-        if self.side is None:
-            self.state: nn.Module = nn.Conv2d(latent, channels, 3, padding=1)
-            self.content = nn.Linear(content, channels)
-        else:
-            hidden, size = config.sde.hidden, channels * side**2
-            self.state = nn.Sequential(
-                nn.Linear(latent, hidden),
-                nn.SiLU(),
-                nn.Linear(hidden, hidden),
-                nn.SiLU(),
-                nn.Linear(hidden, size),
-            )
-            self.content = nn.Linear(content, size)
+        self.side, hidden = config.encoder.map_size, config.sde.hidden
+        self.state = nn.Linear(config.sde.latent_size, hidden)
+        nn.init.normal_(self.state.weight, std=4 * config.sde.latent_size**-0.5)
+        self.content = nn.Linear(config.sde.content_size, hidden, bias=False)
+        self.cells = nn.Sequential(
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, channels * self.side**2),
+        )
 
     def forward(
-        self, z: Float[Tensor, "frames *latent"], w: Float[Tensor, "frames content"]
+        self, z: Float[Tensor, "frames latent"], w: Float[Tensor, "frames content"]
     ) -> Float[Tensor, "frames channels side side"]:
-        state, content = self.state(z), self.content(w)
-        if self.side is None:
-            mixed: Tensor = state + content[:, :, None, None]
-            return mixed.contiguous(memory_format=torch.channels_last)
-        flat: Tensor = state + content
-        cells: Tensor = torch.unflatten(flat, 1, (self.side, self.side, -1))
-        return cells.permute(0, 3, 1, 2)
+        flat: Tensor = self.cells(self.state(z) + self.content(w))
+        return torch.unflatten(flat, 1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
+
+
+class Blend(nn.Module):
+    """A map latent and the content code, mixed by a convolution."""
+
+    def __init__(self, config: Config, channels: int) -> None:
+        super().__init__()
+        self.state = nn.Conv2d(config.sde.latent_size, channels, 3, padding=1)
+        self.content = nn.Linear(config.sde.content_size, channels, bias=False)
+
+    def forward(
+        self, z: Float[Tensor, "frames latent side side"], w: Float[Tensor, "frames content"]
+    ) -> Float[Tensor, "frames channels side side"]:
+        mixed: Tensor = self.state(z) + self.content(w)[:, :, None, None]
+        return mixed.contiguous(memory_format=torch.channels_last)
 
 
 class FrameDecoder(nn.Module):
@@ -54,7 +62,8 @@ class FrameDecoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         channels = widths(config)[:0:-1] or [config.encoder.channels]
-        self.seed = Seed(config, channels[0])
+        first = Blend if config.sde.latent == "map" else Unfold
+        self.seed = first(config, channels[0])
         layers: list[nn.Module] = [norm(channels[0]), nn.SiLU()]
         for before, after in pairwise(channels):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]

@@ -1,10 +1,11 @@
-"""Diagonal Gaussians: a head that reads one from features, its sample and its KL."""
+"""Diagonal Gaussians and mixtures of them: heads that read them from features, samples and KL."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,3 +44,35 @@ class GaussianHead(nn.Module):
     def forward(self, features: Float[Tensor, "*batch features"]) -> Gaussian:
         mean, width = self.linear(features).float().chunk(2, dim=-1)
         return Gaussian(mean, SMALLEST_SCALE + functional.softplus(width + self.shift))
+
+
+class Mixture(NamedTuple):
+    """A mixture of diagonal Gaussians over all but the batch axis, in float32."""
+
+    logits: Float[Tensor, "batch components"]
+    parts: Gaussian  # (batch, components, *shape)
+
+    def at(
+        self, choice: Float[Tensor, "batch 1"], eps: Float[Tensor, "batch *shape"]
+    ) -> Float[Tensor, "batch *shape"]:
+        """The sample that uniform `choice` and standard normal `eps` stand for."""
+        below = self.logits.softmax(1).cumsum(1)[:, :-1] <= choice
+        rows, part = torch.arange(len(eps), device=eps.device), below.sum(1)
+        return Gaussian(self.parts.mean[rows, part], self.parts.scale[rows, part]).at(eps)
+
+    def log_prob(self, z: Float[Tensor, "batch *shape"]) -> Float[Tensor, " batch"]:
+        """log density at `z`, in nats."""
+        apart = (z[:, None] - self.parts.mean) / self.parts.scale
+        level = self.parts.scale.log() + 0.5 * math.log(2 * math.pi)
+        each = -(0.5 * apart.square() + level).flatten(2).sum(2)
+        return torch.logsumexp(self.logits.log_softmax(1) + each, dim=1)
+
+
+def kl_to_mixture(
+    q: Gaussian, p: Mixture, z: Float[Tensor, "batch *shape"], eps: Float[Tensor, "batch *shape"]
+) -> Float[Tensor, " batch"]:
+    """KL(q || p) in nats: exact for one component, else its unbiased estimate at z = q.at(eps)."""
+    if p.logits.shape[1] == 1:
+        return kl(q, Gaussian(p.parts.mean[:, 0], p.parts.scale[:, 0]))
+    level = q.scale.log() + 0.5 * math.log(2 * math.pi)
+    return -(0.5 * eps.square() + level).flatten(1).sum(1) - p.log_prob(z)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -12,34 +11,12 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models.backbone import Control, Prior, State
 from sdevid.models.decoder import FrameDecoder
-from sdevid.models.encoder import FrameEncoder, Tokens, lay_out
-from sdevid.models.gaussian import Gaussian, GaussianHead
+from sdevid.models.encoder import FrameEncoder, Tokens
+from sdevid.models.start import PosteriorStart, PriorStart
 from sdevid.models.temporal import History, TemporalEncoder
 from sdevid.sde.integrate import Step, chain
-from sdevid.sde.noise import Brownian, Stream, normal
+from sdevid.sde.noise import Brownian, Stream, normal, uniform
 from sdevid.types import TICKS_PER_SECOND, Frames, Serial, Ticks, seconds
-
-
-class Start(NamedTuple):
-    """Where a path begins: its content code and first state."""
-
-    content: Gaussian  # (batch, content_size)
-    state: Gaussian  # latent-shaped
-
-
-class StartHeads(nn.Module):
-    """p(w | c) and p(z_0 | c) from a history's summary, or the posterior's q(w | x), q(z_0 | x)."""
-
-    def __init__(self, config: Config, side: int | None) -> None:
-        super().__init__()
-        self.side = side
-        self.content = GaussianHead(config.encoder.features, config.sde.content_size)
-        self.state = GaussianHead(config.encoder.features, config.sde.latent_size)
-
-    def forward(self, history: History) -> Start:
-        state = self.state(history.summary)
-        laid = Gaussian(*(lay_out(part, self.side) for part in state))
-        return Start(self.content(history.summary.mean(1)), laid)
 
 
 class LatentSDE(nn.Module):
@@ -52,8 +29,8 @@ class LatentSDE(nn.Module):
         self.side = config.encoder.map_size if sde.latent == "map" else None
         self.encoder = FrameEncoder(config)
         self.temporal = TemporalEncoder(config.encoder)
-        self.start_prior = StartHeads(config, self.side)
-        self.start_posterior = StartHeads(config, self.side)
+        self.start_prior = PriorStart(config, self.side)
+        self.start_posterior = PosteriorStart(config, self.side)
         self.prior = Prior(sde, features)
         self.control = Control(sde, features)
         self.decoder = FrameDecoder(config)
@@ -120,9 +97,10 @@ class LatentSDE(nn.Module):
         steps_per_frame: int | None,
         temperature: float,
     ) -> Frames:
-        start: Start = self.start_prior(history)
-        w = start.content.at(normal(seed, serial, Stream.CONTENT, start.content.mean.shape[1:]))
-        z0 = start.state.at(normal(seed, serial, Stream.INITIAL, self.latent_shape))
+        content, state = self.start_prior(history.summary)
+        w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
+        choice = uniform(seed, serial, Stream.COMPONENT, (1,))
+        z0 = state.at(choice, normal(seed, serial, Stream.INITIAL, self.latent_shape))
         grid, saved = solver_grid(torch.cat([reference, ticks], 1), self.cell, steps_per_frame)
         dw = temperature * self.brownian(seed, serial).increments(grid)
         conditions = self.prior.conditions(w, history.summary.mean(1))

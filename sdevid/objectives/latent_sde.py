@@ -14,8 +14,8 @@ from sdevid.config import Config, ObservationConfig
 from sdevid.models.backbone import State
 from sdevid.models.consistency import frame_difference
 from sdevid.models.encoder import Tokens
-from sdevid.models.gaussian import kl
-from sdevid.models.latent_sde import LatentSDE, Start, solver_grid
+from sdevid.models.gaussian import kl, kl_to_mixture
+from sdevid.models.latent_sde import LatentSDE, solver_grid
 from sdevid.models.temporal import History
 from sdevid.sde.integrate import Step, chain
 from sdevid.sde.noise import Stream, normal, uniform
@@ -46,6 +46,8 @@ class Posterior(NamedTuple):
     content: Float[Tensor, "batch content"]
     states: Float[Tensor, "batch time *latent"]  # at the window's frames
     kl_path: Float[Tensor, " batch"]
+    kl_initial: Float[Tensor, " batch"]
+    kl_content: Float[Tensor, " batch"]
     control_energy: Float[Tensor, " batch"]  # 1/2 sum |u|^2 dt
     diffusion: Float[Tensor, "batch *any"]
 
@@ -82,8 +84,10 @@ class LatentSDEObjective(nn.Module):
         quantiles = terms.pop("diffusion").flatten()
         means = {name: value.mean() for name, value in terms.items()}
         divergence = sum(value for name, value in means.items() if name.startswith("kl_"))
-        extra = self.config.consistency.frame_difference * means["frame_difference"]
-        means["loss"] = kl_weight * divergence - means["reconstruction"] + extra
+        means["loss"] = kl_weight * divergence - means["reconstruction"]
+        if "frame_difference" in means:
+            weight = self.config.consistency.frame_difference
+            means["loss"] = means["loss"] + weight * means["frame_difference"]
         shares = torch.tensor([0.05, 0.5, 0.95], device=quantiles.device)
         low, middle, high = torch.quantile(quantiles, shares).unbind()
         return means | {"g_q05": low, "g_q50": middle, "g_q95": high}
@@ -97,27 +101,25 @@ class LatentSDEObjective(nn.Module):
         window = self._window(known, frames.shape[1])
         tokens = self.model.encoder(frames)
         history, full = self._histories(tokens, ticks, known, window)
-        at_start = History(window.cut(full.tokens)[:, 0], full.tokens)
-        start: Start = self.model.start_posterior(at_start)
-        prior: Start = self.model.start_prior(history)
-        posterior = self._posterior(start, history, full, window.cut(ticks), window, serial)
+        posterior = self._posterior(history, full, window.cut(ticks), window, serial)
         decoded = self.model.decoder(posterior.states, posterior.content)
         real = window.cut(frames)
         score = log_likelihood(decoded, real, self.config.observation)
         terms = {
             "reconstruction": (score * window.counts).sum(1),
             "kl_path": posterior.kl_path,
-            "kl_initial": kl(start.state, prior.state),
-            "kl_content": kl(start.content, prior.content),
+            "kl_initial": posterior.kl_initial,
+            "kl_content": posterior.kl_content,
         }
         terms["elbo"] = terms["reconstruction"] - sum(
             value for name, value in terms.items() if name.startswith("kl_")
         )
+        if self.config.consistency.frame_difference:
+            terms["frame_difference"] = frame_difference(decoded, real, window.counts)
         intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(self.model.latent_shape)
         return terms | {
             "control_energy": posterior.control_energy,
             "gap": posterior.kl_path / intervals,
-            "frame_difference": frame_difference(decoded, real, window.counts),
             "diffusion": posterior.diffusion.detach(),
         }
 
@@ -148,33 +150,36 @@ class LatentSDEObjective(nn.Module):
         return History(*history), History(*full)
 
     def _posterior(
-        self,
-        start: Start,
-        history: History,
-        full: History,
-        ticks: Ticks,
-        window: Window,
-        serial: Serial,
+        self, history: History, full: History, ticks: Ticks, window: Window, serial: Serial
     ) -> Posterior:
         """Draw w, z_0 and the controlled path. A step's control sees the frames on both sides."""
         model, seed = self.model, self.config.seed
-        w = start.content.at(normal(seed, serial, Stream.CONTENT, start.content.mean.shape[1:]))
-        z0 = start.state.at(normal(seed, serial, Stream.INITIAL, model.latent_shape))
+        tokens = window.cut(full.tokens)
+        content, state = model.start_posterior(tokens[:, 0])
+        prior_content, prior_state = model.start_prior(history.summary)
+        w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
+        eps = normal(seed, serial, Stream.INITIAL, model.latent_shape)
+        z0 = state.at(eps)
         grid, saved = solver_grid(ticks, model.cell, self.config.sde.steps_per_frame)
-        seen = step_tokens(window.cut(full.tokens), saved)
         conditions = model.prior.conditions(w, history.summary.mean(1))
-        controls = model.control.conditions(seen, model.side)
+        controls = model.control.conditions(step_tokens(tokens, saved), model.side)
         used: list[Tensor] = []
 
         def coefficients(z: State, step: int) -> Step:
             drift, diffusion = model.prior(z, conditions)
-            control, width = model.control(z, controls[step])
             used.append(diffusion)
-            return Step(drift, diffusion, control, width)
+            return Step(drift, diffusion, *model.control(z, controls[step], diffusion))
 
         path = chain(z0, grid, model.brownian(seed, serial), coefficients)
-        diffusion = torch.cat(used[:1] if conditions.slope is None else used)
-        return Posterior(w, path.states[:, saved], path.kl, path.control_energy, diffusion)
+        return Posterior(
+            content=w,
+            states=path.states[:, saved],
+            kl_path=path.kl,
+            kl_initial=kl_to_mixture(state, prior_state, z0, eps),
+            kl_content=kl(content, prior_content),
+            control_energy=path.control_energy,
+            diffusion=torch.cat(used[:1] if conditions.slope is None else used),
+        )
 
 
 def step_tokens(tokens: Tokens, saved: list[int]) -> Float[Tensor, "batch steps cells features"]:

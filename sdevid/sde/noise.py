@@ -34,6 +34,7 @@ class Stream(IntEnum):
     TEXT = 6  # whether the prompt is dropped
     TIME = 7  # times of a simulation-free objective
     AREA = 8  # the area under the Brownian path
+    COMPONENT = 9  # which component of p(z_0 | c)
 
 
 def normal(

@@ -21,6 +21,8 @@ KINDS = {
     "vector": {"sde": VECTOR},
     "map": {"sde": VECTOR | {"latent": "map"}},
     "diagonal": {"sde": VECTOR | {"noise": "diagonal"}},
+    "mixture": {"sde": VECTOR | {"start_components": 3}},
+    "mixture map": {"sde": VECTOR | {"start_components": 3, "latent": "map"}},
     "continuous": {"sde": VECTOR | {"posterior_width": "continuous"}},
     "warp": {"sde": VECTOR, "consistency": {"warp": True, "frame_difference": 0.5}},
     "warp map": {"sde": VECTOR | {"latent": "map"}, "consistency": {"warp": True}},
@@ -74,7 +76,7 @@ def test_at_the_start_the_control_is_off_and_the_path_costs_its_width_alone():
     torch.manual_seed(0)
     made = build(parse(SMALL | KINDS["vector"]))
     terms = made.terms(*clips(4), context=0)
-    r, steps = 1 / (1 + math.exp(-3.0)), 5 * 2 * 3
+    r, steps = 1 / (1 + math.exp(-3.0)), 5 * 2 * 3  # g is its unit
     each = 0.5 * (r**2 - 1) - math.log(r)
     torch.testing.assert_close(terms["kl_path"], torch.full((4,), steps * each))
     assert terms["control_energy"].abs().max() == 0
