@@ -16,7 +16,11 @@ TERMS = ("elbo", "reconstruction", "kl_path", "kl_initial", "kl_content", "contr
 
 @torch.no_grad()
 def held_out(
-    objective: LatentSDEObjective, index: ShardIndex, clips: range, batch_size: int = 16
+    objective: LatentSDEObjective,
+    index: ShardIndex,
+    clips: range,
+    title: str = "held-out ELBO",
+    batch_size: int = 16,
 ) -> dict[str, Measured]:
     """Each term in nats a clip, over the clips with these numbers in the index.
 
@@ -24,7 +28,7 @@ def held_out(
     """
     device = next(objective.parameters()).device
     found: dict[str, list[torch.Tensor]] = {name: [] for name in TERMS}
-    for part in batches(clips, batch_size, "held-out ELBO"):
+    for part in batches(clips, batch_size, title):
         batch = stream.fixed(index, objective.config, part)
         terms = objective.terms(
             batch.video.to(device), batch.ticks.to(device), batch.serial.to(device), context=0

@@ -164,7 +164,8 @@ def _history(subject: Subject, args: argparse.Namespace) -> list[dict[str, Any]]
             continue
         objective = objectives.build(config)
         objective.model = model.to(next(subject.model.parameters()).device)
-        terms = elbo.held_out(objective.eval(), subject.index, subject.clips)
+        title = f"held-out ELBO, step {step}"
+        terms = elbo.held_out(objective.eval(), subject.index, subject.clips, title)
         told = {name: value.as_json() for name, value in terms.items()}
         found.append({"clips": clips, "step": step, **told})
     return found

@@ -1,4 +1,7 @@
-"""`accelerate launch -m sdevid.sample`, or `python -m sdevid.sample` for one process."""
+"""`accelerate launch -m sdevid.sample`, or `python -m sdevid sample` for one process.
+
+On a CPU a process uses one core; start several for more. The videos stay the same.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Generates video from a trained model: the work of `sample`, on one process or several.
 
 Sample i is a function of the model, the settings, the seed and i alone: its number is the serial
-that keys its noise, and samples are made in batches of a fixed size, so that neither the number
-of processes nor that of samples reaches a bit of it.
+that keys its noise, and samples are made in batches of a fixed size (on a CPU by one thread: two
+sum in another order), so that neither the number of processes nor that of samples reaches a bit
+of it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     state = PartialState()
+    if state.device.type == "cpu":
+        torch.set_num_threads(1)
     model, config = export.load(args.model_path, args.weights)
     request = check(args, config, batch_size=8 if state.device.type == "cuda" else 1)
     given = initial_frames(args, config, request)
