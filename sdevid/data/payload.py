@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 from fractions import Fraction
 from typing import Literal
 
@@ -16,8 +17,11 @@ EXTENSION: dict[Store, str] = {"npy": "npy", "jpeg": "jpg", "mp4": "mp4"}
 _BLOCK = 8  # side of a JPEG block at 4:4:4; frames start on block borders, so they do not mix
 _LONGEST = 65_500 // _BLOCK * _BLOCK  # JPEG's longest side
 _JPEG_QUALITY = 95
-# With B-frames x264 gives other bytes now and then, at sides that are no multiple of 32 (measured).
+# x264 gives other bytes now and then with B-frames (it reads memory that it has not written) and
+# with its AVX-512 code on a busy machine: measured, and neither happens with these.
 _X264 = {"crf": "18", "preset": "medium", "threads": "1", "bf": "0"}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    _X264["x264-params"] = "asm=SSE2"
 
 
 def default_store(frame_size: int) -> Store:
