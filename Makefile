@@ -39,7 +39,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python $(DRAW_DEMO)
 	$(BIN)/python -m sdevid train --config configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)
-	$(BIN)/accelerate launch --cpu --num_processes 1 -m sdevid.sample --model_path $(DEMO_RUN) \
+	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no \
+	  --dynamo_backend no -m sdevid.sample --model_path $(DEMO_RUN) \
 	  --output_dir $(DEMO_RUN)/samples --num_samples 5
 	$(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN) --data $(DEMO_DATA) --output $(DEMO_RUN)/results.json
 	$(BIN)/python -m sdevid report $(DEMO_RUN)
