@@ -1,0 +1,144 @@
+"""Runs as a user starts them: killed, signalled, on several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdevid import checkpoint
+from sdevid.config import Config, dump
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+
+def start(config: Config, *, ranks: int = 1) -> subprocess.Popen[str]:
+    path = config.run_dir.with_suffix(".yaml")
+    path.write_text(dump(config))
+    launcher = [sys.executable] if ranks == 1 else [*TORCHRUN, "--standalone"]
+    return subprocess.Popen(
+        [*launcher, "-m", "sdevid", "train", "--config", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What a run printed, once it has ended well."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+
+
+def ending(config: Config) -> dict[str, object]:
+    return json.loads((config.run_dir / "exit.json").read_text())
+
+
+def weights(config: Config) -> dict[str, torch.Tensor]:
+    folder = checkpoint.folder_of(config.run_dir, checkpoint.steps(config.run_dir)[0])
+    assert not checkpoint.faults(folder, checkpoint.read_manifest(folder))
+    return {
+        f"{which} {name}": tensor
+        for which in ("ema", "raw")
+        for name, tensor in checkpoint.read_weights(folder, which).items()
+    }
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    "stage", [2, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 1, 3))]
+)
+def test_killed_and_started_again_is_the_uninterrupted_run_to_the_bit(stage, make_config):
+    settings = {"zero_stage": stage, "max_clips": 80, "save_every": 20}
+    whole, cut = make_config("whole", **settings), make_config("cut", **settings)
+    finish(start(whole))
+    killed = start(cut)
+    wait_for(checkpoint.folder_of(cut.run_dir, 5), killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (cut.run_dir / "exit.json").exists()
+    assert "carries on from step" in finish(start(cut))
+    assert ending(cut)["reason"] == "done"
+    assert equal(weights(whole), weights(cut))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_saves_at_the_step_boundary_and_ends(number, make_config):
+    config = make_config(max_clips=100_000)
+    process = start(config)
+    wait_for(config.run_dir / "metrics.jsonl", process)
+    process.send_signal(number)
+    finish(process)
+    reason = "stopped" if number == signal.SIGINT else "preempted"
+    step = checkpoint.steps(config.run_dir)[0]
+    assert (ending(config)["reason"], ending(config)["step"]) == (reason, step)
+    assert checkpoint.read_manifest(checkpoint.folder_of(config.run_dir, step)).clips == 4 * step
+
+
+def test_a_run_that_diverges_ends_as_nan_and_saves_nothing_of_it(make_config):
+    config = make_config(max_clips=4_000, learning_rate=1e20, gradient_clip=1e30)
+    process = start(config)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "training has diverged" in out
+    assert ending(config)["reason"] == "nan"
+    assert checkpoint.steps(config.run_dir) == []
+    for line in (config.run_dir / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # NaN is no JSON
+
+
+def test_a_user_fault_is_one_message_and_exit_code_2(make_config):
+    config = make_config(frame_size=32)
+    process = start(config)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "frame_size is 32" in err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_two_processes_train_the_run_of_one_and_carry_it_on(stage, make_config):
+    settings = {"zero_stage": stage, "max_clips": 40}
+    one = make_config("one", **settings)
+    two = make_config("two", **settings)
+    cut = make_config("cut", save_every=20, **settings)
+    finish(start(one))
+    finish(start(two, ranks=2))
+    got, expected = weights(two), weights(one)
+    assert got.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-2, atol=2e-4)
+    killed = start(cut, ranks=2)
+    wait_for(checkpoint.folder_of(cut.run_dir, 5), killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    finish(start(cut, ranks=2))
+    assert equal(weights(two), weights(cut))
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_is_refused_by_name(make_config):
+    finish(start(make_config(max_clips=4, zero_stage=2), ranks=2))
+    process = start(make_config(max_clips=8, zero_stage=2))
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "was written by 2 processes at zero_stage 2, and this run has 1" in err
