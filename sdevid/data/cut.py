@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sdevid.data.parts import Job, make_parts, read_part, remove_part
-from sdevid.data.shards import FORMAT, ClipEntry, ShardFile, read_index, write_json
+from sdevid.data.shards import FORMAT, ClipEntry, ShardFile, read_index, read_json, write_json
 from sdevid.data.spec import ClipSource, CutSpec
 from sdevid.errors import UserError
 
@@ -68,7 +68,6 @@ def cut(
     """
     if overwrite:
         _clear(folder)
-    (folder / _WORK / "parts").mkdir(parents=True, exist_ok=True)
     identity = plan.identity()
     finished = _earlier(folder / "dataset.json", identity)
     if finished is None:
@@ -77,12 +76,13 @@ def cut(
             raise UserError(
                 f"--output_dir {folder} holds tars that no cut here has begun; give another folder"
             )
+        (folder / _WORK / "parts").mkdir(parents=True, exist_ok=True)
         _Cut(plan, folder, _State(**state) if state else _State(identity)).run(
             workers, max_bad_fraction
         )
-        finished = json.loads((folder / "dataset.json").read_text())
-    shutil.rmtree(folder / _WORK)
-    return dict(finished)
+        finished = read_json(folder / "dataset.json")
+    shutil.rmtree(folder / _WORK, ignore_errors=True)
+    return finished
 
 
 class _Cut:
@@ -134,7 +134,7 @@ class _Cut:
                 shard = f"{split}-{self.state.shards.get(split, 0):06d}.tar"
                 self.open = ShardFile(self.folder, shard)
             self.state.repeating += clip.meta.get("repeated_frames", 0) > 0
-            self.open.add(clip.key, clip.meta, clip.meta.pop("store"), clip.payload)
+            self.open.add(clip.key, clip.meta, clip.extension, clip.payload)
             if len(self.open) == self.plan.shard_size:
                 self._finish_shard(job.number, number + 1)
         self.done.append(job)
@@ -229,7 +229,7 @@ def _earlier(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """What an earlier cut left at `path`; UserError where that was a cut of something else."""
     if not path.is_file():
         return None
-    said: dict[str, Any] = json.loads(path.read_text())
+    said = read_json(path)
     before = said.get("identity", said)
     differs = _difference(before, identity)
     if differs:

@@ -49,6 +49,7 @@ class PartClip:
 
     key: str
     meta: dict[str, Any]
+    extension: str  # of the payload
     payload: bytes
 
 
@@ -75,7 +76,8 @@ def read_part(job: Job) -> Iterator[PartClip]:
     """The clips of a finished part."""
     with job.path("bin").open("rb") as file:
         for row in json.loads(job.path("json").read_text()):
-            yield PartClip(row["key"], row["meta"], file.read(row["size"]))
+            extension = EXTENSION[job.spec.store]
+            yield PartClip(row["key"], row["meta"], extension, file.read(row["size"]))
 
 
 def remove_part(job: Job) -> None:
@@ -150,7 +152,6 @@ def _meta(job: Job, clip: CutClip) -> dict[str, Any]:
         "height": height,
         "width": width,
         "channels": channels,
-        "store": EXTENSION[job.spec.store],
         "label": job.source.label,
         "caption": job.source.caption,
         **clip.extra,

@@ -147,7 +147,7 @@ def read_dataset(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"shard folder {folder} {content}; {_MAKE}, and carries on where it was interrupted"
         )
-    dataset = _read_json(path)
+    dataset = read_json(path)
     if dataset.get("format") != FORMAT:
         raise UserError(
             f"{path} has format {dataset.get('format')!r}, but this version reads {FORMAT}; "
@@ -166,7 +166,7 @@ def read_index(folder: Path, shard: str) -> list[ClipEntry]:
                 members={name: Member(**place) for name, place in clip.pop("members").items()},
                 **clip,
             )
-            for clip in _read_json(path)["clips"]
+            for clip in read_json(path)["clips"]
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -255,7 +255,8 @@ class ShardFile:
         self._aside.unlink(missing_ok=True)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. UserError where it does not read."""
     try:
         content = json.loads(path.read_text())
     except OSError as error:
