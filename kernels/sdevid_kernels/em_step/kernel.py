@@ -29,8 +29,10 @@ def noise_of(
     """dW of a block: drawn and scaled by sqrt(d), or read."""
     if DRAWN:
         eps = block(seed, tl.load(serial + clip), tl.load(place + clip), groups, first, G)
-        return eps * tl.sqrt(d)
-    return tl.load(dw + at, mask=live, other=0.0).to(tl.float32)
+        noise = eps * tl.sqrt(d)
+    else:
+        noise = tl.load(dw + at, mask=live, other=0.0).to(tl.float32)
+    return noise
 
 
 @triton.jit(do_not_specialize=["seed"])

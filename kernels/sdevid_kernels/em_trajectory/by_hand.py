@@ -1,13 +1,12 @@
 """em_trajectory with a backward pass written by hand, for the CPU.
 
-What autograd does a step at a time is gathered over all steps where it can be: a layer's weight
-gradient is one matrix product over steps and rows; noise, KL and their gradients are one operation
-each. The first layers of drift and control are one product. The loop allocates nothing.
+Where autograd forms a weight gradient a step at a time, this one gathers a few hundred rows of
+several steps in one matrix product, while they are still in the cache. Of the networks only the
+pre-activations are kept; the loops allocate nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,64 +15,98 @@ from torch.autograd.function import once_differentiable
 
 from sdevid_kernels.em_trajectory.reference import WIDTH_START, Network, Posterior, Trajectory
 
+_GATHERED = 512  # rows in one product of a weight gradient
 _silu = torch.ops.aten.silu.out
 _silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
-class Tower(NamedTuple):
-    """A network's layers behind its first: (weight, bias) from first to last."""
+class Spec(NamedTuple):
+    """What is no tensor: how many weights each network has, and how the control is read."""
 
-    layers: list[tuple[Tensor, Tensor]]
-
-    def forward(self, x: Tensor, before: list[Tensor], after: list[Tensor], out: Tensor) -> None:
-        """`out` from the first SiLU's values `x`, keeping what lies between."""
-        *hidden, (weight, bias) = self.layers
-        for (inner, shift), pre, value in zip(hidden, before, after, strict=True):
-            torch.addmm(shift, x, inner, out=pre)
-            x = _silu(pre, out=value)
-        torch.addmm(bias, x, weight, out=out)
-
-    def backward(self, grad: Tensor, before: list[Tensor], into: list[Tensor]) -> None:
-        """Gradients of the pre-activations, first to last, from that of the outputs.
-
-        `before` and `into` also hold the first layer's; its SiLU is left to the caller.
-        """
-        for layer in range(len(self.layers) - 1, -1, -1):
-            torch.mm(grad, self.layers[layer][0].t(), out=into[layer])
-            grad = into[layer]
-            if layer:
-                _silu_backward(grad, before[layer], grad_input=grad)
+    drift: int
+    control: int
+    bound: float | None
+    width: bool
 
 
-@dataclass
-class Kept:
-    """One tower's tensors over all steps, (steps, rows, width); entry 0 is the first layer's."""
+class Tower:
+    """A network over a solve. Weights are laid out (in, out), which torch.addmm takes quicker."""
 
-    tower: Tower
-    before: list[Tensor]
-    after: list[Tensor]
-    out: Tensor
+    def __init__(self, weights: tuple[Tensor, ...], like: Tensor, steps: int) -> None:
+        self.first = weights[0]
+        self.first_t = weights[0].t().contiguous()
+        self.weights, self.biases = weights[1::2], weights[2::2]
+        self.turned = [weight.t().contiguous() for weight in self.weights]
+        rows = len(like)
+        widths = [weight.shape[1] for weight in self.weights]  # of the hidden layers
+        self.before = [like.new_empty(steps, rows, width) for width in widths]
+        self.value = [like.new_empty(rows, width) for width in widths]
+        self.steps = list(zip(*(x.unbind(0) for x in self.before), strict=True))
 
-    def steps(self) -> list[tuple[list[Tensor], list[Tensor], Tensor]]:
-        """The same, a step at a time."""
-        before = list(zip(*(x.unbind(0) for x in self.before), strict=True))
-        after = list(zip(*(x.unbind(0) for x in self.after), strict=True))
-        return [(list(b), list(a), out) for b, a, out in zip(before, after, self.out, strict=True)]
+    def forward(self, k: int, z: Tensor, shift: Tensor, out: Tensor) -> Tensor:
+        """Outputs of step `k` at `z`, keeping the pre-activations."""
+        before = self.steps[k]
+        torch.addmm(shift, z, self.first_t, out=before[0])
+        for layer, bias in enumerate(self.biases[:-1]):
+            _silu(before[layer], out=self.value[layer])
+            torch.addmm(bias, self.value[layer], self.turned[layer], out=before[layer + 1])
+        _silu(before[-1], out=self.value[-1])
+        return torch.addmm(self.biases[-1], self.value[-1], self.turned[-1], out=out)
 
-    def weight_gradients(self, grads: list[Tensor], grad_out: Tensor) -> list[Tensor]:
-        """Of every layer behind the first: weight (out, in) and bias, by turns."""
-        made = []
-        for grad, x in zip([*grads[1:], grad_out], self.after, strict=True):
-            flat = grad.flatten(0, 1)
-            made += [torch.mm(flat.t(), x.flatten(0, 1)), flat.sum(0)]
-        return made
+
+class TowerBack:
+    """A network's gradients, gathered `chunk` steps at a time."""
+
+    def __init__(self, tower: Tower, outputs: int, chunk: int) -> None:
+        self.tower = tower
+        like = tower.before[0]
+        rows = like.shape[1]
+        self.grads = [x.new_empty(chunk, *x.shape[1:]) for x in tower.before]
+        self.values = [torch.empty_like(x) for x in self.grads]
+        self.out = like.new_empty(chunk, rows, outputs)
+        self.steps = list(zip(*(x.unbind(0) for x in self.grads), strict=True))
+        self.outs = self.out.unbind(0)
+        self.ones = like.new_ones(chunk * rows)
+        self.first = torch.zeros_like(tower.first)
+        self.weights = [torch.zeros_like(weight) for weight in tower.weights]
+        self.biases = [torch.zeros_like(bias) for bias in tower.biases]
+
+    def start(self, first: int, last: int) -> None:
+        """Take up the steps from `first` to before `last`: their SiLUs' values again."""
+        for before, value in zip(self.tower.before, self.values, strict=True):
+            _silu(before[first:last], out=value[: last - first])
+
+    def step(self, k: int, place: int, into: Tensor) -> None:
+        """Add step `k`'s share to the state's gradient `into`; `outs[place]` holds the outputs'."""
+        grad, before = self.outs[place], self.tower.steps[k]
+        for layer in range(len(before) - 1, -1, -1):
+            at = self.steps[place][layer]
+            torch.mm(grad, self.tower.weights[layer], out=at)
+            grad = _silu_backward(at, before[layer], grad_input=at)
+        into.addmm_(grad, self.tower.first)
+
+    def gather(self, states: Tensor) -> None:
+        """Add the weight gradients of the steps taken up, which started at `states`."""
+        count = len(states)
+        ones = self.ones[: count * states.shape[1]]
+        flat = [x[:count].flatten(0, 1) for x in (*self.grads, self.out)]
+        values = [x[:count].flatten(0, 1) for x in self.values]
+        self.first.addmm_(flat[0].t(), states.flatten(0, 1))
+        for layer, (grad, value) in enumerate(zip(flat[1:], values, strict=True)):
+            self.weights[layer].addmm_(grad.t(), value)
+            self.biases[layer].addmv_(grad.t(), ones)
+
+    def made(self) -> list[Tensor]:
+        """In the order in which the weights were given."""
+        behind = zip(self.weights, self.biases, strict=True)
+        return [self.first, *(tensor for pair in behind for tensor in pair)]
 
 
 class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        spec: tuple[int, int, float | None, bool],
+        spec: Spec,
         z: Tensor,
         drift_shift: Tensor,
         diffusion: Tensor,
@@ -82,42 +115,24 @@ class _Chain(torch.autograd.Function):
         dw: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        walk = Walk(spec, z, drift_shift, diffusion, shifts, dt, dw, weights)
-        walk.forward(z)
-        states, energy, width_kl = walk.states, walk.energy(), walk.width_kl()
-        ctx.walk, ctx.shape = walk, diffusion.shape
-        ctx.save_for_backward(states)
-        del walk.states  # an output kept by its own context would never be freed
-        return states, energy, width_kl
+        walk = Walk(spec, z, diffusion, dt, dw, weights)
+        states = walk.forward(z, drift_shift, shifts)
+        ctx.walk = walk
+        ctx.save_for_backward(states)  # and not in `walk`: an output its context keeps is not freed
+        return states, walk.energy(), walk.width_kl()
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_states: Tensor, grad_energy: Tensor, grad_width: Tensor
     ) -> tuple[Tensor | None, ...]:
-        walk = ctx.walk
-        (walk.states,) = ctx.saved_tensors
-        back = Back(walk, grad_states, grad_energy, grad_width)
+        (states,) = ctx.saved_tensors
+        back = Back(ctx.walk, states, grad_states, grad_energy, grad_width)
         back.run()
-        split = walk.first_weights[0].shape[0]
-        pre = back.grad_first
-        flat = torch.mm(pre.flatten(0, 1).t(), walk.states[:-1].flatten(0, 1))
-        for_drift = [flat[:split], *walk.drift.weight_gradients(*back.for_drift)]
-        for_control: list[Tensor] = []
-        if walk.control is not None and back.for_control is not None:
-            for_control = [flat[split:], *walk.control.weight_gradients(*back.for_control)]
-        del walk.states
-        return (
-            None,
-            back.grad_states[0],
-            pre[..., :split].sum(0),
-            back.diffusion_gradient().sum_to_size(ctx.shape),
-            pre[..., split:] if walk.control is not None else None,
-            None,
-            None,
-            *for_drift,
-            *for_control,
-        )
+        control = [] if back.control is None else back.control.made()
+        start, g = back.grad_states[0], back.grad_diffusion.sum_to_size(ctx.walk.diffusion.shape)
+        shifts = (back.grad_drift_shift, g, back.grad_shifts)
+        return None, start, *shifts, None, None, *back.drift.made(), *control
 
 
 class Walk:
@@ -125,96 +140,52 @@ class Walk:
 
     def __init__(
         self,
-        spec: tuple[int, int, float | None, bool],
+        spec: Spec,
         z: Tensor,
-        drift_shift: Tensor,
         diffusion: Tensor,
-        shifts: Tensor | None,
         dt: Tensor,
         dw: Tensor,
         weights: tuple[Tensor, ...],
     ) -> None:
-        drift_count, control_count, self.bound, self.has_width = spec
-        steps, rows = dt.shape
-        self.diffusion, self.dt, self.dw = diffusion, dt[:, :, None], dw
-        groups = [weights[:drift_count], weights[drift_count:]]
-        self.first_weights = [group[0] for group in groups if group]
-        first = torch.cat(self.first_weights)
-        self.first, self.first_t = first, first.t().contiguous()
-        self.pre = z.new_empty(steps, rows, len(first))
-        split = len(self.first_weights[0])
-        self.pre[..., :split] = drift_shift
-        if shifts is not None:
-            self.pre[..., split:] = shifts
-        self.value = torch.empty_like(self.pre)
-        self.states = z.new_empty(steps + 1, *z.shape)
-        self.noise = dw * diffusion
-        self.drift = self._keep(weights[1:drift_count], slice(0, split))
-        self.control = None
-        if control_count:
-            self.control = self._keep(weights[drift_count + 1 :], slice(split, None))
-        self.u, self.r = self._room_for_control()
+        self.bound, self.diffusion, self.dt, self.dw = spec.bound, diffusion, dt[:, :, None], dw
+        steps = len(dt)
+        self.drift = Tower(weights[: spec.drift], z, steps)
+        self.control = Tower(weights[spec.drift :], z, steps) if spec.control else None
+        self.raw = z.new_empty(steps, len(z), (1 + spec.width) * z.shape[1] if spec.control else 0)
+        self.u = self.raw[..., : z.shape[1]]
+        self.r = self.raw[..., z.shape[1] :] if spec.width else None  # once read
 
-    def _keep(self, weights: tuple[Tensor, ...], columns: slice) -> Kept:
-        # torch.addmm is quicker on weights laid out (in, out)
-        pairs = list(zip(weights[::2], weights[1::2], strict=True))
-        tower = Tower([(weight.t().contiguous(), bias) for weight, bias in pairs])
-        widths = [len(bias) for _, bias in pairs]
-        before = [self.pre.new_empty(*self.pre.shape[:2], width) for width in widths[:-1]]
-        after = [torch.empty_like(x) for x in before]
-        out = self.pre.new_empty(*self.pre.shape[:2], widths[-1])
-        first, value = self.pre[..., columns], self.value[..., columns]
-        return Kept(tower, [first, *before], [value, *after], out)
-
-    def _room_for_control(self) -> tuple[Tensor | None, Tensor | None]:
-        if self.control is None:
-            return None, None
-        raw, size = self.control.out, self.states.shape[2]
-        u = raw[..., :size]
-        if self.bound is not None:
-            u = torch.empty_like(u, memory_format=torch.contiguous_format)
-        return u, torch.empty_like(
-            u, memory_format=torch.contiguous_format
-        ) if self.has_width else None
-
-    def forward(self, z: Tensor) -> None:
-        """Fill `states` and everything kept."""
-        states, size = self.states.unbind(0), z.shape[1]
-        states[0].copy_(z)
-        pres, values = self.pre.unbind(0), self.value.unbind(0)
-        spans, noises = self.dt.unbind(0), self.noise.unbind(0)
-        drifts = self.drift.steps()
-        controls = self.control.steps() if self.control else None
-        us = self.u.unbind(0) if self.u is not None else None
-        rs = self.r.unbind(0) if self.r is not None else None
-        for k in range(len(spans)):
-            z, after = states[k], states[k + 1]
-            _silu(pres[k].addmm_(z, self.first_t), out=values[k])
-            before, value, h = drifts[k]
-            self.drift.tower.forward(value[0], before[1:], value[1:], h)
-            torch.add(z, noises[k], out=after)
-            if controls is not None and us is not None and self.control is not None:
-                before, value, raw = controls[k]
-                self.control.tower.forward(value[0], before[1:], value[1:], raw)
+    def forward(self, z: Tensor, drift_shift: Tensor, shifts: Tensor | None) -> Tensor:
+        """States at every point."""
+        steps, rows, size = self.dw.shape
+        states = z.new_empty(steps + 1, rows, size)
+        states[0] = z
+        points, g, h = states.unbind(0), self.diffusion, torch.empty_like(z)
+        spans, moves, raws = self.dt.unbind(0), self.dw.unbind(0), self.raw.unbind(0)
+        us, seen = self.u.unbind(0), [] if shifts is None else shifts.unbind(0)
+        rs = None if self.r is None else self.r.unbind(0)
+        for k in range(steps):
+            z, after = points[k], points[k + 1]
+            self.drift.forward(k, z, drift_shift, h)
+            scale = g
+            if self.control is not None:
+                self.control.forward(k, z, seen[k], raws[k])
                 if self.bound is not None:
-                    torch.div(raw[:, :size], self.bound, out=us[k])
-                    us[k].tanh_().mul_(self.bound)
+                    us[k].div_(self.bound).tanh_().mul_(self.bound)
                 if rs is not None:
-                    torch.add(raw[:, size:], WIDTH_START, out=rs[k]).sigmoid_()
-                    torch.addcmul(z, noises[k], rs[k], out=after)
-                h = torch.addcmul(h, us[k], self.diffusion, out=h)
-            after.addcmul_(h, spans[k])
+                    scale = rs[k].add_(WIDTH_START).sigmoid_() * g
+                h.addcmul_(us[k], g)
+            torch.addcmul(z, moves[k], scale, out=after).addcmul_(h, spans[k])
+        return states
 
     def energy(self) -> Tensor:
         """1/2 sum |u|^2 dt of each row."""
-        if self.u is None:
-            return self.states.new_zeros(self.states.shape[1])
-        return 0.5 * torch.einsum("srd,srd,sr->r", self.u, self.u, self.dt[..., 0])
+        return 0.5 * (self.u.square().sum(2) * self.dt[..., 0]).sum(0)
 
     def width_kl(self) -> Tensor:
         """sum(1/2 (r^2 - 1) - log r) of each row."""
         if self.r is None:
-            return self.states.new_zeros(self.states.shape[1])
+            return self.dt.new_zeros(self.dt.shape[1])
         spent = (0.5 * (self.r.square() - 1) - self.r.log()).sum(2)
         return (spent * (self.dt[..., 0] > 0)).sum(0)
 
@@ -223,99 +194,86 @@ class Back:
     """A backward pass over a walk."""
 
     def __init__(
-        self, walk: Walk, grad_states: Tensor, grad_energy: Tensor, grad_width: Tensor
+        self,
+        walk: Walk,
+        states: Tensor,
+        grad_states: Tensor,
+        grad_energy: Tensor,
+        grad_width: Tensor,
     ) -> None:
-        self.walk = walk
+        self.walk, self.states = walk, states
+        self.grad_energy, self.grad_width = grad_energy[:, None], grad_width[:, None]
         self.grad_states = grad_states.clone(memory_format=torch.contiguous_format)
-        self.grad_first = torch.empty_like(walk.pre)
-        split = len(walk.first_weights[0])
-        self.grad_drift = torch.empty_like(walk.drift.out)
-        inner = [torch.empty_like(x) for x in walk.drift.before[1:]]
-        self.for_drift = ([self.grad_first[..., :split], *inner], self.grad_drift)
-        self.for_control: tuple[list[Tensor], Tensor] | None = None
-        if walk.control is None or walk.u is None:
-            return
-        size = walk.u.shape[2]
-        grad_out = torch.empty_like(walk.control.out)
-        torch.mul(walk.u, walk.dt * grad_energy[:, None], out=grad_out[..., :size])
-        if walk.r is not None:
-            some = (walk.dt > 0) * grad_width[:, None]
-            torch.mul(walk.r - 1 / walk.r, some, out=grad_out[..., size:])
-        inner = [torch.empty_like(x) for x in walk.control.before[1:]]
-        self.for_control = ([self.grad_first[..., split:], *inner], grad_out)
+        steps, rows, size = walk.dw.shape
+        self.chunk = min(steps, max(1, _GATHERED // rows))
+        self.drift = TowerBack(walk.drift, size, self.chunk)
+        self.grad_drift_shift = torch.zeros_like(walk.drift.before[0][0])
+        self.grad_diffusion = torch.zeros_like(states[0])
+        self.control: TowerBack | None = None
+        self.grad_shifts: Tensor | None = None
+        if walk.control is not None:
+            self.control = TowerBack(walk.control, walk.raw.shape[2], self.chunk)
+            self.grad_shifts = torch.empty_like(walk.control.before[0])
 
     def run(self) -> None:
         """Carry the gradients from the last state to the first."""
-        walk = self.walk
-        grads, firsts = self.grad_states.unbind(0), self.grad_first.unbind(0)
-        spans, pres = walk.dt.unbind(0), walk.pre.unbind(0)
-        outs = self.grad_drift.unbind(0)
-        into = list(zip(*(x.unbind(0) for x in self.for_drift[0]), strict=True))
-        before = list(zip(*(x.unbind(0) for x in walk.drift.before), strict=True))
-        control = self._control_steps() if self.for_control is not None else None
-        for k in range(len(spans) - 1, -1, -1):
-            grad, first = grads[k + 1], firsts[k]
-            out = torch.mul(grad, spans[k], out=outs[k])
-            walk.drift.tower.backward(out, list(before[k]), list(into[k]))
-            if control is not None:
-                self._through_control(grad, out, *control[k])
-            _silu_backward(first, pres[k], grad_input=first)
-            grads[k].add_(grad).addmm_(first, walk.first)
+        steps, points = len(self.walk.dt), self.grad_states.unbind(0)
+        for last in range(steps, 0, -self.chunk):
+            first = max(0, last - self.chunk)
+            count = last - first
+            self.drift.start(first, last)
+            if self.control is not None:
+                self.control.start(first, last)
+            self._carry(first, last, points)
+            self.drift.gather(self.states[first:last])
+            self.grad_drift_shift += self.drift.grads[0][:count].sum(0)
+            moved = self.walk.dw[first:last]
+            if self.control is not None and self.grad_shifts is not None:
+                self.control.gather(self.states[first:last])
+                self.grad_shifts[first:last] = self.control.grads[0][:count]
+                if self.walk.r is not None:
+                    moved = moved * self.walk.r[first:last]
+                moves = self.drift.out[:count] * self.walk.u[first:last]
+                self.grad_diffusion += moves.sum(0)
+            self.grad_diffusion += (self.grad_states[first + 1 : last + 1] * moved).sum(0)
 
-    def _control_steps(self) -> list[tuple[Any, ...]]:
-        walk, made = self.walk, self.for_control
-        assert walk.control is not None
-        assert made is not None
-        assert walk.u is not None
-        size = walk.u.shape[2]
-        bend = None if walk.bound is None else 1 - (walk.u / walk.bound).square()
-        slope = None if walk.r is None else walk.r * (1 - walk.r)
-        into = list(zip(*(x.unbind(0) for x in made[0]), strict=True))
-        before = list(zip(*(x.unbind(0) for x in walk.control.before), strict=True))
-        return [
-            (
-                made[1][k],
-                made[1][k, :, :size],
-                made[1][k, :, size:],
-                None if bend is None else bend[k],
-                None if slope is None else slope[k],
-                walk.noise[k],
-                list(before[k]),
-                list(into[k]),
-            )
-            for k in range(len(walk.dt))
-        ]
-
-    def _through_control(
-        self,
-        grad: Tensor,
-        grad_total: Tensor,
-        out: Tensor,
-        for_u: Tensor,
-        for_r: Tensor,
-        bend: Tensor | None,
-        slope: Tensor | None,
-        noise: Tensor,
-        before: list[Tensor],
-        into: list[Tensor],
-    ) -> None:
+    def _carry(self, first: int, last: int, points: tuple[Tensor, ...]) -> None:
         walk = self.walk
-        assert walk.control is not None
-        for_u.addcmul_(grad_total, walk.diffusion)
-        if bend is not None:
-            for_u.mul_(bend)
-        if slope is not None:
-            for_r.addcmul_(grad, noise).mul_(slope)
-        walk.control.tower.backward(out, before, into)
+        spans = walk.dt[first:last].unbind(0)
+        for_u, for_r, bend, slope = self._control_chunk(first, last)
+        noises = (walk.dw[first:last] * walk.diffusion).unbind(0) if slope is not None else ()
+        for place in range(last - first - 1, -1, -1):
+            k = first + place
+            grad, into = points[k + 1], points[k]
+            out = torch.mul(grad, spans[place], out=self.drift.outs[place])
+            into.add_(grad)
+            self.drift.step(k, place, into)
+            if self.control is None:
+                continue
+            for_u[place].addcmul_(out, walk.diffusion)
+            if bend is not None:
+                for_u[place].mul_(bend[place])
+            if slope is not None:
+                for_r[place].addcmul_(grad, noises[place]).mul_(slope[place])
+            self.control.step(k, place, into)
 
-    def diffusion_gradient(self) -> Tensor:
-        """Of g, for every row."""
+    def _control_chunk(self, first: int, last: int) -> tuple[Any, Any, Any, Any]:
+        """The KL's gradients of u and r in place of the outputs', and their slopes, by step."""
         walk = self.walk
-        moved = walk.dw if walk.r is None else walk.dw * walk.r
-        made = torch.einsum("srd,srd->rd", self.grad_states[1:], moved)
-        if walk.u is not None:
-            made = made + torch.einsum("srd,srd->rd", self.grad_drift, walk.u)
-        return made
+        if self.control is None:
+            return (), (), None, None
+        u, dt, size = walk.u[first:last], walk.dt[first:last], walk.u.shape[2]
+        out = self.control.out[: last - first]
+        for_u, for_r = out[..., :size], out[..., size:]
+        torch.mul(u, dt * self.grad_energy, out=for_u)
+        bend = slope = None
+        if walk.bound is not None:
+            bend = (1 - (u / walk.bound).square()).unbind(0)
+        if walk.r is not None:
+            r = walk.r[first:last]
+            torch.mul(r - 1 / r, (dt > 0) * self.grad_width, out=for_r)
+            slope = (r * (1 - r)).unbind(0)
+        return for_u.unbind(0), for_r.unbind(0), bend, slope
 
 
 def em_trajectory(
@@ -328,12 +286,11 @@ def em_trajectory(
     dw: Tensor,
 ) -> Trajectory:
     """The reference's chain, differentiable once; `dt` and `dw` get no gradient."""
-    weights = _flat(drift)
-    spec: tuple[int, int, float | None, bool] = (len(weights), 0, None, False)
-    shifts = None
+    weights, shifts = _flat(drift), None
+    spec = Spec(len(weights), 0, None, False)
     if posterior is not None:
         more = _flat(posterior.network)
-        spec = (len(weights), len(more), posterior.bound, posterior.width)
+        spec = Spec(len(weights), len(more), posterior.bound, posterior.width)
         weights, shifts = weights + more, posterior.shifts
     made = _Chain.apply(  # type: ignore[no-untyped-call]
         spec, z, drift_shift, diffusion, shifts, dt, dw, *weights
