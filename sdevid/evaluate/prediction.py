@@ -1,13 +1,15 @@
 """Prediction from the first frames: the model beside two baselines, on held-out clips.
 
-PSNR is taken of the mean of the samples, which is what it rewards; that of single samples is told
-apart: one draw of a stochastic motion is rightly worse in PSNR than copying. Energy scores are of
+PSNR is of a clip's mean squared error over its predicted frames, averaged over clips. It is taken
+of the mean of the samples, which is what it rewards; that of single samples is told apart: one
+draw of a stochastic motion is rightly worse in PSNR than copying. Energy scores are of
 the tracked position of the disc, where the video is drawn; a baseline is a point forecast.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,7 @@ from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.energy import energy_score
 from sdevid.evaluate.measured import Floats, Measured, finite, mean_over
 from sdevid.evaluate.progress import batches
-from sdevid.evaluate.quality import psnr
+from sdevid.evaluate.quality import decibels, squared_error
 from sdevid.evaluate.reference import Mean
 from sdevid.evaluate.track import positions
 from sdevid.models.latent_sde import LatentSDE
@@ -31,14 +33,16 @@ ROWS = 64  # videos generated at once
 
 @dataclass(frozen=True)
 class Scores:
-    """One measure of one forecast: (clips, predicted frames)."""
+    """One measure of one forecast: (clips, predicted frames), and how a mean of it is read."""
 
     values: Floats
+    reading: Callable[[Floats], Floats] = np.asarray
 
     def as_json(self) -> dict[str, object]:
-        """Mean and standard error by clip, and the mean at each frame ahead."""
-        by_clip: Measured = mean_over(np.nanmean(self.values, axis=1))
-        by_frame = [finite(mean_over(column).mean) for column in self.values.T]
+        """Mean and standard error by clip, and the measure at each frame ahead over all clips."""
+        by_clip: Measured = mean_over(self.reading(np.nanmean(self.values, axis=1)))
+        means = np.array([mean_over(column).mean for column in self.values.T])
+        by_frame = [finite(value) for value in self.reading(means)]
         return by_clip.as_json() | {"by_frame": by_frame}
 
 
@@ -100,7 +104,7 @@ def predict(
         batch = stream.fixed(index, model.config, part)
         made, mean = futures(model, batch, context, samples, seed)
         video = batch.video.numpy()
-        for name, values in _psnr(made, mean, video, context, reference).items():
+        for name, values in _squared_errors(made, mean, video, context, reference).items():
             table["psnr", name].append(values)
         if half_width is not None and reference.position is not None:
             found = _energy(made, video, context, reference.position, half_width)
@@ -112,20 +116,21 @@ def predict(
                 pictures.append(Shown(video[place], middle, made[place, :4]))
     scores: dict[str, dict[str, Scores]] = defaultdict(dict)
     for (measure, name), parts in table.items():
-        scores[measure][name] = Scores(np.concatenate(parts))
+        values = np.concatenate(parts)
+        scores[measure][name] = Scores(values, decibels) if measure == "psnr" else Scores(values)
     return dict(scores), pictures
 
 
-def _psnr(
+def _squared_errors(
     made: Pixels, mean: Floats, video: Pixels, context: int, reference: Mean
 ) -> dict[str, Floats]:
     true = video[:, context:] / 255
     last = video[:, context - 1 : context] / 255
     return {
-        "mean_of_samples": psnr(mean, true),
-        "one_sample": psnr(made / np.float32(255), true[:, None].astype(np.float32)).mean(axis=1),
-        "copy_last_frame": psnr(last, true),
-        "mean_frame": psnr(reference.frame, true),
+        "mean_of_samples": squared_error(mean, true),
+        "one_sample": squared_error(made / np.float32(255), true[:, None]).mean(axis=1),
+        "copy_last_frame": squared_error(last, true),
+        "mean_frame": squared_error(reference.frame, true),
     }
 
 

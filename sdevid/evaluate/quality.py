@@ -10,11 +10,20 @@ from sdevid.evaluate.measured import Floats
 CEILING = 100.0  # dB, given to an error below 1e-10, so that means stay finite
 
 
-def psnr(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
-    """PSNR in dB of frames (..., height, width, channels) in [0, 1]: -10 log10 of the mean square.
+def squared_error(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
+    """Mean square over the pixels of frames (..., height, width, channels) in [0, 1].
 
     The two broadcast; the result has the axes before height.
     """
-    error = np.square(np.subtract(predicted, true, dtype=np.float64)).mean(axis=(-3, -2, -1))
+    error: Floats = np.square(np.subtract(predicted, true, dtype=np.float64)).mean((-3, -2, -1))
+    return error
+
+
+def decibels(error: Floats) -> Floats:
+    """PSNR in dB of a mean squared error of values in [0, 1]: -10 log10 of it.
+
+    Take the mean over a clip's frames first: of frames by themselves, one that is copied exactly
+    because nothing moved would outweigh all others.
+    """
     ratio: Floats = -10 * np.log10(np.maximum(error, 10 ** (-CEILING / 10)))
     return ratio

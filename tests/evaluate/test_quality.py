@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from sdevid.evaluate.quality import CEILING, psnr
+from sdevid.evaluate.quality import CEILING, decibels, squared_error
+
+
+def psnr(predicted, true):
+    return decibels(squared_error(predicted, true))
 
 
 @pytest.mark.parametrize("error", [0.1, 0.01])
