@@ -16,7 +16,9 @@ def test_average_follows_its_recursion_in_place():
             w.add_(torch.randn(w.shape, generator=generator))
         ema.update(step)
         decay = min(0.9, (1 + step) / (10 + step))
-        expected = [decay * e + (1 - decay) * w.double() for e, w in zip(expected, weights, strict=True)]
+        expected = [
+            decay * e + (1 - decay) * w.double() for e, w in zip(expected, weights, strict=True)
+        ]
     for average, e in zip(ema.average, expected, strict=True):
         torch.testing.assert_close(average.double(), e, rtol=1e-5, atol=1e-5)
 

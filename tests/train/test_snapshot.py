@@ -122,7 +122,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
-def test_a_save_that_fails_says_so_and_loses_nothing(stage, make_config, train_here, tmp_path):
+def test_a_save_that_fails_says_so_and_loses_nothing(stage, make_config, train_here):
     first = make_config(zero_stage=stage, max_clips=4)
     train_here(first)
     kept = weights(first.run_dir, 1)

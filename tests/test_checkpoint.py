@@ -1,0 +1,173 @@
+"""The files of a checkpoint: put together again from any cut, verified, kept and named safely."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from sdevid import checkpoint
+from sdevid.checkpoint import Manifest, Piece, Progress, Slice
+from sdevid.errors import UserError
+
+SHAPES = {"a.weight": [3, 4], "a.bias": [4], "scale": []}
+
+
+def cut(tensors: dict[str, torch.Tensor], ranks: int, padding: int) -> list[Piece]:
+    """All parameters end to end, padded, in equal ranges: one piece a rank."""
+    flat = torch.cat([t.flatten() for t in tensors.values()] + [torch.zeros(padding)])
+    size = -(-len(flat) // ranks)
+    flat = torch.cat([flat, torch.zeros(size * ranks - len(flat))])
+    pieces = []
+    for left in range(0, size * ranks, size):
+        slices, place = [], 0
+        for name, tensor in tensors.items():
+            first, last = max(place, left), min(place + tensor.numel(), left + size)
+            if first < last:
+                slices.append(Slice(name, first - place, first - left, last - first))
+            place += tensor.numel()
+        pieces.append(Piece(flat[left : left + size].clone(), slices))
+    return pieces
+
+
+def write(folder: Path, ranks: int = 2, padding: int = 0, step: int = 1) -> dict[str, torch.Tensor]:
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: torch.arange(math.prod(shape)).float().reshape(shape) + i
+        for i, (name, shape) in enumerate(SHAPES.items())
+    }
+    for rank, piece in enumerate(cut(weights, ranks, padding)):
+        checkpoint.write_rank(folder, rank, [piece], [piece.tensor * 2])
+    save_file({"steps": torch.tensor([7])}, folder / "buffers.safetensors")
+    files = {
+        path.name: (path.stat().st_size, checkpoint.digest(path))
+        for path in checkpoint.files_of(folder)
+    }
+    manifest = Manifest(checkpoint.FORMAT, 4 * step, step, ranks, 2, SHAPES, files)
+    checkpoint.publish(folder, checkpoint.folder_of(folder.parents[1], step), manifest, keep=2)
+    return weights
+
+
+@given(ranks=st.integers(1, 6), padding=st.integers(0, 5))
+def test_weights_are_the_same_however_the_ranks_cut_them(ranks, padding):
+    with tempfile.TemporaryDirectory() as name:
+        weights = write(Path(name) / "checkpoints" / ".partial", ranks, padding)
+        folder = checkpoint.folder_of(Path(name), 1)
+        raw, ema = (checkpoint.read_weights(folder, which) for which in ("raw", "ema"))
+    assert raw.pop("steps").item() == ema.pop("steps").item() == 7
+    assert list(raw) == list(weights)
+    for tensor_name, weight in weights.items():
+        assert torch.equal(raw[tensor_name], weight)
+        assert torch.equal(ema[tensor_name], 2 * weight)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "checkpoints" / ".partial")
+    return checkpoint.folder_of(tmp_path, 1)
+
+
+def test_a_whole_checkpoint_has_no_faults(folder):
+    assert checkpoint.faults(folder, checkpoint.read_manifest(folder)) == []
+
+
+def test_every_kind_of_damage_is_a_fault_that_names_the_file(folder):
+    manifest = checkpoint.read_manifest(folder)
+    (folder / "layout-00000.json").unlink()
+    with (folder / "ema-00000.safetensors").open("ab") as file:
+        file.write(b"x")
+    turned = bytearray((folder / "raw-00001.safetensors").read_bytes())
+    turned[-1] ^= 1
+    (folder / "raw-00001.safetensors").write_bytes(turned)
+    assert [fault.split()[0] for fault in checkpoint.faults(folder, manifest)] == [
+        "ema-00000.safetensors",
+        "layout-00000.json",
+        "raw-00001.safetensors",
+    ]
+
+
+def test_ranks_share_the_work_of_verifying(folder):
+    manifest = checkpoint.read_manifest(folder)
+    for path in checkpoint.files_of(folder):
+        path.unlink()
+    shares = [checkpoint.faults(folder, manifest, slice(r, None, 3)) for r in range(3)]
+    assert sorted(chain.from_iterable(shares)) == checkpoint.faults(folder, manifest)
+
+
+def test_a_missing_rank_is_an_error_that_names_a_tensor(folder):
+    for path in folder.glob("*-00001.*"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"of the \d+ elements of a\.weight|a\.bias|scale"):
+        checkpoint.read_weights(folder, "ema")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', '{"format": 1}'])
+def test_a_manifest_that_cannot_be_read_is_an_error(text, folder):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="checkpoint"):
+        checkpoint.read_manifest(folder)
+
+
+def test_the_newest_are_kept_and_latest_names_the_last(tmp_path):
+    for step in (1, 2, 10, 9):
+        write(tmp_path / "checkpoints" / ".partial", step=step)
+    assert checkpoint.steps(tmp_path) == [10, 9]
+    assert (tmp_path / "latest").read_text() == "checkpoints/step_9\n"
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path):
+    torch.manual_seed(3)
+    torch.rand(5)
+    average = torch.zeros(2)
+    checkpoint.write_rank(tmp_path, 0, [Piece(torch.ones(2), [Slice("a", 0, 0, 2)])], [average + 5])
+    expected = torch.rand(5)
+    torch.manual_seed(4)
+    checkpoint.read_rank(tmp_path, 0, [average])
+    assert torch.equal(torch.rand(5), expected)
+    assert average.tolist() == [5, 5]
+
+
+def test_the_first_tensor_that_differs_is_told():
+    here = {name: tuple(shape) for name, shape in SHAPES.items()}
+    assert checkpoint.first_difference(SHAPES, here) is None
+    other = here | {"a.bias": (5,)}
+    assert checkpoint.first_difference(SHAPES, other) == (
+        "a.bias has shape (4,) in it and (5,) in this model"
+    )
+    assert checkpoint.first_difference(SHAPES, here | {"b": (1,)}) == "b of shape (1,) is not in it"
+    fewer = {name: here[name] for name in ("a.weight", "a.bias")}
+    assert "scale of shape ()" in str(checkpoint.first_difference(SHAPES, fewer))
+
+
+def test_settings_that_differ_are_named_with_dots():
+    saved = {"a": 1, "b": {"c": 2, "d": 3}, "gone": 0}
+    here = {"a": 1, "b": {"c": 2, "d": 4}, "new": 5}
+    assert set(checkpoint.differences(saved, here)) == {"b.d", "gone", "new"}
+
+
+@given(size=st.integers(1, 50), every=st.integers(1, 200), steps=st.integers(1, 100))
+def test_progress_passes_each_multiple_once(size, every, steps):
+    progress, passed = Progress(), 0
+    for _ in range(steps):
+        progress.advance(size)
+        passed += progress.passed(every, size)
+    assert progress == Progress(steps * size, steps)
+    assert passed == min(steps * size // every, steps) or every < size
+
+
+def test_a_reader_of_a_replaced_file_never_sees_half_of_it(tmp_path):
+    path = tmp_path / "exit.json"
+    checkpoint.replace_text(path, json.dumps({"reason": "done"}))
+    with path.open() as reader:
+        checkpoint.replace_text(path, "x" * 10_000)
+        assert json.load(reader) == {"reason": "done"}
+    assert path.read_text() == "x" * 10_000

@@ -1,0 +1,122 @@
+"""A trained model out of a run, without the trainer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sdevid import checkpoint, export
+from sdevid.checkpoint import Manifest, Piece, Slice
+from sdevid.config import Config, dump, parse
+from sdevid.errors import UserError
+from sdevid.objectives import build
+
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sde": {"latent_size": 2, "content_size": 3, "hidden": 8, "depth": 1},
+    "encoder": {"channels": 4, "features": 8, "layers": 1, "heads": 2, "map_size": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return parse(SMALL)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, config: Config) -> Path:
+    """A run with checkpoints of steps 1 and 2; averages are the weights plus the step."""
+    for step in (1, 2):
+        torch.manual_seed(step)
+        objective = build(config)
+        partial = tmp_path / "checkpoints" / ".partial"
+        partial.mkdir(parents=True)
+        parameters = dict(objective.named_parameters())
+        pieces = [Piece(p.data, [Slice(n, 0, 0, p.numel())]) for n, p in parameters.items()]
+        checkpoint.write_rank(partial, 0, pieces, [p.tensor + step for p in pieces])
+        buffers = {n: b for n, b in objective.state_dict().items() if n not in parameters}
+        save_file(buffers, partial / "buffers.safetensors")
+        (partial / "config.yaml").write_text(dump(config))
+        files = {
+            p.name: (p.stat().st_size, checkpoint.digest(p)) for p in checkpoint.files_of(partial)
+        }
+        shapes = {n: list(p.shape) for n, p in parameters.items()}
+        manifest = Manifest(checkpoint.FORMAT, 4 * step, step, 1, 0, shapes, files)
+        checkpoint.publish(partial, checkpoint.folder_of(tmp_path, step), manifest, keep=3)
+    return tmp_path
+
+
+def model_of(config: Config, step: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(step)
+    return build(config).model.state_dict()
+
+
+def test_a_run_gives_the_average_of_its_newest_checkpoint(run_dir, config):
+    model, loaded = export.load(run_dir)
+    assert loaded == config
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    raw = model_of(config, 2)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, raw[name] + 2)
+
+
+def test_raw_weights_and_an_older_checkpoint_can_be_asked_for(run_dir, config):
+    model, _ = export.load(checkpoint.folder_of(run_dir, 1), weights="raw")
+    expected = model_of(config, 1)
+    assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run_dir):
+    (checkpoint.folder_of(run_dir, 2) / "ema-00000.safetensors").unlink()
+    assert export.find(run_dir) == checkpoint.folder_of(run_dir, 1)
+
+
+def test_an_exported_model_is_the_run_s(run_dir, config, tmp_path):
+    written = export.export(run_dir, tmp_path / "out")
+    assert sorted(p.name for p in written.parent.iterdir()) == ["config.yaml", "model.safetensors"]
+    model, loaded = export.load(tmp_path / "out")
+    expected, _ = export.load(run_dir)
+    assert loaded == config
+    for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_loading_needs_neither_the_trainer_nor_deepspeed_nor_torch_load(run_dir):
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "torch.load = None\n"
+        "from sdevid import export\n"
+        "export.load(Path(sys.argv[1]))\n"
+        "assert not {'deepspeed', 'sdevid.train'} & set(sys.modules), sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(run_dir)], check=True)
+
+
+def test_what_holds_no_model_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match=r"model_path .*nowhere does not exist"):
+        export.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds neither model.safetensors nor a whole checkpoint"):
+        export.load(tmp_path)
+
+
+def test_weights_of_another_config_are_refused_by_their_first_tensor(run_dir, tmp_path):
+    export.export(run_dir, tmp_path / "out")
+    other = parse(SMALL | {"sde": SMALL["sde"] | {"hidden": 16}})
+    (tmp_path / "out" / "config.yaml").write_text(dump(other))
+    with pytest.raises(UserError, match=r"does not fit its config.yaml: \S+ has shape"):
+        export.load(tmp_path / "out")
+
+
+def test_an_output_folder_that_cannot_be_written_is_told(run_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"output_dir .* cannot be written"):
+        export.export(run_dir, tmp_path / "file" / "out")

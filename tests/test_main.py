@@ -1,0 +1,79 @@
+"""The command line: what it says, and its exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdevid.__main__ import main
+from sdevid.config import load
+from sdevid.objectives import build
+from sdevid.train.opening import memory_bytes
+
+SETTINGS = "frame_size: 16\nencoder: {map_size: 4, channels: 8}\n"
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(SETTINGS)
+    return str(path)
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("train", "sample", "evaluate", "report", "export"))
+
+
+def test_no_command_is_a_mistake_with_a_usage_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_a_misspelt_setting_is_one_message_and_exit_code_2(config, capsys):
+    assert main(["train", "--config", config, "sde.hiden=4"]) == 2
+    said = capsys.readouterr().err
+    assert "sde.hiden is not a setting; did you mean sde.hidden?" in said
+
+
+def test_missing_shards_are_one_message_and_exit_code_2(config, capsys, tmp_path):
+    assert main(["train", "--config", config, f"data={tmp_path / 'none'}"]) == 2
+    assert "none" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_model_is_one_message_and_exit_code_2(capsys, tmp_path):
+    arguments = ["export", "--model_path", str(tmp_path / "no"), "--output_dir", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_only_the_first_rank_speaks_without_a_prefix(config, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "--config", config, "nonsense=1"]) == 2
+    assert capsys.readouterr().err.startswith("rank 1: ")
+
+
+def test_dry_run_counts_parameters_by_part_and_memory_by_stage(config, capsys):
+    assert main(["train", "--config", config, "--dry-run", "seed=7", "batch_size=8"]) == 0
+    said = capsys.readouterr().out
+    assert "seed: 7" in said
+    parts = build(load(Path(config))).model.parts()
+    for name, part in parts.items():
+        assert f"{sum(p.numel() for p in part.parameters()):,}" in said
+        assert name in said
+    assert "8 clips a step = 1 ranks x 8 clips x 1 passes" in said
+    assert "ZeRO 1     ZeRO 2     ZeRO 3" in said
+
+
+def test_memory_is_the_arithmetic_of_bytes_a_parameter():
+    assert [memory_bytes(1_000, 1, stage) for stage in (0, 1, 2, 3)] == [20e3, 24e3, 24e3, 20e3]
+    assert memory_bytes(1_000, 10, 1) == 2 * 4_000 + 4 * 400
+    assert memory_bytes(1_000, 10, 2) == 4_000 + 5 * 400
+    assert memory_bytes(1_000, 10, 3) == 5 * 400
