@@ -24,8 +24,12 @@ fi
 source slurm/job.sh
 [ $# -ge 1 ] || fail "give a config: sbatch launch/train.sh CONFIG.yaml [key=value ...]"
 
+signalled= step=
+# srun passes the signal on to every node's task.
+trap 'signalled=yes; [ -z "$step" ] || kill -USR2 "$step" 2>/dev/null || true' USR2
+
 # Also checks the settings, before any node waits for another.
-print_run_dir='source launch/node.sh; exec "$python" -c "
+print_run_dir='unset SDEVID_CACHE; source launch/node.sh; exec "$python" -c "
 import pathlib, sys
 from sdevid import config, errors
 try:
@@ -38,11 +42,9 @@ rm -f "$run_dir/exit.json" # the last attempt's
 echo "$(date +%FT%T) job $SLURM_JOB_ID, attempt $((${SLURM_RESTART_COUNT:-0} + 1)):" \
   "$SLURM_JOB_NUM_NODES nodes ($SLURM_JOB_NODELIST), run in $run_dir"
 
-signalled=
 "${on_each_node[@]}" bash launch/local.sh "$@" &
 step=$!
-# srun passes the signal on to every node's task.
-trap 'signalled=yes; kill -USR2 "$step" 2>/dev/null || true' USR2
+[ -z "$signalled" ] || kill -USR2 "$step"
 code=0
 wait "$step" || code=$?
 while kill -0 "$step" 2>/dev/null; do # a signal ended the wait, not the step

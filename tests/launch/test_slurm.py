@@ -120,8 +120,13 @@ def trained(cluster: Cluster, config: Path) -> Path:
     job = cluster.submit("launch/train.sh", str(config), f"run_dir={run}")
     cluster.finish(job)
     assert re.search(r"world 2\b", cluster.log(job))
-    assert not list(Path("/tmp").glob(f"sdevid-{job}-*")), "caches on the nodes stay behind"
+    assert not caches(job)
     return run
+
+
+def caches(job: str) -> list[Path]:
+    """What the job left on its nodes' disks."""
+    return list(Path("/tmp").glob(f"sdevid-{job}-*"))
 
 
 def ending(run: Path) -> str:
@@ -160,6 +165,7 @@ def test_a_wrong_setting_ends_the_job_before_training(cluster: Cluster, config: 
     cluster.finish(job, state="FAILED")
     assert "did you mean sde.hidden?" in cluster.log(job)
     assert cluster.field(job, "ExitCode") == "2:0"
+    assert not caches(job)
 
 
 def test_two_nodes_share_the_sampling(cluster: Cluster, trained: Path):
