@@ -20,6 +20,7 @@ from sdevid.train.engine import Engine
 from sdevid.train.world import World
 
 Result = TypeVar("Result")
+Files = dict[str, tuple[int, str]]  # size in bytes and sha256, by name
 
 ARCHITECTURE = frozenset(
     {
@@ -56,32 +57,12 @@ def save(engine: Engine, ema: EMA, progress: Progress, config: Config) -> Path:
     """
     world, folder = engine.world, checkpoint.folder_of(config.run_dir, progress.step)
     partial = folder.with_name(f".partial-{folder.name}")
-
-    def write() -> None:
-        failure = engine.save(partial)
-        if failure:
-            raise OSError(failure)
-        if world.main:
-            (partial / "config.yaml").write_text(dump(config))
-            save_file(_contiguous(engine.buffers()), partial / "buffers.safetensors")
-        checkpoint.write_rank(partial, world.rank, engine.pieces(), ema.average)
-
-    def hashes() -> dict[str, tuple[int, str]]:
-        mine = checkpoint.files_of(partial)[world.rank :: world.size]
-        return {
-            str(path.relative_to(partial)): (
-                path.stat().st_size,
-                checkpoint.digest(path, sync=True),
-            )
-            for path in mine
-        }
-
+    keep = config.checkpoint.keep
     try:
         _on_all(world, lambda: _start(partial) if world.main else None)
-        _on_all(world, write)
-        files = {name: entry for part in _on_all(world, hashes) for name, entry in part.items()}
+        _on_all(world, lambda: _write(engine, ema, config, partial))
+        files = _on_all(world, lambda: _hashes(partial, world))
         manifest = _manifest(engine, progress, files)
-        keep = config.checkpoint.keep
         _on_all(
             world,
             lambda: checkpoint.publish(partial, folder, manifest, keep) if world.main else None,
@@ -91,6 +72,25 @@ def save(engine: Engine, ema: EMA, progress: Progress, config: Config) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
         raise SaveError(_not_saved(config.run_dir, progress.step, error)) from error
     return folder
+
+
+def _write(engine: Engine, ema: EMA, config: Config, partial: Path) -> None:
+    failure = engine.save(partial)
+    if failure:
+        raise OSError(failure)
+    if engine.world.main:
+        (partial / "config.yaml").write_text(dump(config))
+        save_file(_contiguous(engine.buffers()), partial / "buffers.safetensors")
+    checkpoint.write_rank(partial, engine.world.rank, engine.pieces(), ema.average)
+
+
+def _hashes(partial: Path, world: World) -> Files:
+    """This rank's share of the sizes and hashes; those files are on the disk after it."""
+    mine = checkpoint.files_of(partial)[world.rank :: world.size]
+    return {
+        str(path.relative_to(partial)): (path.stat().st_size, checkpoint.digest(path, sync=True))
+        for path in mine
+    }
 
 
 def _start(partial: Path) -> None:
@@ -116,7 +116,7 @@ def _contiguous(tensors: dict[str, Any]) -> dict[str, Any]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
-def _manifest(engine: Engine, progress: Progress, files: dict[str, tuple[int, str]]) -> Manifest:
+def _manifest(engine: Engine, progress: Progress, files: list[Files]) -> Manifest:
     return Manifest(
         format=checkpoint.FORMAT,
         clips=progress.clips,
@@ -124,7 +124,7 @@ def _manifest(engine: Engine, progress: Progress, files: dict[str, tuple[int, st
         world_size=engine.world.size,
         zero_stage=engine.config.zero_stage,
         parameters={name: list(shape) for name, shape in engine.shapes.items()},
-        files=files,
+        files={name: entry for part in files for name, entry in part.items()},
     )
 
 
