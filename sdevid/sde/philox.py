@@ -21,19 +21,16 @@ LANES = 4  # words a counter
 _BLOCK = 8192  # counters at a time: the work space then stays in the second-level cache
 _MASK = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-_EVEN, _ODD = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_FACTORS = np.array([[0xCD9E8D57], [0xD2511F53]], np.uint64)  # of lanes 2 and 0
 
 
 @functools.lru_cache(maxsize=8)
-def _round_keys(seed: int) -> tuple[tuple[np.uint64, np.uint64], ...]:
+def _round_keys(seed: int) -> Places:
+    """(rounds, 2, 1)"""
     low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
-    return tuple(
-        (
-            np.uint64(low + i * 0x9E3779B9 & 0xFFFFFFFF),
-            np.uint64(high + i * 0xBB67AE85 & 0xFFFFFFFF),
-        )
-        for i in range(10)
-    )
+    steps = range(10)
+    keys = [(low + i * 0x9E3779B9, high + i * 0xBB67AE85) for i in steps]
+    return np.array([[k & 0xFFFFFFFF for k in pair] for pair in keys], np.uint64)[..., None]
 
 
 class _Work:
@@ -44,18 +41,16 @@ class _Work:
 
     def run(self, seed: int, index: Places, c2: Places, c3: Places) -> tuple[Words, Words]:
         """Lanes 0 and 2, and lanes 1 and 3, as (2, counters) views of 32-bit words."""
-        a, c = self.first
-        np.bitwise_and(index, _MASK, out=a)
+        np.bitwise_and(index, _MASK, out=self.first[0])
         np.right_shift(index, _HALF, out=self.second[0])
-        c[:], self.second[1] = c2, c3
+        self.first[1], self.second[1] = c2, c3
+        crossed = self.first[::-1]
         low = self.first.view(np.uint32)[:, ::2]  # little-endian; the high halves stay 0
         old, new = self.second, self.product
-        for k0, k1 in _round_keys(seed):
-            np.multiply(c, _ODD, out=new[0])
-            np.multiply(a, _EVEN, out=new[1])
+        for keys in _round_keys(seed):
+            np.multiply(crossed, _FACTORS, out=new)
             np.bitwise_xor(new.view(np.uint32)[:, 1::2], old.view(np.uint32)[:, ::2], out=low)
-            np.bitwise_xor(a, k0, out=a)
-            np.bitwise_xor(c, k1, out=c)
+            np.bitwise_xor(self.first, keys, out=self.first)
             old, new = new, old
         return low, old.view(np.uint32)[:, ::2]
 

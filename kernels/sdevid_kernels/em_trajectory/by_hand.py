@@ -1,8 +1,7 @@
 """em_trajectory with a backward pass written by hand, for the CPU.
 
 Where autograd forms a weight gradient a step at a time, this one gathers a few hundred rows of
-several steps in one matrix product, while they are still in the cache. Of the networks only the
-pre-activations are kept; the loops allocate nothing.
+several steps in one matrix product, while they are still in the cache. The loops allocate nothing.
 """
 
 from __future__ import annotations
@@ -40,18 +39,19 @@ class Tower:
         rows = len(like)
         widths = [weight.shape[1] for weight in self.weights]  # of the hidden layers
         self.before = [like.new_empty(steps, rows, width) for width in widths]
-        self.value = [like.new_empty(rows, width) for width in widths]
+        self.value = [torch.empty_like(x) for x in self.before]
         self.steps = list(zip(*(x.unbind(0) for x in self.before), strict=True))
+        self.values = list(zip(*(x.unbind(0) for x in self.value), strict=True))
 
     def forward(self, k: int, z: Tensor, shift: Tensor, out: Tensor) -> Tensor:
-        """Outputs of step `k` at `z`, keeping the pre-activations."""
-        before = self.steps[k]
+        """Outputs of step `k` at `z`, keeping what lies between."""
+        before, value = self.steps[k], self.values[k]
         torch.addmm(shift, z, self.first_t, out=before[0])
         for layer, bias in enumerate(self.biases[:-1]):
-            _silu(before[layer], out=self.value[layer])
-            torch.addmm(bias, self.value[layer], self.turned[layer], out=before[layer + 1])
-        _silu(before[-1], out=self.value[-1])
-        return torch.addmm(self.biases[-1], self.value[-1], self.turned[-1], out=out)
+            _silu(before[layer], out=value[layer])
+            torch.addmm(bias, value[layer], self.turned[layer], out=before[layer + 1])
+        _silu(before[-1], out=value[-1])
+        return torch.addmm(self.biases[-1], value[-1], self.turned[-1], out=out)
 
 
 class TowerBack:
@@ -62,7 +62,6 @@ class TowerBack:
         like = tower.before[0]
         rows = like.shape[1]
         self.grads = [x.new_empty(chunk, *x.shape[1:]) for x in tower.before]
-        self.values = [torch.empty_like(x) for x in self.grads]
         self.out = like.new_empty(chunk, rows, outputs)
         self.steps = list(zip(*(x.unbind(0) for x in self.grads), strict=True))
         self.outs = self.out.unbind(0)
@@ -70,11 +69,6 @@ class TowerBack:
         self.first = torch.zeros_like(tower.first)
         self.weights = [torch.zeros_like(weight) for weight in tower.weights]
         self.biases = [torch.zeros_like(bias) for bias in tower.biases]
-
-    def start(self, first: int, last: int) -> None:
-        """Take up the steps from `first` to before `last`: their SiLUs' values again."""
-        for before, value in zip(self.tower.before, self.values, strict=True):
-            _silu(before[first:last], out=value[: last - first])
 
     def step(self, k: int, place: int, into: Tensor) -> None:
         """Add step `k`'s share to the state's gradient `into`; `outs[place]` holds the outputs'."""
@@ -85,12 +79,12 @@ class TowerBack:
             grad = _silu_backward(at, before[layer], grad_input=at)
         into.addmm_(grad, self.tower.first)
 
-    def gather(self, states: Tensor) -> None:
-        """Add the weight gradients of the steps taken up, which started at `states`."""
+    def gather(self, first: int, states: Tensor) -> None:
+        """Add the weight gradients of the steps from `first` on, which started at `states`."""
         count = len(states)
         ones = self.ones[: count * states.shape[1]]
         flat = [x[:count].flatten(0, 1) for x in (*self.grads, self.out)]
-        values = [x[:count].flatten(0, 1) for x in self.values]
+        values = [x[first : first + count].flatten(0, 1) for x in self.tower.value]
         self.first.addmm_(flat[0].t(), states.flatten(0, 1))
         for layer, (grad, value) in enumerate(zip(flat[1:], values, strict=True)):
             self.weights[layer].addmm_(grad.t(), value)
@@ -221,15 +215,13 @@ class Back:
         for last in range(steps, 0, -self.chunk):
             first = max(0, last - self.chunk)
             count = last - first
-            self.drift.start(first, last)
-            if self.control is not None:
-                self.control.start(first, last)
             self._carry(first, last, points)
-            self.drift.gather(self.states[first:last])
-            self.grad_drift_shift += self.drift.grads[0][:count].sum(0)
+            self.drift.gather(first, self.states[first:last])
+            for place in range(count):
+                self.grad_drift_shift += self.drift.steps[place][0]
             moved = self.walk.dw[first:last]
             if self.control is not None and self.grad_shifts is not None:
-                self.control.gather(self.states[first:last])
+                self.control.gather(first, self.states[first:last])
                 self.grad_shifts[first:last] = self.control.grads[0][:count]
                 if self.walk.r is not None:
                     moved = moved * self.walk.r[first:last]
