@@ -38,7 +38,7 @@ class SDEConfig(_Section):
     solver: Literal["euler_maruyama"] = "euler_maruyama"
     steps_per_frame: PositiveInt = 2  # solver steps between two frames
     noise: Literal["additive", "diagonal"] = "additive"  # diagonal: g may depend on z
-    posterior_width: Literal["chain", "continuous"] = "chain"  # which bound: DESIGN, section 3
+    posterior_width: Literal["chain", "continuous"] = "chain"  # which bound
     diffusion_floor: PositiveFloat = 1e-2  # smallest |g|, latent units per sqrt(second)
     diffusion_start: PositiveFloat = 0.5  # |g| before training, latent units per sqrt(second)
     control_bound: PositiveFloat = 10.0  # |u| stays below this, per sqrt(second)

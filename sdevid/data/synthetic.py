@@ -83,8 +83,8 @@ class DoubleWell:
     Its stationary density is proportional to exp((2 k / sigma^2) (x^2 / 2 - x^4 / 4)).
     """
 
-    k: float = 1.5
-    sigma: float = 0.7
+    k: float = 0.8
+    sigma: float = 0.55
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Units a second."""

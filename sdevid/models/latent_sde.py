@@ -1,4 +1,4 @@
-"""The model: frames to a latent SDE and back (DESIGN, section 3; Li et al. 2020)."""
+"""The model: frames to a latent SDE and back (Li et al. 2020)."""
 
 from __future__ import annotations
 

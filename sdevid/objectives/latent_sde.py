@@ -1,4 +1,4 @@
-"""The evidence lower bound by simulating the posterior (Li et al. 2020; DESIGN, section 3)."""
+"""The evidence lower bound by simulating the posterior (Li et al. 2020, eq. 10), that of the solver's chain."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Generate what `args` ask for. Raises UserError for what the user can put right."""
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())  # else two CPU ranks count as one each
     if state.device.type == "cpu":
         torch.set_num_threads(1)
     model, config = export.load(args.model_path, args.weights)
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     state.wait_for_everyone()
     if state.is_main_process:
         outputs.finish(args, request, given, str(state.device.type))
-        print(f"{request.num_samples} videos in {args.output_dir}", file=sys.stderr)
+        made = f"{request.num_samples} videos in {args.output_dir}"
+        print(f"{made}, made by {state.num_processes} process(es)", file=sys.stderr)
     state.wait_for_everyone()
     state.destroy_process_group()
     return 0

@@ -108,6 +108,7 @@ def test_two_processes_write_the_same_files_as_one(model, tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        assert f"made by {processes} process" in done.stderr
     one, two = files(tmp_path / "1"), files(tmp_path / "2")
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
