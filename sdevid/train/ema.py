@@ -28,4 +28,5 @@ class EMA:
         forgotten.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, [w.detach() for w in self.weights], 1 - decay)
+        if self.average:  # under ZeRO 0 one rank holds it all
+            torch._foreach_lerp_(self.average, [w.detach() for w in self.weights], 1 - decay)

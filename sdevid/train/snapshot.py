@@ -34,6 +34,7 @@ ARCHITECTURE = frozenset(
         "sde.hidden",
         "sde.depth",
         "sde.noise",
+        "sde.start_components",
         "sde.posterior_width",
         "encoder.channels",
         "encoder.map_size",
