@@ -14,6 +14,8 @@ from sdevid import types
 from sdevid.sde.noise import Brownian
 from sdevid.sde.solvers import Interval
 
+_PIECE = 8  # steps whose noise is drawn together where memory must not grow with steps
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -35,6 +37,10 @@ class Grid:
         for point in self.saves:
             yield previous, point
             previous = point
+
+    def pieces(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The way from `first` to `last` cut so that a piece's noise is small."""
+        return [(at, min(at + _PIECE, last)) for at in range(first, last, _PIECE)]
 
     def intervals(self, first: int, last: int) -> list[Interval]:
         """The steps from grid point `first` to `last`."""

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
+from sdevid_kernels import runtime
+from sdevid_kernels.em_step import Key, em_step
 from torch import Tensor
 
 from sdevid import types
@@ -43,28 +45,73 @@ def chain(
     ticks: Int64[Tensor, "batch points"],
     noise: Float[Tensor, "batch steps *shape"] | Brownian,
     coefficients: Coefficients,
+    kernels: runtime.Setting = "auto",
 ) -> Path:
     """The Euler-Maruyama chain z' = z + (h + g u) d + r g dW from `start` along `ticks`.
 
-    States come back at every grid point, the first included.
-    `coefficients(z, k)` gives step k's drift, diffusion, control and width. A step between equal
-    ticks leaves state and KL as they are, which pads clips of fewer points. State and sums are
-    float32 (float64 where `start` is). Raises UserError where shapes or times do not fit.
+    States come back at every grid point, the first included. `coefficients(z, k)` gives step k's
+    drift, diffusion, control and width. A step between equal ticks leaves state and KL as they are,
+    which pads clips of fewer points. State and sums are float32 (float64 where `start` is).
+    `kernels`: fused steps on CUDA ("auto"), everywhere, or nowhere ("reference"); the numbers are
+    the same up to rounding. Raises UserError where shapes, times or devices do not fit.
     """
-    dw = noise.increments(ticks) if isinstance(noise, Brownian) else noise
-    _check(start, ticks, dw)
+    _check(start, ticks, noise)
     dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype)
+    try:
+        fused = runtime.backend(start.device, kernels) == "triton"
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if fused and start.dtype == torch.float32:
+        return _fused(start, ticks, noise, coefficients, dt)
+    dw = noise.increments(ticks) if isinstance(noise, Brownian) else noise
     spans = dt.view(*dt.shape, *[1] * (start.dim() - 1)).unbind(1)
     z, states, taken = start, [start], []
     for k, increment in enumerate(dw.to(start.dtype).unbind(1)):
-        step = coefficients(z, k)
-        if k == 0:
-            equation.check_coefficient("drift", step.drift, z)
-            equation.check_coefficient("diffusion", step.diffusion, z)
+        step = _checked(coefficients(z, k), z, k)
         z = solvers.chain_step(z, *step, spans[k], increment)
         states.append(z)
         taken.append(step)
     return Path(torch.stack(states, 1), *_kl(taken, states[0], dt))
+
+
+def _fused(
+    start: Tensor,
+    ticks: Tensor,
+    noise: Tensor | Brownian,
+    coefficients: Coefficients,
+    dt: Tensor,
+) -> Path:
+    """The chain by em_step: a launch a step, which draws the noise where steps are whole cells."""
+    draws = _step_noise(ticks, noise, start.device)
+    z, states, controls, kl = start, [start], [], start.new_zeros(len(start))
+    for k, (span, draw) in enumerate(zip(dt.unbind(1), draws, strict=True)):
+        step = _checked(coefficients(z, k), z, k)
+        z, spent = em_step(z, step.drift, step.diffusion, span, draw, *step[2:], setting="triton")
+        kl = kl + spent
+        states.append(z)
+        controls.append(Step(step.drift, step.diffusion, step.control))
+    with torch.no_grad():
+        energy = _kl(controls, start, dt)[1]
+    return Path(torch.stack(states, 1), kl, energy)
+
+
+def _step_noise(
+    ticks: Tensor, noise: Tensor | Brownian, device: torch.device
+) -> Sequence[Key | Tensor]:
+    if not isinstance(noise, Brownian):
+        return noise.unbind(1)
+    cells = noise.whole_cells(ticks)
+    if cells is None:
+        return noise.increments(ticks).unbind(1)
+    serial = noise.serial.to(device)
+    return [(noise.seed, serial, cell) for cell in cells.t().contiguous().to(device).unbind(0)]
+
+
+def _checked(step: Step, z: Tensor, k: int) -> Step:
+    if k == 0:
+        equation.check_coefficient("drift", step.drift, z)
+        equation.check_coefficient("diffusion", step.diffusion, z)
+    return step
 
 
 def solve(
@@ -86,7 +133,7 @@ def solve(
     """
     scheme, sde = solvers.fitting(solver, sde)
     saves = list(range(ticks.shape[1])) if save is None else list(save)
-    _check(start, ticks, None)
+    _check(start, ticks, noise)
     _check_saves(saves, ticks.shape[1])
     grid = Grid(noise, ticks, saves, start, scheme.needs_area)
     with torch.no_grad():
@@ -146,30 +193,40 @@ def _stack(parts: list[Tensor], like: Tensor) -> Tensor:
     return torch.stack([part.expand_as(like) for part in parts], 1)
 
 
-def _check(start: Tensor, ticks: Tensor, dw: Tensor | None) -> None:
+def _check(start: Tensor, ticks: Tensor, noise: Tensor | Brownian | None) -> None:
     steps = ticks.shape[-1] - 1
     if ticks.dim() != 2 or steps < 0 or len(ticks) != len(start):
         raise UserError(
             f"ticks have shape {tuple(ticks.shape)}, but a start of shape {tuple(start.shape)} "
             f"needs ({len(start)}, points) with at least one point"
         )
-    if steps and int(ticks.diff(dim=1).min()) < 0:
-        raise UserError(
-            f"ticks fall by {-int(ticks.diff(dim=1).min())} somewhere, but time must not run "
-            "backwards; sort the times of each clip"
-        )
     if not start.dtype.is_floating_point or start.dtype.itemsize < 4:
         raise UserError(
             f"start is {start.dtype}, but a state in 16 bits has the wrong law; "
             "convert it to float32 (networks may stay in bf16)"
         )
-    if dw is None:
-        return
     expected = (len(start), steps, *start.shape[1:])
-    if tuple(dw.shape) != expected:
+    if isinstance(noise, Brownian):
+        has = (len(noise.serial), steps, *noise.shape)
+        device = noise.device
+    elif noise is not None:
+        has, device = tuple(noise.shape), noise.device
+    else:
+        has, device = expected, start.device
+    if has != expected:
         raise UserError(
-            f"noise has shape {tuple(dw.shape)}, but {steps} steps from a start of shape "
+            f"noise has shape {has}, but {steps} steps from a start of shape "
             f"{tuple(start.shape)} need {expected}"
         )
-    if dw.device != start.device:
-        raise UserError(f"noise is on {dw.device} but start is on {start.device}; move one of them")
+    if device != start.device:
+        raise UserError(f"noise is on {device} but start is on {start.device}; move one of them")
+    if not (start.is_cuda and torch.cuda.is_current_stream_capturing()):
+        _check_times(ticks)
+
+
+def _check_times(ticks: Tensor) -> None:
+    if ticks.shape[1] > 1 and int(ticks.diff(dim=1).min()) < 0:
+        raise UserError(
+            f"ticks fall by {-int(ticks.diff(dim=1).min())} somewhere, but time must not run "
+            "backwards; sort the times of each clip"
+        )

@@ -86,15 +86,26 @@ class Brownian:
         Raises UserError where ticks are negative or fall.
         """
         ticks = _checked(ticks)
-        cells = ticks.div(self.cell, rounding_mode="floor")
-        jumps = cells.diff(dim=1)
-        if torch.equal(cells * self.cell, ticks) and bool((jumps <= 1).all()):
-            steps = self._cell_increments(cells[:, :-1])
+        cells = self.whole_cells(ticks)
+        if cells is not None:
+            steps, jumps = self._cell_increments(cells), ticks.diff(dim=1) // self.cell
             if not bool(jumps.all()):
                 steps = steps * self._on(jumps[..., None])
         else:
-            steps = self._general(ticks, cells)
+            steps = self._general(ticks, ticks.div(self.cell, rounding_mode="floor"))
         return steps.view(*steps.shape[:2], *self.shape)
+
+    def whole_cells(
+        self, ticks: Int64[Tensor, "batch points"]
+    ) -> Int64[Tensor, "batch steps"] | None:
+        """Each step's cell, where every step spans one whole cell or no time; else None.
+
+        A step's increment is then its cell's draw times the root of its time.
+        """
+        ticks = ticks.cpu()
+        cells = ticks.div(self.cell, rounding_mode="floor")
+        spans_one = torch.equal(cells * self.cell, ticks) and bool((cells.diff(dim=1) <= 1).all())
+        return cells[:, :-1] if spans_one else None
 
     def areas(self, ticks: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps *shape"]:
         """Integral of W(s) - W(t[k]) over s in [t[k], t[k+1]], in seconds^1.5, float32.

@@ -58,9 +58,10 @@ class _Solve(torch.autograd.Function):
         carried = Carried(start, start, sde.rates(grid.time(0), start))
         energy, states = start.new_zeros(len(start)), []
         for first, last in grid.segments():
-            for interval in grid.intervals(first, last):
-                carried, moved = reversible_heun(sde, carried, interval)
-                energy += moved.energy
+            for piece in grid.pieces(first, last):
+                for interval in grid.intervals(*piece):
+                    carried, moved = reversible_heun(sde, carried, interval)
+                    energy += moved.energy
             states.append(carried.z)
         ctx.save_for_backward(carried.z, carried.companion)
         return torch.stack(states, 1), energy
@@ -73,8 +74,9 @@ class _Solve(torch.autograd.Function):
         segments = list(ctx.grid.segments())
         for number, (first, last) in reversed(list(enumerate(segments))):
             back.grad_z += grad_states[:, number]
-            for interval in reversed(ctx.grid.intervals(first, last)):
-                back.step(interval)
+            for piece in reversed(ctx.grid.pieces(first, last)):
+                for interval in reversed(ctx.grid.intervals(*piece)):
+                    back.step(interval)
         return None, None, back.finish(ctx.grid.time(0)), *back.grad_tensors
 
 

@@ -63,3 +63,31 @@ def test_chain_kl_is_the_kl_of_gaussian_transitions():
 def test_what_does_not_fit_is_refused(ticks, dw, step, message):
     with pytest.raises(UserError, match=message):
         chain(torch.ones(1, 2), torch.tensor(ticks), torch.zeros(dw), lambda *_: step)
+
+
+@pytest.mark.parametrize("cell", [4800, 5000])
+@pytest.mark.parametrize("last", [True, False])
+def test_fused_steps_give_the_same_chain_and_gradients(cell, last):
+    """Whole cells, whose noise the kernel draws, and steps across cells."""
+    ticks = (torch.arange(6) * 4800).expand(3, -1)
+    noise = Brownian(3, torch.arange(3), (2,), cell)
+    made = []
+    for kernels in ("reference", "triton"):
+        start = torch.ones(3, 2, requires_grad=True)
+        level = torch.tensor([0.4, 0.6], requires_grad=True)
+
+        def coefficients(z: torch.Tensor, k: int, level: torch.Tensor = level) -> Step:
+            control, width = (torch.sin(z + k), torch.sigmoid(z + 2)) if last else (None, None)
+            return Step(-z, level, control, width)
+
+        path = chain(start, ticks, noise, coefficients, kernels)
+        loss = path.states.square().sum() + path.kl.sum()
+        made.append([*path, *torch.autograd.grad(loss, [start, level])])
+    torch.testing.assert_close(*made, rtol=1e-5, atol=1e-6)
+
+
+def test_setting_that_is_none_is_refused():
+    step = Step(torch.ones(1, 2), torch.ones(1, 2))
+    arguments = torch.ones(1, 2), torch.tensor([[0, 3]]), torch.zeros(1, 1, 2), lambda *_: step
+    with pytest.raises(UserError, match="kernels is 'fast'"):
+        chain(*arguments, kernels="fast")

@@ -1,0 +1,208 @@
+"""What bench.py times: one training step of a latent SDE in several ways, and its memory."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+from sdevid_kernels.em_trajectory import Key, em_trajectory
+from sdevid_kernels.em_trajectory.reference import Network, Posterior
+from torch import Tensor
+
+from sdevid.sde.equation import SDE
+from sdevid.sde.integrate import Gradient, solve
+from sdevid.sde.noise import Brownian
+from sdevid.types import TICKS_PER_SECOND
+
+CELL = 1200  # ticks a step
+ON_GPU = torch.cuda.is_available()
+DEVICE = "cuda" if ON_GPU else "cpu"
+
+
+class Size(NamedTuple):
+    """A latent SDE's shape: rows are clips * tokens."""
+
+    clips: int
+    tokens: int
+    state: int
+    hidden: int
+    steps: int
+    frames: int = 16
+
+
+SIZES = {
+    "small": Size(32, 1, 64, 256, 32),
+    "map": Size(4, 64, 32, 128, 32),
+    "medium": Size(64, 1, 256, 512, 64),
+}
+
+
+class Step:
+    """One training step of a latent SDE: ELBO with noise and KL, and every gradient."""
+
+    def __init__(self, size: Size) -> None:
+        torch.manual_seed(0)
+        self.size, self.rows = size, size.clips * size.tokens
+        self.drift, self.control = self._network(), self._network()
+        self.start = self._leaf(self.rows, size.state)
+        self.drift_shift = self._leaf(self.rows, size.hidden)
+        self.shifts = self._leaf(size.steps, self.rows, size.hidden)
+        self.g = (0.1 + torch.rand(1, size.state, device=DEVICE)).requires_grad_()
+        self.target = torch.randn(size.frames, self.rows, size.state, device=DEVICE)
+        self.ticks = (torch.arange(size.steps + 1) * CELL).expand(size.clips, -1)
+        self.serial = torch.arange(size.clips, device=DEVICE)
+        self.dt = torch.full((size.steps, self.rows), CELL / TICKS_PER_SECOND, device=DEVICE)
+        self.noise = Brownian(1, self.serial, (size.tokens, size.state), CELL)
+        networks = (self.drift, self.control)
+        self.weights = [x for net in networks for x in (net.first, *net.last)]
+        self.leaves = [self.start, self.drift_shift, self.shifts, self.g, *self.weights]
+
+    def _leaf(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=DEVICE).requires_grad_()
+
+    def _network(self) -> Network:
+        wide, narrow = self.size.hidden, self.size.state
+        first = (torch.randn(wide, narrow, device=DEVICE) / narrow**0.5).requires_grad_()
+        last = (torch.randn(narrow, wide, device=DEVICE) / wide**0.5).requires_grad_()
+        return Network(first, (), (last, torch.zeros(narrow, device=DEVICE).requires_grad_()))
+
+    def finish(self, states: Tensor, kl: Tensor) -> None:
+        """The loss of frames' `states` (frames, rows, d), and all gradients."""
+        loss = 0.5 * (states - self.target).square().sum() + kl.sum()
+        torch.autograd.grad(loss, self.leaves, allow_unused=True)
+
+    def increments(self) -> Tensor:
+        dw = self.noise.increments(self.ticks)
+        return dw.transpose(0, 1).reshape(self.size.steps, self.rows, self.size.state)
+
+    def ours(self) -> None:
+        """em_trajectory as it is chosen on this device, noise included."""
+        key: Key | Tensor
+        if ON_GPU:
+            key = (1, self.serial, (self.ticks[:, :-1] // CELL).t().contiguous().to(DEVICE))
+        else:
+            key = self.increments()
+        posterior = Posterior(self.control, self.shifts)
+        given = (self.start, self.drift, self.drift_shift, self.g, posterior, self.dt, key)
+        made = em_trajectory(*given)
+        each = self.size.steps // self.size.frames
+        self.finish(made.states[each::each], made.energy)
+
+    def eager(self) -> None:
+        """The plain loop, by autograd."""
+        self.finish(*self.loop(self.increments()))
+
+    def loop(self, dw: Tensor) -> tuple[Tensor, Tensor]:
+        """States at frames and KL of each row."""
+        z, kl, kept = self.start, torch.zeros(self.rows, device=DEVICE), []
+        each = self.size.steps // self.size.frames
+        d = CELL / TICKS_PER_SECOND
+        for k, shift in enumerate(self.shifts.unbind(0)):
+            h, u = self.drift(z, self.drift_shift), self.control(z, shift)
+            kl = kl + 0.5 * u.square().sum(1) * d
+            z = z + (h + self.g * u) * d + self.g * dw[k]
+            if (k + 1) % each == 0:
+                kept.append(z)
+        return torch.stack(kept), kl
+
+    def products(self) -> Callable[[], None]:
+        """The matrix products of such a step alone, preallocated."""
+        size, networks = (
+            self.size,
+            [(n.first.detach(), n.last[0].detach()) for n in (self.drift, self.control)],
+        )
+        z, x = torch.randn_like(self.start), torch.randn(self.rows, size.hidden, device=DEVICE)
+        to_x, to_z = torch.empty_like(x), torch.empty_like(z)
+        to_first, to_last = torch.empty_like(networks[0][0]), torch.empty_like(networks[0][1])
+
+        def run() -> None:
+            for _ in range(size.steps):
+                for first, last in networks:
+                    torch.mm(z, first.t(), out=to_x)
+                    torch.mm(x, last.t(), out=to_z)
+            for _ in range(size.steps):
+                for first, last in networks:
+                    torch.mm(z, last, out=to_x)
+                    torch.mm(z.t(), x, out=to_last)
+                    torch.mm(x, first, out=to_z)
+                    torch.mm(x.t(), z, out=to_first)
+
+        return run
+
+    def torchsde(self, adjoint: bool) -> None:
+        """torchsde's Euler with its KL in an extra component, by autograd or by its adjoint."""
+        import torchsde
+
+        model = _ForTorchsde(self)
+        wide = torch.cat([self.start, self.start.new_zeros(self.rows, 1)], 1)
+        frames = torch.linspace(0, self.size.steps, self.size.frames + 1, device=DEVICE)
+        run = torchsde.sdeint_adjoint if adjoint else torchsde.sdeint
+        more = {"adjoint_params": tuple(self.leaves[1:])} if adjoint else {}
+        d = CELL / TICKS_PER_SECOND
+        made = run(model, wide, frames * d, method="euler", dt=d, **more)
+        self.finish(made[1:, :, :-1], made[-1, :, -1])
+
+
+class _ForTorchsde(torch.nn.Module):
+    sde_type, noise_type = "ito", "diagonal"
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step, self.seen = step, step.shifts.unbind(0)
+        self.nothing = step.start.new_zeros(step.rows, 1)
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        step, z = self.step, y[:, :-1]
+        k = min(int(float(t) * TICKS_PER_SECOND / CELL + 0.5), step.size.steps - 1)
+        u = step.control(z, self.seen[k])
+        total = step.drift(z, step.drift_shift) + step.g * u
+        return torch.cat([total, 0.5 * u.square().sum(1, keepdim=True)], 1)
+
+    def g(self, _t: Tensor, _y: Tensor) -> Tensor:
+        return torch.cat([self.step.g.expand_as(self.step.start), self.nothing], 1)
+
+
+def memory_of(gradient: str, steps: int) -> float:
+    """Megabytes above the start that one training step takes: 128 rows of 128, hidden 256."""
+    step = Step(Size(128, 1, 128, 256, steps))
+    shift = step.shifts[0].detach()
+    shift.requires_grad_()
+    leaves = [step.start, step.drift_shift, step.g, shift, *step.weights]
+
+    way = cast(Gradient, gradient)
+
+    def run(count: int) -> None:
+        if gradient == "em_trajectory":
+            posterior = Posterior(step.control, shift.expand(count, -1, -1))
+            dw = step.increments()[:count]
+            made = em_trajectory(
+                step.start, step.drift, step.drift_shift, step.g, posterior, step.dt[:count], dw
+            )
+            torch.autograd.grad(made.states[-1].square().sum(), leaves)
+            return
+        sde = SDE(
+            lambda _t, z: step.drift(z, step.drift_shift),
+            lambda _t, z: step.g.expand_as(z),
+            lambda _t, z: step.control(z, shift),
+            calculus="stratonovich",
+            noise="additive",
+            tensors=tuple(leaves[1:]),
+        )
+        noise = Brownian(1, step.serial, (step.size.state,), CELL)
+        saves = sorted({count * frame // step.size.frames for frame in range(step.size.frames + 1)})
+        path = solve(
+            sde, step.start, step.ticks[:, : count + 1], noise, "reversible_heun", saves, way
+        )
+        torch.autograd.grad(path.states[:, -1].square().sum(), leaves)
+
+    run(2)  # what is loaded once is not counted
+    if ON_GPU:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(steps)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(steps)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
