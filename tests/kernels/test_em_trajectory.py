@@ -13,6 +13,7 @@ from sdevid.sde.noise import Brownian
 from sdevid.types import TICKS_PER_SECOND
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # else Triton's interpreter runs them
 
 
 def _network(inputs: int, hidden: int, depth: int, outputs: int, like: dict) -> Network:

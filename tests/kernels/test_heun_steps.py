@@ -11,6 +11,7 @@ from sdevid.sde import solvers
 from sdevid.sde.equation import SDE
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # else Triton's interpreter runs them
 SHAPE = (3, 5, 60)
 DT = torch.tensor([0.0, 0.05, 0.1], device=DEVICE)
 KEY = (77, torch.arange(3, device=DEVICE), torch.arange(3, device=DEVICE) + 2)

@@ -8,6 +8,7 @@ from sdevid.sde.noise import Brownian, Stream, normal
 from sdevid.types import TICKS_PER_SECOND
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # else Triton's interpreter runs them
 SEED = 2**63 + 12345
 SERIAL = torch.tensor([0, 7, 2**40 + 3, 2**31])
 

@@ -1,0 +1,69 @@
+"""A vector latent's chain whose drift and control are SiLU networks, solved as one operator."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from sdevid_kernels import runtime
+from sdevid_kernels.em_trajectory import em_trajectory, why_not
+from sdevid_kernels.em_trajectory.reference import Network, Posterior
+from torch import Tensor
+
+from sdevid import types
+from sdevid.errors import UserError
+from sdevid.sde.integrate import Path
+from sdevid.sde.noise import Brownian
+
+
+def solve(
+    start: Float[Tensor, "batch d"],
+    ticks: Int64[Tensor, "batch points"],
+    noise: Brownian | Float[Tensor, "batch steps d"],
+    drift: Network,
+    drift_shift: Float[Tensor, "batch hidden"],
+    diffusion: Float[Tensor, "batch d"],
+    posterior: Posterior | None = None,
+    kernels: runtime.Setting = "auto",
+) -> Path:
+    """`integrate.chain` for h = drift(z, drift_shift), and u and r as `posterior` reads them.
+
+    g does not depend on z. One launch each way on CUDA where the networks fit, a backward pass by
+    hand on a CPU; `kernels` "reference" is autograd. Numbers are the same up to rounding. Raises
+    UserError where the state is no vector, or a tensor or setting does not fit.
+    """
+    if start.dim() != 2:
+        raise UserError(
+            f"start has shape {tuple(start.shape)}, but a trajectory takes vectors (batch, d); "
+            "use integrate.chain for maps"
+        )
+    dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
+    draws = _draws(start, ticks, noise, kernels)
+    try:
+        given = (start, drift, drift_shift, diffusion, posterior, dt, draws)
+        made = em_trajectory(*given, setting=kernels)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Path(made.states.transpose(0, 1), made.energy + made.width_kl, made.energy)
+
+
+def describe(start: Tensor, drift: Network, posterior: Posterior | None, steps: int) -> str:
+    """One line for the start of a run: how `solve` will run, and why."""
+    dt = torch.empty(steps, len(start), device="meta")
+    refused = why_not(start, drift, posterior, dt, start)
+    if start.is_cuda and refused is None:
+        return "SDE solve: one fused launch each way"
+    if start.is_cuda:
+        return f"SDE solve: a launch a step, for {refused}"
+    return "SDE solve: backward pass by hand (CPU)"
+
+
+def _draws(
+    start: Tensor, ticks: Tensor, noise: Brownian | Tensor, kernels: runtime.Setting
+) -> Tensor | tuple[int, Tensor, Tensor]:
+    if not isinstance(noise, Brownian):
+        return noise.transpose(0, 1)
+    cells = noise.whole_cells(ticks) if start.is_cuda and kernels != "reference" else None
+    if cells is None:
+        return noise.increments(ticks).transpose(0, 1).to(start.dtype)
+    device = start.device
+    return noise.seed, noise.serial.to(device), cells.t().contiguous().to(device)

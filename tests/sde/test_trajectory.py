@@ -1,0 +1,61 @@
+"""The chain as one operator is the chain."""
+
+import pytest
+import torch
+from sdevid_kernels.em_trajectory.reference import Network, Posterior
+
+from sdevid.errors import UserError
+from sdevid.sde import trajectory
+from sdevid.sde.integrate import Step, chain
+from sdevid.sde.noise import Brownian
+
+BATCH, SIZE, HIDDEN, STEPS, CELL = 3, 2, 5, 4, 4800
+
+
+def _network(outputs: int) -> Network:
+    shapes = [(HIDDEN, SIZE), (HIDDEN, HIDDEN), (HIDDEN,), (outputs, HIDDEN), (outputs,)]
+    first, inner, shift, last, bias = [torch.randn(shape).requires_grad_() for shape in shapes]
+    return Network(first, ((inner, shift),), (last, bias))
+
+
+@pytest.mark.parametrize("cell", [CELL, 5000])
+@pytest.mark.parametrize("prior", [True, False])
+def test_trajectory_is_the_chain(prior, cell):
+    torch.manual_seed(0)
+    ticks = (torch.arange(STEPS + 1) * CELL).expand(BATCH, -1)
+    ticks = torch.cat([ticks, ticks[:, -1:]], 1)  # padded
+    noise = Brownian(1, torch.arange(BATCH), (SIZE,), cell)
+    drift, control = _network(SIZE), _network(2 * SIZE)
+    start, shift, g = (torch.rand(BATCH, n, requires_grad=True) for n in (SIZE, HIDDEN, SIZE))
+    shifts = torch.randn(STEPS + 1, BATCH, HIDDEN, requires_grad=True)
+    posterior = None if prior else Posterior(control, shifts, bound=3.0, width=True)
+
+    def coefficients(z: torch.Tensor, k: int) -> Step:
+        h = drift(z, shift)
+        if prior:
+            return Step(h, g)
+        raw, width = control(z, shifts[k]).chunk(2, 1)
+        return Step(h, g, 3 * torch.tanh(raw / 3), torch.sigmoid(width + 3))
+
+    leaves = [start, shift, g, drift.first, *drift.last]
+    leaves += [] if prior else [shifts, control.first, *control.hidden[0]]
+    made = []
+    for path in (
+        trajectory.solve(start, ticks, noise, drift, shift, g, posterior),
+        chain(start, ticks, noise, coefficients),
+    ):
+        loss = path.states.square().sum() + path.kl.sum()
+        made.append([*path, *torch.autograd.grad(loss, leaves)])
+    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)
+
+
+def test_what_runs_is_said():
+    drift, start = _network(SIZE), torch.zeros(BATCH, SIZE)
+    assert "by hand" in trajectory.describe(start, drift, None, STEPS)
+
+
+def test_maps_are_refused():
+    ticks = torch.zeros(1, 2, dtype=torch.int64)
+    noise = torch.zeros(1, 1, 2)
+    with pytest.raises(UserError, match=r"use integrate\.chain"):
+        trajectory.solve(torch.zeros(1, 2, 3, 3), ticks, noise, _network(2), noise[0], noise[0])
