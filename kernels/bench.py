@@ -173,13 +173,18 @@ def write(name: str, rows: list[dict[str, object]], folder: Path) -> None:
     """Rows with machine, versions and date, as `folder`/name.csv."""
     versions = {kit: importlib.metadata.version(kit) for kit in ("torch", "triton", "torchsde")}
     date = datetime.date.today().isoformat()
-    about: dict[str, object] = {"date": date, "machine": machine(), **versions}
+    load = f"{os.getloadavg()[0]:.1f}"
+    about: dict[str, object] = {"date": date, "machine": machine(), "load": load, **versions}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *about])
         writer.writeheader()
         for row in rows:
-            nowhere = {"date": "", "machine": UNMEASURED} if UNMEASURED in row.values() else {}
+            nowhere = (
+                {"date": "", "machine": UNMEASURED, "load": ""}
+                if UNMEASURED in row.values()
+                else {}
+            )
             writer.writerow({**row, **about, **nowhere})
 
 

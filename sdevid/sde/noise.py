@@ -88,9 +88,9 @@ class Brownian:
         ticks = _checked(ticks)
         cells = self.whole_cells(ticks)
         if cells is not None:
-            steps, jumps = self._cell_increments(cells), ticks.diff(dim=1) // self.cell
-            if not bool(jumps.all()):
-                steps = steps * self._on(jumps[..., None])
+            steps, moving = self._cell_increments(cells), np.diff(ticks.numpy()) > 0
+            if not moving.all():
+                steps = steps * self._on(torch.from_numpy(moving)[..., None])
         else:
             steps = self._general(ticks, ticks.div(self.cell, rounding_mode="floor"))
         return steps.view(*steps.shape[:2], *self.shape)
@@ -102,10 +102,11 @@ class Brownian:
 
         A step's increment is then its cell's draw times the root of its time.
         """
-        ticks = ticks.cpu()
-        cells = ticks.div(self.cell, rounding_mode="floor")
-        spans_one = torch.equal(cells * self.cell, ticks) and bool((cells.diff(dim=1) <= 1).all())
-        return cells[:, :-1] if spans_one else None
+        points = ticks.cpu().numpy()
+        cells, rest = np.divmod(points, self.cell)
+        if rest.any() or (np.diff(points) > self.cell).any():
+            return None
+        return torch.from_numpy(cells[:, :-1])
 
     def areas(self, ticks: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps *shape"]:
         """Integral of W(s) - W(t[k]) over s in [t[k], t[k+1]], in seconds^1.5, float32.
@@ -181,10 +182,11 @@ class Brownian:
 
 def _checked(ticks: Tensor) -> Tensor:
     ticks = ticks.cpu()
-    spans = ticks.diff(dim=1)
-    if bool((spans < 0).any()) or bool((ticks[:, :1] < 0).any()):
+    points = ticks.numpy()
+    spans = np.diff(points)
+    if (spans < 0).any() or (points[:, :1] < 0).any():
         raise UserError(
-            f"ticks run from {int(ticks.min())} with a smallest step of {int(spans.min())}, "
+            f"ticks run from {points.min()} with a smallest step of {spans.min(initial=0)}, "
             "but a path needs times that start at 0 or later and never fall"
         )
     return ticks

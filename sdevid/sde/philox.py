@@ -33,6 +33,12 @@ def _round_keys(seed: int) -> Places:
     return np.array([[k & 0xFFFFFFFF for k in pair] for pair in keys], np.uint64)[..., None]
 
 
+def _halves(words: Places) -> tuple[Words, Words]:
+    """Low and high 32 bits, as views on a little-endian machine."""
+    halves = words.view(np.uint32)
+    return halves[:, ::2], halves[:, 1::2]
+
+
 class _Work:
     """Room for the rounds over one block. Rows hold lanes 0 and 2 (`first`), 1 and 3 (`second`)."""
 
@@ -45,14 +51,14 @@ class _Work:
         np.right_shift(index, _HALF, out=self.second[0])
         self.first[1], self.second[1] = c2, c3
         crossed = self.first[::-1]
-        low = self.first.view(np.uint32)[:, ::2]  # little-endian; the high halves stay 0
-        old, new = self.second, self.product
+        low = _halves(self.first)[0]  # the high halves stay 0
+        old, new = ((x, *_halves(x)) for x in (self.second, self.product))
         for keys in _round_keys(seed):
-            np.multiply(crossed, _FACTORS, out=new)
-            np.bitwise_xor(new.view(np.uint32)[:, 1::2], old.view(np.uint32)[:, ::2], out=low)
+            np.multiply(crossed, _FACTORS, out=new[0])
+            np.bitwise_xor(new[2], old[1], out=low)
             np.bitwise_xor(self.first, keys, out=self.first)
             old, new = new, old
-        return low, old.view(np.uint32)[:, ::2]
+        return low, old[1]
 
 
 def words(seed: int, index: Places, c2: Places, c3: Places) -> Words:
