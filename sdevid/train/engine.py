@@ -63,6 +63,8 @@ class Engine:
             )
         self._record_failed_writes()
         self._engine._copy_recovery_script = lambda _folder: None  # `sdevid export` is ours
+        if world.size == 1 and config.zero_stage == 0:
+            self._engine.enable_backward_allreduce = False  # nobody to reduce with
 
     def step(self, batches: Sequence[Batch], kl_weight: float, learning_rate: float) -> Terms:
         """One optimizer step over this rank's micro-batches.
