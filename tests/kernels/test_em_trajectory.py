@@ -206,3 +206,19 @@ def test_networks_that_do_not_fit_are_named():
     case = _on(_case(dtype=torch.float32, depth=2))
     with pytest.raises(ValueError, match="more than one hidden layer; give 'auto'"):
         em_trajectory(**case, setting="triton")
+
+
+def test_operators_have_the_shapes_they_declare():
+    from sdevid_kernels.em_trajectory import kernel
+
+    case = _on(_case(dtype=torch.float32, rows=4, size=4, hidden=8, steps=2, width=True))
+    none = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    keys = (case["diffusion"], case["dt"], case["noise"], none, none, 0, 0.0, True)
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(
+        kernel.em_trajectory, (case["z"], *_split(case), *keys), test_utils=checks
+    )
+    with torch.no_grad():
+        made = kernel.em_trajectory(case["z"], *_split(case), *keys)
+        back = (made[0], *made, *_split(case), *keys)
+        torch.library.opcheck(kernel.em_trajectory_backward, back, test_utils=checks)
