@@ -39,9 +39,10 @@ class SDEConfig(_Section):
     steps_per_frame: PositiveInt = 2  # solver steps between two frames
     noise: Literal["additive", "diagonal"] = "additive"  # diagonal: g may depend on z
     posterior_width: Literal["chain", "continuous"] = "chain"  # which bound
+    posterior_drift: Literal["control", "own"] = "control"  # h + g u, or a drift f of its own
     diffusion_floor: PositiveFloat = 1e-2  # smallest |g|, latent units per sqrt(second)
     diffusion_start: PositiveFloat = 0.5  # |g| before training, latent units per sqrt(second)
-    control_bound: PositiveFloat = 10.0  # |u| stays below this, per sqrt(second)
+    control_bound: PositiveFloat = 30.0  # most of |u|, per sqrt(second): 10 sd of a step of 1/8 s
 
 
 class EncoderConfig(_Section):

@@ -102,10 +102,10 @@ class Prior(nn.Module):
 class Control(nn.Module):
     """u(z, t, c^_t) and the posterior's width r(z, t, c^_t) in (0, 1).
 
-    The network speaks in units of the diffusion before training: g u and r g, the posterior's own
-    motion, then stay where they are while the prior's g is learnt, and g follows the motion by the
-    KL alone. (With u and r read off directly, every change of g moves the posterior too, and g was
-    still 2.5 times too large when this one was right; ARCHITECTURE.md.) |u| is bounded softly; u
+    The network f speaks in units of the diffusion before training, so that the posterior's own
+    motion, g u and r g, stays where it is while g is learnt. With `posterior_drift: control` that
+    is g u = f, beside the prior's drift; with `own`, the posterior's whole drift is f, and
+    g u = f - h, so that h too is learnt without moving the posterior. |u| is bounded softly; u
     starts at 0 and r at 0.95.
     """
 
@@ -113,6 +113,7 @@ class Control(nn.Module):
         super().__init__()
         self.bound, self.unit = config.control_bound, config.diffusion_start
         self.chain = config.posterior_width == "chain"
+        self.own_drift = config.posterior_drift == "own"
         self.open = 3.0
         self.condition = nn.Linear(features, config.hidden)
         self.network = StateNetwork(config, config.latent_size * (2 if self.chain else 1))
@@ -123,11 +124,14 @@ class Control(nn.Module):
         """One condition a solver step from the token that the step sees."""
         return lay_out(self.condition(tokens), side).unbind(1)
 
-    def forward(self, z: State, condition: Tensor, diffusion: State) -> tuple[State, State | None]:
-        """u and r at `z`, where the prior's diffusion is `diffusion`; r is None without a width."""
-        out, scale = self.network(z, condition), self.unit / diffusion
-        control, width = out.chunk(2, dim=1) if self.chain else (out, None)
-        control = self.bound * torch.tanh(control * (scale / self.bound))
+    def forward(
+        self, z: State, condition: Tensor, drift: State, diffusion: State
+    ) -> tuple[State, State | None]:
+        """u and r at `z`, where the prior has this drift and diffusion; r None without a width."""
+        out = self.network(z, condition)
+        motion, width = out.chunk(2, dim=1) if self.chain else (out, None)
+        motion = self.unit * motion - drift if self.own_drift else self.unit * motion
+        control = self.bound * torch.tanh(motion / (self.bound * diffusion))
         if width is None:
             return control, None
-        return control, torch.sigmoid(width + self.open + scale.log())
+        return control, torch.sigmoid(width + self.open + (self.unit / diffusion).log())

@@ -1,4 +1,4 @@
-"""The evidence lower bound by simulating the posterior (Li et al. 2020, eq. 10), that of the solver's chain."""
+"""The evidence lower bound by simulating the posterior (Li et al. 2020), of the solver's chain."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class LatentSDEObjective(nn.Module):
         def coefficients(z: State, step: int) -> Step:
             drift, diffusion = model.prior(z, conditions)
             used.append(diffusion)
-            return Step(drift, diffusion, *model.control(z, controls[step], diffusion))
+            return Step(drift, diffusion, *model.control(z, controls[step], drift, diffusion))
 
         path = chain(z0, grid, model.brownian(seed, serial), coefficients)
         return Posterior(
