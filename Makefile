@@ -8,7 +8,7 @@ LOCKED = sed -n -E 's/^($(1)==[^ ;]+).*/\1/p' requirements.lock
 
 DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
-DRAW_DEMO := tools/make_shards.py --dataset double-well --output_dir $(DEMO_DATA)
+DRAW := tools/make_shards.py --num_clips 3000
 
 # One thread each: the jobs below run several processes, or are too small for more threads to pay.
 export OMP_NUM_THREADS ?= 1
@@ -36,15 +36,26 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
+TRAIN_DEMO := $(BIN)/python -m sdevid train --config configs/demo.yaml
+ONE_PROCESS := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+# Two discs, each on a core of its own: one in a double well, one that follows an OU process.
 demo: $(STAMP)
-	$(BIN)/python $(DRAW_DEMO)
-	$(BIN)/python -m sdevid train --config configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)
-	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no \
-	  --dynamo_backend no -m sdevid.sample --model_path $(DEMO_RUN) \
-	  --output_dir $(DEMO_RUN)/samples --num_samples 5
-	$(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN) --data $(DEMO_DATA) --output $(DEMO_RUN)/results.json
-	$(BIN)/python -m sdevid report $(DEMO_RUN)
-	@echo "Done. Open $(DEMO_RUN)/report.html: what was learnt, measured; the videos are in $(DEMO_RUN)/samples."
+	$(BIN)/python $(DRAW) --dataset double-well --output_dir $(DEMO_DATA)/double-well
+	$(BIN)/python $(DRAW) --dataset ou --output_dir $(DEMO_DATA)/ou
+	mkdir -p $(DEMO_RUN)-ou
+	$(TRAIN_DEMO) run_dir=$(DEMO_RUN)-ou data=$(DEMO_DATA)/ou >$(DEMO_RUN)-ou/train.log 2>&1 & other=$$!; \
+	trap 'kill $$other 2>/dev/null' INT TERM; \
+	$(TRAIN_DEMO) run_dir=$(DEMO_RUN) data=$(DEMO_DATA)/double-well && wait $$other || \
+	  { kill $$other 2>/dev/null; tail -n 5 $(DEMO_RUN)-ou/train.log >&2; exit 1; }
+	for run in $(DEMO_RUN) $(DEMO_RUN)-ou; do \
+	  ACCELERATE_USE_CPU=true $(BIN)/accelerate launch $(ONE_PROCESS) -m sdevid.sample --model_path $$run \
+	    --output_dir $$run/samples --num_samples 6 --num_frames 64 && \
+	  $(BIN)/python -m sdevid evaluate --model_path $$run --output $$run/results.json && \
+	  $(BIN)/python -m sdevid report $$run || exit 1; \
+	done
+	@echo "Done. Open $(DEMO_RUN)/report.html (the double well) and $(DEMO_RUN)-ou/report.html:"
+	@echo "what was learnt, measured beside the truth. The videos are in $(DEMO_RUN)/samples."
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm"
@@ -75,8 +86,8 @@ gpu-check:
 	$(GPU_PYTHON) -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU; on a GPU node: make gpu-check PYTHON=python3")'
 	$(GPU_PYTHON) -m pytest -m gpu -p no:cacheprovider
 	if [ -f kernels/bench.py ]; then $(GPU_PYTHON) kernels/bench.py; fi
-	$(GPU_PYTHON) $(DRAW_DEMO)
-	$(GPU_PYTHON) -m sdevid train --config configs/demo.yaml run_dir=runs/gpu-check data=$(DEMO_DATA) max_clips=2000
+	$(GPU_PYTHON) $(DRAW) --dataset double-well --output_dir $(DEMO_DATA)/double-well
+	$(GPU_PYTHON) -m sdevid train --config configs/demo.yaml run_dir=runs/gpu-check data=$(DEMO_DATA)/double-well max_clips=2000
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
