@@ -36,6 +36,7 @@ ARCHITECTURE = frozenset(
         "sde.noise",
         "sde.start_components",
         "sde.posterior_width",
+        "sde.posterior_drift",
         "encoder.channels",
         "encoder.map_size",
         "encoder.features",
