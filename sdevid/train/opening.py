@@ -75,7 +75,7 @@ def memory_bytes(parameters: int, ranks: int, stage: int) -> float:
 
     float32 throughout, 4 bytes each: weights, gradients, and split over the ranks the master
     weights (under stage 3 they are the weights), Adam's two moments and the EMA. Activations,
-    communication buffers and the framework are left out. After Rajbhandari et al. 2020, section 5.
+    communication buffers, weights gathered for use and the framework are left out. After Rajbhandari et al. 2020, section 5.
     """
     whole, share = 4.0 * parameters, 4.0 * parameters / ranks
     if stage == 0:
@@ -90,8 +90,8 @@ def memory_bytes(parameters: int, ranks: int, stage: int) -> float:
 def memory_table(parameters: int, size: int) -> Iterator[str]:
     """Memory a rank under ZeRO 1, 2 and 3, for this world and a few others."""
     yield (
-        "GiB a rank for weights, gradients, optimizer and EMA, all float32; activations, buffers "
-        "and framework are not counted"
+        "GiB a rank for weights, gradients, optimizer and EMA, all float32; not counted: "
+        "activations, communication buffers, weights that ZeRO 3 gathers for use, the framework"
     )
     yield "  ranks     ZeRO 1     ZeRO 2     ZeRO 3"
     for ranks in sorted({size, 1, 8, 64}):
