@@ -60,6 +60,11 @@ def why_not(
         return "drift and control differ in hidden width"
     if size > 256 or hidden > 512:
         return f"a state of {size} or a hidden layer of {hidden} passes 256 or 512"
+    if z.is_cuda and size > 64:
+        about = torch.cuda.get_device_properties(z.device)
+        room = getattr(about, "shared_memory_per_block_optin", 2**20)
+        if room < 131_072:  # what the backward pass takes for 256 components
+            return f"{size} components need 128 KiB of shared memory a block, here are {room >> 10}"
     if len(dt) * len(z) * max(size, 2 * hidden) >= 2**31:
         return "the chain is too long for 32-bit places"
     if tokens > 1 and size % 4:

@@ -138,16 +138,19 @@ def _backward(
 
 
 def _settings(z: Tensor, control: bool, width: bool, bound: float, drawn: bool) -> dict[str, Any]:
-    exact = z.device.type == "cpu" or not torch.backends.cuda.matmul.allow_tf32
+    padded = max(16, triton.next_power_of_2(z.shape[-1]))
+    exact = "ieee" if z.device.type == "cpu" else "tf32x3"
     return {
         "CONTROL": control,
         "WIDTH": width,
         "BOUND": bound > 0,
         "DRAWN": drawn,
-        "D": max(16, triton.next_power_of_2(z.shape[-1])),
+        "D": padded,
         "R": _ROWS,
         "TILE": _TILE,
-        "P": "ieee" if exact else "tf32",
+        "P": "tf32" if torch.backends.cuda.matmul.allow_tf32 else exact,
+        "num_warps": 4 if padded < 128 else 8,
+        "num_stages": 2 if padded < 128 else 1,  # one more does not fit beside 256 components
     }
 
 
