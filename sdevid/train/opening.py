@@ -75,7 +75,8 @@ def memory_bytes(parameters: int, ranks: int, stage: int) -> float:
 
     float32 throughout, 4 bytes each: weights, gradients, and split over the ranks the master
     weights (under stage 3 they are the weights), Adam's two moments and the EMA. Activations,
-    communication buffers, weights gathered for use and the framework are left out. After Rajbhandari et al. 2020, section 5.
+    communication buffers, weights gathered for use and the framework are left out. After
+    Rajbhandari et al. 2020, section 5.
     """
     whole, share = 4.0 * parameters, 4.0 * parameters / ranks
     if stage == 0:
