@@ -7,3 +7,7 @@ class UserError(Exception):
     The message names the setting, file or tensor, the value found, the rule and the remedy.
     The command line prints it alone and ends with exit code 2.
     """
+
+
+class NonFiniteError(UserError):
+    """A tensor, loss or gradient that is infinite or not a number: the computation is lost."""

@@ -123,14 +123,13 @@ def solver_grid(
 ) -> tuple[Int64[Tensor, "batch points"], list[int]]:
     """Solver times through all of `ticks`, and the places of `ticks` among them.
 
-    Between two of `ticks` lie `steps_per_frame` steps, or as many as keep each within `cell`.
+    Between two of `ticks` lie `steps_per_frame` steps, also where they are equal, so that all ranks
+    take as many; or, without it, as many as keep each within `cell`.
     """
     points, saved = [ticks[:, :1]], [0]
     for before, after in pairwise(ticks.T):
-        longest = int((after - before).max())
-        count = steps_per_frame or -(-longest // cell)
-        if longest:
-            part = torch.arange(1, count + 1, device=ticks.device)
-            points.append(before[:, None] + (after - before)[:, None] * part // count)
-        saved.append(saved[-1] + (count if longest else 0))
+        count = steps_per_frame or -(-int((after - before).max()) // cell)
+        part = torch.arange(1, count + 1, device=ticks.device)
+        points.append(before[:, None] + (after - before)[:, None] * part // max(1, count))
+        saved.append(saved[-1] + count)
     return torch.cat(points, dim=1), saved

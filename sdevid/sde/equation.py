@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sdevid.errors import UserError
+from sdevid.errors import NonFiniteError, UserError
 
 Calculus = Literal["ito", "stratonovich"]
 Noise = Literal["additive", "diagonal"]
@@ -114,7 +114,9 @@ def check_coefficient(name: str, value: Tensor, z: Tensor) -> None:
         sound = value.isfinite() & (value != 0) if name == "diffusion" else value.isfinite()
         torch._assert_async(sound.all(), f"{name} holds a NaN, an infinity or (diffusion) a zero")
     elif not bool(value.isfinite().all()):
-        raise UserError(f"{name} holds a NaN or an infinity at the first step; check its network")
+        raise NonFiniteError(
+            f"{name} holds a NaN or an infinity at the first step; check its network"
+        )
     elif name == "diffusion" and not bool(value.all()):
         raise UserError(
             "diffusion is 0 somewhere, but the path KL compares noises of g > 0; "

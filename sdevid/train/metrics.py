@@ -20,14 +20,11 @@ from tqdm import tqdm
 
 from sdevid.checkpoint import Progress, replace_text
 from sdevid.config import Config
+from sdevid.errors import NonFiniteError
 from sdevid.train.world import World
 
 Item = TypeVar("Item")
 Figures = dict[str, float]
-
-
-class NonFiniteError(Exception):
-    """A loss or gradient that is infinite or not a number."""
 
 
 class Metrics:

@@ -10,9 +10,8 @@ from pathlib import Path
 from sdevid.checkpoint import Progress, replace_text
 from sdevid.config import Config
 from sdevid.data import shards, stream
-from sdevid.errors import UserError
+from sdevid.errors import NonFiniteError, UserError
 from sdevid.train.loop import train
-from sdevid.train.metrics import NonFiniteError
 from sdevid.train.world import World, open_world
 
 FAILED = 1  # exit code

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sdevid.checkpoint import Progress
-from sdevid.train.metrics import Metrics, NonFiniteError, forget_after
+from sdevid.errors import NonFiniteError
+from sdevid.train.metrics import Metrics, forget_after
 
 
 def lines(config):
