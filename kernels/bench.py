@@ -212,16 +212,17 @@ def main() -> int:
     failed = red(OPERATORS)
     for name in failed:
         print(f"{name} is not timed: its tests are red (pytest tests/kernels/test_{name}.py)")
-    results: dict[str, list[dict[str, object]]] = {}
+    compiled = arguments.compile or ON_GPU
+    jobs: dict[str, Callable[[], list[dict[str, object]]]] = {}
     if not {"philox", "em_step"} & set(failed):
-        results["em_step"] = time_em_step(arguments.seconds / 4)
+        jobs["em_step"] = lambda: time_em_step(arguments.seconds / 4)
     if not {"philox", "em_trajectory"} & set(failed):
-        compiled = arguments.compile or ON_GPU
-        results["training_step"] = time_training(arguments.sizes, arguments.seconds, compiled)
-        results["memory"] = measure_memory()
-    for name, rows in results.items():
+        jobs["memory"] = measure_memory
+        jobs["training_step"] = lambda: time_training(arguments.sizes, arguments.seconds, compiled)
+    for name, job in jobs.items():
+        rows = job()
         write(name, rows, arguments.output)
-        print(f"\n{name}\n{table(rows)}")
+        print(f"\n{name}\n{table(rows)}", flush=True)
     return 1 if failed else 0
 
 

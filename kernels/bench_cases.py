@@ -132,14 +132,18 @@ class Step:
         return run
 
     def torchsde(self, adjoint: bool) -> None:
-        """torchsde's Euler with its KL in an extra component, by autograd or by its adjoint."""
+        """torchsde's Euler with its KL in an extra component, by autograd or by its adjoint.
+
+        The adjoint is let off the shifts' gradients, which would be part of its state at each step.
+        """
         import torchsde
 
         model = _ForTorchsde(self)
         wide = torch.cat([self.start, self.start.new_zeros(self.rows, 1)], 1)
         frames = torch.linspace(0, self.size.steps, self.size.frames + 1, device=DEVICE)
         run = torchsde.sdeint_adjoint if adjoint else torchsde.sdeint
-        more = {"adjoint_params": tuple(self.leaves[1:])} if adjoint else {}
+        named = (self.drift_shift, self.g, *self.weights)
+        more = {"adjoint_params": named} if adjoint else {}
         d = CELL / TICKS_PER_SECOND
         made = run(model, wide, frames * d, method="euler", dt=d, **more)
         self.finish(made[1:, :, :-1], made[-1, :, -1])
