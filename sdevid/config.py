@@ -36,6 +36,7 @@ class SDEConfig(_Section):
     hidden: PositiveInt = 256  # width of drift, control and diffusion networks
     depth: PositiveInt = 2  # hidden layers of each
     solver: Literal["euler_maruyama"] = "euler_maruyama"
+    kernels: Literal["auto", "triton", "reference"] = "auto"  # auto: Triton's on CUDA
     steps_per_frame: PositiveInt = 2  # solver steps between two frames
     noise: Literal["additive", "diagonal"] = "additive"  # diagonal: g may depend on z
     posterior_width: Literal["chain", "continuous"] = "chain"  # which bound

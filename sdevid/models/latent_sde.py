@@ -108,8 +108,8 @@ class LatentSDE(nn.Module):
         def coefficients(z: State, _: int) -> Step:
             return Step(*self.prior(z, conditions))
 
-        path = chain(z0, grid, dw, coefficients).states[:, saved[1:]]
-        frames: Frames = self.decoder(path, w)
+        path = chain(z0, grid, dw, coefficients, self.config.sde.kernels)
+        frames: Frames = self.decoder(path.states[:, saved[1:]], w)
         return frames
 
     def _no_tokens(self, ticks: Ticks) -> Tokens:

@@ -170,7 +170,8 @@ class LatentSDEObjective(nn.Module):
             used.append(diffusion)
             return Step(drift, diffusion, *model.control(z, controls[step], drift, diffusion))
 
-        path = chain(z0, grid, model.brownian(seed, serial), coefficients)
+        noise = model.brownian(seed, serial)
+        path = chain(z0, grid, noise, coefficients, self.config.sde.kernels)
         return Posterior(
             content=w,
             states=path.states[:, saved],

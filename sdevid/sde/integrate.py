@@ -74,6 +74,17 @@ def chain(
     return Path(torch.stack(states, 1), *_kl(taken, states[0], dt))
 
 
+def describe(device: torch.device, kernels: runtime.Setting) -> str:
+    """One line for the start of a run: which steps `chain` takes on `device`, and why.
+
+    Raises UserError where the setting cannot run there.
+    """
+    try:
+        return runtime.describe(device, kernels)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def _fused(
     start: Tensor,
     ticks: Tensor,
