@@ -37,6 +37,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 TRAIN_DEMO := $(BIN)/python -m sdevid train --config configs/demo.yaml
+OU := run_dir=$(DEMO_RUN)-ou data=$(DEMO_DATA)/ou max_clips=32000 save_every=3200
 ONE_PROCESS := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 # Two discs, each on a core of its own: one in a double well, one that follows an OU process.
@@ -44,7 +45,7 @@ demo: $(STAMP)
 	$(BIN)/python $(DRAW) --dataset double-well --output_dir $(DEMO_DATA)/double-well
 	$(BIN)/python $(DRAW) --dataset ou --output_dir $(DEMO_DATA)/ou
 	mkdir -p $(DEMO_RUN)-ou
-	$(TRAIN_DEMO) run_dir=$(DEMO_RUN)-ou data=$(DEMO_DATA)/ou >$(DEMO_RUN)-ou/train.log 2>&1 & other=$$!; \
+	$(TRAIN_DEMO) $(OU) >$(DEMO_RUN)-ou/train.log 2>&1 & other=$$!; \
 	trap 'kill $$other 2>/dev/null' INT TERM; \
 	$(TRAIN_DEMO) run_dir=$(DEMO_RUN) data=$(DEMO_DATA)/double-well && wait $$other || \
 	  { kill $$other 2>/dev/null; tail -n 5 $(DEMO_RUN)-ou/train.log >&2; exit 1; }
