@@ -7,7 +7,7 @@ the right and y downwards, and (0, 0) is the frame's centre. Times are in second
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -18,28 +18,6 @@ GROUND, DISC = 20, 235  # grey levels
 _SUBSTEPS = 64  # Euler-Maruyama steps between two frames, where the law has no closed form
 
 Positions = Float[np.ndarray, "clips time"]
-
-
-class ScalarSDE(Protocol):
-    """dX = drift(X) dt + diffusion(X) dW (Ito), with a stationary law."""
-
-    def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Units a second."""
-        ...
-
-    def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Units per square root of a second."""
-        ...
-
-    def stationary_variance(self) -> float:
-        """Units squared."""
-        ...
-
-    def simulate(
-        self, rng: np.random.Generator, n: int, times: Float[np.ndarray, " time"]
-    ) -> Positions:
-        """`n` independent paths at rising `times`, from the stationary law at the first."""
-        ...
 
 
 @dataclass(frozen=True)
