@@ -52,19 +52,22 @@ class Conditions(NamedTuple):
     """What the networks are told of a clip, worked out once before the solve."""
 
     drift: Tensor  # (batch, hidden) or (batch, hidden, 1, 1)
-    diffusion: Tensor  # g's level, latent-shaped; and its slope where g depends on z
-    slope: Tensor | None
+    diffusion: Tensor  # g itself, (batch, size) or (batch, size, 1, 1); with a slope, its level a
+    slope: Tensor | None  # b, where g depends on z
 
 
 class Prior(nn.Module):
     """dz = h(z, w, c) dt + g(w, c) dW, time-homogeneous, diagonal noise.
 
     With `noise: diagonal`, g_i = floor + softplus(a_i + b_i tanh z_i), a and b read from w and c.
+    The drift is given in Ito's calculus, as the solver takes it: with `stratonovich`, h is the
+    other's, and 1/2 g dg/dz is added (Kloeden & Platen 1992, section 4.9).
     """
 
-    def __init__(self, config: SDEConfig, features: int) -> None:
+    def __init__(self, config: SDEConfig, features: int, *, stratonovich: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.stratonovich = stratonovich
         known = config.content_size + features
         self.condition = nn.Linear(known, config.hidden)
         self.drift = StateNetwork(config, config.latent_size)
@@ -96,7 +99,13 @@ class Prior(nn.Module):
         drift = self.drift(z, conditions.drift)
         if conditions.slope is None:
             return drift, conditions.diffusion
-        return drift, self._positive(conditions.diffusion + conditions.slope * torch.tanh(z))
+        bend = torch.tanh(z)
+        level = conditions.diffusion + conditions.slope * bend
+        diffusion = self._positive(level)
+        if self.stratonovich:
+            rise = torch.sigmoid(level + self.start) * conditions.slope * (1 - bend.square())
+            drift = drift + 0.5 * diffusion * rise
+        return drift, diffusion
 
 
 class Control(nn.Module):

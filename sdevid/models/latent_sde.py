@@ -31,7 +31,7 @@ class LatentSDE(nn.Module):
         self.temporal = TemporalEncoder(config.encoder)
         self.start_prior = PriorStart(config, self.side)
         self.start_posterior = PosteriorStart(config, self.side)
-        self.prior = Prior(sde, features)
+        self.prior = Prior(sde, features, stratonovich=config.sde_type == "stratonovich")
         self.control = Control(sde, features)
         self.decoder = FrameDecoder(config)
 
