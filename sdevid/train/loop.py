@@ -16,6 +16,7 @@ from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.metrics import Metrics
 from sdevid.train.opening import announce
+from sdevid.train.switches import Switches
 from sdevid.train.world import World
 
 Ending = Literal["done", "stopped", "preempted"]
@@ -38,6 +39,7 @@ def train(config: Config, index: ShardIndex, world: World, progress: Progress) -
     announce(engine, progress, total)
     if progress.clips >= total:
         return "done"
+    switches = Switches(config.run_dir, world)
     batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
     with Metrics(config, world, progress, total) as metrics:
         for batch in metrics.waiting(batches):
@@ -47,13 +49,14 @@ def train(config: Config, index: ShardIndex, world: World, progress: Progress) -
             progress.advance(size)
             ema.update(progress.step)
             metrics.add(terms)
-            stop = world.stop_requested()
-            ends = progress.clips >= total or stop is not None
-            saves = ends or progress.passed(config.save_every, size)
+            asked = switches.asked()
+            ends = progress.clips >= total or asked.stop is not None
+            saves = ends or asked.save or progress.passed(config.save_every, size)
             if saves or progress.passed(config.log_every, size):
                 metrics.flush(progress, {"learning_rate": rate, "kl_weight": kl_weight})
             if saves:
                 snapshot.save(engine, ema, progress, config)
+                switches.answered(asked)
             if ends:
-                return stop or "done"
+                return asked.stop or "done"
     raise AssertionError("the stream of batches has no end")

@@ -21,6 +21,14 @@ StopReason = Literal["stopped", "preempted"]
 _REASONS: tuple[StopReason, ...] = ("stopped", "preempted")  # a higher place outranks a lower one
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to be done at a step boundary: the same on every rank."""
+
+    stop: StopReason | None = None
+    save: bool = False
+
+
 @dataclass
 class World:
     """This process among those of the run. `control` carries small messages between hosts."""
@@ -29,8 +37,9 @@ class World:
     size: int
     device: torch.device
     control: dist.ProcessGroup
-    _asked: int = 0  # 0, or 1 + the place in _REASONS
-    _vote: torch.Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+    _stop: int = 0  # 0, or 1 + the place in _REASONS
+    _save: bool = False
+    _vote: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
     _pending: dist.Work | None = None
 
     @property
@@ -45,25 +54,32 @@ class World:
 
     def ask_to_stop(self, reason: StopReason) -> None:
         """Let every rank end at its next step boundary or the one after."""
-        self._asked = max(self._asked, 1 + _REASONS.index(reason))
+        self._stop = max(self._stop, 1 + _REASONS.index(reason))
 
-    def stop_requested(self) -> StopReason | None:
-        """Why to stop at this step boundary: the same answer on every rank.
+    def ask_to_save(self) -> None:
+        """Let every rank save at its next step boundary or the one after, and go on."""
+        self._save = True
+
+    def asked(self) -> Asked:
+        """What to do at this step boundary: the same answer on every rank.
 
         With several ranks it is what was asked before the last call, so that the exchange runs
         beside a step and nobody waits for it. Every rank must call it once a step.
         """
-        asked = self._asked
+        mine = torch.tensor([self._stop, self._save])
+        self._save = False
+        agreed = mine
         if self.size > 1:
-            asked = 0
+            agreed = torch.zeros(2, dtype=torch.int64)
             if self._pending is not None:
                 self._pending.wait()
-                asked = int(self._vote)
-            self._vote.fill_(self._asked)
+                agreed = self._vote.clone()
+            self._vote.copy_(mine)
             self._pending = dist.all_reduce(
                 self._vote, op=dist.ReduceOp.MAX, group=self.control, async_op=True
             )
-        return _REASONS[asked - 1] if asked else None
+        stop, save = (int(x) for x in agreed)
+        return Asked(_REASONS[stop - 1] if stop else None, bool(save))
 
     def barrier(self) -> None:
         """Wait for every rank."""

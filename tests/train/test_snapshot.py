@@ -48,7 +48,7 @@ def test_a_run_stopped_and_carried_on_is_the_uninterrupted_one_to_the_bit(
     world.ask_to_stop("preempted")
     assert train_here(cut) == "preempted"
     assert checkpoint.steps(cut.run_dir) == [1]
-    world._asked = 0
+    world._stop = 0
     assert train_here(cut) == "done"
     assert checkpoint.steps(cut.run_dir) == [8, 6, 3]  # the newest three
     assert same(weights(whole.run_dir, 8), weights(cut.run_dir, 8))
