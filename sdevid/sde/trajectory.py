@@ -6,13 +6,15 @@ import torch
 from jaxtyping import Float, Int64
 from sdevid_kernels import runtime
 from sdevid_kernels.em_trajectory import em_trajectory, why_not
-from sdevid_kernels.em_trajectory.reference import Network, Posterior
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
 from torch import Tensor
 
 from sdevid import types
 from sdevid.errors import UserError
 from sdevid.sde.integrate import Path
 from sdevid.sde.noise import Brownian
+
+__all__ = ["Diffusion", "Network", "Posterior", "describe", "solve"]
 
 
 def solve(

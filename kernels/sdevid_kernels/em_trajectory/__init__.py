@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from sdevid_kernels import philox, runtime
-from sdevid_kernels.em_trajectory import by_hand, reference
-from sdevid_kernels.em_trajectory.reference import Network, Posterior, Trajectory
+from sdevid_kernels.em_trajectory import by_hand, door, reference
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Trajectory
 
 Key = tuple[int, Tensor, Tensor]  # seed, clip serials (clips,), cells of the path (steps, clips)
 
@@ -16,37 +18,45 @@ def em_trajectory(
     z: Tensor,
     drift: Network,
     drift_shift: Tensor,
-    diffusion: Tensor,
+    diffusion: Tensor | Diffusion,
     posterior: Posterior | None,
     dt: Tensor,
     noise: Key | Tensor,
+    saved: Sequence[int] | None = None,
     setting: runtime.Setting = "auto",
 ) -> Trajectory:
     """The reference's chain. `noise`: dW (steps, rows, d), or the key of cells that steps span.
 
     Rows of a clip are neighbours and its components count on through them. On CUDA one launch
     forward and one backward where the networks fit (`why_not`), on a CPU a backward pass by hand;
-    `setting` "reference" is autograd. Raises ValueError where a device differs, and where "triton"
-    is asked for networks that do not fit.
+    `setting` "reference" is autograd. Raises ValueError where a shape, device, time, g or setting
+    does not fit, and where "triton" is asked for networks that do not fit.
     """
-    given = {"drift_shift": drift_shift, "diffusion": diffusion, "dt": dt, "weight": drift.first}
-    runtime.same_device("em_trajectory", z, **given)
-    refused = why_not(z, drift, posterior, dt, noise)
+    door.check(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)
+    diffusion = reference.settled(diffusion)
+    refused = why_not(z, drift, posterior, dt, noise, diffusion, saved)
     if runtime.backend(z.device, setting) == "triton":
-        if refused is None:
+        if refused is None and isinstance(diffusion, Tensor):
             from sdevid_kernels.em_trajectory import kernel
 
             return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise)
         if setting == "triton":
             raise ValueError(f"em_trajectory: {refused}; give 'auto', which then uses em_step")
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
-    by_autograd = setting == "reference" or z.device.type != "cpu"
-    use = reference.em_trajectory if by_autograd else by_hand.em_trajectory
-    return use(z, drift, drift_shift, diffusion, posterior, dt, dw)
+    given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
+    if setting == "reference" or z.device.type != "cpu":
+        return reference.em_trajectory(*given)
+    return by_hand.em_trajectory(*given)
 
 
 def why_not(
-    z: Tensor, drift: Network, posterior: Posterior | None, dt: Tensor, noise: Key | Tensor
+    z: Tensor,
+    drift: Network,
+    posterior: Posterior | None,
+    dt: Tensor,
+    noise: Key | Tensor,
+    diffusion: Tensor | Diffusion | None = None,
+    saved: Sequence[int] | None = None,
 ) -> str | None:
     """Why the fused kernel does not take these networks; None where it does."""
     networks = [drift] if posterior is None else [drift, posterior.network]
@@ -54,6 +64,12 @@ def why_not(
     size, hidden = z.shape[1], len(drift.first)
     if z.dtype != torch.float32:
         return f"the state is {z.dtype}, not float32"
+    if isinstance(diffusion, Diffusion) and diffusion.slope is not None:
+        return "g depends on the state"
+    if posterior is not None and posterior.unit is not None:
+        return "the control is read in latent units"
+    if saved is not None:
+        return "only some states are asked for"
     if any(network.hidden for network in networks):
         return "a network has more than one hidden layer"
     if any(len(network.first) != hidden for network in networks):

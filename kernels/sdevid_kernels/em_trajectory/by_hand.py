@@ -6,13 +6,22 @@ several steps in one matrix product, while they are still in the cache. The loop
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdevid_kernels.em_trajectory.reference import WIDTH_START, Network, Posterior, Trajectory
+from sdevid_kernels.em_trajectory import reference
+from sdevid_kernels.em_trajectory.reference import (
+    WIDTH_START,
+    Diffusion,
+    Network,
+    Posterior,
+    Trajectory,
+    settled,
+)
 
 _GATHERED = 512  # rows in one product of a weight gradient
 _silu = torch.ops.aten.silu.out
@@ -272,12 +281,21 @@ def em_trajectory(
     z: Tensor,
     drift: Network,
     drift_shift: Tensor,
-    diffusion: Tensor,
+    diffusion: Tensor | Diffusion,
     posterior: Posterior | None,
     dt: Tensor,
     dw: Tensor,
+    saved: Sequence[int] | None = None,
 ) -> Trajectory:
-    """The reference's chain, differentiable once; `dt` and `dw` get no gradient."""
+    """The reference's chain, differentiable once; `dt` and `dw` get no gradient.
+
+    Autograd's own where g depends on the state or the control is read in latent units.
+    """
+    diffusion = settled(diffusion)
+    in_units = posterior is not None and posterior.unit is not None
+    if in_units or not isinstance(diffusion, Tensor):
+        given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
+        return reference.em_trajectory(*given)
     weights, shifts = _flat(drift), None
     spec = Spec(len(weights), 0, None, False)
     if posterior is not None:
@@ -287,7 +305,8 @@ def em_trajectory(
     made = _Chain.apply(  # type: ignore[no-untyped-call]
         spec, z, drift_shift, diffusion, shifts, dt, dw, *weights
     )
-    return Trajectory(*made)
+    chain = Trajectory(*made)
+    return chain if saved is None else chain._replace(states=chain.states[list(saved)])
 
 
 def _flat(network: Network) -> list[Tensor]:

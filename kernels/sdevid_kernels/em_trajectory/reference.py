@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,59 +33,119 @@ class Network(NamedTuple):
         return functional.linear(x, *self.last)
 
 
+class Diffusion(NamedTuple):
+    """g = floor + softplus(level + start + slope tanh z), diagonal.
+
+    With `stratonovich` the drift network is written in that calculus: 1/2 g dg/dz is added to it
+    (Kloeden & Platen 1992, section 4.9). A plain tensor in place of a Diffusion is a constant g.
+    """
+
+    level: Float[Tensor, "rows d"]  # of one row or all
+    slope: Float[Tensor, "rows d"] | None = None  # None: g does not depend on z
+    floor: float = 0.0
+    start: float = 0.0
+    stratonovich: bool = False
+
+    def constant(self) -> Tensor:
+        """g where there is no slope."""
+        return self.floor + functional.softplus(self.level + self.start)
+
+    def at(self, z: Tensor, slope: Tensor) -> tuple[Tensor, Tensor | None]:
+        """g at `z`, and what it adds to the drift, if anything."""
+        bend = torch.tanh(z)
+        level = self.level + slope * bend + self.start
+        g = self.floor + functional.softplus(level)
+        if not self.stratonovich:
+            return g, None
+        return g, 0.5 * g * torch.sigmoid(level) * slope * (1 - bend.square())
+
+
 class Posterior(NamedTuple):
-    """The control network and how its outputs are read."""
+    """The control network and how its outputs are read.
+
+    Without a unit, u = bound tanh(output / bound) and r = sigmoid(output + 3). With one, the first
+    outputs are a motion in latent units: motion = unit * output, less the drift h where `own`
+    (they are then the posterior's whole drift), u = bound tanh(motion / (bound g)), and
+    r = sigmoid(output + 3 + log(unit / g)). Without a bound, u is what tanh would bend.
+    """
 
     network: Network  # d outputs, or 2 d with a width
     shifts: Float[Tensor, "steps rows hidden"]
-    bound: float | None = None  # u = bound * tanh(output / bound), per sqrt(second)
-    width: bool = False  # r = sigmoid(output + 3) from the second half of the outputs
+    bound: float | None = None  # of |u|, per sqrt(second)
+    width: bool = False  # r from the second half of the outputs
+    unit: float | None = None  # latent units per sqrt(second) that an output of 1 stands for
+    own: bool = False
 
 
 class Trajectory(NamedTuple):
     """A solved chain, time first."""
 
-    states: Float[Tensor, "points rows d"]
+    states: Float[Tensor, "points rows d"]  # at the saved points
     energy: Float[Tensor, " rows"]  # 1/2 sum |u|^2 dt, nats
     width_kl: Float[Tensor, " rows"]  # sum(1/2 (r^2 - 1) - log r), nats
 
 
-def read_control(raw: Tensor, posterior: Posterior) -> tuple[Tensor, Tensor | None]:
-    """u and r from the control network's outputs."""
+def settled(diffusion: Tensor | Diffusion) -> Tensor | Diffusion:
+    """g itself where it does not depend on z."""
+    if isinstance(diffusion, Diffusion) and diffusion.slope is None:
+        return diffusion.constant()
+    return diffusion
+
+
+def read_control(
+    raw: Tensor, posterior: Posterior, h: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """u and r from the control network's outputs, where the prior has drift `h` and diffusion g."""
     control, width = raw.chunk(2, -1) if posterior.width else (raw, None)
+    if posterior.unit is not None:
+        control = posterior.unit * control
+        control = (control - h if posterior.own else control) / g
     if posterior.bound is not None:
         control = posterior.bound * torch.tanh(control / posterior.bound)
-    return control, None if width is None else torch.sigmoid(width + WIDTH_START)
+    if width is None:
+        return control, None
+    width = width + WIDTH_START
+    if posterior.unit is not None:
+        width = width + (posterior.unit / g).log()
+    return control, torch.sigmoid(width)
 
 
 def em_trajectory(
     z: Float[Tensor, "rows d"],
     drift: Network,
     drift_shift: Float[Tensor, "rows hidden"],
-    diffusion: Float[Tensor, "rows d"],
+    diffusion: Float[Tensor, "rows d"] | Diffusion,
     posterior: Posterior | None,
     dt: Float[Tensor, "steps rows"],
     dw: Float[Tensor, "steps rows d"],
+    saved: Sequence[int] | None = None,
 ) -> Trajectory:
     """z' = z + (h(z) + g u_k(z)) dt + r_k(z) g dW from `z`, for every step of `dt`.
 
     A row is one clip's vector latent, or one token of its map; rows share the networks. Drift
     h = drift(z, drift_shift) and g (of one row or all) do not change along time, the control does
     by its shifts. `posterior` absent is the prior: u = 0, r = 1. `dt` in seconds; a step of no time
-    changes nothing.
+    changes nothing. `saved` names the points, 0 to steps and rising, whose states come back; None
+    is all.
     """
     states = [z]
     energy, width_kl = z.new_zeros(len(z)), z.new_zeros(len(z))
+    diffusion = settled(diffusion)
     for k in range(len(dt)):
-        control, width = None, None
+        h, control, width = drift(z, drift_shift), None, None
+        if isinstance(diffusion, Tensor):
+            g = diffusion.expand_as(z)
+        elif diffusion.slope is not None:
+            g, more = diffusion.at(z, diffusion.slope)
+            h = h if more is None else h + more
         if posterior is not None:
             raw = posterior.network(z, posterior.shifts[k])
-            control, width = read_control(raw, posterior)
+            control, width = read_control(raw, posterior, h, g)
             energy = energy + 0.5 * control.square().sum(1) * dt[k]
         if width is not None:
             spent = (0.5 * (width.square() - 1) - width.log()).sum(1)
             width_kl = width_kl + spent * (dt[k] > 0)
-        h = drift(z, drift_shift)
-        z, _ = em_step(z, h, diffusion.expand_as(z), dt[k], dw[k], control, width)
+        z, _ = em_step(z, h, g, dt[k], dw[k], control, width)
         states.append(z)
-    return Trajectory(torch.stack(states), energy, width_kl)
+    kept = states if saved is None else [states[point] for point in saved]
+    return Trajectory(torch.stack(kept), energy, width_kl)

@@ -1,0 +1,145 @@
+"""What em_trajectory takes: checked once a call, never a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sdevid_kernels import runtime
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
+
+NAME = "em_trajectory"
+Key = tuple[int, Tensor, Tensor]
+
+
+def check(
+    z: Tensor,
+    drift: Network,
+    drift_shift: Tensor,
+    diffusion: Tensor | Diffusion,
+    posterior: Posterior | None,
+    dt: Tensor,
+    noise: Key | Tensor,
+    saved: Sequence[int] | None,
+) -> None:
+    """Raise ValueError where a shape, device, time, g or setting does not fit the state."""
+    if z.dim() != 2:
+        raise ValueError(f"{NAME}: the state has shape {_shape(z)}; give (rows, d)")
+    _network("drift", drift, z, z.shape[1])
+    tensors = {"dt": dt, "drift_shift": drift_shift, **_of_diffusion(diffusion)}
+    if posterior is not None:
+        _posterior(posterior, z)
+        tensors["shifts"] = posterior.shifts
+    runtime.same_device(NAME, z, **tensors)
+    if dt.dim() != 2 or dt.shape[1] != len(z):
+        raise ValueError(f"{NAME}: dt has shape {_shape(dt)}; give (steps, {len(z)} rows)")
+    hidden = (len(z), len(drift.first))
+    _same("drift_shift", drift_shift, hidden)
+    for name, tensor in _of_diffusion(diffusion).items():
+        runtime.broadcastable(NAME, z, **{name: tensor})
+    if posterior is not None:
+        wanted = (len(dt), len(z), len(posterior.network.first))
+        _same("the posterior's shifts", posterior.shifts, wanted)
+    _noise(noise, z, len(dt))
+    _points(saved, len(dt))
+    _values(diffusion, dt)
+
+
+def _noise(noise: Key | Tensor, z: Tensor, steps: int) -> None:
+    if isinstance(noise, Tensor):
+        runtime.same_device(NAME, z, noise=noise)
+        _same("noise", noise, (steps, *z.shape))
+        return
+    _, serial, place = noise
+    runtime.same_device(NAME, z, serials=serial, cells=place)
+    if serial.dim() != 1 or not len(serial) or len(z) % len(serial):
+        raise ValueError(
+            f"{NAME}: the serials have shape {_shape(serial)}, but the state's {len(z)} rows must "
+            "be as many of each clip; give one serial a clip"
+        )
+    _same("the noise's cells", place, (steps, len(serial)))
+
+
+def _points(saved: Sequence[int] | None, steps: int) -> None:
+    if saved is None:
+        return
+    points = list(saved)
+    if not points or points != sorted(set(points)) or points[0] < 0 or points[-1] > steps:
+        raise ValueError(
+            f"{NAME}: saved is {points}, but it must name points 0 to {steps} in rising order"
+        )
+
+
+def _of_diffusion(diffusion: Tensor | Diffusion) -> dict[str, Tensor]:
+    if isinstance(diffusion, Tensor):
+        return {"diffusion": diffusion}
+    named = {"the diffusion's level": diffusion.level}
+    if diffusion.slope is not None:
+        named["the diffusion's slope"] = diffusion.slope
+    return named
+
+
+def _posterior(posterior: Posterior, z: Tensor) -> None:
+    _network("control", posterior.network, z, z.shape[1] * (2 if posterior.width else 1))
+    if posterior.own and posterior.unit is None:
+        raise ValueError(f"{NAME}: a posterior with a drift of its own has no unit; give one")
+    for name, value in (("bound", posterior.bound), ("unit", posterior.unit)):
+        if value is not None and not value > 0:
+            raise ValueError(
+                f"{NAME}: the posterior's {name} is {value}; give one above 0, or None"
+            )
+
+
+def _network(name: str, network: Network, z: Tensor, outputs: int) -> None:
+    """Each layer takes what the one before gives; all lie where the state does."""
+    wide = z.shape[1]
+    layers = [(network.first, None), *network.hidden, network.last]
+    for place, (weight, bias) in enumerate(layers):
+        layer = f"layer {place} of {name}"
+        runtime.same_device(NAME, z, **{f"the weight of {layer}": weight})
+        last = place == len(layers) - 1
+        if weight.dim() != 2 or weight.shape[1] != wide or (last and len(weight) != outputs):
+            wanted = f"({outputs if last else 'hidden'}, {wide})"
+            raise ValueError(
+                f"{NAME}: the weight of {layer} has shape {_shape(weight)} for a state of shape "
+                f"{_shape(z)}; give {wanted}"
+            )
+        wide = len(weight)
+        if bias is not None:
+            runtime.same_device(NAME, z, **{f"the bias of {layer}": bias})
+            _same(f"the bias of {layer}", bias, (wide,))
+
+
+def _same(name: str, tensor: Tensor, wanted: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != wanted:
+        raise ValueError(f"{NAME}: {name} has shape {_shape(tensor)}; give {wanted}")
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _values(diffusion: Tensor | Diffusion, dt: Tensor) -> None:
+    """dt >= 0, and g finite and above 0. On CUDA the device itself asserts: nothing waits."""
+    rule = "a step needs a time of 0 s (it then changes nothing) or more"
+    _all(dt >= 0, f"{NAME}: dt holds {{}}, but {rule}; sort each clip's times", dt)
+    if isinstance(diffusion, Tensor):
+        told = "the path KL compares noises of a finite g > 0; use a floor: 0.01 + softplus(.)"
+        sound = (diffusion > 0) & diffusion.isfinite()
+        _all(sound, f"{NAME}: diffusion holds {{}}, but {told}", diffusion)
+        return
+    if diffusion.floor < 0:
+        raise ValueError(f"{NAME}: the diffusion's floor is {diffusion.floor}; give 0 or more")
+    for name, tensor in _of_diffusion(diffusion).items():
+        _all(tensor.isfinite(), f"{NAME}: {name} holds {{}}; check the network it is from", tensor)
+
+
+def _all(sound: Tensor, message: str, values: Tensor) -> None:
+    if values.is_meta or torch.compiler.is_compiling():
+        return
+    if values.is_cuda:
+        torch._assert_async(sound.all(), message.format("a bad value"))
+    elif not bool(sound.all()):
+        raise ValueError(message.format(f"{float(values[~sound][0]):g}"))

@@ -1,0 +1,77 @@
+"""The backbone solved as one operator is the backbone solved step by step."""
+
+import itertools
+
+import pytest
+import torch
+from sdevid_kernels.em_trajectory import em_trajectory
+
+from sdevid.config import SDEConfig
+from sdevid.models import trajectory
+from sdevid.models.backbone import Control, Prior
+from sdevid.sde.integrate import Step, chain
+from sdevid.types import TICKS_PER_SECOND
+
+BATCH, STEPS, CELL = 4, 3, 4800
+CHOICES = [
+    (noise, width, drift, depth, noise == "diagonal" and drift == "own")
+    for noise, width, drift, depth in itertools.product(
+        ("additive", "diagonal"), ("chain", "continuous"), ("control", "own"), (1, 3)
+    )
+]
+
+
+def backbone(noise, width, drift, depth, stratonovich):
+    torch.manual_seed(0)
+    config = SDEConfig(
+        latent_size=3,
+        content_size=2,
+        hidden=8,
+        depth=depth,
+        noise=noise,
+        posterior_width=width,
+        posterior_drift=drift,
+        control_bound=2.0,
+    )
+    prior, control = Prior(config, 4, stratonovich=stratonovich), Control(config, 4)
+    for parameter in [*prior.parameters(), *control.parameters()]:
+        parameter.data = 0.4 * torch.randn_like(parameter)
+    return prior, control
+
+
+@pytest.mark.parametrize("setting", ["auto", "reference"])
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_operator_is_the_backbones_chain(choice, setting):
+    prior, control = backbone(*choice)
+    start = torch.randn(BATCH, 3, requires_grad=True)
+    seen = torch.randn(BATCH, STEPS, 1, 4)
+    dw = 0.5 * torch.randn(BATCH, STEPS, 3)
+    ticks = (torch.arange(STEPS + 1) * CELL).repeat(BATCH, 1)
+    ticks[0, -1] = ticks[0, -2]
+    conditions = prior.conditions(torch.randn(BATCH, 2), torch.randn(BATCH, 4))
+    controls = control.conditions(seen, None)
+
+    def coefficients(z, k):
+        h, g = prior(z, conditions)
+        return Step(h, g, *control(z, controls[k], h, g))
+
+    path = chain(start, ticks, dw, coefficients, "reference")
+    made = em_trajectory(
+        start,
+        trajectory.network(prior.drift),
+        trajectory.shift(prior.drift, conditions.drift),
+        trajectory.diffusion(prior, conditions),
+        trajectory.posterior(control, controls),
+        ticks.diff(dim=1).t() / TICKS_PER_SECOND,
+        dw.transpose(0, 1),
+        setting=setting,
+    )
+    leaves = [start, *prior.parameters(), *control.parameters()]
+    results = []
+    for states, kl in (
+        (made.states.transpose(0, 1), made.energy + made.width_kl),
+        (path.states, path.kl),
+    ):
+        loss = states.square().sum() + (kl * torch.arange(1.0, BATCH + 1)).sum()
+        results.append([states, kl, *torch.autograd.grad(loss, leaves, retain_graph=True)])
+    torch.testing.assert_close(*results, rtol=2e-4, atol=2e-5)
