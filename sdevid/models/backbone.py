@@ -94,6 +94,12 @@ class Prior(nn.Module):
     def _positive(self, level: Tensor) -> Tensor:
         return self.config.diffusion_floor + functional.softplus(level + self.start)
 
+    def diffusion(self, z: State, conditions: Conditions) -> State:
+        """g at `z`, broadcastable to it."""
+        if conditions.slope is None:
+            return conditions.diffusion
+        return self._positive(conditions.diffusion + conditions.slope * torch.tanh(z))
+
     def forward(self, z: State, conditions: Conditions) -> tuple[State, State]:
         """Drift and diffusion at `z`, float32, the diffusion broadcastable to `z`."""
         drift = self.drift(z, conditions.drift)

@@ -9,12 +9,12 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models.backbone import Control, Prior, State
+from sdevid.models import trajectory
+from sdevid.models.backbone import Control, Prior
 from sdevid.models.decoder import FrameDecoder
 from sdevid.models.encoder import FrameEncoder, Tokens
 from sdevid.models.start import PosteriorStart, PriorStart
 from sdevid.models.temporal import History, TemporalEncoder
-from sdevid.sde.integrate import Step, chain
 from sdevid.sde.noise import Brownian, Stream, normal, uniform
 from sdevid.types import TICKS_PER_SECOND, Frames, Serial, Ticks, seconds
 
@@ -104,12 +104,8 @@ class LatentSDE(nn.Module):
         grid, saved = solver_grid(torch.cat([reference, ticks], 1), self.cell, steps_per_frame)
         dw = temperature * self.brownian(seed, serial).increments(grid)
         conditions = self.prior.conditions(w, history.summary.mean(1))
-
-        def coefficients(z: State, _: int) -> Step:
-            return Step(*self.prior(z, conditions))
-
-        path = chain(z0, grid, dw, coefficients, self.config.sde.kernels)
-        frames: Frames = self.decoder(path.states[:, saved[1:]], w)
+        path = trajectory.solve(self.config, z0, grid, dw, saved[1:], (self.prior, conditions))
+        frames: Frames = self.decoder(path.states, w)
         return frames
 
     def _no_tokens(self, ticks: Ticks) -> Tokens:

@@ -1,12 +1,86 @@
-"""The backbone of a vector latent as `sde.trajectory` takes it: networks, shifts and settings."""
+"""Solves the backbone: a vector latent as one operator, anything else step by step."""
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sdevid.models.backbone import Conditions, Control, Prior, StateNetwork
+from sdevid.config import Config
+from sdevid.models.backbone import Conditions, Control, Prior, State, StateNetwork
+from sdevid.sde import integrate
+from sdevid.sde import trajectory as operator
+from sdevid.sde.integrate import Path, Step
+from sdevid.sde.noise import Brownian
 from sdevid.sde.trajectory import Diffusion, Network, Posterior
+
+Controls = tuple[Tensor, ...]  # one condition a step
+
+
+def takes(config: Config) -> bool:
+    """Whether the latent is solved as one operator.
+
+    Not where ZeRO 3 gathers weights as their own modules are called.
+    """
+    sde = config.sde
+    return sde.latent == "vector" and sde.kernels != "reference" and config.zero_stage < 3
+
+
+def solve(
+    config: Config,
+    start: State,
+    ticks: Int64[Tensor, "batch points"],
+    noise: Brownian | Float[Tensor, "batch steps *latent"],
+    saved: list[int],
+    prior: tuple[Prior, Conditions],
+    control: tuple[Control, Controls] | None = None,
+) -> Path:
+    """The prior's path, or the posterior's that `control` steers, at the grid points `saved`.
+
+    Both ways give the same path up to rounding.
+    """
+    kernels = config.sde.kernels
+    if takes(config):
+        given = (start, ticks, noise, *_prior(*prior))
+        steered = None if control is None else posterior(*control)
+        return operator.solve(*given, steered, kernels, saved)
+    module, conditions = prior
+
+    def coefficients(z: State, step: int) -> Step:
+        drift, diffusion = module(z, conditions)
+        if control is None:
+            return Step(drift, diffusion)
+        return Step(drift, diffusion, *control[0](z, control[1][step], drift, diffusion))
+
+    path = integrate.chain(start, ticks, noise, coefficients, kernels)
+    return path._replace(states=path.states[:, saved])
+
+
+def describe(config: Config, device: torch.device, clips: int) -> str:
+    """One line for the start of a run: how `solve` will run `clips` at once on `device`, and why.
+
+    Raises UserError where `sde.kernels` cannot run there.
+    """
+    steps = integrate.describe(device, config.sde.kernels)
+    if not takes(config):
+        return steps
+    features = config.encoder.features
+    with torch.device("meta"):
+        prior = Prior(config.sde, features, stratonovich=config.sde_type == "stratonovich")
+        control = Control(config.sde, features)
+        conditions = prior.conditions(
+            torch.empty(1, config.sde.content_size), torch.empty(1, features)
+        )
+        drift, _, diffusion = _prior(prior, conditions)
+        steered = posterior(control, (torch.empty(1, config.sde.hidden),))
+    count = (config.sequence_length - 1) * config.sde.steps_per_frame
+    start = torch.empty(clips, config.sde.latent_size, device=device)
+    return operator.describe(start, drift, diffusion, steered, count)
+
+
+def _prior(prior: Prior, conditions: Conditions) -> tuple[Network, Tensor, Tensor | Diffusion]:
+    moved = shift(prior.drift, conditions.drift)
+    return network(prior.drift), moved, diffusion(prior, conditions)
 
 
 def network(layers: StateNetwork) -> Network:
@@ -28,8 +102,8 @@ def diffusion(prior: Prior, conditions: Conditions) -> Tensor | Diffusion:
     return Diffusion(conditions.diffusion, conditions.slope, floor, prior.start, calculus)
 
 
-def posterior(control: Control, conditions: tuple[Tensor, ...]) -> Posterior:
-    """The control as it is read beside the prior. `conditions`: one a step."""
+def posterior(control: Control, conditions: Controls) -> Posterior:
+    """The control as it is read beside the prior."""
     return Posterior(
         network(control.network),
         shift(control.network, torch.stack(conditions)),

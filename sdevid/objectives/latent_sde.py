@@ -11,13 +11,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config, ObservationConfig
-from sdevid.models.backbone import State
+from sdevid.models import trajectory
 from sdevid.models.consistency import frame_difference
 from sdevid.models.encoder import Tokens
 from sdevid.models.gaussian import kl, kl_to_mixture
 from sdevid.models.latent_sde import LatentSDE, solver_grid
 from sdevid.models.temporal import History
-from sdevid.sde.integrate import Step, chain
 from sdevid.sde.noise import Stream, normal, uniform
 from sdevid.types import Frames, Serial, Ticks, Video, as_frames, seconds
 
@@ -49,7 +48,7 @@ class Posterior(NamedTuple):
     kl_initial: Float[Tensor, " batch"]
     kl_content: Float[Tensor, " batch"]
     control_energy: Float[Tensor, " batch"]  # 1/2 sum |u|^2 dt
-    diffusion: Float[Tensor, "batch *any"]
+    diffusion: Float[Tensor, "*any"]  # g at the window's frames
 
 
 class LatentSDEObjective(nn.Module):
@@ -95,7 +94,7 @@ class LatentSDEObjective(nn.Module):
     def terms(
         self, video: Video, ticks: Ticks, serial: Serial, context: int | None = None
     ) -> PerClip:
-        """Each clip's bound and its parts, in nats; and `diffusion`, all values of g used."""
+        """Each clip's bound and its parts, in nats; and `diffusion`, g at the frames."""
         frames = as_frames(video)
         known = self._context(serial, frames.shape[1], context)
         window = self._window(known, frames.shape[1])
@@ -163,23 +162,17 @@ class LatentSDEObjective(nn.Module):
         grid, saved = solver_grid(ticks, model.cell, self.config.sde.steps_per_frame)
         conditions = model.prior.conditions(w, history.summary.mean(1))
         controls = model.control.conditions(step_tokens(tokens, saved), model.side)
-        used: list[Tensor] = []
-
-        def coefficients(z: State, step: int) -> Step:
-            drift, diffusion = model.prior(z, conditions)
-            used.append(diffusion)
-            return Step(drift, diffusion, *model.control(z, controls[step], drift, diffusion))
-
         noise = model.brownian(seed, serial)
-        path = chain(z0, grid, noise, coefficients, self.config.sde.kernels)
+        prior, control = (model.prior, conditions), (model.control, controls)
+        path = trajectory.solve(self.config, z0, grid, noise, saved, prior, control)
         return Posterior(
             content=w,
-            states=path.states[:, saved],
+            states=path.states,
             kl_path=path.kl,
             kl_initial=kl_to_mixture(state, prior_state, z0, eps),
             kl_content=kl(content, prior_content),
             control_energy=path.control_energy,
-            diffusion=torch.cat(used[:1] if conditions.slope is None else used),
+            diffusion=model.prior.diffusion(path.states.transpose(0, 1), conditions),
         )
 
 

@@ -110,15 +110,21 @@ def check_coefficient(name: str, value: Tensor, z: Tensor) -> None:
             f"{name} has shape {tuple(value.shape)}, which does not broadcast to the state's "
             f"{tuple(z.shape)}"
         ) from error
-    if value.is_cuda:  # no wait for the device, and no break in a CUDA graph
-        sound = value.isfinite() & (value != 0) if name == "diffusion" else value.isfinite()
-        torch._assert_async(sound.all(), f"{name} holds a NaN, an infinity or (diffusion) a zero")
-    elif not bool(value.isfinite().all()):
-        raise NonFiniteError(
-            f"{name} holds a NaN or an infinity at the first step; check its network"
-        )
-    elif name == "diffusion" and not bool(value.all()):
+    check_finite(name, value)
+    if name != "diffusion":
+        return
+    if value.is_cuda:
+        torch._assert_async((value != 0).all(), "diffusion holds a zero")
+    elif not bool(value.all()):
         raise UserError(
             "diffusion is 0 somewhere, but the path KL compares noises of g > 0; "
             "use a floor such as g = 0.01 + softplus(.)"
         )
+
+
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise NonFiniteError where `value` holds a NaN or an infinity."""
+    if value.is_cuda:  # no wait for the device, and no break in a CUDA graph
+        torch._assert_async(value.isfinite().all(), f"{name} holds a NaN or an infinity")
+    elif not bool(value.isfinite().all()):
+        raise NonFiniteError(f"{name} holds a NaN or an infinity; check its network")

@@ -55,7 +55,7 @@ def chain(
     `kernels`: fused steps on CUDA ("auto"), everywhere, or nowhere ("reference"); the numbers are
     the same up to rounding. Raises UserError where shapes, times or devices do not fit.
     """
-    _check(start, ticks, noise)
+    check_path(start, ticks, noise)
     dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype)
     try:
         fused = runtime.backend(start.device, kernels) == "triton"
@@ -144,7 +144,7 @@ def solve(
     """
     scheme, sde = solvers.fitting(solver, sde)
     saves = list(range(ticks.shape[1])) if save is None else list(save)
-    _check(start, ticks, noise)
+    check_path(start, ticks, noise)
     _check_saves(saves, ticks.shape[1])
     grid = Grid(noise, ticks, saves, start, scheme.needs_area)
     with torch.no_grad():
@@ -204,7 +204,8 @@ def _stack(parts: list[Tensor], like: Tensor) -> Tensor:
     return torch.stack([part.expand_as(like) for part in parts], 1)
 
 
-def _check(start: Tensor, ticks: Tensor, noise: Tensor | Brownian | None) -> None:
+def check_path(start: Tensor, ticks: Tensor, noise: Tensor | Brownian | None) -> None:
+    """Raise UserError where times or noise do not fit `start`, or its type is too narrow."""
     steps = ticks.shape[-1] - 1
     if ticks.dim() != 2 or steps < 0 or len(ticks) != len(start):
         raise UserError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int64
 from sdevid_kernels import runtime
@@ -11,7 +13,8 @@ from torch import Tensor
 
 from sdevid import types
 from sdevid.errors import UserError
-from sdevid.sde.integrate import Path
+from sdevid.sde.equation import check_coefficient, check_finite
+from sdevid.sde.integrate import Path, check_path
 from sdevid.sde.noise import Brownian
 
 __all__ = ["Diffusion", "Network", "Posterior", "describe", "solve"]
@@ -23,35 +26,47 @@ def solve(
     noise: Brownian | Float[Tensor, "batch steps d"],
     drift: Network,
     drift_shift: Float[Tensor, "batch hidden"],
-    diffusion: Float[Tensor, "batch d"],
+    diffusion: Float[Tensor, "batch d"] | Diffusion,
     posterior: Posterior | None = None,
     kernels: runtime.Setting = "auto",
+    saved: Sequence[int] | None = None,
 ) -> Path:
     """`integrate.chain` for h = drift(z, drift_shift), and u and r as `posterior` reads them.
 
-    g does not depend on z. One launch each way on CUDA where the networks fit, a backward pass by
-    hand on a CPU; `kernels` "reference" is autograd. Numbers are the same up to rounding. Raises
-    UserError where the state is no vector, or a tensor or setting does not fit.
+    States come back at the grid points `saved`, all by default. One launch each way on CUDA where
+    the networks fit, a backward pass by hand on a CPU; `kernels` "reference" is autograd. Numbers
+    are the same up to rounding. Raises UserError where the state is no vector, or a tensor, time,
+    g or setting does not fit, and NonFiniteError where g or the path is lost.
     """
     if start.dim() != 2:
         raise UserError(
             f"start has shape {tuple(start.shape)}, but a trajectory takes vectors (batch, d); "
             "use integrate.chain for maps"
         )
+    check_path(start, ticks, noise)
+    if isinstance(diffusion, Tensor):
+        check_coefficient("diffusion", diffusion, start)
     dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
     draws = _draws(start, ticks, noise, kernels)
     try:
-        given = (start, drift, drift_shift, diffusion, posterior, dt, draws)
+        given = (start, drift, drift_shift, diffusion, posterior, dt, draws, saved)
         made = em_trajectory(*given, setting=kernels)
     except ValueError as error:
         raise UserError(str(error)) from error
+    check_finite("the state at the end of the path", made.states[-1])
     return Path(made.states.transpose(0, 1), made.energy + made.width_kl, made.energy)
 
 
-def describe(start: Tensor, drift: Network, posterior: Posterior | None, steps: int) -> str:
+def describe(
+    start: Tensor,
+    drift: Network,
+    diffusion: Tensor | Diffusion,
+    posterior: Posterior | None,
+    steps: int,
+) -> str:
     """One line for the start of a run: how `solve` will run, and why."""
     dt = torch.empty(steps, len(start), device="meta")
-    refused = why_not(start, drift, posterior, dt, start)
+    refused = why_not(start, drift, posterior, dt, start, diffusion)
     if start.is_cuda and refused is None:
         return "SDE solve: one fused launch each way"
     if start.is_cuda:

@@ -13,8 +13,8 @@ from sdevid import objectives
 from sdevid.checkpoint import Progress
 from sdevid.config import Config, dump
 from sdevid.data.stream import micro_batch_size
+from sdevid.models import trajectory
 from sdevid.models.attention import backend
-from sdevid.sde import integrate
 from sdevid.train.engine import Engine
 
 GIB = 2**30
@@ -31,7 +31,7 @@ def announce(engine: Engine, progress: Progress, total: int) -> None:
     attention = backend(config.encoder.attention, world.device.type)
     world.say(
         f"{config.model_type}: {parameters:,} parameters, {config.precision}; device {device}, "
-        f"attention {attention}; {integrate.describe(world.device, config.sde.kernels)}"
+        f"attention {attention}; {trajectory.describe(config, world.device, micro)}"
     )
     world.say(
         f"world {world.size}, ZeRO {config.zero_stage}; {config.batch_size} clips a step "

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from sdevid_kernels.em_trajectory import by_hand, em_trajectory, reference
+from sdevid_kernels.em_trajectory import by_hand, em_trajectory, reference, why_not
 from sdevid_kernels.em_trajectory.reference import Network, Posterior
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -202,10 +202,13 @@ def test_four_bytes_an_element_and_step_are_kept():
     assert own <= 4 * made.states.numel() + keys
 
 
-def test_networks_that_do_not_fit_are_named():
-    case = _on(_case(dtype=torch.float32, depth=2))
-    with pytest.raises(ValueError, match="more than one hidden layer; give 'auto'"):
-        em_trajectory(**case, setting="triton")
+def test_networks_that_do_not_fit_are_named_and_take_a_launch_a_step():
+    case = _on(_case(dtype=torch.float32, depth=2, width=True))
+    named = {name: case[name] for name in ("z", "drift", "posterior", "dt", "noise")}
+    assert why_not(**named) == "a network has more than one hidden layer"
+    got = _values_and_gradients(partial(em_trajectory, setting="triton"), case)
+    want = _values_and_gradients(partial(em_trajectory, setting="reference"), case)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_operators_have_the_shapes_they_declare():

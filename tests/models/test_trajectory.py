@@ -1,17 +1,20 @@
 """The backbone solved as one operator is the backbone solved step by step."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from sdevid_kernels.em_trajectory import em_trajectory
 
-from sdevid.config import SDEConfig
+from sdevid.config import SDEConfig, load
 from sdevid.models import trajectory
 from sdevid.models.backbone import Control, Prior
+from sdevid.models.latent_sde import LatentSDE
 from sdevid.sde.integrate import Step, chain
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_SECOND, frame_ticks
 
+DEMO = Path(__file__).resolve().parents[2] / "configs/demo.yaml"
 BATCH, STEPS, CELL = 4, 3, 4800
 CHOICES = [
     (noise, width, drift, depth, noise == "diagonal" and drift == "own")
@@ -37,6 +40,34 @@ def backbone(noise, width, drift, depth, stratonovich):
     for parameter in [*prior.parameters(), *control.parameters()]:
         parameter.data = 0.4 * torch.randn_like(parameter)
     return prior, control
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "SDE solve: backward pass by hand (CPU)"),
+        ({"sde.kernels": "reference"}, "SDE steps: reference (kernels=reference)"),
+        ({"sde.latent": "map"}, "SDE steps: reference (cpu device)"),
+        ({"zero_stage": "3"}, "SDE steps: reference (cpu device)"),
+    ],
+    ids=str,
+)
+def test_the_run_says_how_it_solves(settings, told):
+    config = load(DEMO, [f"{key}={value}" for key, value in settings.items()])
+    assert trajectory.describe(config, torch.device("cpu"), 2) == told
+
+
+@pytest.mark.parametrize("noise", ["additive", "diagonal"])
+def test_the_same_seed_samples_the_same_video_however_it_is_solved(noise):
+    videos = []
+    for kernels in ("auto", "reference"):
+        torch.manual_seed(0)
+        made = LatentSDE(load(DEMO, [f"sde.kernels={kernels}", f"sde.noise={noise}"]))
+        for parameter in made.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        ticks = frame_ticks(5, 8.0).expand(3, -1)
+        videos.append(made.sample(ticks, seed=1, serial=torch.arange(3)))
+    torch.testing.assert_close(*videos, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("setting", ["auto", "reference"])

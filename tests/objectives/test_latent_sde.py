@@ -26,6 +26,10 @@ KINDS = {
     "own drift": {"sde": VECTOR | {"posterior_drift": "own"}},
     "own drift map": {"sde": VECTOR | {"posterior_drift": "own", "latent": "map"}},
     "continuous": {"sde": VECTOR | {"posterior_width": "continuous"}},
+    "stratonovich": {
+        "sde": VECTOR | {"noise": "diagonal", "posterior_drift": "own"},
+        "sde_type": "stratonovich",
+    },
     "warp": {"sde": VECTOR, "consistency": {"warp": True, "frame_difference": 0.5}},
     "warp map": {"sde": VECTOR | {"latent": "map"}, "consistency": {"warp": True}},
 }
@@ -122,21 +126,28 @@ def test_with_a_drift_of_its_own_the_posterior_stays_while_the_prior_is_learnt()
     assert ((after["kl_path"] - before["kl_path"]).abs() > 1e-3).all()
 
 
-@pytest.mark.parametrize("kind", ["vector", "own drift", "map"])
-def test_fused_steps_give_the_same_bound_and_gradients(kind):
+SOLVES = [("vector", "triton"), ("own drift", "triton"), ("map", "triton")]
+SOLVES += [
+    (kind, "auto") for kind in ("vector", "own drift", "diagonal", "continuous", "stratonovich")
+]
+
+
+@pytest.mark.parametrize(("kind", "setting"), SOLVES)
+def test_however_it_is_solved_bound_and_gradients_are_the_plain_loops(kind, setting):
     found = {}
-    for kernels in ("reference", "triton"):
+    for kernels in ("reference", setting):
         torch.manual_seed(0)
         sde = KINDS[kind]["sde"] | {"kernels": kernels}
-        made = build(parse(SMALL | {"sde": sde}))
+        made = build(parse(SMALL | KINDS[kind] | {"sde": sde}))
         for parameter in made.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
         torch.manual_seed(1)
         terms = made(*clips(2), kl_weight=1.0)
         terms["loss"].backward()
-        gradients = [p.grad for p in made.model.control.parameters()]
+        model = made.model
+        gradients = [p.grad for part in (model.control, model.prior) for p in part.parameters()]
         found[kernels] = torch.cat([g.flatten() for g in gradients]), terms
-    (want, reference), (got, fused) = found["reference"], found["triton"]
+    (want, reference), (got, solved) = found["reference"], found[setting]
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
-    for name in ("elbo", "kl_path", "control_energy"):
-        torch.testing.assert_close(fused[name], reference[name], rtol=1e-4, atol=1e-4)
+    for name in ("elbo", "kl_path", "control_energy", "g_q05", "g_q95"):
+        torch.testing.assert_close(solved[name], reference[name], rtol=1e-4, atol=1e-4)

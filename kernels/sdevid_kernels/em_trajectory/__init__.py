@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sdevid_kernels import philox, runtime
+from sdevid_kernels.em_step import em_step
 from sdevid_kernels.em_trajectory import by_hand, door, reference
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Trajectory
 
@@ -27,23 +29,23 @@ def em_trajectory(
 ) -> Trajectory:
     """The reference's chain. `noise`: dW (steps, rows, d), or the key of cells that steps span.
 
-    Rows of a clip are neighbours and its components count on through them. On CUDA one launch
-    forward and one backward where the networks fit (`why_not`), on a CPU a backward pass by hand;
-    `setting` "reference" is autograd. Raises ValueError where a shape, device, time, g or setting
-    does not fit, and where "triton" is asked for networks that do not fit.
+    Rows of a clip are neighbours and its components count on through them. With Triton one launch
+    forward and one backward where the networks fit (`why_not`), else a launch of em_step a step; on
+    a CPU a backward pass by hand; `setting` "reference" is autograd. Raises ValueError where a
+    shape, device, time, g or setting does not fit.
     """
     door.check(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)
     diffusion = reference.settled(diffusion)
+    fused = runtime.backend(z.device, setting) == "triton"
     refused = why_not(z, drift, posterior, dt, noise, diffusion, saved)
-    if runtime.backend(z.device, setting) == "triton":
-        if refused is None and isinstance(diffusion, Tensor):
-            from sdevid_kernels.em_trajectory import kernel
+    if fused and refused is None and isinstance(diffusion, Tensor):
+        from sdevid_kernels.em_trajectory import kernel
 
-            return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise)
-        if setting == "triton":
-            raise ValueError(f"em_trajectory: {refused}; give 'auto', which then uses em_step")
+        return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise)
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
     given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
+    if fused:
+        return reference.em_trajectory(*given, step=partial(em_step, setting=setting))
     if setting == "reference" or z.device.type != "cpu":
         return reference.em_trajectory(*given)
     return by_hand.em_trajectory(*given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ class Network(NamedTuple):
         x = functional.silu(functional.linear(z, self.first) + shift)
         for weight, bias in self.hidden:
             x = functional.silu(functional.linear(x, weight, bias))
-        return functional.linear(x, *self.last)
+        return functional.linear(x, *self.last).to(z.dtype)  # 16 bits under autocast
 
 
 class Diffusion(NamedTuple):
@@ -119,6 +119,7 @@ def em_trajectory(
     dt: Float[Tensor, "steps rows"],
     dw: Float[Tensor, "steps rows d"],
     saved: Sequence[int] | None = None,
+    step: Callable[..., tuple[Tensor, Tensor]] = em_step,
 ) -> Trajectory:
     """z' = z + (h(z) + g u_k(z)) dt + r_k(z) g dW from `z`, for every step of `dt`.
 
@@ -126,7 +127,7 @@ def em_trajectory(
     h = drift(z, drift_shift) and g (of one row or all) do not change along time, the control does
     by its shifts. `posterior` absent is the prior: u = 0, r = 1. `dt` in seconds; a step of no time
     changes nothing. `saved` names the points, 0 to steps and rising, whose states come back; None
-    is all.
+    is all. `step` is em_step, or one that does the same.
     """
     states = [z]
     energy, width_kl = z.new_zeros(len(z)), z.new_zeros(len(z))
@@ -145,7 +146,7 @@ def em_trajectory(
         if width is not None:
             spent = (0.5 * (width.square() - 1) - width.log()).sum(1)
             width_kl = width_kl + spent * (dt[k] > 0)
-        z, _ = em_step(z, h, g, dt[k], dw[k], control, width)
+        z, _ = step(z, h, g, dt[k], dw[k], control, width)
         states.append(z)
     kept = states if saved is None else [states[point] for point in saved]
     return Trajectory(torch.stack(kept), energy, width_kl)
