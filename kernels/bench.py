@@ -13,26 +13,34 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from bench_cases import DEVICE, ON_GPU, SIZES, Step, memory_of
-from sdevid_kernels.em_step import em_step
-from torch import Tensor
+from bench_ceilings import UNMEASURED, Row, time_arithmetic, time_em_step
 
 ROOT = Path(__file__).resolve().parents[1]
-UNMEASURED = "not measured yet"
 OPERATORS = ("philox", "em_step", "heun_steps", "em_trajectory")
+NEEDS = {  # job: the operators whose tests must be green
+    "em_step": {"philox", "em_step"},
+    "arithmetic": {"philox", "em_trajectory"},
+    "memory": {"philox", "heun_steps", "em_trajectory"},
+    "training_step": {"philox", "em_trajectory"},
+}
+CASE = ("device", "state MB", "pass", "gradient", "steps", "size", "contestant")
 
 
 def clock() -> float:
@@ -58,9 +66,9 @@ def race(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float
     return best
 
 
-def time_training(names: list[str], seconds: float, compiled: bool) -> list[dict[str, object]]:
-    """Rows of a whole training step's times and ratios."""
-    rows: list[dict[str, object]] = []
+def time_training(names: list[str], seconds: float, compile_limit: float) -> list[Row]:
+    """Rows of a whole training step's times and ratios; no torch.compile where its limit is 0."""
+    rows: list[Row] = []
     for name in names:
         step = Step(SIZES[name])
         runs = {
@@ -70,93 +78,99 @@ def time_training(names: list[str], seconds: float, compiled: bool) -> list[dict
             "torchsde sdeint": lambda step=step: step.torchsde(False),
             "torchsde sdeint_adjoint": lambda step=step: step.torchsde(True),
         }
-        if compiled:
-            mode = "reduce-overhead" if ON_GPU else "default"
-            loop = torch.compile(step.loop, mode=mode)
-            runs["torch.compile"] = lambda step=step, loop=loop: step.finish(
-                *loop(step.increments())
-            )
+        missing = [*list(runs)[1:], "torch.compile"] if not ON_GPU else []
+        if compile_limit:
+            compiled = compiled_step(step, compile_limit)
+            if compiled is not None:
+                runs["torch.compile"] = compiled
         best = race(runs, seconds)
         for contestant, taken in best.items():
             ratio = taken / best["matrix products alone"]
             times = {"milliseconds": f"{1e3 * taken:.3f}", "ratio to products": f"{ratio:.2f}"}
             times["times ours"] = f"{taken / best['ours']:.2f}"
             rows.append({"device": DEVICE, "size": name, "contestant": contestant, **times})
-        if not ON_GPU:
-            blank = dict.fromkeys(("milliseconds", "ratio to products", "times ours"), UNMEASURED)
-            rows += [
-                {"device": "cuda", "size": name, "contestant": contestant, **blank}
-                for contestant in [*list(best)[1:], "torch.compile"]
-            ]
+        if compile_limit and "torch.compile" not in best:
+            late = f"not compiled in {compile_limit:.0f} s"
+            rows.append(_blank(DEVICE, name, "torch.compile", late))
+        rows += [_blank("cuda", name, contestant, UNMEASURED) for contestant in missing]
     return rows
 
 
-def time_em_step(seconds: float) -> list[dict[str, object]]:
-    """Rows of em_step's bandwidth beside a copy's, for states of 64 MB and more."""
-    rows: list[dict[str, object]] = []
-    for megabytes in (64, 256):
-        base: dict[str, object] = {"device": "cuda", "state MB": megabytes}
-        if not ON_GPU:
-            for direction, size in (("forward", 16), ("backward", 18)):
-                figures = dict.fromkeys(("GB/s", "copy GB/s", "share of copy"), UNMEASURED)
-                rows.append({**base, "pass": direction, "bytes an element": size, **figures})
-            continue
-        rows += _bandwidth(base, megabytes * 2**20 // 4, seconds)
-    return rows
+def _blank(device: str, size: str, contestant: str, why: str) -> Row:
+    figures = dict.fromkeys(("milliseconds", "ratio to products", "times ours"), why)
+    return {"device": device, "size": size, "contestant": contestant, **figures}
 
 
-def _bandwidth(base: dict[str, object], elements: int, seconds: float) -> list[dict[str, object]]:
-    shape = (16, elements // 16)
-    z, spare = (torch.randn(shape, device="cuda") for _ in range(2))
-    parts = [
-        torch.rand(shape, device="cuda").add_(0.1).bfloat16().requires_grad_() for _ in range(4)
-    ]
-    drift, g, control, width = parts
-    key = (1, torch.arange(16, device="cuda"), torch.arange(16, device="cuda"))
-    dt = torch.full((16,), 0.01, device="cuda")
+def compiled_step(step: Step, limit: float) -> Callable[[], None] | None:
+    """The loop by torch.compile, with CUDA graphs on a GPU; None where compiling takes longer."""
+    loop = torch.compile(step.loop, mode="reduce-overhead" if ON_GPU else "default")
 
-    def forward() -> tuple[Tensor, Tensor]:
-        return em_step(z, drift, g, dt, key, control, width)
+    def run() -> None:
+        if ON_GPU:
+            torch.compiler.cudagraph_mark_step_begin()
+        step.finish(*loop(step.increments()))
 
-    made, up = forward(), torch.randn(shape, device="cuda")
-    ones = torch.ones(16, device="cuda")
-    runs: dict[str, Callable[[], object]] = {
-        "copy": lambda: spare.copy_(z),
-        "forward": forward,
-        "backward": lambda: torch.autograd.grad(made, parts, (up, ones), retain_graph=True),
-    }
-    best = race(runs, seconds)  # type: ignore[arg-type]
-    copy = 8 * elements / best["copy"] / 1e9
-    rows = []
-    for direction, size in (("forward", 16), ("backward", 18)):
-        speed = size * elements / best[direction] / 1e9
-        figures = {"GB/s": f"{speed:.0f}", "copy GB/s": f"{copy:.0f}"}
-        figures["share of copy"] = f"{speed / copy:.3f}"
-        rows.append({**base, "pass": direction, "bytes an element": size, **figures})
-    return rows
+    def late(*_signal: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        for _ in range(3):  # compiles, warms up, records the graph
+            run()
+    except Exception:  # the compiler wraps what is raised inside it
+        if signal.getitimer(signal.ITIMER_REAL)[0]:
+            raise  # not for the time
+        return None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return run
 
 
-def measure_memory() -> list[dict[str, object]]:
-    """Rows of peak memory against steps, each from a process of its own."""
-    rows: list[dict[str, object]] = []
+def measure_memory(counts: list[int]) -> list[Row]:
+    """Rows of peak memory against steps, on a CPU each from a process of its own."""
+    rows: list[Row] = []
     for gradient in ("backprop", "checkpoint", "reversible", "em_trajectory"):
-        for steps in (32, 128, 512):
-            command = [sys.executable, __file__, "--memory-of", gradient, str(steps)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            peak = done.stdout.split()[-1]
+        for steps in counts:
+            if ON_GPU:
+                peak = f"{memory_of(gradient, steps):.1f}"
+            else:
+                command = [sys.executable, __file__, "--memory-of", gradient, str(steps)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                peak = done.stdout.split()[-1]
             rows.append({"device": DEVICE, "gradient": gradient, "steps": steps, "peak MB": peak})
     return rows
 
 
 def red(operators: tuple[str, ...]) -> list[str]:
-    """The operators whose tests do not pass."""
+    """The operators whose tests do not pass; those that passed on this very code count as green."""
+    memory = ROOT / "build" / "green.json"
+    known = json.loads(memory.read_text()) if memory.exists() else {}
+    mark = fingerprint()
+    green = set(known["operators"]) if known.get("code") == mark else set()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    paths = {name: ROOT / "tests/kernels" / f"test_{name}.py" for name in operators}
-    return [
-        name
-        for name, path in paths.items()
-        if subprocess.run([*command, str(path)], cwd=ROOT, capture_output=True).returncode
-    ]
+    failed = []
+    for name in operators:
+        path = ROOT / "tests/kernels" / f"test_{name}.py"
+        if name in green:
+            continue
+        if subprocess.run([*command, str(path)], cwd=ROOT, capture_output=True).returncode:
+            failed.append(name)
+        else:
+            green.add(name)
+    memory.parent.mkdir(exist_ok=True)
+    memory.write_text(json.dumps({"code": mark, "operators": sorted(green)}))
+    return failed
+
+
+def fingerprint() -> str:
+    """Of the operators, their tests, and what runs them."""
+    digest = hashlib.sha256(f"{torch.__version__} {machine()}".encode())
+    for folder in ("kernels/sdevid_kernels", "tests/kernels", "sdevid/sde"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def machine() -> str:
@@ -169,26 +183,40 @@ def machine() -> str:
     return f"{models[0] if models else platform.processor()}, 1 of {os.cpu_count()} cores"
 
 
-def write(name: str, rows: list[dict[str, object]], folder: Path) -> None:
-    """Rows with machine, versions and date, as `folder`/name.csv."""
+def write(name: str, rows: list[Row], folder: Path) -> None:
+    """Rows with machine, versions and date into `folder`/name.csv.
+
+    Rows that are there of another device, size or case stay, but for those never measured.
+    """
     versions = {kit: importlib.metadata.version(kit) for kit in ("torch", "triton", "torchsde")}
     date = datetime.date.today().isoformat()
     load = f"{os.getloadavg()[0]:.1f}"
-    about: dict[str, object] = {"date": date, "machine": machine(), "load": load, **versions}
+    about: Row = {"date": date, "machine": machine(), "load": load, **versions}
+    nowhere = about | {"date": "", "machine": UNMEASURED, "load": ""}
+    columns = [*rows[0], *about]
+    path = folder / f"{name}.csv"
+    merged: dict[tuple[str, ...], Row] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = [row for row in csv.DictReader(file) if list(row) == columns]
+        merged = {_case(row): dict(row) for row in kept}
+    for row in rows:
+        blank = UNMEASURED in row.values()
+        if not blank or merged.get(_case(row), nowhere)["machine"] == UNMEASURED:
+            merged[_case(row)] = row | (nowhere if blank else about)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *about])
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        for row in rows:
-            nowhere = (
-                {"date": "", "machine": UNMEASURED, "load": ""}
-                if UNMEASURED in row.values()
-                else {}
-            )
-            writer.writerow({**row, **about, **nowhere})
+        writer.writerows(merged.values())
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def _case(row: Mapping[str, object]) -> tuple[str, ...]:
+    """What a row is about."""
+    return tuple(str(row[column]) for column in CASE if column in row)
+
+
+def table(rows: list[Row]) -> str:
     """Rows under one another in columns."""
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -199,9 +227,13 @@ def table(rows: list[dict[str, object]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time the fused operators.")
-    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--jobs", nargs="+", choices=list(NEEDS), default=list(NEEDS))
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES)[1:])
     parser.add_argument("--seconds", type=float, default=20.0, help="a size")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile (minutes)")
+    parser.add_argument(
+        "--compile-limit", type=float, default=0.0, help="seconds a size for torch.compile"
+    )
+    parser.add_argument("--memory-steps", nargs="+", type=int, default=[32, 128, 512])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -209,20 +241,21 @@ def main() -> int:
     if arguments.memory_of:
         print(f"{memory_of(arguments.memory_of[0], int(arguments.memory_of[1])):.1f}")
         return 0
-    failed = red(OPERATORS)
+    failed = red(tuple(x for x in OPERATORS if any(x in NEEDS[job] for job in arguments.jobs)))
     for name in failed:
         print(f"{name} is not timed: its tests are red (pytest tests/kernels/test_{name}.py)")
-    compiled = arguments.compile or ON_GPU
-    jobs: dict[str, Callable[[], list[dict[str, object]]]] = {}
-    if not {"philox", "em_step"} & set(failed):
-        jobs["em_step"] = lambda: time_em_step(arguments.seconds / 4)
-    if not {"philox", "em_trajectory"} & set(failed):
-        jobs["memory"] = measure_memory
-        jobs["training_step"] = lambda: time_training(arguments.sizes, arguments.seconds, compiled)
-    for name, job in jobs.items():
-        rows = job()
-        write(name, rows, arguments.output)
-        print(f"\n{name}\n{table(rows)}", flush=True)
+    seconds = arguments.seconds
+    jobs: dict[str, Callable[[], list[Row]]] = {
+        "em_step": lambda: time_em_step(seconds),
+        "arithmetic": lambda: time_arithmetic(seconds),
+        "memory": lambda: measure_memory(arguments.memory_steps),
+        "training_step": lambda: time_training(arguments.sizes, seconds, arguments.compile_limit),
+    }
+    for name in arguments.jobs:
+        if not NEEDS[name] & set(failed):
+            rows = jobs[name]()
+            write(name, rows, arguments.output)
+            print(f"\n{name}\n{table(rows)}", flush=True)
     return 1 if failed else 0
 
 

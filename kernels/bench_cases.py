@@ -33,6 +33,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
+    "tiny": Size(3, 2, 8, 16, 4, frames=2),  # to rehearse
     "small": Size(32, 1, 64, 256, 32),
     "map": Size(4, 64, 32, 128, 32),
     "medium": Size(64, 1, 256, 512, 64),
@@ -53,6 +54,7 @@ class Step:
         self.target = torch.randn(size.frames, self.rows, size.state, device=DEVICE)
         self.ticks = (torch.arange(size.steps + 1) * CELL).expand(size.clips, -1)
         self.serial = torch.arange(size.clips, device=DEVICE)
+        self.cells = (self.ticks[:, :-1] // CELL).t().contiguous().to(DEVICE)
         self.dt = torch.full((size.steps, self.rows), CELL / TICKS_PER_SECOND, device=DEVICE)
         self.noise = Brownian(1, self.serial, (size.tokens, size.state), CELL)
         networks = (self.drift, self.control)
@@ -79,16 +81,16 @@ class Step:
 
     def ours(self) -> None:
         """em_trajectory as it is chosen on this device, noise included."""
-        key: Key | Tensor
-        if ON_GPU:
-            key = (1, self.serial, (self.ticks[:, :-1] // CELL).t().contiguous().to(DEVICE))
-        else:
-            key = self.increments()
+        self.finish(*self.solve())
+
+    def solve(self) -> tuple[Tensor, Tensor]:
+        """em_trajectory's states at frames and KL of each row."""
+        key: Key | Tensor = (1, self.serial, self.cells) if ON_GPU else self.increments()
         posterior = Posterior(self.control, self.shifts)
         given = (self.start, self.drift, self.drift_shift, self.g, posterior, self.dt, key)
         made = em_trajectory(*given)
         each = self.size.steps // self.size.frames
-        self.finish(made.states[each::each], made.energy)
+        return made.states[each::each], made.energy
 
     def eager(self) -> None:
         """The plain loop, by autograd."""

@@ -33,15 +33,50 @@ def test_a_failing_test_makes_its_operator_red(bench, monkeypatch, tmp_path):
     assert bench.red(("good", "bad")) == ["bad"]
 
 
+def _write(bench, folder: Path, **speeds: str) -> dict[str, dict[str, str]]:
+    bench.write("some", [{"size": size, "GB/s": speed} for size, speed in speeds.items()], folder)
+    rows = csv.DictReader((folder / "some.csv").read_text().splitlines())
+    return {row["size"]: row for row in rows}
+
+
 def test_what_was_not_measured_says_so(bench, tmp_path):
-    rows = [{"case": "a", "GB/s": "12"}, {"case": "b", "GB/s": bench.UNMEASURED}]
-    bench.write("some", rows, tmp_path)
-    measured, blank = csv.DictReader((tmp_path / "some.csv").read_text().splitlines())
-    assert measured["machine"]
-    assert measured["torch"]
-    assert measured["date"]
-    assert blank["machine"] == bench.UNMEASURED
-    assert not blank["date"]
+    rows = _write(bench, tmp_path, a="12", b=bench.UNMEASURED)
+    assert rows["a"]["machine"]
+    assert rows["a"]["torch"]
+    assert rows["a"]["date"]
+    assert rows["b"]["machine"] == bench.UNMEASURED
+    assert not rows["b"]["date"]
+
+
+def test_measured_rows_outlive_a_machine_that_cannot_measure_them(bench, tmp_path):
+    _write(bench, tmp_path, a="12", b=bench.UNMEASURED)
+    rows = _write(bench, tmp_path, a=bench.UNMEASURED, b="7", c="8")
+    assert [rows[size]["GB/s"] for size in "abc"] == ["12", "7", "8"]
+
+
+def test_tests_run_again_once_the_code_changes(bench, monkeypatch, tmp_path):
+    folder, code = tmp_path / "tests/kernels", tmp_path / "kernels/sdevid_kernels"
+    folder.mkdir(parents=True)
+    code.mkdir(parents=True)
+    count = tmp_path / "count"
+    test = f"def test_it():\n    open({str(count)!r}, 'a').write('x')\n"
+    (folder / "test_good.py").write_text(test)
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    for source in ("a = 1", "a = 1", "a = 2"):
+        (code / "some.py").write_text(source)
+        assert bench.red(("good",)) == []
+    assert count.read_text() == "xx"
+
+
+def test_a_compiler_that_is_late_is_left_out(bench, monkeypatch):
+    import time
+
+    def slowly(_function, **_settings):
+        return lambda _increments: time.sleep(5)
+
+    monkeypatch.setattr(bench.torch, "compile", slowly)
+    step = bench.Step(bench.SIZES["tiny"])
+    assert bench.compiled_step(step, 0.2) is None
 
 
 @pytest.mark.usefixtures("bench")

@@ -1,0 +1,68 @@
+"""Runs every operator once, forward and backward, on small tensors.
+
+What compute-sanitizer watches (`compute-sanitizer --tool memcheck python kernels/small_run.py`):
+accesses out of bounds, and races, show at small sizes that fill no block. Without a GPU it runs
+under Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")  # or no access is out of bounds
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
+
+from sdevid_kernels import philox
+from sdevid_kernels.em_step import em_step
+from sdevid_kernels.em_trajectory import em_trajectory
+from sdevid_kernels.em_trajectory.reference import Network, Posterior
+from sdevid_kernels.heun_step import Rates, heun_step
+from sdevid_kernels.reversible_heun_step import reversible_heun_step
+from torch import Tensor
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def leaf(*shape: int) -> Tensor:
+    return torch.rand(shape, device=DEVICE).add_(0.1).requires_grad_()
+
+
+def pull_back(*values: Tensor) -> None:
+    torch.stack([value.square().sum() for value in values]).sum().backward()
+
+
+def steps() -> None:
+    """The operators of one step, on a state that fills no block."""
+    serial, place = (torch.arange(3, device=DEVICE) for _ in range(2))
+    key, dt = (1, serial, place), torch.full((3,), 0.1, device=DEVICE)
+    philox.normals(1, serial, place[:, None], 37, setting="triton")
+    z, drift, g, u, r, slope = (leaf(3, 37) for _ in range(6))
+    pull_back(*em_step(z, drift, g, dt, key, u, r, slope, setting="triton"))
+    rates = Rates(drift, g, u)
+    pull_back(*heun_step(z, rates, rates, dt, key, "triton"))
+    after, moved, _, kl = reversible_heun_step(z, slope, rates, lambda _: rates, dt, key, "triton")
+    pull_back(after, moved, kl)
+
+
+def trajectory() -> None:
+    """A chain of two steps, its rows and components filling no block."""
+    rows, size, hidden = 5, 12, 40
+    drift = Network(leaf(hidden, size), (), (leaf(size, hidden), leaf(size)))
+    control = Network(leaf(hidden, size), (), (leaf(2 * size, hidden), leaf(2 * size)))
+    posterior = Posterior(control, leaf(2, rows, hidden), 30.0, True)
+    key = (1, torch.arange(rows, device=DEVICE), torch.arange(2, device=DEVICE).expand(rows, 2).t())
+    dt = torch.full((2, rows), 0.1, device=DEVICE)
+    given = (leaf(rows, size), drift, leaf(rows, hidden), leaf(rows, size), posterior, dt, key)
+    pull_back(*em_trajectory(*given, setting="triton"))
+
+
+if __name__ == "__main__":
+    steps()
+    trajectory()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    print(f"every operator ran on {DEVICE}")
