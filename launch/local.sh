@@ -2,6 +2,7 @@
 # Trains on this machine, one process a GPU, or one on the CPU:
 #
 #   bash launch/local.sh CONFIG.yaml [key=value ...]
+#   bash launch/local.sh preflight CONFIG.yaml [key=value ...]     only looks whether it would
 #
 # RANKS=N sets the number of processes. The same command again carries on. `kill -USR2` on its pid
 # makes it save and stop. launch/train.sh runs this on each node of a Slurm job.
@@ -9,12 +10,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/node.sh
 
+command=train
+if [ "${1:-}" = preflight ]; then command=preflight && shift; fi
 [ $# -ge 1 ] || fail "give a config: bash launch/local.sh configs/default.yaml [key=value ...]"
 config=$1
 shift
 
-train=(-m sdevid train --config "$config" "$@")
-if [ "$ranks" = 1 ] && [ -z "${SDEVID_ADDRESSES:-}" ]; then exec "$python" "${train[@]}"; fi
+trainer=(-m sdevid "$command" --config "$config" "$@")
+if [ "$ranks" = 1 ] && [ -z "${SDEVID_ADDRESSES:-}" ]; then exec "$python" "${trainer[@]}"; fi
 
 where=(--standalone)
 if [ -n "${SDEVID_ADDRESSES:-}" ]; then
@@ -31,4 +34,4 @@ fi
 # told it drops dead on USR2. It exits with 1 even after a clean save: exit.json has the reason.
 exec "$python" -m torch.distributed.run "${where[@]}" --nproc-per-node "$ranks" --max-restarts 0 \
   --signals-to-handle SIGTERM,SIGINT,SIGUSR2 --shutdown-timeout "${SDEVID_SAVE_SECONDS:-240}" \
-  "${train[@]}"
+  "${trainer[@]}"

@@ -5,6 +5,9 @@
 #
 # Submit from the repository's root. Five minutes before the time limit the run saves, stops and
 # goes back into the queue, and it carries on from there; so does the same command given again.
+# A failed run goes back if it made progress: slurm/requeue.sh has the rules, and launch/chain.sh a
+# way without requeue. `touch RUN/SAVE` saves at the next step; `touch RUN/STOP` saves and ends.
+# The trainer first checks every node and names a bad one (slurm/preflight.sh does that alone).
 # Settings of the site: slurm/env.sh.
 #SBATCH --job-name=sdevid
 #SBATCH --ntasks-per-node=1
@@ -22,6 +25,7 @@ if [ ! -f slurm/job.sh ]; then
   exit 2
 fi
 source slurm/job.sh
+source slurm/requeue.sh
 [ $# -ge 1 ] || fail "give a config: sbatch launch/train.sh CONFIG.yaml [key=value ...]"
 
 signalled= step=
@@ -37,7 +41,8 @@ try:
 except errors.UserError as error:
     sys.exit(str(error))" "$@"'
 run_dir=$("${on_one_node[@]}" bash -c "$print_run_dir" - "$@") || exit 2
-rm -f "$run_dir/exit.json" # the last attempt's
+begin_attempt
+trap cut_off TERM
 
 echo "$(date +%FT%T) job $SLURM_JOB_ID, attempt $((${SLURM_RESTART_COUNT:-0} + 1)):" \
   "$SLURM_JOB_NUM_NODES nodes ($SLURM_JOB_NODELIST), run in $run_dir"
@@ -45,25 +50,21 @@ echo "$(date +%FT%T) job $SLURM_JOB_ID, attempt $((${SLURM_RESTART_COUNT:-0} + 1
 "${on_each_node[@]}" bash launch/local.sh "$@" &
 step=$!
 [ -z "$signalled" ] || kill -USR2 "$step"
-code=0
-wait "$step" || code=$?
-while kill -0 "$step" 2>/dev/null; do # a signal ended the wait, not the step
-  code=0
-  wait "$step" || code=$?
+while kill -0 "$step" 2>/dev/null; do # a signal ends a wait before the step ends
+  wait "$step" || true
 done
 
-reason=
-if [ -f "$run_dir/exit.json" ]; then
-  reason=$(sed -n -E 's/.*"reason": *"([a-z]+)".*/\1/p' "$run_dir/exit.json")
-fi
+trap - TERM
+judge "$signalled"
+remember "$verdict"
 remove_caches
-echo "$(date +%FT%T) job $SLURM_JOB_ID ended: ${reason:-no exit.json was written}"
+echo "$(date +%FT%T) job $SLURM_JOB_ID ended: $why"
 
-case $reason in
-  done | stopped) exit 0 ;;
-  preempted) ;;
-  *) [ -n "$signalled" ] || exit "$((code > 0 ? code : 1))" ;;
-esac
+if [ "$verdict" = over ]; then exit "$code"; fi
+if [ -n "${SDEVID_CHAIN:-}" ]; then
+  echo "the next job of the chain carries on"
+  exit 0
+fi
 if scontrol requeue "$SLURM_JOB_ID"; then
   sleep 120 # Slurm ends this script here
 fi

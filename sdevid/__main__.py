@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
     train.add_argument("settings", nargs="*", metavar="key=value", help="settings over the file's")
     train.set_defaults(run=_train)
+    preflight = commands.add_parser("preflight", help="look whether the nodes are fit to train")
+    preflight.add_argument("--config", type=Path, required=True, help="YAML file; see configs/")
+    preflight.add_argument("settings", nargs="*", metavar="key=value")
+    preflight.set_defaults(run=_preflight)
     export = commands.add_parser("export", help="write a run's weights as safetensors and YAML")
     export.add_argument("--model_path", type=Path, required=True, help="run or checkpoint folder")
     export.add_argument("--output_dir", type=Path, required=True)
@@ -69,6 +73,17 @@ def _train(chosen: argparse.Namespace) -> int:
     from sdevid.train.run import run
 
     return run(settings)
+
+
+def _preflight(chosen: argparse.Namespace) -> int:
+    from sdevid import config
+    from sdevid.train import preflight
+    from sdevid.train.world import open_world
+
+    settings = config.load(chosen.config, chosen.settings)
+    with open_world() as world:
+        preflight.check(settings, world)
+    return 0
 
 
 def _export(chosen: argparse.Namespace) -> int:

@@ -129,6 +129,7 @@ class Config(_Section):
     log_every: PositiveInt = 1_000  # clips
     zero_stage: Literal[0, 1, 2, 3] = 2
     precision: Literal["fp32", "bf16"] = "fp32"
+    preflight: bool = True  # look at every node before training, and name a bad one
     data_workers: NonNegativeInt = 0  # decoding threads a rank; 0: in the training process
 
     sde: SDEConfig = SDEConfig()

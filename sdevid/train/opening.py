@@ -45,7 +45,7 @@ def dry_run(config: Config) -> str:
     """The resolved config, parameters by part and the memory that ZeRO needs, as text."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     micro = micro_batch_size(config, size)
-    objective = _model_on_meta(config)
+    objective = model_on_meta(config)
     lines = [dump(config), *_counts(objective), ""]
     lines.append(
         f"{config.batch_size} clips a step = {size} ranks x {micro} clips x "
@@ -56,7 +56,7 @@ def dry_run(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _model_on_meta(config: Config) -> nn.Module:
+def model_on_meta(config: Config) -> nn.Module:
     """The objective without memory behind its parameters."""
     with torch.device("meta"):
         return objectives.build(config)

@@ -11,6 +11,7 @@ from sdevid.checkpoint import Progress, replace_text
 from sdevid.config import Config
 from sdevid.data import shards, stream
 from sdevid.errors import NonFiniteError, UserError
+from sdevid.train import preflight
 from sdevid.train.loop import train
 from sdevid.train.world import World, open_world
 
@@ -22,24 +23,27 @@ def run(config: Config) -> int:
 
     Whatever the ending, `exit.json` in `run_dir` names it and the step it came to.
     """
-    index = shards.open_shards(config.data, config.split)
-    stream.check(index, config)
     with open_world() as world:
         progress = Progress()
         try:
             _prepare(config, world)
+            if config.preflight:
+                index = preflight.check(config, world)
+            else:
+                index = shards.open_shards(config.data, config.split)
+            stream.check(index, config)
             reason: str = train(config, index, world, progress)
         except NonFiniteError as error:
             world.say(f"training has diverged: {error}; the last checkpoint is from before that")
             _end(config.run_dir, world, "nan", progress, str(error))
             return FAILED
         except UserError as error:
-            _end(config.run_dir, world, "failed", progress, str(error))
+            _end(config.run_dir, world, "failed", progress, str(error), retry=False)
             raise
         except Exception:
             _end(config.run_dir, world, "failed", progress, traceback.format_exc())
             raise
-        _end(config.run_dir, world, reason, progress)
+        _end(config.run_dir, world, reason, progress, retry=reason == "preempted")
         world.say(f"{reason} at step {progress.step}, clip {progress.clips:,}: {config.run_dir}")
     return 0
 
@@ -56,11 +60,21 @@ def _prepare(config: Config, world: World) -> None:
         ) from error
 
 
-def _end(run_dir: Path, world: World, reason: str, progress: Progress, message: str = "") -> None:
+def _end(
+    run_dir: Path,
+    world: World,
+    reason: str,
+    progress: Progress,
+    message: str = "",
+    *,
+    retry: bool = True,
+) -> None:
+    """Write `exit.json`; `retry` says whether starting again with nothing changed may help."""
     if not world.main:
         return
     ending = {"reason": reason, "step": progress.step, "clips": progress.clips, "time": time.time()}
+    ending |= {"retry": retry, "message": message}
     try:
-        replace_text(run_dir / "exit.json", json.dumps(ending | {"message": message}) + "\n")
+        replace_text(run_dir / "exit.json", json.dumps(ending) + "\n")
     except OSError as error:
         world.say(f"exit.json could not be written to {run_dir}: {error}")

@@ -1,0 +1,235 @@
+"""What is looked at on every node before training: a bad node is named before it burns hours.
+
+Runs in the trainer's own processes, so that what is tested is what will train: the same Python, the
+same GPUs, the same network.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from sdevid import checkpoint
+from sdevid.config import Config
+from sdevid.data import shards
+from sdevid.data.shards import ShardIndex
+from sdevid.errors import UserError
+from sdevid.train import gpus, network, versions
+from sdevid.train.opening import GIB, memory_bytes, model_on_meta
+from sdevid.train.world import World
+
+_MOST_SKEW = 5.0  # seconds; logs and file times of several nodes should be comparable
+_LEAST_NODE_DISK = GIB // 4  # bytes, for compilers' caches
+_LEAST_SHARE_FREE = 0.9  # of a GPU's memory, beside the median of the others
+_CHECKPOINT_BYTES = 24  # a parameter: DeepSpeed's weights, master, two moments; ours and the EMA
+
+
+class BadNodeError(UserError):
+    """A node that is not fit to train; the message names it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one rank found."""
+
+    node: str
+    rank: int
+    clock: float = 0.0  # seconds since 1970, read by all ranks at once
+    gpu_free: float | None = None  # GiB
+    facts: dict[str, str] = field(default_factory=dict)  # to be the same on all nodes
+    faults: list[str] = field(default_factory=list)  # with this node alone
+
+
+def check(config: Config, world: World) -> ShardIndex:
+    """The opened data, once every node is found fit to train. Every rank takes part.
+
+    Raises BadNodeError, on every rank alike, where one is not.
+    """
+    began = time.monotonic()
+    index, unread = _open(config)
+    errors = world.gather(unread)
+    if index is None and all(error == errors[0] for error in errors):
+        raise UserError(errors[0])
+    node = node_name()
+    reports = world.gather(_report(config, world, node, index, unread))
+    faults = [*judge(reports), *_not_shared(config, world, reports)] or _deaf(world, reports)
+    if index is None or faults:
+        raise BadNodeError(_told(faults, reports))
+    world.say(_summary(config, world, reports, network.bandwidth(world), began))
+    return index
+
+
+def node_name() -> str:
+    """This machine, as Slurm calls it or else itself."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+
+
+def judge(reports: Sequence[Report]) -> list[str]:
+    """What is wrong with which node, from what all ranks found."""
+    return [
+        *(f"node {r.node}: {fault}" for r in reports for fault in r.faults),
+        *_differences([r for r in reports if r.facts]),
+        *_clocks(reports),
+        *_memory(reports),
+    ]
+
+
+def _differences(nodes: Sequence[Report]) -> Iterator[str]:
+    """Facts in which a node is not like most, or on a tie not like the first."""
+    for name in nodes[0].facts if nodes else ():
+        found = {r.node: r.facts[name] for r in nodes if name in r.facts}
+        usual = Counter(found.values()).most_common(1)[0][0]
+        like = next(node for node, fact in found.items() if fact == usual)
+        for node, fact in found.items():
+            if fact != usual:
+                yield f"node {node}: {name} {fact}, but {usual} on node {like}"
+
+
+def _clocks(reports: Sequence[Report]) -> Iterator[str]:
+    usual = median(r.clock for r in reports)
+    for node in dict.fromkeys(r.node for r in reports):
+        skew = next(r.clock for r in reports if r.node == node) - usual
+        if abs(skew) > _MOST_SKEW:
+            yield (
+                f"node {node}: its clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}; "
+                f"{_MOST_SKEW:.0f} s are allowed"
+            )
+
+
+def _memory(reports: Sequence[Report]) -> Iterator[str]:
+    free = [r.gpu_free for r in reports if r.gpu_free is not None]
+    usual = median(free) if free else 0.0
+    for r in reports:
+        if r.gpu_free is not None and r.gpu_free < _LEAST_SHARE_FREE * usual:
+            yield (
+                f"node {r.node}: the GPU of rank {r.rank} has {r.gpu_free:.1f} GiB free where "
+                f"others have {usual:.1f}; something else runs on it"
+            )
+
+
+def _deaf(world: World, reports: Sequence[Report]) -> list[str]:
+    return [
+        f"node {reports[rank].node}: rank {rank} heard nothing from rank {(rank - 1) % world.size} "
+        f"on node {reports[rank - 1].node} within {network.SECONDS} s"
+        for rank, heard in enumerate(network.ring(world))
+        if not heard
+    ]
+
+
+def _told(faults: Sequence[str], reports: Sequence[Report]) -> str:
+    bad = dict.fromkeys(fault.split(":")[0].removeprefix("node ") for fault in faults)
+    several = len({r.node for r in reports}) > 1
+    without = f", or leave it out: sbatch --exclude={','.join(bad)}" if several else ""
+    listed = "\n  ".join(faults)
+    return (
+        f"preflight found what is not fit to train:\n  {listed}\nPut it right{without}; "
+        "preflight=false trains all the same"
+    )
+
+
+def _open(config: Config) -> tuple[ShardIndex | None, str | None]:
+    try:
+        return shards.open_shards(config.data, config.split), None
+    except UserError as error:
+        return None, str(error)
+    except OSError as error:
+        return None, f"data {config.data} cannot be read: {error}"
+
+
+def _report(
+    config: Config, world: World, node: str, index: ShardIndex | None, unread: str | None
+) -> Report:
+    faults = [] if unread is None else [unread]
+    facts: dict[str, str] = {}
+    parameters = sum(p.numel() for p in model_on_meta(config).parameters())
+    if os.environ["LOCAL_RANK"] == "0":  # once a node
+        facts = versions.found() | ({"data index": versions.data_digest(index)} if index else {})
+        faults += [*_gpu_count(), *gpus.ecc_faults(), *_node_disk()]
+        try:
+            faults += _run_disk(config, parameters)
+            _mark(config, world).touch()
+        except OSError as error:
+            faults.append(f"run_dir {config.run_dir} cannot be written: {error}")
+    free = None
+    if world.device.type == "cuda":
+        free = torch.cuda.mem_get_info(world.device)[0] / GIB
+        needed = memory_bytes(parameters, world.size, config.zero_stage) / GIB
+        if free < needed:
+            faults.append(
+                f"the GPU of rank {world.rank} has {free:.1f} GiB free, but weights, gradients and "
+                f"optimizer alone take {needed:.1f}"
+            )
+    world.barrier()
+    return Report(node, world.rank, time.time(), free, facts, faults)
+
+
+def _mark(config: Config, world: World) -> Path:
+    """By this a node's run_dir is told from another's."""
+    return config.run_dir / f".preflight-{world.rank}"
+
+
+def _gpu_count() -> Iterator[str]:
+    asked = int(os.environ.get("SLURM_GPUS_ON_NODE", 0))
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found < asked:
+        yield f"{found} GPUs answer, but {asked} were asked for"
+
+
+def _run_disk(config: Config, parameters: int) -> Iterator[str]:
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    one = _CHECKPOINT_BYTES * parameters
+    more = max(1, config.checkpoint.keep + 1 - len(checkpoint.steps(config.run_dir)))
+    free = shutil.disk_usage(config.run_dir).free
+    if free < more * one:
+        yield (
+            f"run_dir {config.run_dir} has {free / GIB:.2f} GiB free, but {more} more checkpoints "
+            f"of about {one / GIB:.2f} GiB are to come"
+        )
+
+
+def _node_disk() -> Iterator[str]:
+    caches = os.environ.get("TRITON_CACHE_DIR", tempfile.gettempdir())
+    free = shutil.disk_usage(caches).free
+    if free < _LEAST_NODE_DISK:
+        yield (
+            f"its own disk has {free / 2**20:.0f} MiB free at {caches}, but caches may take "
+            f"{_LEAST_NODE_DISK / 2**20:.0f}; clean it, or set SDEVID_NODE_DISK"
+        )
+
+
+def _not_shared(config: Config, world: World, reports: Sequence[Report]) -> list[str]:
+    """Faults of nodes whose run_dir is not the main rank's; removes what was written for it."""
+    seen = {path.name for path in config.run_dir.glob(".preflight-*")} if world.main else set()
+    seen = world.gather(seen)[0]
+    _mark(config, world).unlink(missing_ok=True)
+    return [
+        f"node {r.node}: its run_dir {config.run_dir} is not that of node {reports[0].node}; it "
+        "must be on a shared file system"
+        for r in reports
+        if r.facts and not r.faults and f".preflight-{r.rank}" not in seen
+    ]
+
+
+def _summary(
+    config: Config, world: World, reports: Sequence[Report], bandwidth: float, began: float
+) -> str:
+    nodes = len({r.node for r in reports})
+    parts = [f"{nodes} node{'s' * (nodes > 1)}, {world.size} rank{'s' * (world.size > 1)}"]
+    free = shutil.disk_usage(config.run_dir).free / GIB
+    parts.append(f"{free:.1f} GiB free for checkpoints")
+    if world.size > 1:
+        clocks = [r.clock for r in reports]
+        parts.append(f"clocks within {max(clocks) - min(clocks):.2f} s")
+    if not math.isnan(bandwidth):
+        parts.append(f"all-reduce {bandwidth / 1e9:.2f} GB/s")
+    return f"preflight: {', '.join(parts)}; all fit ({time.monotonic() - began:.1f} s)"

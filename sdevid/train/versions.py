@@ -1,0 +1,45 @@
+"""What has to be the same on all nodes for them to train one model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from sdevid.data.shards import ShardIndex
+
+_PACKAGES = ("deepspeed", "numpy", "triton", "xformers")
+_SHOWN = 12  # digits of a digest
+
+
+def found() -> dict[str, str]:
+    """Versions of Python and of what the trainer stands on, and a digest of our own source."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions | {"sdevid source": _source_digest()}
+
+
+def data_digest(index: ShardIndex) -> str:
+    """Of every clip's place, size and hash, in their order."""
+    digest = hashlib.sha256()
+    for clip in index.clips:
+        digest.update(repr(clip).encode())
+    return digest.hexdigest()[:_SHOWN]
+
+
+def _source_digest() -> str:
+    digest = hashlib.sha256()
+    for package in ("sdevid", "sdevid_kernels"):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or []:
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:_SHOWN]

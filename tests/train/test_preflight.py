@@ -1,0 +1,131 @@
+"""The look at every node before training: what names a node, and what it costs a good one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sdevid.config import dump
+from sdevid.data.shards import open_shards
+from sdevid.errors import UserError
+from sdevid.train import gpus, preflight, versions
+from sdevid.train.preflight import Report, judge
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTS = {"torch": "2.13.0", "data index": "ab12"}
+GOOD = [Report(f"n{i}", i, clock=1e9 + i / 10, facts=FACTS, gpu_free=79.0) for i in range(4)]
+
+
+def judged(rank: int, **found: object) -> list[str]:
+    """What is said where that rank found something else."""
+    return judge([replace(r, **found) if r.rank == rank else r for r in GOOD])
+
+
+def test_nodes_that_agree_are_fit():
+    assert judge(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"facts": FACTS | {"torch": "2.12.1"}}, "node n2: torch 2.12.1, but 2.13.0 on node n0"),
+        ({"facts": FACTS | {"data index": "cd34"}}, "node n2: data index cd34, but ab12"),
+        ({"clock": 1e9 + 60}, "node n2: its clock is 60 s ahead"),
+        ({"clock": 1e9 - 60}, "node n2: its clock is 60 s behind"),
+        ({"gpu_free": 12.0}, "node n2: the GPU of rank 2 has 12.0 GiB free where others have 79.0"),
+        ({"faults": ["its disk is full"]}, "node n2: its disk is full"),
+    ],
+)
+def test_a_node_unlike_the_others_is_named_alone(found, said):
+    (fault,) = judged(2, **found)
+    assert fault.startswith(said)
+
+
+def test_on_a_tie_the_first_node_is_right():
+    first, second = GOOD[0], replace(GOOD[1], facts=FACTS | {"torch": "2.12.1"})
+    assert judge([first, second]) == ["node n1: torch 2.12.1, but 2.13.0 on node n0"]
+
+
+def test_a_node_where_the_data_cannot_be_read_is_named_once():
+    facts = {"torch": "2.13.0"}
+    assert judged(0, facts=facts, faults=["no such folder"]) == ["node n0: no such folder"]
+
+
+def test_ecc_counts_are_read_as_nvidia_smi_writes_them():
+    table = "00000000:0F:00.0, 0\n00000000:1B:00.0, [N/A]\n00000000:4C:00.0, 3\n"
+    assert list(gpus.read_counts(table, "errors")) == ["GPU 00000000:4C:00.0 has 3 errors"]
+
+
+def test_the_data_digest_is_of_what_the_index_says(shards):
+    index = open_shards(shards, "train")
+    assert versions.data_digest(index) == versions.data_digest(open_shards(shards, "train"))
+    index.clips.reverse()
+    assert versions.data_digest(index) != versions.data_digest(open_shards(shards, "train"))
+
+
+def test_one_process_is_looked_at_and_nothing_is_left(make_config, index, world, capsys):
+    config = make_config()
+    assert preflight.check(config, world).clips == index.clips
+    assert "all fit" in capsys.readouterr().out
+    assert list(config.run_dir.iterdir()) == []
+
+
+def test_too_little_disk_for_the_checkpoints_is_told(make_config, world, monkeypatch):
+    monkeypatch.setattr(preflight, "_CHECKPOINT_BYTES", 2**50)
+    with pytest.raises(
+        UserError, match=r"GiB free, but 4 more checkpoints of about .* are to come"
+    ):
+        preflight.check(make_config(), world)
+
+
+def test_gpus_that_were_asked_for_and_do_not_answer_are_told(make_config, world, monkeypatch):
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "99")
+    with pytest.raises(UserError, match=r"node \S+: \d+ GPUs answer, but 99 were asked for"):
+        preflight.check(make_config(), world)
+
+
+STUCK = """
+import sys, time
+from sdevid.train import network
+from sdevid.train.world import open_world
+network.SECONDS = 2
+with open_world() as world:
+    world.barrier()
+    if world.rank == 2:
+        time.sleep(6)
+    print("heard", network.ring(world), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_answer_is_found_by_the_one_after_it(tmp_path):
+    script = tmp_path / "stuck.py"
+    script.write_text(STUCK)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "4", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.count("heard") == 4, done.stderr
+    first = done.stdout.split("heard ")[1].splitlines()[0]
+    assert json.loads(first.lower())[3] is False
+
+
+@pytest.mark.slow
+def test_two_processes_by_hand(make_config, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(dump(make_config()))
+    environment = os.environ | {"RANKS": "2", "PYTHON": sys.executable}
+    command = ["bash", "launch/local.sh", "preflight", str(config)]
+    said = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+    assert "1 node, 2 ranks" in said
+    assert "GB/s; all fit" in said
