@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,10 +49,14 @@ class Piece:
 
 @dataclass
 class Progress:
-    """How far a run has come: clips trained on, and optimizer steps."""
+    """How far a run has come: clips consumed, optimizer steps, those skipped included.
+
+    `faults` is the state of the remedies for lost steps (sdevid.train.ladder), as of a save.
+    """
 
     clips: int = 0
     step: int = 0
+    faults: dict[str, Any] = field(default_factory=dict)
 
     def advance(self, clips: int) -> None:
         """Count one optimizer step of `clips` clips."""
@@ -74,6 +78,7 @@ class Manifest:
     zero_stage: int
     parameters: dict[str, list[int]]  # shape by name, in the objective's order
     files: dict[str, tuple[int, str]]  # size in bytes and sha256, by name within the folder
+    faults: dict[str, Any] = field(default_factory=dict)  # see Progress
 
 
 def folder_of(run_dir: Path, step: int) -> Path:

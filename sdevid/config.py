@@ -96,6 +96,15 @@ class CheckpointConfig(_Section):
         return self
 
 
+class FaultsConfig(_Section):
+    """What is done about a loss or gradient that is not finite, or a loss that jumps."""
+
+    skips: PositiveInt = 3  # such steps in a row: the updates are skipped, at the last it returns
+    rollbacks: NonNegativeInt = 3  # returns to a checkpoint, then it stops
+    spike: NonNegativeFloat = 0.0  # robust sd (of the MAD) above the median of past losses; 0: off
+    window: PositiveInt = 100  # past losses kept; as many good steps forgive former returns
+
+
 class Config(_Section):
     """A run. Lengths of training are in clips, whatever the number of GPUs."""
 
@@ -138,6 +147,7 @@ class Config(_Section):
     consistency: ConsistencyConfig = ConsistencyConfig()
     metrics: MetricsConfig = MetricsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    faults: FaultsConfig = FaultsConfig()
 
     @model_validator(mode="after")
     def _map_fits(self) -> Config:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -21,6 +22,7 @@ from sdevid.train.world import World
 from sdevid.types import Batch
 
 Terms = dict[str, Tensor]  # scalars
+Judge = Callable[[float, float], bool]  # (loss, gradient norm) over all ranks: apply the update?
 
 _MOST_IN_A_BUCKET = 25_000_000  # elements reduced at once: 100 MB of float32
 
@@ -61,29 +63,36 @@ class Engine:
                 config=deepspeed_settings(config, world.size, parameters),
                 dist_init_required=False,
             )
+        self._judge_before_updates()
         self._record_failed_writes()
         self._engine._copy_recovery_script = lambda _folder: None  # `sdevid export` is ours
         if world.size == 1 and config.zero_stage == 0:
             self._engine.enable_backward_allreduce = False  # nobody to reduce with
 
-    def step(self, batches: Sequence[Batch], kl_weight: float, learning_rate: float) -> Terms:
+    def step(
+        self,
+        batches: Sequence[Batch],
+        kl_weight: float,
+        learning_rate: float,
+        judge: Judge = lambda loss, norm: math.isfinite(loss + norm),
+    ) -> Terms:
         """One optimizer step over this rank's micro-batches.
 
         Returns the mean of each term over them and `grad_norm`, the norm over all ranks before
-        clipping, infinite where a gradient is not finite. Nothing here waits for the device.
+        clipping, infinite where a gradient is not finite. `judge` is asked before the weights
+        change: where it says no, weights and optimizer stay as they are. It must say the same on
+        every rank, and for what is not finite no.
         """
         for group, ratio in zip(self._engine.optimizer.param_groups, self._ratios, strict=True):
             group["lr"] = learning_rate * ratio
-        totals: Terms = {}
-        for number, batch in enumerate(batches, start=1):
+        self._judge, totals = judge, cast(Terms, {})
+        for batch in batches:
             terms = self._backward(batch, kl_weight)
             totals = {name: totals.get(name, 0) + terms[name].detach() for name in terms}
-            norm = self._clip() if number == len(batches) else None
+            self._loss = totals["loss"] / len(batches)
             self._engine.step()
-        if norm is None:
-            norm = self._engine.get_global_grad_norm()
         means = {name: total / len(batches) for name, total in totals.items()}
-        return means | {"grad_norm": torch.as_tensor(norm, dtype=torch.float32)}
+        return means | {"grad_norm": self._norm}
 
     def _backward(self, batch: Batch, kl_weight: float) -> Terms:
         device = self.world.device
@@ -94,11 +103,41 @@ class Engine:
         self._engine.backward(terms["loss"])
         return terms
 
-    def _clip(self) -> Tensor | None:
-        """Stage 0 keeps whole gradients, and DeepSpeed keeps no norm of them: clip here."""
-        if self.config.zero_stage != 0:
-            return None
-        return nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.gradient_clip)
+    def _judge_before_updates(self) -> None:
+        """Ask `judge` where the norm of the gradient is known and the weights are as they were.
+
+        Under ZeRO that is inside DeepSpeed's step, which drops a step whose norm is infinite, on
+        every rank, and clears what it had gathered for it.
+        """
+        optimizer = self._engine.optimizer
+        if self.config.zero_stage == 0:
+            update = optimizer.step
+
+            def clip_and_update() -> None:
+                if self._approved(
+                    nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.gradient_clip)
+                ):
+                    update()
+
+            optimizer.step = clip_and_update
+        elif self.config.zero_stage == 3:
+            norms = optimizer._get_norm_groups
+            optimizer._get_norm_groups = lambda: [self._norm_or_infinite(norms())]
+        else:
+            norm = optimizer.scaled_global_norm
+            optimizer.scaled_global_norm = lambda: self._norm_or_infinite([norm()])
+
+    def _norm_or_infinite(self, groups: list[Any]) -> Tensor:
+        """The norm of all groups of parameters, infinite where the step is not to be applied."""
+        norms = torch.stack([torch.as_tensor(n, dtype=torch.float32) for n in groups])
+        finite = (norms >= 0).all()  # DeepSpeed gives -1 for what is not finite
+        norm = torch.where(finite, torch.linalg.vector_norm(norms), torch.inf)
+        return norm if self._approved(norm) else torch.full_like(norm, torch.inf)
+
+    def _approved(self, norm: Tensor) -> bool:
+        self._norm = norm.detach().float()
+        loss, everywhere = self.world.mean_now(torch.stack([self._loss, self._norm]))
+        return self._judge(loss, everywhere)
 
     def pieces(self) -> list[Piece]:
         """The float32 weights that this rank answers for, live, and what they are pieces of."""

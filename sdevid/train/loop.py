@@ -16,6 +16,7 @@ from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.metrics import Metrics
 from sdevid.train.opening import announce
+from sdevid.train.remedy import Remedy
 from sdevid.train.switches import Switches
 from sdevid.train.world import World
 
@@ -26,37 +27,47 @@ def train(config: Config, index: ShardIndex, world: World, progress: Progress) -
     """Train on the clips of `index`, carrying on from the checkpoint in `run_dir` if any.
 
     `progress` is kept up to date, so that whoever called knows how far it came. Raises
-    NonFiniteError where the loss is lost, and UserError for what a user can put right.
+    NonFiniteError where training is lost, and UserError for what a user can put right.
     """
     torch.manual_seed(config.seed)
     engine = Engine(objectives.build(config), config, world)
     ema = EMA([piece.tensor for piece in engine.pieces()], config.ema_decay)
-    resumed = snapshot.resume(engine, ema, config)
-    progress.clips, progress.step = (resumed.clips, resumed.step) if resumed else (0, 0)
-    total, size = stream.total_clips(index, config), config.batch_size
+    resumed = snapshot.resume(engine, ema, config) or Progress()
+    progress.clips, progress.step, progress.faults = resumed.clips, resumed.step, resumed.faults
+    total = stream.total_clips(index, config)
     if world.main:
         replace_text(config.run_dir / "config.yaml", dump(config))
     announce(engine, progress, total)
     if progress.clips >= total:
         return "done"
-    switches = Switches(config.run_dir, world)
-    batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
     with Metrics(config, world, progress, total) as metrics:
-        for batch in metrics.waiting(batches):
-            kl_weight = schedule.kl_weight(progress.clips, total, config)
-            rate = schedule.learning_rate(progress.clips, total, config)
-            terms = engine.step(batch, kl_weight, rate)
-            progress.advance(size)
+        return _steps(engine, ema, index, metrics, progress)
+
+
+def _steps(
+    engine: Engine, ema: EMA, index: ShardIndex, metrics: Metrics, progress: Progress
+) -> Ending:
+    config, world = engine.config, engine.world
+    total, size = stream.total_clips(index, config), config.batch_size
+    switches, remedy = Switches(config.run_dir, world), Remedy(engine, ema, progress)
+    batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
+    for batch in metrics.waiting(batches):
+        kl_weight = schedule.kl_weight(progress.clips, total, config)
+        rate = schedule.learning_rate(progress.clips, total, config)
+        terms = engine.step(batch, kl_weight, rate, remedy.approves)
+        progress.advance(size)
+        if remedy.good:
             ema.update(progress.step)
-            metrics.add(terms)
-            asked = switches.asked()
-            ends = progress.clips >= total or asked.stop is not None
-            saves = ends or asked.save or progress.passed(config.save_every, size)
-            if saves or progress.passed(config.log_every, size):
-                metrics.flush(progress, {"learning_rate": rate, "kl_weight": kl_weight})
-            if saves:
-                snapshot.save(engine, ema, progress, config)
-                switches.answered(asked)
-            if ends:
-                return asked.stop or "done"
+        metrics.add(terms, skipped=not remedy.good)
+        remedy.apply()
+        asked = switches.asked()
+        ends = progress.clips >= total or asked.stop is not None
+        saves = remedy.may_save(progress.passed(config.save_every, size)) or asked.save or ends
+        if saves or progress.passed(config.log_every, size):
+            metrics.flush(progress, {"learning_rate": rate, "kl_weight": kl_weight})
+        if saves:
+            snapshot.save(engine, ema, progress, config)
+            switches.answered(asked)
+        if ends:
+            return asked.stop or "done"
     raise AssertionError("the stream of batches has no end")

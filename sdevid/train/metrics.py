@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from sdevid.checkpoint import Progress, replace_text
 from sdevid.config import Config
-from sdevid.errors import NonFiniteError
 from sdevid.train.world import World
 
 Item = TypeVar("Item")
@@ -38,7 +37,7 @@ class Metrics:
         self.config, self.world = config, world
         self._names: list[str] = []
         self._sum: Tensor | None = None
-        self._steps, self._waited = 0, 0.0
+        self._steps, self._skipped, self._waited = 0, 0, 0.0
         self._flushed_at, self._since = progress.clips, time.perf_counter()
         self._path = config.run_dir / "metrics.jsonl"
         self._sinks = _sinks(config, progress) if world.main else []
@@ -78,35 +77,34 @@ class Metrics:
             self._waited += time.perf_counter() - before
             yield item
 
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Take in the terms of one step."""
+    def add(self, terms: dict[str, Tensor], *, skipped: bool = False) -> None:
+        """Take in the terms of one step; of a skipped one only that it was skipped."""
         self._names = list(terms)
-        values = torch.stack([term.detach().float() for term in terms.values()])
-        self._sum = values if self._sum is None else self._sum + values
-        self._steps += 1
+        self._steps, self._skipped = self._steps + 1, self._skipped + skipped
         self._bar.update(self.config.batch_size)
+        if not skipped:
+            values = torch.stack([term.detach().float() for term in terms.values()])
+            self._sum = values if self._sum is None else self._sum + values
 
     def flush(self, progress: Progress, rates: Figures) -> Figures:
         """Report the means since the last flush, with `rates` as they stand. Every rank calls it.
 
-        Raises NonFiniteError on every rank where a loss or gradient was not finite on any.
+        Skipped steps are counted and left out of the means; if all were, there are none (null).
         """
-        assert self._sum is not None, "flush follows add"
+        assert self._steps, "flush follows add"
         now = time.perf_counter()
         spent = now - self._since
-        own = torch.cat(
-            [self._sum.cpu().double() / self._steps, torch.tensor([self._waited / spent])]
-        )
+        total = torch.full((len(self._names),), math.nan) if self._sum is None else self._sum.cpu()
+        terms = total.double() / max(1, self._steps - self._skipped)
+        own = torch.cat([terms, torch.tensor([self._waited / spent])])
         means = dict(zip([*self._names, "data_wait"], self.world.mean(own).tolist(), strict=True))
         clips_per_s = (progress.clips - self._flushed_at) / spent
         figures = means | rates | {"clips_per_s": clips_per_s, "steps_per_s": self._steps / spent}
-        self._sum, self._steps, self._waited = None, 0, 0.0
+        figures["skipped"] = self._skipped
+        self._sum, self._steps, self._skipped, self._waited = None, 0, 0, 0.0
         self._flushed_at, self._since = progress.clips, now
         if self.world.main:
             self._report(progress, figures)
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(figures[name]):
-                raise NonFiniteError(f"{name} is {figures[name]} near clip {progress.clips}")
         return figures
 
     def _report(self, progress: Progress, figures: Figures) -> None:

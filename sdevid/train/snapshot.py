@@ -127,6 +127,7 @@ def _manifest(engine: Engine, progress: Progress, files: list[Files]) -> Manifes
         zero_stage=engine.config.zero_stage,
         parameters={name: list(shape) for name, shape in engine.shapes.items()},
         files={name: entry for part in files for name, entry in part.items()},
+        faults=progress.faults,
     )
 
 
@@ -140,13 +141,17 @@ def _not_saved(run_dir: Path, step: int, error: OSError) -> str:
     )
 
 
-def resume(engine: Engine, ema: EMA, config: Config) -> Progress | None:
+def resume(engine: Engine, ema: EMA, config: Config, at_most: int | None = None) -> Progress | None:
     """Carry on from the newest whole checkpoint in `run_dir`; None where there is none at all.
 
-    Raises UserError where all are damaged, or the one found does not fit the model or the world.
+    With `at_most`, from the newest one of that step or before it. May be called again in a live
+    engine, to go back. Every rank takes part, and no save may be under way. Raises UserError where
+    all are damaged, or the one found does not fit the model or the world.
     """
     world, damaged = engine.world, ""
     for step in world.gather(checkpoint.steps(config.run_dir))[0]:
+        if at_most is not None and step > at_most:
+            continue
         folder = checkpoint.folder_of(config.run_dir, step)
         wrong = _faults(folder, world)
         if wrong:
@@ -157,7 +162,7 @@ def resume(engine: Engine, ema: EMA, config: Config) -> Progress | None:
         check_fits(folder, manifest, engine)
         engine.load(folder)
         checkpoint.read_rank(folder, world.rank, ema.average)
-        return Progress(manifest.clips, manifest.step)
+        return Progress(manifest.clips, manifest.step, manifest.faults)
     if damaged:
         raise UserError(
             f"no checkpoint of {config.run_dir} is whole: {damaged}; give another run_dir, or "

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -100,6 +100,13 @@ class World:
         if self.size > 1:
             dist.all_reduce(values, group=self.control)
         return values / self.size
+
+    def mean_now(self, values: torch.Tensor) -> list[float]:
+        """Mean over ranks of a few figures, over the links of the devices they lie on."""
+        values = values.detach().double()
+        if self.size > 1:
+            dist.all_reduce(values)
+        return cast(list[float], (values / self.size).tolist())
 
 
 @contextmanager

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 
-import pytest
 import torch
 
 from sdevid.checkpoint import Progress
-from sdevid.errors import NonFiniteError
 from sdevid.train.metrics import Metrics, forget_after
 
 
@@ -58,15 +57,15 @@ def test_time_spent_waiting_for_data_is_told_as_a_share(make_config, world):
         assert 0.3 < metrics.flush(Progress(clips=8, step=2), {})["data_wait"] < 0.7
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_is_written_as_null_and_ends_the_run(bad, make_config, world):
+def test_skipped_steps_are_counted_and_left_out_of_the_means(make_config, world):
     config = made(make_config())
     with Metrics(config, world, Progress(), total=100) as metrics:
-        metrics.add(step(1.0))
-        metrics.add(step(bad))
-        with pytest.raises(NonFiniteError, match=r"loss is .* near clip 8"):
-            metrics.flush(Progress(clips=8, step=2), {})
-    assert lines(config)[0]["loss"] is None
+        metrics.add(step(2.0))
+        metrics.add(step(math.nan), skipped=True)
+        metrics.flush(Progress(clips=8, step=2), {})
+        metrics.add(step(math.nan), skipped=True)
+        metrics.flush(Progress(clips=12, step=3), {})
+    assert [(line["loss"], line["skipped"]) for line in lines(config)] == [(2.0, 1), (None, 1)]
 
 
 def test_lines_past_the_clips_resumed_from_and_torn_ones_are_dropped(tmp_path):
