@@ -66,6 +66,24 @@ class ObservationConfig(_Section):
     free_fraction: float = 0.25  # share of clips for which the prior is shown none
 
 
+class MatchingConfig(_Section):
+    """`model_type: sde_matching`: the bound without a solver."""
+
+    times: PositiveInt = 8  # at which a clip's path KL is taken, one in each of equal parts
+    frames: PositiveInt | None = None  # decoded a clip, drawn; None: all of them
+    scale_floor: PositiveFloat = 1e-2  # smallest posterior scale s, latent units
+
+
+class FollmerConfig(_Section):
+    """`model_type: follmer`: bridges from each latent frame to the next."""
+
+    noise: PositiveFloat = 2.0  # epsilon of a bridge of a second, latent units
+    times: PositiveInt = 4  # in each bridge at which its drift is regressed
+    steps: PositiveInt = 32  # of the solver a frame, in sampling
+    diffusion: Literal["interpolant", "follmer"] = "interpolant"  # in sampling
+    frame_divergence: NonNegativeFloat = 0.1  # weight of the frames' KL from N(0, 1)
+
+
 class ConsistencyConfig(_Section):
     """Weights of the consistency module's terms; 0 switches a term off."""
 
@@ -108,7 +126,7 @@ class FaultsConfig(_Section):
 class Config(_Section):
     """A run. Lengths of training are in clips, whatever the number of GPUs."""
 
-    model_type: Literal["latent_sde"] = "latent_sde"
+    model_type: Literal["latent_sde", "sde_matching", "follmer"] = "latent_sde"
     sde_type: Literal["ito", "stratonovich"] = "ito"
     frame_size: PositiveInt = 64  # pixels, square
     channels: Literal[1, 3] = 3
@@ -144,6 +162,8 @@ class Config(_Section):
     sde: SDEConfig = SDEConfig()
     encoder: EncoderConfig = EncoderConfig()
     observation: ObservationConfig = ObservationConfig()
+    matching: MatchingConfig = MatchingConfig()
+    follmer: FollmerConfig = FollmerConfig()
     consistency: ConsistencyConfig = ConsistencyConfig()
     metrics: MetricsConfig = MetricsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -165,6 +185,16 @@ class Config(_Section):
             raise ValueError(
                 f"observation.max_context is {self.observation.max_context}, but a clip has "
                 f"{self.sequence_length} frames (sequence_length) and one must be left to predict"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frames_in_order(self) -> Config:
+        uses = self.consistency.warp or self.consistency.frame_difference > 0
+        if self.matching.frames is not None and uses:
+            raise ValueError(
+                f"matching.frames is {self.matching.frames}, but consistency.warp and "
+                "consistency.frame_difference need every frame; leave matching.frames out"
             )
         return self
 

@@ -13,13 +13,14 @@ from sdevid import checkpoint
 from sdevid.checkpoint import Weights
 from sdevid.config import Config, parse
 from sdevid.errors import UserError
-from sdevid.models.latent_sde import LatentSDE
+from sdevid.models.build import build_model
+from sdevid.models.video_model import VideoModel
 
 MODEL_FILE = "model.safetensors"
 _PREFIX = "model."  # of the model's tensors within the objective's
 
 
-def load(model_path: Path, weights: Weights = "ema") -> tuple[LatentSDE, Config]:
+def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config]:
     """The model in a run folder (its newest whole checkpoint), a checkpoint or an exported folder.
 
     On the CPU, in evaluation mode. Raises UserError where there is none or it does not fit.
@@ -28,7 +29,7 @@ def load(model_path: Path, weights: Weights = "ema") -> tuple[LatentSDE, Config]
     config = _config(folder)
     tensors = _tensors(folder, weights)
     with torch.device("meta"):
-        model = LatentSDE(config)
+        model = build_model(config)
     _check(folder, tensors, model)
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False), config
@@ -87,7 +88,7 @@ def _tensors(folder: Path, weights: Weights) -> dict[str, Tensor]:
     return {n.removeprefix(_PREFIX): t for n, t in every.items() if n.startswith(_PREFIX)}
 
 
-def _check(folder: Path, tensors: dict[str, Tensor], model: LatentSDE) -> None:
+def _check(folder: Path, tensors: dict[str, Tensor], model: VideoModel) -> None:
     saved = {name: list(tensor.shape) for name, tensor in tensors.items()}
     here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     difference = checkpoint.first_difference(saved, here)

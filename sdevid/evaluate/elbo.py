@@ -9,14 +9,14 @@ from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.measured import Measured, mean_over
 from sdevid.evaluate.progress import batches
-from sdevid.objectives.latent_sde import LatentSDEObjective
+from sdevid.objectives.clip_objective import ClipObjective
 
 TERMS = ("elbo", "reconstruction", "kl_path", "kl_initial", "kl_content", "control_energy")
 
 
 @torch.no_grad()
 def held_out(
-    objective: LatentSDEObjective,
+    objective: ClipObjective,
     index: ShardIndex,
     clips: range,
     title: str = "held-out ELBO",

@@ -23,11 +23,13 @@ from sdevid.evaluate.prediction import Shown
 from sdevid.evaluate.progress import batches, evenly
 from sdevid.evaluate.reference import training_mean
 from sdevid.evaluate.track import positions
-from sdevid.models.latent_sde import LatentSDE
+from sdevid.models.video_model import VideoModel
+from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.sample.sampler import as_pixels
 from sdevid.sample.write import Pixels
 from sdevid.types import frame_ticks
 
+NO_BOUND = "not defined: model_type follmer has no bound on the likelihood"
 SHOWN = 16  # generated and real videos kept for the run page
 
 
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Subject:
     """What is evaluated, on what."""
 
-    model: LatentSDE
+    model: VideoModel
     config: Config
     index: ShardIndex
     clips: range  # numbers in the index
@@ -125,7 +127,7 @@ def measure(
     """All results, ready for JSON, and the pictures of the run page."""
     objective = objectives.build(subject.config)
     objective.model = subject.model
-    bound = elbo.held_out(objective.eval(), subject.index, subject.clips)
+    bound = _bound(objective.eval(), subject)
     mean = training_mean(training, subject.config, subject.half_width)
     scores, shown = prediction.predict(
         subject.model,
@@ -138,10 +140,10 @@ def measure(
         subject.half_width,
     )
     free = _free(subject, args)
-    history = _history(subject, args)
+    history = _history(subject, args) if objective.bound else []
     results = {
         "protocol": _protocol(subject, args),
-        "elbo": {name: value.as_json() for name, value in bound.items()},
+        "elbo": bound,
         "elbo_over_time": history,
         "prediction": {
             measure: {name: score.as_json() for name, score in forecasts.items()}
@@ -150,6 +152,14 @@ def measure(
         "motion": _motion(subject, free) if subject.truth else None,
     }
     return results, _pictures(subject, free, shown, args.context)
+
+
+def _bound(objective: ClipObjective, subject: Subject) -> dict[str, Any] | None:
+    """The held-out bound and its terms; None where the objective has none."""
+    if not objective.bound:
+        return None
+    found = elbo.held_out(objective, subject.index, subject.clips)
+    return {name: value.as_json() for name, value in found.items()}
 
 
 def _history(subject: Subject, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -249,7 +259,9 @@ def _pictures(
 
 def summary(results: dict[str, Any]) -> str:
     """The results in a few lines."""
-    lines = [f"held-out ELBO {_told(results['elbo']['elbo'])} nats a clip"]
+    bound = results["elbo"]
+    told = f"{_told(bound['elbo'])} nats a clip" if bound else NO_BOUND
+    lines = [f"held-out ELBO {told}"]
     for measure, forecasts in results["prediction"].items():
         told = ", ".join(
             f"{name.replace('_', ' ')} {_told(value)}" for name, value in forecasts.items()

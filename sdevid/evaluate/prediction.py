@@ -23,7 +23,7 @@ from sdevid.evaluate.progress import batches
 from sdevid.evaluate.quality import decibels, squared_error
 from sdevid.evaluate.reference import Mean
 from sdevid.evaluate.track import positions
-from sdevid.models.latent_sde import LatentSDE
+from sdevid.models.video_model import VideoModel
 from sdevid.sample.sampler import as_pixels
 from sdevid.sample.write import Pixels
 from sdevid.types import Batch, as_frames
@@ -57,7 +57,7 @@ class Shown:
 
 @torch.no_grad()
 def futures(
-    model: LatentSDE, batch: Batch, context: int, samples: int, seed: int
+    model: VideoModel, batch: Batch, context: int, samples: int, seed: int
 ) -> tuple[Pixels, Floats]:
     """`samples` futures of each clip after its first `context` frames.
 
@@ -86,7 +86,7 @@ def futures(
 
 
 def predict(
-    model: LatentSDE,
+    model: VideoModel,
     index: ShardIndex,
     clips: range,
     context: int,

@@ -23,9 +23,9 @@ class StateNetwork(nn.Module):
     starts at zero.
     """
 
-    def __init__(self, config: SDEConfig, outputs: int) -> None:
+    def __init__(self, config: SDEConfig, outputs: int, inputs: int | None = None) -> None:
         super().__init__()
-        self.first = self._layer(config, config.latent_size, config.hidden)
+        self.first = self._layer(config, inputs or config.latent_size, config.hidden)
         self.hidden = nn.ModuleList(
             self._layer(config, config.hidden, config.hidden) for _ in range(config.depth - 1)
         )
@@ -54,6 +54,12 @@ class Conditions(NamedTuple):
     drift: Tensor  # (batch, hidden) or (batch, hidden, 1, 1)
     diffusion: Tensor  # g itself, (batch, size) or (batch, size, 1, 1); with a slope, its level a
     slope: Tensor | None  # b, where g depends on z
+
+    def repeated(self, count: int) -> Conditions:
+        """Each clip's, `count` times in a row."""
+        slope = None if self.slope is None else self.slope.repeat_interleave(count, 0)
+        drift, diffusion = (x.repeat_interleave(count, 0) for x in (self.drift, self.diffusion))
+        return Conditions(drift, diffusion, slope)
 
 
 class Prior(nn.Module):
@@ -102,16 +108,20 @@ class Prior(nn.Module):
 
     def forward(self, z: State, conditions: Conditions) -> tuple[State, State]:
         """Drift and diffusion at `z`, float32, the diffusion broadcastable to `z`."""
+        return self.rates(z, conditions)[:2]
+
+    def rates(self, z: State, conditions: Conditions) -> tuple[State, State, State | None]:
+        """Drift and diffusion as `forward`, and dg/dz; None where g does not depend on z."""
         drift = self.drift(z, conditions.drift)
         if conditions.slope is None:
-            return drift, conditions.diffusion
+            return drift, conditions.diffusion, None
         bend = torch.tanh(z)
         level = conditions.diffusion + conditions.slope * bend
         diffusion = self._positive(level)
+        rise = torch.sigmoid(level + self.start) * conditions.slope * (1 - bend.square())
         if self.stratonovich:
-            rise = torch.sigmoid(level + self.start) * conditions.slope * (1 - bend.square())
             drift = drift + 0.5 * diffusion * rise
-        return drift, diffusion
+        return drift, diffusion, rise
 
 
 class Control(nn.Module):

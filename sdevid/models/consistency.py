@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -35,6 +37,13 @@ def warp(image: Float[Tensor, "batch channels height width"], flow: Tensor) -> T
     return functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
 
+class Carried(NamedTuple):
+    """A decoded frame that the next ones go on from."""
+
+    features: Float[Tensor, "batch 1 channels height width"]
+    frame: Frames  # one
+
+
 class WarpHead(nn.Module):
     """x_i = M warp(x_{i-1}, F) + (1 - M) I_i, from the first decoded frame on.
 
@@ -51,12 +60,19 @@ class WarpHead(nn.Module):
         self.mask_start = -2.0
 
     def forward(
-        self, features: Float[Tensor, "batch time channels height width"], images: Frames
+        self,
+        features: Float[Tensor, "batch time channels height width"],
+        images: Frames,
+        before: Carried | None = None,
     ) -> Frames:
+        known = 0 if before is None else 1
+        if before is not None:
+            features = torch.cat([before.features, features], dim=1)
+            images = torch.cat([before.frame, images], dim=1)
         pairs = torch.cat([features[:, :-1], features[:, 1:]], dim=2)
         moves = self.head(pairs.flatten(0, 1)).float().unflatten(0, pairs.shape[:2])
         frames = [images[:, 0]]
         for image, move in zip(images[:, 1:].unbind(1), moves.unbind(1), strict=True):
             mask = (move[:, 2:] + self.mask_start).sigmoid()
             frames.append(mask * warp(frames[-1], move[:, :2]) + (1 - mask) * image)
-        return torch.stack(frames, dim=1)
+        return torch.stack(frames[known:], dim=1)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models.consistency import WarpHead
+from sdevid.models.consistency import Carried, WarpHead
 from sdevid.models.encoder import norm, widths
 from sdevid.types import Frames
 
@@ -83,10 +83,21 @@ class FrameDecoder(nn.Module):
     def forward(
         self, z: Float[Tensor, "batch time *latent"], w: Float[Tensor, "batch content"]
     ) -> Frames:
+        return self.carry_on(z, w, None)[0]
+
+    def carry_on(
+        self,
+        z: Float[Tensor, "batch time *latent"],
+        w: Float[Tensor, "batch content"],
+        before: Carried | None,
+    ) -> tuple[Frames, Carried | None]:
+        """The frames of `z`, which go on from those whose last one is `before`; and their last."""
         batch, time = z.shape[:2]
         content = w[:, None].expand(-1, time, -1).flatten(0, 1)
         features = self.grow(self.seed(z.flatten(0, 1), content))
         images: Tensor = self.image(features).float().sigmoid().unflatten(0, (batch, time))
-        if self.warp is not None:
-            images = self.warp(features.unflatten(0, (batch, time)), images)
-        return images
+        if self.warp is None:
+            return images, None
+        features = features.unflatten(0, (batch, time))
+        images = self.warp(features, images, before)
+        return images, Carried(features[:, -1:], images[:, -1:])

@@ -61,6 +61,8 @@ def describe(config: Config, device: torch.device, clips: int) -> str:
 
     Raises UserError where `sde.kernels` cannot run there.
     """
+    if config.model_type != "latent_sde":
+        return "no SDE solve in training"
     steps = integrate.describe(device, config.sde.kernels)
     if not takes(config):
         return steps

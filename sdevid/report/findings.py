@@ -25,15 +25,19 @@ def summary(run: Record) -> str:
     assert run.results is not None
     results, protocol = run.results, run.results["protocol"]
     clips = f"{protocol['clips']} clips of {protocol['split']}"
-    found = [
-        _finding("Held-out ELBO", number(results["elbo"]["elbo"]["mean"]), f"nats a clip, {clips}")
-    ]
+    found = [_elbo(results["elbo"], clips)]
     for measure, unit, better in (("psnr", " dB", 1), ("energy_score", "", -1)):
         if measure in results["prediction"]:
             found.append(_prediction(results["prediction"][measure], measure, unit, better))
     for axis, entry in (results["motion"] or {}).items():
         found.append(_motion(axis, entry))
     return f'<div class="findings">{"".join(found)}</div>'
+
+
+def _elbo(bound: dict[str, Any] | None, clips: str) -> str:
+    if bound is None:
+        return _finding("Held-out ELBO", "not defined", "this kind of model has no bound")
+    return _finding("Held-out ELBO", number(bound["elbo"]["mean"]), f"nats a clip, {clips}")
 
 
 def _finding(name: str, value: str, told: str) -> str:

@@ -15,6 +15,8 @@ TERMS = (
     ("kl_path", "KL of the path"),
     ("kl_initial", "KL of the first state"),
     ("kl_content", "KL of the content code"),
+    ("bridge", "Regression of the bridge"),
+    ("frame_divergence", "Divergence of the frames from N(0, 1)"),
 )
 
 
@@ -24,7 +26,7 @@ def bound(run: Record) -> str:
     if not run.metrics:
         command = f"python -m sdevid train --config {run.folder / 'config.yaml'}"
         return title + missing("metrics.jsonl is not there yet: nothing was trained.", command)
-    charts = "".join(_term(run, name, label) for name, label in TERMS)
+    charts = "".join(_term(run, name, label) for name, label in TERMS if run.curve(name)[0])
     context = run.config.get("observation", {}).get("max_context")
     seen = f"0 to {context}" if context is not None else "some of its"
     return (

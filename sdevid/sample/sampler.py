@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sdevid import export
 from sdevid.config import Config
 from sdevid.errors import UserError
-from sdevid.models.latent_sde import LatentSDE
+from sdevid.models.video_model import VideoModel
 from sdevid.sample import initial, outputs
 from sdevid.sample.request import Request, add_arguments, check, check_initial
 from sdevid.sample.write import Pixels
@@ -84,7 +84,7 @@ def initial_frames(
 
 
 def generate(
-    model: LatentSDE, request: Request, numbers: Sequence[int], observed: Pixels | None
+    model: VideoModel, request: Request, numbers: Sequence[int], observed: Pixels | None
 ) -> Pixels:
     """Videos (number, time, height, width, channels) of the samples with these numbers."""
     device = next(model.parameters()).device

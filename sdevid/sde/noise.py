@@ -35,6 +35,8 @@ class Stream(IntEnum):
     TIME = 7  # times of a simulation-free objective
     AREA = 8  # the area under the Brownian path
     COMPONENT = 9  # which component of p(z_0 | c)
+    MARGINAL = 10  # states at the times of a simulation-free objective
+    FRAMES = 11  # which frames such an objective decodes
 
 
 def normal(

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sdevid.config import dump, parse
 from sdevid.evaluate.__main__ import main
-from sdevid.models.latent_sde import LatentSDE
+from sdevid.models.build import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -36,14 +36,17 @@ def shards(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, shards):
-    folder = tmp_path_factory.mktemp("model")
-    config = parse(SMALL | {"data": str(shards)})
+def save_model(folder, shards, **settings):
+    config = parse(SMALL | {"data": str(shards)} | settings)
     torch.manual_seed(0)
-    save_file(LatentSDE(config).state_dict(), folder / "model.safetensors")
+    save_file(build_model(config).state_dict(), folder / "model.safetensors")
     (folder / "config.yaml").write_text(dump(config))
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, shards):
+    return save_model(tmp_path_factory.mktemp("model"), shards)
 
 
 def evaluate(model, output, *arguments):
@@ -70,6 +73,20 @@ def test_results_hold_every_part_and_come_again_with_the_same_seed(model, tmp_pa
     for results in (first, again):
         del results["provenance"]
     assert first == again
+
+
+@pytest.mark.parametrize("kind", ["sde_matching", "follmer"])
+def test_every_kind_is_evaluated_and_one_without_a_bound_says_so(shards, tmp_path, capsys, kind):
+    (tmp_path / "model").mkdir()
+    other = save_model(tmp_path / "model", shards, model_type=kind)
+    results = evaluate(other, tmp_path / "a.json")
+    told = capsys.readouterr().out
+    assert results["prediction"]["psnr"]["mean_of_samples"]["mean"] > 0
+    if kind == "follmer":
+        assert results["elbo"] is None
+        assert "ELBO not defined" in told
+    else:
+        assert results["elbo"]["elbo"]["standard_error"] > 0
 
 
 def test_baselines_are_those_of_the_clips(model, shards, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sdevid.config import dump, parse
-from sdevid.models.latent_sde import LatentSDE
+from sdevid.models.build import build_model
 from sdevid.sample.__main__ import main
 
 SMALL = {
@@ -29,7 +29,7 @@ SMALL = {
 def save_model(folder: Path, **settings) -> Path:
     config = parse(SMALL | settings)
     torch.manual_seed(0)
-    model = LatentSDE(config)
+    model = build_model(config)
     with torch.no_grad():
         for parameter in model.parameters():  # away from zero starts, so that noise shows
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -70,6 +70,16 @@ def test_writes_videos_grids_and_a_record(model, tmp_path):
     assert record["samples"][1]["files"][0] == "sample_00001.mp4"
     assert video(tmp_path).shape == (6, 16, 16, 1)
     assert not np.array_equal(video(tmp_path, 0), video(tmp_path, 1))
+
+
+@pytest.mark.parametrize("kind", ["sde_matching", "follmer"])
+def test_every_kind_of_model_is_sampled_alike(tmp_path, kind):
+    other = save_model(tmp_path / "model", model_type=kind)
+    for i in range(2):
+        Image.new("L", (16, 16), 90 * i).save(tmp_path / f"{i}.png")
+        sample(other, tmp_path / str(i), "--initial_frames", str(tmp_path / "0.png"))
+    assert video(tmp_path / "0").shape == (6, 16, 16, 1)
+    assert files(tmp_path / "0") == files(tmp_path / "1")
 
 
 @pytest.mark.parametrize("batch_size", ["1", "4"])

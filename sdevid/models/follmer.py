@@ -1,0 +1,137 @@
+"""Latent frame to latent frame by Follmer's bridge (Chen et al. 2024)."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from sdevid.config import Config
+from sdevid.errors import UserError
+from sdevid.models.backbone import State, StateNetwork
+from sdevid.models.decoder import FrameDecoder
+from sdevid.models.marginal import FramePosterior
+from sdevid.models.temporal import History
+from sdevid.models.video_model import Mover, VideoModel, Walk, solver_grid
+from sdevid.sde import interpolant
+from sdevid.types import TICKS_PER_SECOND, seconds
+
+_WAVES = 4  # octaves of s
+
+
+class BridgeDrift(nn.Module):
+    """b(X, s | x0, w, c), regressed on the interpolant's rate.
+
+    The network sees where X lies from the interpolant of a frame that stays as it is, in units of
+    the bridge's noise, and says how b differs from that interpolant's rate; it starts at zero.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        sde = config.sde
+        self.noise, self.fps, self.is_map = config.follmer.noise, config.fps, sde.latent == "map"
+        self.condition = nn.Linear(sde.content_size + config.encoder.features, sde.hidden)
+        self.time = nn.Linear(2 * _WAVES + 2, sde.hidden)
+        self.network = StateNetwork(sde, sde.latent_size, inputs=2 * sde.latent_size)
+
+    def eps(self, span: Float[Tensor, " batch"], like: State) -> Tensor:
+        """The noise's amplitude over a frame interval of `span` seconds, shaped to broadcast."""
+        return (self.noise * span.sqrt()).view(-1, *[1] * (like.dim() - 1))
+
+    def known(
+        self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch hidden"]:
+        """What the network is told of a clip, once."""
+        told: Tensor = self.condition(torch.cat([w, c], dim=1))
+        return told
+
+    def forward(
+        self,
+        x: State,
+        s: Float[Tensor, " batch"],
+        x0: State,
+        span: Float[Tensor, " batch"],
+        known: Float[Tensor, "batch hidden"],
+    ) -> State:
+        """b at `x` and `s` in [0, 1), from `x0`, for frames `span` seconds apart."""
+        angles = math.pi * s[:, None] * 2.0 ** torch.arange(_WAVES, device=s.device)
+        pace = torch.stack([s, (span * self.fps).clamp(min=1e-3).log()], dim=1)
+        told = known + self.time(torch.cat([angles.sin(), angles.cos(), pace], dim=1))
+        told = told[:, :, None, None] if self.is_map else told
+        eps, at = self.eps(span, x), s.view(-1, *[1] * (x.dim() - 1))
+        apart = (x - (1 - at + at.square()) * x0) / eps
+        moved = self.network(torch.cat([apart, x0], dim=1), told)
+        drift: Tensor = (2 * at - 1) * x0 + eps * moved
+        return drift
+
+
+class Follmer(VideoModel):
+    """Frames as latents, and a bridge that generates each from the one before it."""
+
+    prior_parts = ("start_prior", "bridge")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.posterior = FramePosterior(config, self.side)
+        self.bridge = BridgeDrift(config)
+        self.decoder = FrameDecoder(config)
+
+    @property
+    def cell(self) -> int:
+        """Ticks of a step of the bridge at the training frame rate."""
+        return max(1, round(TICKS_PER_SECOND / (self.config.fps * self.config.follmer.steps)))
+
+    def mover(self, w: Float[Tensor, "batch content"], history: History, walk: Walk) -> Mover:
+        """Bridges from frame to frame, by Euler-Maruyama; `steps_per_frame` steps each.
+
+        Raises UserError where the walk asks for another solver.
+        """
+        if walk.solver != "euler_maruyama":
+            raise UserError(
+                f"solver is {walk.solver}, but model_type follmer is solved by euler_maruyama alone"
+            )
+        known = self.bridge.known(w, history.summary.mean(1))
+        noise = self.brownian(walk.seed, walk.serial)
+        steps = walk.steps_per_frame or self.config.follmer.steps
+
+        def move(z: State, ticks: Int64[Tensor, "batch points"]) -> Tensor:
+            grid, saved = solver_grid(ticks, self.cell, steps)
+            dw = walk.temperature * noise.increments(grid)
+            states = []
+            for first, last in pairwise(saved):
+                z = self._cross(z, grid[:, first : last + 1], dw[:, first:last], known, walk)
+                states.append(z)
+            return torch.stack(states, dim=1)
+
+        return move
+
+    def _cross(
+        self,
+        x0: State,
+        grid: Int64[Tensor, "batch points"],
+        dw: Float[Tensor, "batch steps *latent"],
+        known: Float[Tensor, "batch hidden"],
+        walk: Walk,
+    ) -> State:
+        """One bridge, from frame to frame; equal times leave the state as it is."""
+        wide = (-1, *[1] * (x0.dim() - 1))
+        span = seconds(grid[:, -1] - grid[:, 0])
+        stays = (span == 0).view(wide)
+        span = span.where(span > 0, torch.ones_like(span))
+        share, eps = seconds(grid - grid[:, :1]) / span[:, None], self.bridge.eps(span, x0)
+        chosen = walk.bridge or self.config.follmer.diffusion
+        x = x0
+        for k, increment in enumerate(dw.unbind(1)):
+            s = share[:, k]
+            drift = self.bridge(x, s, x0, span, known)
+            kind = chosen if k else "interpolant"  # at s = 0 there is no score
+            drift, g = interpolant.rates(x, s.view(wide), x0, drift, eps, kind)
+            x = (
+                x
+                + drift * (share[:, k + 1] - s).view(wide)
+                + g * increment / span.sqrt().view(wide)
+            )
+        return torch.where(stays, x0, x)

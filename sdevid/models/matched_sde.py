@@ -1,0 +1,20 @@
+"""The latent SDE whose posterior is given by its marginals (Bartosh et al. 2025)."""
+
+from __future__ import annotations
+
+from sdevid.config import Config
+from sdevid.models.backbone import Prior
+from sdevid.models.decoder import FrameDecoder
+from sdevid.models.latent_sde import SDEModel
+from sdevid.models.marginal import Marginal
+
+
+class MatchedSDE(SDEModel):
+    """A latent SDE on video that is trained without solving it; it is sampled as any other."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        calculus = config.sde_type == "stratonovich"
+        self.marginal = Marginal(config, self.side)
+        self.prior = Prior(config.sde, config.encoder.features, stratonovich=calculus)
+        self.decoder = FrameDecoder(config)

@@ -1,0 +1,129 @@
+"""The bound of a latent SDE without solving it (Bartosh et al. 2025).
+
+    T E_{t, eps} 1/2 |(h(z_t) - f(z_t)) / g|^2 + KL(q(z_0)) + KL(q(w)) + N E_{i, eps} -log p(x_i)
+
+at z_t = m(t) + s(t) eps, f the drift of the SDE with diffusion g and these marginals.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sdevid.config import Config
+from sdevid.models.backbone import Conditions
+from sdevid.models.consistency import frame_difference
+from sdevid.models.gaussian import Gaussian, kl, kl_to_mixture
+from sdevid.models.marginal import Marginals
+from sdevid.models.matched_sde import MatchedSDE
+from sdevid.objectives.clip_objective import (
+    ClipObjective,
+    PerClip,
+    Window,
+    log_likelihood,
+    with_bound,
+)
+from sdevid.sde.matching import conditional_drift, stratified
+from sdevid.sde.noise import Stream, normal, uniform
+from sdevid.types import Frames, Serial, Ticks, Video, as_frames, seconds
+
+
+class PathCost(NamedTuple):
+    """What the posterior's path costs."""
+
+    kl: Float[Tensor, " batch"]
+    diffusion: Float[Tensor, "batch *any"]  # g at the times drawn
+
+
+class SDEMatchingObjective(ClipObjective):
+    """The ELBO of clips given their first frames, its path KL estimated at times drawn."""
+
+    model: MatchedSDE
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.model = MatchedSDE(config)
+
+    def terms(
+        self, video: Video, ticks: Ticks, serial: Serial, context: int | None = None
+    ) -> PerClip:
+        """Each clip's bound and its parts, in nats; and `diffusion`, all values of g used."""
+        model, seed, frames = self.model, self.config.seed, as_frames(video)
+        known = self._context(serial, frames.shape[1], context)
+        window = self._window(known, frames.shape[1])
+        history, full = self._histories(model.encoder(frames), ticks, known, window)
+        times = window.cut(ticks)
+        times = seconds(times - times[:, :1])
+        content, state, marginals = model.marginal(window.cut(full.tokens), times)
+        prior_content, prior_state = model.start_prior(history.summary)
+        w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
+        eps = normal(seed, serial, Stream.INITIAL, state.mean.shape[1:])
+        conditions = model.prior.conditions(w, history.summary.mean(1))
+        path = self._path(marginals, conditions, times, serial)
+        first = Gaussian(state.mean[:, 0], state.scale[:, 0])
+        seen = self._seen(state.at(eps), w, window.cut(frames), window, serial)
+        terms = with_bound(
+            {
+                "reconstruction": seen.pop("reconstruction"),
+                "kl_path": path.kl,
+                "kl_initial": kl_to_mixture(first, prior_state, first.at(eps[:, 0]), eps[:, 0]),
+                "kl_content": kl(content, prior_content),
+            }
+        )
+        intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(model.latent_shape)
+        gauges = {"control_energy": path.kl, "gap": path.kl / intervals}
+        return terms | seen | gauges | {"diffusion": path.diffusion.detach()}
+
+    def _path(
+        self,
+        marginals: Marginals,
+        conditions: Conditions,
+        times: Float[Tensor, "batch time"],
+        serial: Serial,
+    ) -> PathCost:
+        """T E 1/2 |(h - f) / g|^2, from one time in each of equal parts of the clip."""
+        count, seed = self.config.matching.times, self.config.seed
+        moments = stratified(uniform(seed, serial, Stream.TIME, (count,)), times)
+        mean, scale = marginals.at(moments)
+        eps = normal(seed, serial, Stream.MARGINAL, mean.value.shape[1:])
+        z = mean.value + scale.value * eps
+        rates = self.model.prior.rates(z.flatten(0, 1), conditions.repeated(count))
+        drift, g = (torch.unflatten(part, 0, (-1, count)) for part in rates[:2])
+        slope = None if rates[2] is None else torch.unflatten(rates[2], 0, (-1, count))
+        own = conditional_drift(mean, scale, eps, g, slope)
+        density = 0.5 * ((drift - own) / g).square().flatten(2).sum(2)
+        return PathCost(times[:, -1] * density.mean(1), g)
+
+    def _seen(
+        self, states: Tensor, w: Tensor, real: Frames, window: Window, serial: Serial
+    ) -> PerClip:
+        """N E_i log p(x_i | z_i, w), from all frames or from as many as `matching.frames`."""
+        model, observation = self.model, self.config.observation
+        if self.config.matching.frames is None:
+            decoded = model.decoder(states, w)
+            score = log_likelihood(decoded, real, observation) * window.counts
+            found = {"reconstruction": score.sum(1)}
+            if self.config.consistency.frame_difference:
+                found["frame_difference"] = frame_difference(decoded, real, window.counts)
+            return found
+        chosen, each = self._chosen(window, serial)
+        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+        decoded = model.decoder(states[rows, chosen], w)
+        score = log_likelihood(decoded, real[rows, chosen], observation)
+        return {"reconstruction": each * score.sum(1)}
+
+    def _chosen(
+        self, window: Window, serial: Serial
+    ) -> tuple[Int64[Tensor, "batch frames"], Float[Tensor, " batch"]]:
+        """Frames of the window, one in each of equal parts of it; and how many each stands for."""
+        count = self.config.matching.frames
+        assert count is not None
+        draws = uniform(self.config.seed, serial, Stream.FRAMES, (count,))
+        frames = window.counts.sum(1, keepdim=True)
+        share = (torch.arange(count, device=draws.device) + draws) / count
+        chosen = (share * frames).long().minimum(frames - 1)
+        return chosen, frames[:, 0] / count

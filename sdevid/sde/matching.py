@@ -1,0 +1,116 @@
+"""An SDE from the marginals that it is to have (Bartosh et al. 2025), and curves for marginals.
+
+With z_t = m(t) + s(t) eps the law at each t is N(m, s^2). Of the SDEs with diffusion g that have
+these marginals, the one below solves the Fokker-Planck equation: its drift is the velocity at
+fixed eps, plus 1/2 g^2 grad log p + 1/2 d(g^2)/dz, where grad log p = -eps / s.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+class Moving(NamedTuple):
+    """A curve at some times: its value and its derivative in time, per second."""
+
+    value: Float[Tensor, "batch times *shape"]
+    rate: Float[Tensor, "batch times *shape"]
+
+
+def conditional_drift(
+    mean: Moving, scale: Moving, eps: Tensor, diffusion: Tensor, slope: Tensor | None
+) -> Tensor:
+    """Ito drift of the SDE with diffusion g whose marginal at each time is N(mean, scale^2).
+
+    `diffusion` is g at mean + scale eps and `slope` dg/dz there; None where g does not depend on z.
+    """
+    drift = mean.rate + scale.rate * eps - diffusion.square() * eps / (2 * scale.value)
+    return drift if slope is None else drift + diffusion * slope
+
+
+class Curve(NamedTuple):
+    """A C1 cubic through knots at irregular times, plus a part that vanishes at the knots.
+
+    The second part is u (1 - u) (b_0 + b_1 x + b_2 x^2), u in [0, 1] across an interval and
+    x = 2 u - 1. It may bend at a knot: at an observation the slope of a true posterior mean and
+    variance jumps. Axes of the fields: batch, knots (`bump`: intervals, 3), then any.
+    """
+
+    values: Float[Tensor, "batch knots *shape"]
+    tangents: Float[Tensor, "batch knots *shape"]  # per second
+    bump: Float[Tensor, "batch intervals 3 *shape"]
+
+    def at(
+        self,
+        place: Int64[Tensor, "batch times"],
+        share: Float[Tensor, "batch times"],
+        span: Float[Tensor, "batch times"],
+    ) -> Moving:
+        """The curve in interval `place`, a `share` in [0, 1] of its `span` seconds in."""
+        wide = [*place.shape, *[1] * (self.values.dim() - 2)]
+        u, h = share.view(wide), span.view(wide)
+        rows = torch.arange(len(place), device=place.device)[:, None]
+        p0, p1 = self.values[rows, place], self.values[rows, place + 1]
+        v0, v1 = h * self.tangents[rows, place], h * self.tangents[rows, place + 1]
+        b0, b1, b2 = self.bump[rows, place].unbind(2)
+        x, hump = 2 * u - 1, u * (1 - u)
+        inner = b0 + x * (b1 + x * b2)
+        cubic = (1 + 2 * u) * (1 - u) ** 2 * p0 + u**2 * (3 - 2 * u) * p1
+        cubic = cubic + hump * ((1 - u) * v0 - u * v1)
+        turn = 6 * hump * (p1 - p0) + (1 - u) * (1 - 3 * u) * v0 + u * (3 * u - 2) * v1
+        turn = turn - x * inner + hump * 2 * (b1 + 2 * x * b2)
+        return Moving(cubic + hump * inner, turn / h)
+
+
+def tangents(
+    values: Float[Tensor, "batch knots *shape"], times: Float[Tensor, "batch knots"]
+) -> Float[Tensor, "batch knots *shape"]:
+    """Slopes per second at knots, of the parabola through each and its neighbours.
+
+    At the ends, and beside intervals of no time, the slope of the one interval there is; 0 where
+    there is none.
+    """
+    span = times.diff(dim=1)
+    wide = [*span.shape, *[1] * (values.dim() - 2)]
+    h = span.view(wide)
+    moving = h > 0
+    slope = (values.diff(dim=1) / h.where(moving, torch.ones_like(h))).where(moving, 0.0)
+    before = torch.cat([torch.zeros_like(slope[:, :1]), slope], dim=1)
+    after = torch.cat([slope, torch.zeros_like(slope[:, :1])], dim=1)
+    none = torch.zeros_like(h[:, :1])
+    left, right = torch.cat([none, h], dim=1), torch.cat([h, none], dim=1)
+    whole = left + right
+    part = 0.5 * torch.ones_like(whole)
+    # the nearer neighbour weighs more; an absent one (no time) weighs nothing
+    inner = (left > 0) & (right > 0)
+    weight = torch.where(inner, left / whole.where(whole > 0, 1.0), part)
+    mixed = (1 - weight) * before + weight * after
+    return torch.where(inner, mixed, before + after)
+
+
+class Moments(NamedTuple):
+    """Where in a clip the times of an objective fall."""
+
+    place: Int64[Tensor, "batch times"]  # interval between two knots
+    share: Float[Tensor, "batch times"]  # of the interval, in [0, 1]
+    span: Float[Tensor, "batch times"]  # of the interval, seconds
+    seconds: Float[Tensor, "batch times"]  # since the first knot
+
+
+def stratified(draws: Float[Tensor, "batch times"], times: Float[Tensor, "batch knots"]) -> Moments:
+    """A moment in each of equal parts of every clip's time, from uniform `draws`.
+
+    `times` are seconds since the first knot; they rise, and equal ones at the end are padding.
+    """
+    count = draws.shape[1]
+    parts = torch.arange(count, device=draws.device)
+    at = (parts + draws) / count * times[:, -1:]
+    last = (times.diff(dim=1) > 0).sum(1, keepdim=True).clamp(min=1) - 1
+    place = (at[..., None] >= times[:, None, 1:-1]).sum(2).minimum(last)
+    start, end = times.gather(1, place), times.gather(1, place + 1)
+    span = (end - start).where(end > start, torch.ones_like(end))
+    return Moments(place, ((at - start) / span).clamp(0, 1), span, at)

@@ -1,0 +1,138 @@
+"""The objectives that simulate nothing: what they learn, draw and leave alone."""
+
+import pytest
+import torch
+
+from sdevid.config import parse
+from sdevid.models import trajectory
+from sdevid.objectives import build
+from sdevid.sde import integrate
+from sdevid.types import frame_ticks
+
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": 6,
+    "observation": {"max_context": 3},
+    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
+}
+VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
+MAP = VECTOR | {"latent": "map"}
+KINDS = {
+    "matching": {"model_type": "sde_matching", "sde": VECTOR},
+    "matching map": {"model_type": "sde_matching", "sde": MAP},
+    "matching diagonal": {
+        "model_type": "sde_matching",
+        "sde": VECTOR | {"noise": "diagonal", "start_components": 2},
+    },
+    "matching some frames": {
+        "model_type": "sde_matching",
+        "sde": VECTOR,
+        "matching": {"frames": 2, "times": 3},
+    },
+    "follmer": {"model_type": "follmer", "sde": VECTOR | {"start_components": 2}},
+    "follmer map": {"model_type": "follmer", "sde": MAP},
+}
+
+
+def objective(kind, **more):
+    torch.manual_seed(0)
+    made = build(parse(SMALL | KINDS[kind] | more))
+    for parameter in made.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return made
+
+
+def clips(count):
+    torch.manual_seed(1)
+    video = torch.randint(0, 256, (count, 6, 16, 16, 1), dtype=torch.uint8)
+    return video, frame_ticks(6, 8.0).expand(count, -1), torch.arange(count)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_learns(kind):
+    made = objective(kind)
+    made(*clips(16), kl_weight=1.0)["loss"].backward()
+    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("context", [None, 0, 3])
+def test_a_clips_terms_do_not_depend_on_its_batch(kind, context):
+    made = objective(kind)
+    video, ticks, serial = clips(5)
+    together = made.terms(video, ticks, serial, context)
+    alone = made.terms(video[2:3], ticks[2:3], serial[2:3], context)
+    for name in together.keys() - {"diffusion"}:
+        torch.testing.assert_close(alone[name][0], together[name][2], rtol=1e-4, atol=1e-3)
+
+
+def test_some_frames_stand_for_all_of_them():
+    """The factor N: two frames of six, weighed, have the mean of the sum over six."""
+    whole = objective("matching").eval()
+    some = objective("matching some frames").eval()
+    some.load_state_dict(whole.state_dict())
+    video, ticks, _ = clips(1)
+    count = 400
+    serial = torch.arange(count)
+    given = video.expand(count, *video.shape[1:]), ticks.expand(count, -1), serial, 0
+    with torch.no_grad():
+        want = whole.terms(*given)["reconstruction"]
+        found = some.terms(*given)["reconstruction"]
+    error = (found.var() / count + want.var() / count).sqrt()
+    assert found.std() > 2 * want.std()  # they do differ from draw to draw
+    assert abs(found.mean() - want.mean()) < 4 * error
+    assert abs(found.mean() / want.mean() - 1) < 0.02
+
+
+def test_matching_calls_no_solver(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a solver was called")
+
+    made = objective("matching")
+    monkeypatch.setattr(integrate, "chain", refuse)
+    monkeypatch.setattr(trajectory, "solve", refuse)
+    monkeypatch.setattr("sdevid.models.latent_sde.solve", refuse)
+    made(*clips(4), kl_weight=1.0)["loss"].backward()
+    with pytest.raises(AssertionError, match="solver"):
+        made.model.sample(frame_ticks(3, 8.0)[None], seed=0, serial=torch.tensor([0]))
+
+
+def test_the_path_is_scored_at_the_clips_own_times():
+    made = objective("matching")
+    video, ticks, serial = clips(4)
+    even = made.terms(video, ticks, serial, 0)
+    uneven = made.terms(video, ticks + torch.tensor([0, 900, -900, 300, 0, 0]), serial, 0)
+    assert uneven["kl_path"].isfinite().all()
+    assert (even["kl_path"] - uneven["kl_path"]).abs().min() > 1e-3
+
+
+def test_the_bridge_moves_neither_the_frames_posterior_nor_the_decoder():
+    made = objective("follmer")
+    terms = made.terms(*clips(4), 0)
+    (terms["bridge"].sum() + terms["kl_initial"].sum()).backward()
+    moved = {n.split(".")[1] for n, p in made.named_parameters() if p.grad is not None}
+    assert "bridge" in moved
+    assert not moved & {"decoder", "posterior"}
+
+
+@pytest.mark.parametrize("kind", ["follmer", "follmer map", "matching", "matching map"])
+def test_a_sampled_video_depends_on_seed_and_serial_and_not_on_the_batch(kind):
+    made = objective(kind).model
+    ticks = frame_ticks(4, 8.0).expand(3, -1)
+    together = made.sample(ticks, seed=3, serial=torch.arange(3))
+    alone = made.sample(ticks[:1], seed=3, serial=torch.tensor([2]))
+    assert together.shape == (3, 4, 1, 16, 16)
+    torch.testing.assert_close(alone[0], together[2], rtol=1e-4, atol=1e-5)
+    other = made.sample(ticks[:1], seed=4, serial=torch.tensor([2]))
+    assert (other - alone).abs().max() > 1e-3
+
+
+def test_the_bridges_diffusion_can_be_changed_after_training():
+    made = objective("follmer").model
+    given = frame_ticks(4, 8.0)[None], {"seed": 3, "serial": torch.tensor([0])}
+    learnt = made.sample(given[0], **given[1])
+    other = made.sample(given[0], **given[1], bridge="follmer")
+    assert other.isfinite().all()
+    assert (other - learnt).abs().max() > 1e-3
