@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -20,6 +22,8 @@ from pydantic import (
 )
 
 from sdevid.errors import UserError
+
+Location = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
 
 
 class _Section(BaseModel):
@@ -134,7 +138,10 @@ class Config(_Section):
     fps: PositiveFloat = 8.0  # frames a second; also sets the cell of the Brownian path
 
     run_dir: Path = Path("runs/default")
-    data: Path = Path("data/shards")  # folder of shards
+    data: Location = "data/shards"  # folder of shards: a path, s3://..., http(s)://...
+    data_cache: Path | None = None  # folder on a node's disk that keeps what was read by URL
+    data_cache_gib: PositiveFloat = 64.0
+    data_timeout: PositiveFloat = 60.0  # seconds without an answer from a URL
     split: str = "train"
     seed: NonNegativeInt = 0
 
@@ -158,6 +165,8 @@ class Config(_Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     preflight: bool = True  # look at every node before training, and name a bad one
     data_workers: NonNegativeInt = 0  # decoding threads a rank; 0: in the training process
+    data_max_damaged: float = Field(0.01, ge=0, le=1)  # share of clips; past it the run stops
+    shuffle_window: PositiveInt = 16  # shards; clips are shuffled within so many, to read locally
 
     sde: SDEConfig = SDEConfig()
     encoder: EncoderConfig = EncoderConfig()

@@ -26,6 +26,16 @@ Serial = Int64[Tensor, " batch"]  # a clip's place in the order of training; key
 
 
 @dataclass(frozen=True)
+class Damage:
+    """A clip that could not be read, so that another took its serial."""
+
+    serial: int
+    shard: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Batch:
     """Clips on their way into the model."""
 
@@ -34,6 +44,7 @@ class Batch:
     serial: Serial
     keys: tuple[str, ...]
     captions: tuple[str, ...]
+    damage: tuple[Damage, ...] = ()  # what was met while it was put together
 
 
 def frame_ticks(num_frames: int, fps: float) -> Int64[Tensor, " time"]:

@@ -27,6 +27,7 @@ DOORS = {
     "torchsde": ("sdevid/sde/torchsde_bridge.py",),
     "triton": ("kernels/",),
     "accelerate": ("sdevid/sample/",),
+    "fsspec": ("sdevid/data/remote.py",),
 }
 
 # Slow to import or not there on a bare CPU: no module but a package's own door may import them at

@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 from tqdm import tqdm
 
+from sdevid.data.folder import open_folder
 from sdevid.data.shards import read_dataset
 from sdevid.data.verify import ShardReport, check_shard, folder_faults
 from sdevid.errors import UserError
@@ -22,18 +22,19 @@ _SHOWN = 100  # faults printed
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, 1 where something is damaged, 2 where the folder holds no shards."""
     parser = argparse.ArgumentParser(prog="check_shards", description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", help="a path or URL")
     parser.add_argument("--no_decode", action="store_true", help="read and compare bytes alone")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args(arguments)
     try:
-        dataset = read_dataset(options.folder)
+        folder = open_folder(options.folder)
+        dataset = read_dataset(folder)
     except UserError as error:
         print(f"check_shards: {error}", file=sys.stderr)
         return 2
     shards = [shard for said in dataset["splits"].values() for shard in said["shards"]]
     reports = _check(options.folder, shards, not options.no_decode, options.workers)
-    faults = list(folder_faults(options.folder, dataset))
+    faults = list(folder_faults(folder, dataset))
     faults += [fault for report in reports for fault in report.faults]
     for fault in faults[:_SHOWN]:
         print(fault)
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if faults else 0
 
 
-def _check(folder: Path, shards: Sequence[str], decoding: bool, workers: int) -> list[ShardReport]:
+def _check(folder: str, shards: Sequence[str], decoding: bool, workers: int) -> list[ShardReport]:
     arguments = [folder] * len(shards), shards, [decoding] * len(shards)
     if workers < 2:
         return list(tqdm(map(check_shard, *arguments), total=len(shards), unit="shard"))

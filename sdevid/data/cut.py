@@ -12,8 +12,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sdevid.data.folder import LocalFolder
 from sdevid.data.parts import Job, make_parts, read_part, remove_part
-from sdevid.data.shards import FORMAT, ClipEntry, ShardFile, read_index, read_json, write_json
+from sdevid.data.shards import (
+    FORMAT,
+    ClipEntry,
+    ShardFile,
+    read_dataset,
+    read_index,
+    read_json,
+    write_json,
+)
 from sdevid.data.spec import ClipSource, CutSpec
 from sdevid.errors import UserError
 
@@ -80,7 +89,7 @@ def cut(
         _Cut(plan, folder, _State(**state) if state else _State(identity)).run(
             workers, max_bad_fraction
         )
-        finished = read_json(folder / "dataset.json")
+        finished = read_dataset(LocalFolder(folder))
     shutil.rmtree(folder / _WORK, ignore_errors=True)
     return finished
 
@@ -185,7 +194,7 @@ class _Cut:
             split: [
                 clip
                 for number in range(self.state.shards.get(split, 0))
-                for clip in read_index(self.folder, f"{split}-{number:06d}.tar")
+                for clip in read_index(LocalFolder(self.folder), f"{split}-{number:06d}.tar")
             ]
             for split in dict.fromkeys(split for split, _ in self.plan.sources)
         }
@@ -229,7 +238,7 @@ def _earlier(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """What an earlier cut left at `path`; UserError where that was a cut of something else."""
     if not path.is_file():
         return None
-    said = read_json(path)
+    said = read_json(LocalFolder(path.parent), path.name)
     before = said.get("identity", said)
     differs = _difference(before, identity)
     if differs:

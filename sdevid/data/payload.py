@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import platform
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from jaxtyping import UInt8
 
 Store = Literal["npy", "jpeg", "mp4"]
 ClipVideo = UInt8[np.ndarray, "time height width channels"]
+Shape = tuple[int, int, int, int]  # time, height, width, channels
 
 EXTENSION: dict[Store, str] = {"npy": "npy", "jpeg": "jpg", "mp4": "mp4"}
 _BLOCK = 8  # side of a JPEG block at 4:4:4; frames start on block borders, so they do not mix
@@ -38,7 +41,7 @@ def encode(store: Store, video: ClipVideo, fps: float) -> bytes:
     return _to_sheet(video) if store == "jpeg" else _to_mp4(video, fps)
 
 
-def decode(extension: str, payload: bytes, shape: tuple[int, int, int, int]) -> ClipVideo:
+def decode(extension: str, payload: bytes, shape: Shape) -> ClipVideo:
     """The clip of `shape` (time, height, width, channels) in a member's bytes.
 
     Raises ValueError where the bytes hold anything else.
@@ -55,11 +58,23 @@ def decode(extension: str, payload: bytes, shape: tuple[int, int, int, int]) -> 
     return video
 
 
-def _from_npy(payload: bytes, _: tuple[int, int, int, int]) -> ClipVideo:
+@lru_cache(maxsize=64)
+def npy_header(shape: Shape) -> bytes:
+    """What comes before the pixels in an npy payload of this shape, as `encode` writes it."""
+    buffer = io.BytesIO()
+    layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, layout)
+    return buffer.getvalue()
+
+
+def _from_npy(payload: bytes, shape: Shape) -> ClipVideo:
+    header = npy_header(shape)
+    if payload.startswith(header) and len(payload) == len(header) + math.prod(shape):
+        return np.frombuffer(payload, np.uint8, offset=len(header)).reshape(shape)
     return np.asarray(np.load(io.BytesIO(payload), allow_pickle=False))
 
 
-def _grid(shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def _grid(shape: Shape) -> tuple[int, int, int, int]:
     """Rows and columns of a sheet and the height and width of its cells, on block borders."""
     frames, height, width, _ = shape
     cell_height, cell_width = (-(-side // _BLOCK) * _BLOCK for side in (height, width))
@@ -86,7 +101,7 @@ def _to_sheet(video: ClipVideo) -> bytes:
     return encoded
 
 
-def _from_sheet(payload: bytes, shape: tuple[int, int, int, int]) -> ClipVideo:
+def _from_sheet(payload: bytes, shape: Shape) -> ClipVideo:
     import simplejpeg
 
     rows, columns, cell_height, cell_width = _grid(shape)
@@ -115,7 +130,7 @@ def _to_mp4(video: ClipVideo, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def _from_mp4(payload: bytes, shape: tuple[int, int, int, int]) -> ClipVideo:
+def _from_mp4(payload: bytes, shape: Shape) -> ClipVideo:
     import av
 
     frames, height, width, channels = shape

@@ -8,18 +8,27 @@ by offset. This is the only file that knows webdataset.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdevid.data.payload import ClipVideo, decode
+import numpy as np
+
+from sdevid.data.folder import Access, Folder, open_folder
+from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
 from sdevid.errors import UserError
 
 FORMAT = 1
+_RIGHT, _PLAIN = 1, 2  # what is known of a clip: its sha256 is right; and its npy is as we write it
+_AT_ONCE = 16  # indices read together from a remote folder
 _TAR_BLOCK = 512
 _MAKE = "python tools/make_shards.py makes one"
 
@@ -54,7 +63,7 @@ class ClipEntry:
         return next(name for name in ("npy", "jpg", "mp4") if name in self.members)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> Shape:
         """Of the video: time, height, width, channels."""
         return self.num_frames, self.height, self.width, self.channels
 
@@ -68,97 +77,180 @@ class Clip:
     meta: dict[str, Any]
 
 
+class DamagedClipError(UserError):
+    """A clip that its shard does not hold as the index says; `reason` without the place."""
+
+    def __init__(self, location: str, entry: ClipEntry, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"clip {entry.key} of {location}/{entry.shard} is damaged: {reason}; "
+            f"`python tools/check_shards.py {location}` lists all that is damaged"
+        )
+
+
 @dataclass
 class ShardIndex:
-    """The clips of one split, in the order in which they were written; reads any of them."""
+    """The clips of one split, in the order in which they were written; reads any of them.
 
-    folder: Path
+    Bytes are compared with the index's sha256: at a clip's first read in this process on a local
+    disk, at each read of a remote folder. What was found damaged stays so for the process. Safe
+    from several threads.
+    """
+
+    folder: Folder
     split: str
     dataset: dict[str, Any]  # dataset.json; drawn data sets have "truth"
     clips: list[ClipEntry]
-    _files: dict[str, int] = field(default_factory=dict, repr=False)
+    _damage: dict[int, str] = field(default_factory=dict, repr=False)
+    _known: bytearray = field(init=False, repr=False)  # _RIGHT or _PLAIN, once read
+
+    def __post_init__(self) -> None:
+        self._known = bytearray(len(self.clips))
 
     def __len__(self) -> int:
         return len(self.clips)
 
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Clips of each shard."""
+        return list(Counter(entry.shard for entry in self.clips).values())
+
     def read(self, i: int) -> Clip:
-        """Clip `i`. Safe from several threads. UserError where the tar does not hold it."""
+        """Clip `i` as a whole. DamagedClipError where its shard does not hold it."""
         entry = self.clips[i]
-        try:
-            meta = json.loads(self.read_member(entry, "json"))
-            video = decode(entry.extension, self.read_member(entry, entry.extension), entry.shape)
-        except ValueError as error:
-            raise UserError(
-                f"clip {entry.key} of {self.folder / entry.shard} is damaged: {error}; "
-                f"`python tools/check_shards.py {self.folder}` lists all that is damaged"
-            ) from error
-        return Clip(entry.key, video, meta)
+        video = np.empty(entry.shape, np.uint8)
+        return Clip(entry.key, video, self.read_into(i, 0, video))
+
+    def read_into(self, i: int, first: int, video: ClipVideo) -> dict[str, Any]:
+        """Write the frames of clip `i` from `first` on into `video`; the fields of its KEY.json.
+
+        DamagedClipError where the shard does not hold it, UserError where it cannot be read.
+        """
+        entry = self.clips[i]
+        reason = self._damage.get(i)
+        if reason is None:
+            try:
+                return self._load(i, entry, first, video)
+            except FileNotFoundError:
+                reason = "the shard is missing"
+            except ValueError as error:
+                reason = str(error)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise UserError(
+                        f"shard {self.folder.location}/{entry.shard} cannot be read: {error}"
+                    ) from error
+                reason = f"the disk does not give it ({error.strerror})"
+            self._damage[i] = reason
+        raise DamagedClipError(self.folder.location, entry, reason)
 
     def read_member(self, entry: ClipEntry, extension: str) -> bytes:
-        """The bytes of one member. ValueError where the tar ends before them."""
+        """The bytes of one member, unchecked. ValueError where the tar ends before them."""
         member = entry.members[extension]
-        content = os.pread(self._file(entry.shard), member.size, member.offset)
+        content = self.folder.read(entry.shard, member.offset, member.size)
         if len(content) != member.size:
             raise ValueError(f"the tar ends {member.size - len(content)} bytes too early")
         return content
 
     def close(self) -> None:
         """Close the tars that reads have opened."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+        self.folder.close()
 
-    def _file(self, shard: str) -> int:
-        if shard not in self._files:
-            try:
-                opened = os.open(self.folder / shard, os.O_RDONLY)
-            except OSError as error:
-                raise UserError(
-                    f"shard {self.folder / shard} does not open ({error.strerror}), but "
-                    "dataset.json names it; copy it again or make the shards anew"
-                ) from error
-            if self._files.setdefault(shard, opened) != opened:  # another thread was first
-                os.close(opened)
-        return self._files[shard]
+    def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo) -> dict[str, Any]:
+        if self._known[i] == _PLAIN:
+            self._load_pixels(entry, first, video)
+            plain: dict[str, Any] = json.loads(self.read_member(entry, "json"))
+            return plain
+        found = self._members(entry, check=self._known[i] != _RIGHT)
+        payload = found[entry.extension]
+        video[:] = decode(entry.extension, payload, entry.shape)[first : first + len(video)]
+        meta: dict[str, Any] = json.loads(found["json"])
+        if self.folder.steady:
+            plain_npy = entry.extension == "npy" and payload.startswith(npy_header(entry.shape))
+            self._known[i] = _PLAIN if plain_npy else _RIGHT
+        return meta
+
+    def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
+        """From an npy payload that is as `payload.encode` writes it, without a copy."""
+        start = entry.members["npy"].offset + len(npy_header(entry.shape))
+        start += first * video[0].size
+        missing = video.size - self.folder.read_into(entry.shard, start, video.reshape(-1).data)
+        if missing:
+            raise ValueError(f"the tar ends {missing} bytes too early")
+
+    def _members(self, entry: ClipEntry, check: bool) -> dict[str, bytes]:
+        """Payload and KEY.json, by extension, in one read."""
+        wanted = {name: entry.members[name] for name in (entry.extension, "json")}
+        begin = min(member.offset for member in wanted.values())
+        size = max(member.offset + member.size for member in wanted.values()) - begin
+        for attempt in (1, 2):
+            content = self.folder.read(entry.shard, begin, size)
+            found = {
+                name: content[member.offset - begin :][: member.size]
+                for name, member in wanted.items()
+            }
+            fault = _fault(size - len(content), wanted, found, check)
+            if fault is None:
+                return found
+            if attempt == 2 or not self.folder.forget(entry.shard, begin, size):
+                break
+        raise ValueError(fault)
 
 
-def open_shards(folder: Path, split: str) -> ShardIndex:
-    """The clips of `split` in `folder`.
+def _fault(
+    missing: int, members: Mapping[str, Member], found: Mapping[str, bytes], check: bool
+) -> str | None:
+    if missing:
+        return f"the tar ends {missing} bytes too early"
+    for name, member in members.items():
+        if check and hashlib.sha256(found[name]).hexdigest() != member.sha256:
+            return f"its {name} has another sha256 than the index says"
+    return None
+
+
+def open_shards(location: Path | str, split: str, access: Access | None = None) -> ShardIndex:
+    """The clips of `split` in the folder at a path or URL.
 
     Raises UserError where the folder is missing or empty, the cut was not finished, the split is
     unknown or an index does not read.
     """
+    folder = open_folder(location, access)
     dataset = read_dataset(folder)
     splits = dataset["splits"]
     if split not in splits:
-        raise UserError(f"split {split!r} is not in {folder}; it has {', '.join(splits) or 'none'}")
-    clips = [clip for shard in splits[split]["shards"] for clip in read_index(folder, shard)]
+        raise UserError(
+            f"split {split!r} is not in {folder.location}; it has {', '.join(splits) or 'none'}"
+        )
+    with ThreadPoolExecutor(1 if folder.steady else _AT_ONCE) as pool:
+        parts = pool.map(partial(read_index, folder), splits[split]["shards"])
+        clips = [clip for part in parts for clip in part]
     if not clips:
-        raise UserError(f"split {split!r} of {folder} holds no clip; make the shards anew")
+        raise UserError(f"split {split!r} of {folder.location} holds no clip; make the shards anew")
     return ShardIndex(folder, split, dataset, clips)
 
 
-def read_dataset(folder: Path) -> dict[str, Any]:
+def read_dataset(folder: Folder) -> dict[str, Any]:
     """dataset.json of `folder`. UserError where there is none that this version reads."""
-    if not folder.is_dir():
-        raise UserError(f"shard folder {folder} does not exist; {_MAKE}")
-    path = folder / "dataset.json"
-    if not path.is_file():
-        content = "is empty" if not any(folder.iterdir()) else "holds no dataset.json"
+    try:
+        dataset = read_json(folder, "dataset.json")
+    except FileNotFoundError as error:
+        there = folder.names()
+        content = "is empty" if there == [] else "holds no dataset.json"
         raise UserError(
-            f"shard folder {folder} {content}; {_MAKE}, and carries on where it was interrupted"
-        )
-    dataset = read_json(path)
+            f"shard folder {folder.location} {content}; {_MAKE}, and carries on where it was "
+            "interrupted" + ("" if folder.steady else f" ({error}; check the address)")
+        ) from error
     if dataset.get("format") != FORMAT:
         raise UserError(
-            f"{path} has format {dataset.get('format')!r}, but this version reads {FORMAT}; "
-            "make the shards anew"
+            f"{folder.location}/dataset.json has format {dataset.get('format')!r}, but this "
+            f"version reads {FORMAT}; make the shards anew"
         )
     return dataset
 
 
-def read_index(folder: Path, shard: str) -> list[ClipEntry]:
+def read_index(folder: Folder, shard: str) -> list[ClipEntry]:
     """The clips of the tar `shard`, from the index beside it. UserError where it does not read."""
-    path = folder / index_name(shard)
+    path = f"{folder.location}/{index_name(shard)}"
     try:
         return [
             ClipEntry(
@@ -166,8 +258,12 @@ def read_index(folder: Path, shard: str) -> list[ClipEntry]:
                 members={name: Member(**place) for name, place in clip.pop("members").items()},
                 **clip,
             )
-            for clip in read_json(path)["clips"]
+            for clip in read_json(folder, index_name(shard))["clips"]
         ]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"index {path} does not read (it is missing); copy it again or make it anew"
+        ) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"index {path} lacks or misnames a field ({error}); make it anew"
@@ -255,10 +351,13 @@ class ShardFile:
         self._aside.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. UserError where it does not read."""
+def read_json(folder: Folder, name: str) -> dict[str, Any]:
+    """The JSON object in a file. UserError where it does not read; FileNotFoundError."""
+    path = f"{folder.location}/{name}"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(folder.whole(name))
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise UserError(f"{path} does not read ({error.strerror}); copy it again") from error
     except ValueError as error:

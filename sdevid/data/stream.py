@@ -2,33 +2,38 @@
 
 The order of all epochs, one after the other, is one sequence; a clip's place in it is its serial,
 which also keys its noise. Global batches are cut from that sequence, and every rank takes its
-part, so that neither the number of ranks nor a resume changes what a batch holds.
+part, so that neither the number of ranks nor a resume changes what a batch holds. A damaged clip's
+serial goes to the next whole clip of the sequence, which every rank finds alone.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count, pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import UInt8
 
 from sdevid.config import Config
-from sdevid.data.shards import Clip, ShardIndex
+from sdevid.data.order import Order
+from sdevid.data.payload import ClipVideo
+from sdevid.data.shards import DamagedClipError, ShardIndex
 from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, uniform
-from sdevid.types import Batch, frame_ticks
+from sdevid.types import Batch, Damage, Video, frame_ticks
 
 _FPS_TOLERANCE = 0.01  # relative
+_MOST_IN_A_ROW = 1_000  # damaged clips, before the data is given up
 _STEPS_AHEAD = 2  # optimizer steps decoded in advance, where there are workers
 
 
 def check(index: ShardIndex, config: Config) -> None:
     """Raise UserError where the clips do not fit the config."""
-    where = f"shards {index.folder}, split {index.split}"
+    where = f"shards {index.folder.location}, split {index.split}"
     for clip in index.clips:
         size = config.frame_size
         if (clip.height, clip.width) != (size, size):
@@ -60,16 +65,6 @@ def total_clips(index: ShardIndex, config: Config) -> int:
     return whole if config.max_clips is None else min(whole, config.max_clips)
 
 
-def epoch_order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, " size"]:
-    """A permutation of 0..size-1 for one epoch, by sorting hashes of (seed, epoch, clip).
-
-    The hash is splitmix64's finalizer (Steele, Lea & Flood 2014), so the order stays the same
-    under any version of any library.
-    """
-    start = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(epoch))
-    return np.argsort(_mix(start + np.arange(size, dtype=np.uint64)), kind="stable")
-
-
 def micro_batch_size(config: Config, world_size: int) -> int:
     """Clips a rank and pass. UserError where the ranks cannot share the batch evenly."""
     unit = world_size * (config.micro_batch_size or 1)
@@ -90,71 +85,109 @@ def steps(
     """This rank's micro-batches of one optimizer step after the other, without end.
 
     `start` is the number of clips consumed, over all ranks. With `data_workers` that many threads
-    decode ahead.
+    decode ahead. Where there is a GPU, batches lie in pinned memory: it copies from there while the
+    host goes on.
     """
     micro = micro_batch_size(config, world_size)
     share = config.batch_size // world_size
+    order = Order(index.shard_sizes, config.seed, config.shuffle_window)
+
+    def in_order(serial: int) -> Iterator[int]:
+        return (order.clip(place) for place in range(serial, serial + _MOST_IN_A_ROW))
+
+    reader = _Reader(index, config, in_order, torch.cuda.is_available())
+    firsts = count(start + rank * share, config.batch_size)
+    parts = ([range(k, k + micro) for k in range(f, f + share, micro)] for f in firsts)
     if config.data_workers == 0:
-        for first in _step_starts(start, config.batch_size, rank * share):
-            yield [
-                _batch(index, config, range(k, k + micro))
-                for k in range(first, first + share, micro)
-            ]
+        yield from ([reader.batch(serials) for serials in step] for step in parts)
     with ThreadPoolExecutor(config.data_workers, thread_name_prefix="decode") as pool:
-        ahead: deque[list[Future[Batch]]] = deque()
-        for first in _step_starts(start, config.batch_size, rank * share):
-            ahead.append(
-                [
-                    pool.submit(_batch, index, config, range(k, k + micro))
-                    for k in range(first, first + share, micro)
-                ]
-            )
-            if len(ahead) > _STEPS_AHEAD:
-                yield [batch.result() for batch in ahead.popleft()]
+        ahead: deque[list[Callable[[], Batch]]] = deque()
+        try:
+            for step in parts:
+                ahead.append([reader.begin(serials, pool) for serials in step])
+                if len(ahead) > _STEPS_AHEAD:
+                    yield [finish() for finish in ahead.popleft()]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
-    """The clips with these numbers in the index, as one batch, always the same; for evaluation."""
-    serial = torch.arange(clips.start, clips.stop, clips.step)
-    return _assemble([index.read(i) for i in clips], serial, config)
+    """The clips with these numbers in the index, as one batch, always the same; for evaluation.
+
+    UserError names a clip that is damaged.
+    """
+    return _Reader(index, config, lambda number: iter((number,)), pinned=False).batch(clips)
 
 
-def _step_starts(start: int, batch_size: int, offset: int) -> Iterator[int]:
-    while True:
-        yield start + offset
-        start += batch_size
+@dataclass(frozen=True)
+class _Filled:
+    """What stands at one place of a batch, and what should have."""
+
+    key: str
+    caption: str
+    damage: list[Damage]
 
 
-def _batch(index: ShardIndex, config: Config, serials: range) -> Batch:
-    size = len(index)
-    numbers = [int(_order(config.seed, s // size, size)[s % size]) for s in serials]
-    serial = torch.arange(serials.start, serials.stop)
-    return _assemble([index.read(i) for i in numbers], serial, config)
+@dataclass(frozen=True)
+class _Reader:
+    """Puts batches together, each clip straight into its place.
 
+    `candidates` gives the clips that a serial may stand for: the first that is not damaged does.
+    """
 
-def _assemble(clips: list[Clip], serial: torch.Tensor, config: Config) -> Batch:
-    length = config.sequence_length
-    place = uniform(config.seed, serial, Stream.CROP, (1,))[:, 0].tolist()
-    first = [int(u * (len(c.video) - length + 1)) for u, c in zip(place, clips, strict=True)]
-    video = np.stack([c.video[k : k + length] for k, c in zip(first, clips, strict=True)])
-    return Batch(
-        video=torch.from_numpy(video),
-        ticks=frame_ticks(length, config.fps).repeat(len(clips), 1),
-        serial=serial,
-        keys=tuple(clip.key for clip in clips),
-        captions=tuple(str(clip.meta.get("caption", "")) for clip in clips),
-    )
+    index: ShardIndex
+    config: Config
+    candidates: Callable[[int], Iterator[int]]
+    pinned: bool
 
+    def batch(self, serials: range) -> Batch:
+        """The clips of `serials`, read here and now."""
+        video = self._room(serials)
+        return self._finished(video, serials, self._fill(serials, video.numpy()))
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, " size"]:
-    return epoch_order(seed, epoch, size)
+    def begin(self, serials: range, pool: ThreadPoolExecutor) -> Callable[[], Batch]:
+        """Let the threads of `pool` share the work; the result waits for them."""
+        video = self._room(serials)
+        ends = np.linspace(0, len(serials), min(self.config.data_workers, len(serials)) + 1)
+        shares = [slice(int(a), int(b)) for a, b in pairwise(ends)]
+        work = [pool.submit(self._fill, serials[part], video[part].numpy()) for part in shares]
+        return lambda: self._finished(video, serials, [f for part in work for f in part.result()])
 
+    def _room(self, serials: range) -> Video:
+        size, length = self.config.frame_size, self.config.sequence_length
+        shape = len(serials), length, size, size, self.config.channels
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: np.ndarray = x ^ (x >> np.uint64(31))
-    return mixed
+    def _finished(self, video: Video, serials: range, filled: list[_Filled]) -> Batch:
+        return Batch(
+            video=video,
+            ticks=frame_ticks(video.shape[1], self.config.fps).repeat(len(serials), 1),
+            serial=torch.arange(serials.start, serials.stop, serials.step),
+            keys=tuple(place.key for place in filled),
+            captions=tuple(place.caption for place in filled),
+            damage=tuple(damage for place in filled for damage in place.damage),
+        )
+
+    def _fill(self, serials: range, videos: UInt8[np.ndarray, "..."]) -> list[_Filled]:
+        numbers = torch.arange(serials.start, serials.stop, serials.step)
+        crops = uniform(self.config.seed, numbers, Stream.CROP, (1,))[:, 0].tolist()
+        return [
+            self._fill_one(serial, crop, video)
+            for serial, crop, video in zip(serials, crops, videos, strict=True)
+        ]
+
+    def _fill_one(self, serial: int, crop: float, video: ClipVideo) -> _Filled:
+        damage: list[Damage] = []
+        for number in self.candidates(serial):
+            entry = self.index.clips[number]
+            first = int(crop * (entry.num_frames - len(video) + 1))
+            try:
+                meta = self.index.read_into(number, first, video)
+            except DamagedClipError as error:
+                last = error
+                damage.append(Damage(serial, entry.shard, entry.key, error.reason))
+                continue
+            return _Filled(entry.key, str(meta.get("caption", "")), damage)
+        if len(damage) == 1:
+            raise last
+        raise UserError(f"{len(damage)} clips in a row are damaged; the last: {last}") from last

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from sdevid.data.folder import Folder, FolderFile, open_folder
 from sdevid.data.payload import decode
-from sdevid.data.shards import ClipEntry, Member, index_name, read_index
+from sdevid.data.shards import ClipEntry, Member, index_name, read_index, read_json
 from sdevid.errors import UserError
 
+_AHEAD = 2**20  # bytes read at once
 _DESCRIBED = ("source", "label", "num_frames", "fps", "height", "width", "channels")
 
 
@@ -27,18 +29,19 @@ class ShardReport:
     faults: tuple[str, ...]
 
 
-def check_shard(folder: Path, shard: str, decoding: bool) -> ShardReport:
+def check_shard(location: str, shard: str, decoding: bool) -> ShardReport:
     """Compare the tar `shard` with its index; with `decoding`, decode every clip too."""
     try:
+        folder = open_folder(location)
         entries = read_index(folder, shard)
-        size = json.loads((folder / index_name(shard)).read_text())["size"]
-        faults = list(_tar_faults(folder / shard, entries, size, decoding))
+        size = read_json(folder, index_name(shard))["size"]
+        faults = list(_tar_faults(folder, shard, entries, size, decoding))
     except (UserError, OSError, KeyError, tarfile.TarError) as error:
         return ShardReport(shard, 0, (f"{shard}: {error}",))
     return ShardReport(shard, len(entries), tuple(f"{shard}: {fault}" for fault in faults))
 
 
-def folder_faults(folder: Path, dataset: dict[str, Any]) -> Iterator[str]:
+def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
     """What is wrong between dataset.json, the indices and the files of the folder."""
     side_of: dict[str, str] = {}
     keys: Counter[str] = Counter()
@@ -55,20 +58,24 @@ def folder_faults(folder: Path, dataset: dict[str, Any]) -> Iterator[str]:
                 yield f"source {source} is in both {side_of[source]} and {split}"
     yield from (f"key {key} occurs {count} times" for key, count in keys.items() if count > 1)
     named = {shard for said in dataset["splits"].values() for shard in said["shards"]}
-    for path in sorted(folder.glob("*.tar*")):
-        if path.name not in named:
-            yield f"{path.name} is not named in dataset.json"
+    for name in folder.names() or ():
+        if ".tar" in name and name not in named:
+            yield f"{name} is not named in dataset.json"
 
 
-def _tar_faults(path: Path, entries: list[ClipEntry], size: int, decoding: bool) -> Iterator[str]:
-    if path.stat().st_size != size:
-        yield f"has {path.stat().st_size} bytes, but the index says {size}"
+def _tar_faults(
+    folder: Folder, shard: str, entries: list[ClipEntry], size: int, decoding: bool
+) -> Iterator[str]:
+    found_size = folder.size(shard)
+    if found_size != size:
+        yield f"has {found_size} bytes, but the index says {size}"
     indexed = {
         f"{entry.key}.{extension}": (entry, extension)
         for entry in entries
         for extension in entry.members
     }
-    with tarfile.open(path, "r:") as tar, path.open("rb") as file:
+    file = io.BufferedReader(FolderFile(folder, shard), _AHEAD)
+    with tarfile.open(fileobj=file, mode="r:") as tar:
         for info in tar:
             found = indexed.pop(info.name, None)
             if found is None:

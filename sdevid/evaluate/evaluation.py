@@ -15,6 +15,7 @@ import torch
 from sdevid import checkpoint, export, objectives
 from sdevid.config import Config
 from sdevid.data import stream, synthetic
+from sdevid.data.folder import Access
 from sdevid.data.shards import ShardIndex, open_shards
 from sdevid.errors import UserError
 from sdevid.evaluate import elbo, motion, prediction, provenance
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `evaluate`."""
     add = parser.add_argument
     add("--model_path", type=Path, required=True, help="a run, a checkpoint or an exported model")
-    add("--data", type=Path, help="folder of shards (default: that of the training)")
+    add("--data", help="folder of shards, a path or URL (default: that of the training)")
     add("--output", type=Path, help="default: results.json in the folder of the model")
     add("--split", default="val", help="held-out split (default: val)")
     add("--num_clips", type=int, default=256, help="held-out clips, at most (default: 256)")
@@ -99,7 +100,9 @@ def _open(args: argparse.Namespace) -> tuple[Subject, ShardIndex]:
         raise UserError(f"--num_clips is {args.num_clips}, but must be 1 or more")
     model, config = export.load(args.model_path, args.weights)
     folder = args.data or config.data
-    held_out, training = open_shards(folder, args.split), open_shards(folder, config.split)
+    access = Access.of(config)
+    held_out = open_shards(folder, args.split, access)
+    training = open_shards(folder, config.split, access)
     stream.check(held_out, config)
     stream.check(training, config)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -186,7 +189,7 @@ def _protocol(subject: Subject, args: argparse.Namespace) -> dict[str, Any]:
         "model_path": str(args.model_path),
         "checkpoint": export.find(args.model_path).name,
         "weights": args.weights,
-        "data": str(subject.index.folder),
+        "data": subject.index.folder.location,
         "split": args.split,
         "clips": len(subject.clips),
         "clips_in_split": len(subject.index),

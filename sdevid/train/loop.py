@@ -16,6 +16,7 @@ from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.metrics import Metrics
 from sdevid.train.opening import announce
+from sdevid.train.quarantine import Quarantine
 from sdevid.train.remedy import Remedy
 from sdevid.train.switches import Switches
 from sdevid.train.world import World
@@ -51,7 +52,8 @@ def _steps(
     total, size = stream.total_clips(index, config), config.batch_size
     switches, remedy = Switches(config.run_dir, world), Remedy(engine, ema, progress)
     batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
-    for batch in metrics.waiting(batches):
+    quarantine = Quarantine(config, world, len(index))
+    for batch in metrics.waiting(quarantine.watching(batches)):
         kl_weight = schedule.kl_weight(progress.clips, total, config)
         rate = schedule.learning_rate(progress.clips, total, config)
         terms = engine.step(batch, kl_weight, rate, remedy.approves)
@@ -64,7 +66,8 @@ def _steps(
         ends = progress.clips >= total or asked.stop is not None
         saves = remedy.may_save(progress.passed(config.save_every, size)) or asked.save or ends
         if saves or progress.passed(config.log_every, size):
-            metrics.flush(progress, {"learning_rate": rate, "kl_weight": kl_weight})
+            rates = {"learning_rate": rate, "kl_weight": kl_weight}
+            metrics.flush(progress, rates | quarantine.flush())
         if saves:
             snapshot.save(engine, ema, progress, config)
             switches.answered(asked)

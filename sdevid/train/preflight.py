@@ -22,6 +22,7 @@ import torch
 from sdevid import checkpoint
 from sdevid.config import Config
 from sdevid.data import shards
+from sdevid.data.folder import Access
 from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
 from sdevid.train import gpus, network, versions
@@ -139,7 +140,7 @@ def _told(faults: Sequence[str], reports: Sequence[Report]) -> str:
 
 def _open(config: Config) -> tuple[ShardIndex | None, str | None]:
     try:
-        return shards.open_shards(config.data, config.split), None
+        return shards.open_shards(config.data, config.split, Access.of(config)), None
     except UserError as error:
         return None, str(error)
     except OSError as error:

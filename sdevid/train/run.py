@@ -10,6 +10,7 @@ from pathlib import Path
 from sdevid.checkpoint import Progress, replace_text
 from sdevid.config import Config
 from sdevid.data import shards, stream
+from sdevid.data.folder import Access
 from sdevid.errors import NonFiniteError, UserError
 from sdevid.train import preflight
 from sdevid.train.loop import train
@@ -30,7 +31,7 @@ def run(config: Config) -> int:
             if config.preflight:
                 index = preflight.check(config, world)
             else:
-                index = shards.open_shards(config.data, config.split)
+                index = shards.open_shards(config.data, config.split, Access.of(config))
             stream.check(index, config)
             reason: str = train(config, index, world, progress)
         except NonFiniteError as error:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sdevid.data.cut import Plan, cut
+from sdevid.data.folder import open_folder
 from sdevid.data.shards import open_shards
 from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec
 from sdevid.data.verify import check_shard, folder_faults
@@ -93,7 +94,7 @@ def test_clips_lie_in_order_in_full_shards(tmp_path):
         "label": "flat",
         "caption": "",
     }
-    assert not list(folder_faults(tmp_path, said))
+    assert not list(folder_faults(open_folder(tmp_path), said))
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 5, 7, 100])
@@ -173,22 +174,22 @@ def test_strange_tars_are_left_alone(tmp_path):
 
 def test_shards_are_verified(tmp_path):
     said = run(plan(Film(0), Film(1), Film(2)), tmp_path)
-    assert check_shard(tmp_path, "train-000000.tar", decoding=True).faults == ()
+    assert check_shard(str(tmp_path), "train-000000.tar", decoding=True).faults == ()
     path = tmp_path / "train-000000.tar"
     sound = path.read_bytes()
     index = open_shards(tmp_path, "train").clips[1]
     spoilt = bytearray(sound)
     spoilt[index.members["npy"].offset + 200] ^= 1
     path.write_bytes(spoilt)
-    (fault,) = check_shard(tmp_path, path.name, decoding=True).faults
+    (fault,) = check_shard(str(tmp_path), path.name, decoding=True).faults
     assert fault.endswith(f"member {index.key}.npy has another sha256 than the index says")
     path.write_bytes(sound[:-3000])
-    assert check_shard(tmp_path, path.name, decoding=False).faults
+    assert check_shard(str(tmp_path), path.name, decoding=False).faults
     path.unlink()
-    assert check_shard(tmp_path, path.name, decoding=False).faults
+    assert check_shard(str(tmp_path), path.name, decoding=False).faults
     (tmp_path / "old-000000.tar").touch()
     said["splits"]["val"]["clips"] = 6
-    assert sorted(folder_faults(tmp_path, said)) == [
+    assert sorted(folder_faults(open_folder(tmp_path), said)) == [
         "old-000000.tar is not named in dataset.json",
         "split val has 5 clips, but dataset.json says 6",
     ]

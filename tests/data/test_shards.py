@@ -82,7 +82,7 @@ def test_a_torn_tar_names_the_clip(tmp_path):
 
 def test_a_missing_tar_is_named(tmp_path):
     (write(tmp_path) / "train-000000.tar").unlink()
-    with pytest.raises(UserError, match=r"train-000000.tar does not open"):
+    with pytest.raises(UserError, match=r"train-000000.tar is damaged: the shard is missing"):
         open_shards(tmp_path, "train").read(0)
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sdevid.config import Config, parse
 from sdevid.data.cut import Plan, cut
@@ -18,7 +16,7 @@ from sdevid.data.drawn import disc_artist, drawn_sources
 from sdevid.data.shards import ShardIndex, open_shards
 from sdevid.data.spec import CutSpec
 from sdevid.data.splits import assign
-from sdevid.data.stream import check, epoch_order, fixed, steps, total_clips
+from sdevid.data.stream import check, fixed, steps, total_clips
 from sdevid.errors import UserError
 from sdevid.types import Batch
 
@@ -53,25 +51,6 @@ def content(step: list[Batch]) -> tuple[list[int], list[str], torch.Tensor]:
     serial = [int(s) for batch in step for s in batch.serial]
     keys = [key for batch in step for key in batch.keys]
     return serial, keys, torch.cat([batch.video for batch in step])
-
-
-@given(st.integers(0, 2**40), st.integers(0, 1000), st.integers(1, 300))
-def test_an_epoch_is_a_permutation(seed, epoch, size):
-    assert sorted(epoch_order(seed, epoch, size)) == list(range(size))
-
-
-def test_epochs_and_seeds_differ_and_are_fixed_for_good():
-    orders = [tuple(epoch_order(seed, epoch, 50)) for seed in (0, 1) for epoch in (0, 1, 2)]
-    assert len(set(orders)) == 6
-    assert epoch_order(3, 4, 8).tolist() == [0, 2, 3, 4, 5, 7, 6, 1]
-
-
-def test_places_are_uniform():
-    """Each clip is as often in each place: chi-squared over 4,000 epochs of six clips."""
-    orders = np.array([epoch_order(0, epoch, 6) for epoch in range(4_000)])
-    counts = np.array([np.bincount(column, minlength=6) for column in orders.T])
-    expected = 4_000 / 6
-    assert ((counts - expected) ** 2 / expected).sum() < 52.6  # 99.9 % of chi-squared(25)
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])

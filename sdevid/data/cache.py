@@ -1,0 +1,185 @@
+"""A node's copy of what was read of remote shards: blocks on a local disk, the oldest evicted.
+
+Many processes share it. A block is written aside and renamed, by one process while the others wait
+for it; a crash leaves no lock and nothing that is trusted: the bytes of a clip are compared with
+the index at every read, and blocks that prove wrong are fetched anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from sdevid.data.folder import Folder
+from sdevid.errors import UserError
+
+BLOCK = 4 * 2**20  # bytes
+_LOCKS = 256  # files that stand for all blocks
+_KEPT_AFTER = 0.9  # of the cap, after an eviction
+
+
+class BlockCache:
+    """Blocks of files in `path`, at most `capacity` bytes of them."""
+
+    def __init__(self, path: Path, capacity: int) -> None:
+        self.path, self.capacity = path, capacity
+        if capacity < 2 * BLOCK:
+            raise UserError(
+                f"data_cache_gib is {capacity / 2**30:g}, but two blocks of {BLOCK >> 20} MiB must "
+                "fit; set it to 0.01 or more"
+            )
+        try:
+            (path / "locks").mkdir(parents=True, exist_ok=True)
+            (path / "blocks").mkdir(exist_ok=True)
+            with _locked(path / "locks" / "total"):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"data_cache is {path}, but it cannot be written ({error.strerror}); give a folder "
+                "on a disk of this node"
+            ) from error
+
+    def piece(self, file: str, number: int, part: slice, fetch: Callable[[], bytes]) -> bytes:
+        """A part of a block of `file` (any name that is unique), fetched where it is not kept."""
+        path = self._place(file, number)
+        content = _kept(path, part)
+        if content is not None:
+            return content
+        stripe = int(hashlib.sha256(str(path).encode()).hexdigest(), 16) % _LOCKS
+        with _locked(self.path / "locks" / f"{stripe:03d}"):
+            content = _kept(path, part)  # another process may have been first
+            if content is None:
+                whole = fetch()
+                self._keep(path, whole)
+                content = whole[part]
+        return content
+
+    def forget(self, file: str, number: int) -> bool:
+        """Drop a block; whether there was one."""
+        try:
+            self._place(file, number).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _place(self, file: str, number: int) -> Path:
+        folder = hashlib.sha256(file.encode()).hexdigest()[:32]
+        return self.path / "blocks" / folder / str(number)
+
+    def _keep(self, path: Path, content: bytes) -> None:
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self._make_room(len(content))
+            path.parent.mkdir(exist_ok=True)
+            aside.write_bytes(content)
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            warnings.warn(
+                f"data_cache {self.path} takes no more ({error.strerror}); blocks are fetched "
+                "again each time",
+                stacklevel=2,
+            )
+
+    def _make_room(self, size: int) -> None:
+        """Count `size` bytes as kept, and drop the least recently used ones past the cap.
+
+        A crash in between counts too much, which the next eviction puts right.
+        """
+        total = self.path / "total"
+        with _locked(self.path / "locks" / "total"):
+            try:
+                kept = int(total.read_text())
+            except (FileNotFoundError, ValueError):
+                kept = self._evict(self.capacity)
+            if kept + size > self.capacity:
+                kept = self._evict(int(self.capacity * _KEPT_AFTER) - size)
+            total.write_text(str(kept + size))
+
+    def _evict(self, allowed: int) -> int:
+        """Drop the oldest blocks until `allowed` bytes are left; how many are."""
+        blocks = []
+        for path in (self.path / "blocks").glob("*/*"):
+            with suppress(FileNotFoundError):  # forgotten by another process
+                found = path.stat()
+                blocks.append((found.st_mtime_ns, found.st_size, path))
+        kept = sum(size for _, size, _ in blocks)
+        for _, size, path in sorted(blocks):
+            if kept <= allowed:
+                break
+            path.unlink(missing_ok=True)
+            kept -= size
+        return kept
+
+
+class CachedFolder:
+    """A remote folder whose shards are read through a cache, whole blocks at a time."""
+
+    steady = False
+
+    def __init__(self, remote: Folder, cache: BlockCache) -> None:
+        self._remote, self._cache = remote, cache
+        self.location = remote.location
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        file = f"{self.location}/{name}"
+        parts = []
+        for number, part in _pieces(offset, size):
+            start = number * BLOCK
+            fetch = partial(self._remote.read, name, start, BLOCK)
+            parts.append(self._cache.piece(file, number, part, fetch))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_into(self, name: str, offset: int, target: memoryview) -> int:
+        content = self.read(name, offset, target.nbytes)
+        target.cast("B")[: len(content)] = content
+        return len(content)
+
+    def forget(self, name: str, offset: int, size: int) -> bool:
+        file = f"{self.location}/{name}"
+        dropped = [self._cache.forget(file, number) for number, _ in _pieces(offset, size)]
+        return any(dropped)
+
+    def whole(self, name: str) -> bytes:
+        return self._remote.whole(name)
+
+    def size(self, name: str) -> int:
+        return self._remote.size(name)
+
+    def names(self) -> list[str] | None:
+        return self._remote.names()
+
+    def close(self) -> None:
+        self._remote.close()
+
+
+def _pieces(offset: int, size: int) -> Iterator[tuple[int, slice]]:
+    """Blocks that a range lies in, and which part of each."""
+    end = offset + size
+    for number in range(offset // BLOCK, -(-end // BLOCK)):
+        start = number * BLOCK
+        yield number, slice(max(offset - start, 0), min(end - start, BLOCK))
+
+
+def _kept(path: Path, part: slice) -> bytes | None:
+    try:
+        with path.open("rb", buffering=0) as file:
+            content = os.pread(file.fileno(), part.stop - part.start, part.start)
+            os.utime(file.fileno())  # for the order of eviction
+    except FileNotFoundError:
+        return None
+    return content
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock against other processes and threads; it goes with the process."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

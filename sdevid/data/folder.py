@@ -1,0 +1,170 @@
+"""Where shards lie: a folder of this machine, or one that is reached by a URL."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from sdevid.config import Config
+from sdevid.errors import UserError
+
+_OPEN = 64  # files kept open
+_LOCAL = "file://"
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a remote folder is read."""
+
+    timeout: float = 60.0  # seconds without an answer
+    cache: Path | None = None  # node-local folder that keeps what was read
+    cache_bytes: int = 64 * 2**30
+
+    @classmethod
+    def of(cls, config: Config) -> Access:
+        """As the settings say."""
+        return cls(config.data_timeout, config.data_cache, int(config.data_cache_gib * 2**30))
+
+
+class Folder(Protocol):
+    """Files of one folder, read by name. Safe from several threads.
+
+    What is not there raises FileNotFoundError. Reads past the end of a file come back short.
+    """
+
+    @property
+    def location(self) -> str:
+        """Path or URL."""
+        ...
+
+    @property
+    def steady(self) -> bool:
+        """Whether bytes that were right once need no second check."""
+        ...
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """`size` bytes of a file, from `offset` on."""
+        ...
+
+    def read_into(self, name: str, offset: int, target: memoryview) -> int:
+        """Fill `target` with the bytes from `offset` on; how many there were."""
+        ...
+
+    def forget(self, name: str, offset: int, size: int) -> bool:
+        """Drop kept copies of these bytes, which proved wrong; whether there were any."""
+        ...
+
+    def whole(self, name: str) -> bytes:
+        """All bytes of a file, never from a cache."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        ...
+
+    def names(self) -> list[str] | None:
+        """The files there; None where the folder cannot be listed, as on the web."""
+        ...
+
+    def close(self) -> None:
+        """Close what reads have opened."""
+        ...
+
+
+def open_folder(location: Path | str, access: Access | None = None) -> Folder:
+    """The folder at a path or URL. UserError where it is not there or not allowed."""
+    text = str(location)
+    if text.startswith(_LOCAL):
+        text = text.removeprefix(_LOCAL)
+    if "://" not in text:
+        return LocalFolder(Path(text))
+    from sdevid.data.remote import RemoteFolder
+
+    access = access or Access()
+    remote = RemoteFolder(text.rstrip("/"), access.timeout)
+    if access.cache is None:
+        return remote
+    from sdevid.data.cache import BlockCache, CachedFolder
+
+    return CachedFolder(remote, BlockCache(access.cache, access.cache_bytes))
+
+
+class LocalFolder:
+    """A folder of this machine's file systems."""
+
+    steady = True
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise UserError(
+                f"shard folder {path} does not exist; python tools/make_shards.py makes one"
+            )
+        self.path, self.location = path, str(path)
+        self._handle = lru_cache(_OPEN)(self._open)
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        return os.pread(self._handle(name).number, size, offset)
+
+    def read_into(self, name: str, offset: int, target: memoryview) -> int:
+        return os.preadv(self._handle(name).number, [target], offset)
+
+    def forget(self, name: str, offset: int, size: int) -> bool:  # noqa: ARG002
+        return False
+
+    def whole(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def size(self, name: str) -> int:
+        return (self.path / name).stat().st_size
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.path.iterdir())
+
+    def close(self) -> None:
+        self._handle.cache_clear()
+
+    def _open(self, name: str) -> _Handle:
+        return _Handle(self.path / name)
+
+
+class _Handle:
+    """An open file, closed once neither the folder nor a read that goes on refers to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
+class FolderFile(io.RawIOBase):
+    """One file of a folder as a stream that seeks."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name, self._place = folder, name, 0
+        self._size = folder.size(name)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = base + offset
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        wanted = min(len(view), max(self._size - self._place, 0))
+        content = self._folder.read(self._name, self._place, wanted) if wanted else b""
+        view[: len(content)] = content
+        self._place += len(content)
+        return len(content)

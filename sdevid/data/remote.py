@@ -1,0 +1,151 @@
+"""A folder behind a URL, read by ranges through fsspec. The only file that knows fsspec."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sdevid.errors import UserError
+
+_TRIES = 5
+_PAUSE = 0.2  # seconds before the second try; doubled for each further one
+_REFUSED = (401, 403)
+_PAST_THE_END = 416
+_TOO_MANY = 429
+_INSTALL = "`pip install 'sdevid[remote]'` brings what s3:// and http:// need"
+
+Result = TypeVar("Result")
+
+
+class RemoteFolder:
+    """Files under a URL of s3://, http(s):// or another protocol of fsspec.
+
+    Faults that may pass (time-outs, broken connections, a server in trouble) are tried again a
+    few times with growing pauses; then, and for what does not pass, UserError.
+    """
+
+    steady = False
+
+    def __init__(self, location: str, timeout: float) -> None:
+        self.location, self._timeout = location, timeout
+        self._system = _file_system(location, timeout)
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        if size == 0:
+            return b""
+        content = self._fetch(name, start=offset, end=offset + size)
+        if len(content) > size:
+            raise UserError(
+                f"{self.location}/{name}: {size} bytes were asked for and {len(content)} came, so "
+                "the server does not answer range requests; serve the shards from one that does, "
+                "or copy them here"
+            )
+        return content
+
+    def read_into(self, name: str, offset: int, target: memoryview) -> int:
+        content = self.read(name, offset, target.nbytes)
+        target.cast("B")[: len(content)] = content
+        return len(content)
+
+    def forget(self, name: str, offset: int, size: int) -> bool:  # noqa: ARG002
+        return False
+
+    def whole(self, name: str) -> bytes:
+        return self._fetch(name)
+
+    def size(self, name: str) -> int:
+        return int(self._tried(name, lambda url: self._system.info(url)["size"]))
+
+    def names(self) -> list[str] | None:
+        if self.location.startswith("http"):
+            return None
+        found = self._tried("", lambda url: self._system.ls(url, detail=False, refresh=True))
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    def close(self) -> None:
+        pass
+
+    def _fetch(self, name: str, **limits: int) -> bytes:
+        content: bytes = self._tried(name, lambda url: self._system.cat_file(url, **limits))
+        return content
+
+    def _tried(self, name: str, ask: Callable[[str], Result]) -> Result | Any:
+        url = f"{self.location}/{name}".rstrip("/")
+        for attempt in range(_TRIES):
+            try:
+                return ask(url)
+            except FileNotFoundError:
+                raise
+            except Exception as error:  # each protocol has its own
+                if _status(error) == _PAST_THE_END:
+                    return b""
+                _stop_where_final(url, error)
+                last = error
+            if attempt + 1 < _TRIES:
+                time.sleep(_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
+        raise UserError(
+            f"{url} could not be read in {_TRIES} tries of at most {self._timeout:g} s: "
+            f"{_said(last)}; see whether the server answers and the network is up, or set "
+            "data_timeout higher"
+        ) from last
+
+
+def _file_system(location: str, timeout: float) -> Any:
+    protocol = location.partition("://")[0]
+    options: dict[str, Any] = {}
+    try:
+        import fsspec
+
+        if protocol == "s3":
+            waits = {"connect_timeout": timeout, "read_timeout": timeout}
+            options = {"config_kwargs": waits | {"retries": {"max_attempts": 0}}}
+        elif protocol in ("http", "https"):
+            import aiohttp
+
+            limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
+            options = {"client_kwargs": {"timeout": limit}}
+        system = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
+    except ImportError as error:
+        raise UserError(
+            f"{location} needs a package that is missing: {error}; {_INSTALL}"
+        ) from error
+    except ValueError as error:  # no such protocol
+        raise UserError(
+            f"{location}: {error}; a path, file://, s3://, http:// and https:// are known"
+        ) from error
+    system.retries = 1  # s3fs has its own, which would multiply
+    return system
+
+
+def _stop_where_final(url: str, error: Exception) -> None:
+    """Raise UserError for what no second try mends."""
+    status, kind = _status(error), type(error).__name__
+    if isinstance(error, PermissionError) or status in _REFUSED:
+        raise UserError(
+            f"{url} is refused ({_said(error)}); see that your credentials may read it and that "
+            "it exists: for S3, AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
+    if "Credentials" in kind:
+        raise UserError(
+            f"{url}: no credentials were found ({_said(error)}); set AWS_PROFILE, or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
+    transient = status is None or status >= 500 or status in (408, _TOO_MANY)
+    if isinstance(error, TypeError | AttributeError) or not transient or kind == "InvalidURL":
+        raise UserError(f"{url} cannot be read: {_said(error)}; check the address") from error
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status of an error of aiohttp, or of botocore under one of s3fs."""
+    for cause in (error, error.__cause__):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) else None
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
