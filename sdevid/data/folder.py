@@ -107,10 +107,12 @@ class LocalFolder:
         self._handle = lru_cache(_OPEN)(self._open)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        return os.pread(self._handle(name).number, size, offset)
+        handle = self._handle(name)  # held until the read is done
+        return os.pread(handle.number, size, offset)
 
     def read_into(self, name: str, offset: int, target: memoryview) -> int:
-        return os.preadv(self._handle(name).number, [target], offset)
+        handle = self._handle(name)
+        return os.preadv(handle.number, [target], offset)
 
     def forget(self, name: str, offset: int, size: int) -> bool:  # noqa: ARG002
         return False

@@ -1,0 +1,69 @@
+"""Local folders: many threads, few open files."""
+
+from __future__ import annotations
+
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sdevid.config import dump, parse
+from sdevid.data.folder import FolderFile, LocalFolder, open_folder
+from sdevid.errors import UserError
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_many_threads_read_more_files_than_stay_open(tmp_path):
+    for number in range(300):
+        (tmp_path / f"{number}.tar").write_bytes(number.to_bytes(2, "big") * 50)
+    folder = LocalFolder(tmp_path)
+
+    def read(k: int) -> bool:
+        number = k * 7919 % 300
+        return folder.read(f"{number}.tar", 2 * (k % 50), 2) == number.to_bytes(2, "big")
+
+    before = open_files()
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(4_000)))
+    assert open_files() - before <= 64 + 8
+    folder.close()
+    assert open_files() <= before
+
+
+def test_a_file_of_a_folder_reads_and_seeks_as_a_file(tmp_path):
+    content = bytes(range(256)) * 9
+    (tmp_path / "a").write_bytes(content)
+    file = io.BufferedReader(FolderFile(LocalFolder(tmp_path), "a"), 100)
+    assert file.read() == content
+    assert file.seek(-10, os.SEEK_END) == len(content) - 10
+    assert file.read(99) == content[-10:]
+    assert file.seek(300) == 300
+    assert file.read(5) == content[300:305]
+    assert file.tell() == 305
+
+
+@pytest.mark.parametrize("form", [str, lambda path: path, lambda path: f"file://{path}"])
+def test_a_path_may_be_written_in_any_way(tmp_path, form):
+    (tmp_path / "a").write_bytes(b"xyz")
+    folder = open_folder(form(tmp_path))
+    assert (folder.read("a", 1, 5), folder.whole("a"), folder.size("a")) == (b"yz", b"xyz", 3)
+    assert folder.names() == ["a"]
+    with pytest.raises(FileNotFoundError):
+        folder.read("b", 0, 1)
+
+
+def test_a_url_keeps_its_slashes_in_the_config(tmp_path):
+    for location in ("s3://bucket/folder", "https://host:8000/a/b", "data/shards", str(tmp_path)):
+        assert parse({"data": location}).data == location
+        assert location in dump(parse({"data": location}))
+    assert parse({"data": tmp_path}).data == str(tmp_path)
+
+
+def test_an_unknown_protocol_is_told():
+    with pytest.raises(UserError, match=r"what://x/y: .*what.*; a path, file://, s3://"):
+        open_folder("what://x/y")
