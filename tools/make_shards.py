@@ -27,7 +27,8 @@ from sdevid.errors import UserError
 
 _FILMED = ("kinetics", "ucf101", "custom")
 _DISC = ("double-well", "ou")
-_DRAWN = ("moving-digits", *_DISC)
+_SCENES = (*_DISC, "pendulum", "gbm-radius")  # each of a known SDE
+_DRAWN = ("moving-digits", *_SCENES)
 _SPLITS = "train=0.9,val=0.1"
 _BELONGS: dict[
     str, tuple[tuple[str, ...], Any]
@@ -82,7 +83,7 @@ def _settle(options: argparse.Namespace) -> None:
         elif options.dataset not in takers:
             raise UserError(f"--{name} is for {', '.join(takers)}, not for {options.dataset}")
     if options.frame_size is None:
-        options.frame_size = 32 if options.dataset in _DISC else 64
+        options.frame_size = 32 if options.dataset in _SCENES else 64
     if options.dataset in _FILMED and options.input_dir is None:
         where = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         raise UserError(f"--dataset {options.dataset} needs --input_dir. {where}")
@@ -131,7 +132,8 @@ def _drawn(options: argparse.Namespace) -> Plan:
         settings |= {"num_digits": options.num_digits, "digits": glyphs}
     else:
         artists.update(dict.fromkeys(shares, disc_artist(options.dataset, options.vertical)))
-        settings |= {"vertical": options.vertical}
+        if options.dataset in _DISC:
+            settings |= {"vertical": options.vertical}
     sources = drawn_sources(options.dataset, artists, options.seed, options.num_clips, shares)
     return Plan(
         dataset=options.dataset,
@@ -186,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
         "--input_dir", type=Path, help="folder of videos; moving-digits: of MNIST (default: a font)"
     )
     add("--output_dir", type=Path, required=True)
-    add("--frame_size", type=int, help="pixels, square (64; double-well, ou: 32)")
+    add("--frame_size", type=int, help="pixels, square (64; of a known SDE: 32)")
     add("--fps", type=float, default=8.0, help="frames a second (8)")
     add("--clip_length", type=int, default=16, help="frames (16)")
     add("--clip_stride", type=int, help="frames between starts (clip_length)")

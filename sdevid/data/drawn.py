@@ -9,13 +9,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from sdevid.data.payload import ClipVideo
+from sdevid.data.pendulum import Pendulum, Swing
+from sdevid.data.radius import GeometricBrownian, Pulse
 from sdevid.data.spec import CutClip, CutSpec
 from sdevid.data.splits import counts
-from sdevid.data.synthetic import DoubleWell, Motion, OrnsteinUhlenbeck, draw
+from sdevid.data.synthetic import DoubleWell, Motion, OrnsteinUhlenbeck, from_truth
 
 _BLOCK = 64  # clips drawn in one go
 
 
+SDE = DoubleWell | OrnsteinUhlenbeck | Pendulum | GeometricBrownian
+Scene = Motion | Swing | Pulse  # what moves by a known SDE, and how it is drawn
 Drawing = tuple[ClipVideo, dict[str, Any]]  # a clip and further fields of its KEY.json
 
 
@@ -33,25 +37,43 @@ class Artist(Protocol):
 
 @dataclass(frozen=True)
 class DiscArtist:
-    """A disc that follows `motion`."""
+    """Draws a scene."""
 
-    motion: Motion
+    scene: Scene
 
     def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
-        """`count` clips, each with the disc's position, in units, at each frame."""
+        """`count` clips, each with the scene's state, in units, at each frame."""
         times = np.arange(spec.clip_length) / spec.fps
-        for path in self.motion.simulate(rng, count, times):
-            yield draw(path, spec.frame_size), {"position": path.round(6).tolist()}
+        for path in self.scene.simulate(rng, count, times):
+            yield self.scene.draw(path, spec.frame_size), self.scene.said(path)
 
     def truth(self) -> dict[str, Any]:
-        """The motion and the drawing, as `synthetic.from_truth` reads them."""
-        return self.motion.truth()
+        """The motion and the drawing, as `known_scene` reads them."""
+        return self.scene.truth()
 
 
 def disc_artist(dataset: str, vertical: str) -> DiscArtist:
-    """The artist of `double-well` or `ou`, with `vertical` (none or ou) along y."""
+    """The artist of double-well or ou (`vertical`: none or ou along y), pendulum or gbm-radius."""
+    if dataset == "pendulum":
+        return DiscArtist(Swing())
+    if dataset == "gbm-radius":
+        return DiscArtist(Pulse())
     along_x = DoubleWell() if dataset == "double-well" else OrnsteinUhlenbeck()
     return DiscArtist(Motion(along_x, OrnsteinUhlenbeck() if vertical == "ou" else None))
+
+
+def known_scene(truth: Mapping[str, Any]) -> Scene:
+    """The scene that a `truth` of dataset.json names."""
+    axes = truth["axes"]
+    if "angle" in axes:
+        return Swing(Pendulum(**_parameters(axes["angle"])))
+    if "radius" in axes:
+        return Pulse(GeometricBrownian(**_parameters(axes["radius"])))
+    return from_truth(dict(truth))
+
+
+def _parameters(said: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in said.items() if key != "sde"}
 
 
 @dataclass(frozen=True)

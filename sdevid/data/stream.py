@@ -119,6 +119,16 @@ def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
     return _Reader(index, config, lambda number: iter((number,)), pinned=False).batch(clips)
 
 
+def first_frame(index: ShardIndex, config: Config, number: int) -> int:
+    """The frame at which `fixed` cuts the clip with this number in the index."""
+    crop = uniform(config.seed, torch.tensor([number]), Stream.CROP, (1,)).item()
+    return _cut(crop, index.clips[number].num_frames, config.sequence_length)
+
+
+def _cut(share: float, frames: int, length: int) -> int:
+    return int(share * (frames - length + 1))
+
+
 @dataclass(frozen=True)
 class _Filled:
     """What stands at one place of a batch, and what should have."""
@@ -180,7 +190,7 @@ class _Reader:
         damage: list[Damage] = []
         for number in self.candidates(serial):
             entry = self.index.clips[number]
-            first = int(crop * (entry.num_frames - len(video) + 1))
+            first = _cut(crop, entry.num_frames, len(video))
             try:
                 meta = self.index.read_into(number, first, video)
             except DamagedClipError as error:

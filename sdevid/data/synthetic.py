@@ -6,6 +6,7 @@ the right and y downwards, and (0, 0) is the frame's centre. Times are in second
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Float, UInt8
 HALF_WIDTH = 2.2  # units from the centre of a frame to its edge
 RADIUS = 1 / 8  # of the disc, as a share of the frame's side: 4 pixels of 32
 GROUND, DISC = 20, 235  # grey levels
-_SUBSTEPS = 64  # Euler-Maruyama steps between two frames, where the law has no closed form
+STEPS = 512  # Euler-Maruyama steps a second, at least, where the law has no closed form
 
 Positions = Float[np.ndarray, "clips time"]
 
@@ -27,6 +28,13 @@ class OrnsteinUhlenbeck:
     theta: float = 1.0
     mean: float = 0.0
     sigma: float = 0.5
+
+    order = 1
+
+    @property
+    def middle(self) -> float:
+        """The mean."""
+        return self.mean
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Units a second."""
@@ -40,12 +48,33 @@ class OrnsteinUhlenbeck:
         """sigma^2 / (2 theta), in units squared."""
         return self.sigma**2 / (2 * self.theta)
 
+    def autocorrelation_time(self) -> float:
+        """Seconds in which the autocorrelation falls to 1/e."""
+        return 1 / self.theta
+
+    def passage_time(self, distance: float, horizon: float) -> float:
+        """Mean seconds from `distance` off the mean to the mean, each counted up to `horizon`.
+
+        The chance not to have passed by t is erf(distance / sqrt(2 s)), s = sigma^2 (exp(2 theta t)
+        - 1) / (2 theta): the process is exp(-theta t) times a Brownian motion at time s.
+        """
+        t = (np.arange(20_000) + 0.5) * (horizon / 20_000)
+        s = self.stationary_variance() * np.expm1(2 * self.theta * t)
+        alive = [math.erf(z) for z in distance / np.sqrt(2 * s)]
+        return float(np.mean(alive) * horizon)
+
     def simulate(
-        self, rng: np.random.Generator, n: int, times: Float[np.ndarray, " time"]
+        self,
+        rng: np.random.Generator,
+        n: int,
+        times: Float[np.ndarray, " time"],
+        start: Float[np.ndarray, " n"] | None = None,
     ) -> Positions:
-        """`n` independent paths at rising `times`, from the stationary law at the first."""
+        """`n` independent paths at rising `times`, from `start` or from the stationary law."""
         path = np.empty((n, len(times)))
-        path[:, 0] = self.mean + np.sqrt(self.stationary_variance()) * rng.standard_normal(n)
+        if start is None:
+            start = self.mean + np.sqrt(self.stationary_variance()) * rng.standard_normal(n)
+        path[:, 0] = start
         for k, step in enumerate(np.diff(times)):
             decay = np.exp(-self.theta * step)
             spread = np.sqrt(self.stationary_variance() * (1 - decay**2))
@@ -64,6 +93,9 @@ class DoubleWell:
     k: float = 0.8
     sigma: float = 0.55
 
+    order = 1
+    mean = middle = 0.0  # the barrier
+
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Units a second."""
         pull: Float[np.ndarray, "*n"] = self.k * (x - x**3)
@@ -79,18 +111,25 @@ class DoubleWell:
         return float((weight * x**2).sum())
 
     def simulate(
-        self, rng: np.random.Generator, n: int, times: Float[np.ndarray, " time"]
+        self,
+        rng: np.random.Generator,
+        n: int,
+        times: Float[np.ndarray, " time"],
+        start: Float[np.ndarray, " n"] | None = None,
     ) -> Positions:
-        """`n` independent paths at rising `times`, from the stationary law at the first.
+        """`n` independent paths at rising `times`, from `start` or from the stationary law.
 
-        Euler-Maruyama with 64 steps between two times.
+        Euler-Maruyama with at least 512 steps a second.
         """
-        x_grid, weight = self._stationary_law()
         path = np.empty((n, len(times)))
-        path[:, 0] = np.interp(rng.random(n), np.cumsum(weight), x_grid)
+        if start is None:
+            x_grid, weight = self._stationary_law()
+            start = np.interp(rng.random(n), np.cumsum(weight), x_grid)
+        path[:, 0] = start
         for k, step in enumerate(np.diff(times)):
-            x, dt = path[:, k], step / _SUBSTEPS
-            for noise in np.sqrt(dt) * rng.standard_normal((_SUBSTEPS, n)):
+            x, count = path[:, k], substeps(step)
+            dt = step / count
+            for noise in np.sqrt(dt) * rng.standard_normal((count, n)):
                 x = x + self.drift(x) * dt + self.sigma * noise
             path[:, k + 1] = x
         return path
@@ -100,6 +139,11 @@ class DoubleWell:
         exponent = 2 * self.k / self.sigma**2 * (x**2 / 2 - x**4 / 4)
         weight = np.exp(exponent - exponent.max())
         return x, weight / weight.sum()
+
+
+def substeps(seconds: float) -> int:
+    """Solver steps between two times."""
+    return math.ceil(seconds * STEPS)
 
 
 _NAMES: dict[str, type[DoubleWell] | type[OrnsteinUhlenbeck]] = {
@@ -120,13 +164,48 @@ class Motion:
     x: DoubleWell | OrnsteinUhlenbeck
     y: DoubleWell | OrnsteinUhlenbeck | None = None
 
+    @property
+    def axes(self) -> dict[str, DoubleWell | OrnsteinUhlenbeck]:
+        """What is seen of the motion, by name."""
+        return {"x": self.x} if self.y is None else {"x": self.x, "y": self.y}
+
     def simulate(
-        self, rng: np.random.Generator, n: int, times: Float[np.ndarray, " time"]
-    ) -> Float[np.ndarray, "clips time axes"]:
-        """Positions (x, y), in units, of `n` discs at `times`; y is 0 without an SDE along it."""
-        x = self.x.simulate(rng, n, times)
-        y = np.zeros_like(x) if self.y is None else self.y.simulate(rng, n, times)
+        self,
+        rng: np.random.Generator,
+        n: int,
+        times: Float[np.ndarray, " time"],
+        start: Float[np.ndarray, "clips 2"] | None = None,
+    ) -> Float[np.ndarray, "clips time 2"]:
+        """Positions (x, y), in units, of `n` discs at `times`; y is 0 without an SDE along it.
+
+        From `start`, or from the stationary law.
+        """
+        first = (None, None) if start is None else (start[:, 0], start[:, 1])
+        x = self.x.simulate(rng, n, times, first[0])
+        y = np.zeros_like(x) if self.y is None else self.y.simulate(rng, n, times, first[1])
         return np.stack([x, y], axis=-1)
+
+    def seen(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time axes"]:
+        """The positions along `axes`."""
+        return states[..., : len(self.axes)]
+
+    def located(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time 2"]:
+        """Where the disc is, (x, y) in units."""
+        return states
+
+    def draw(
+        self, states: Float[np.ndarray, "*time 2"], frame_size: int
+    ) -> UInt8[np.ndarray, "*time height width 1"]:
+        """A disc at each position."""
+        return draw(states, frame_size)
+
+    def said(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
+        """Fields of KEY.json; `state` reads them."""
+        return {"position": states.round(6).tolist()}
+
+    def state(self, said: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
+        """The state at one frame."""
+        return np.array(said["position"][frame])
 
     def truth(self) -> dict[str, Any]:
         """What dataset.json says of the motion and of the drawing; `from_truth` reads it."""
@@ -136,13 +215,14 @@ class Motion:
                 axis: None if sde is None else {"sde": _name_of(sde), **asdict(sde)}
                 for axis, sde in axes.items()
             },
-            "units": {
-                "half_width": HALF_WIDTH,
-                "disc_radius": 2 * HALF_WIDTH * RADIUS,
-                "time": "second",
-            },
+            "units": units(),
             "grey_levels": {"ground": GROUND, "disc": DISC},
         }
+
+
+def units() -> dict[str, Any]:
+    """What dataset.json says of the drawing's units."""
+    return {"half_width": HALF_WIDTH, "disc_radius": 2 * HALF_WIDTH * RADIUS, "time": "second"}
 
 
 def from_truth(truth: dict[str, Any]) -> Motion:
@@ -160,15 +240,22 @@ def from_truth(truth: dict[str, Any]) -> Motion:
 
 
 def draw(
-    positions: Float[np.ndarray, "*time 2"], frame_size: int
+    positions: Float[np.ndarray, "*time 2"],
+    frame_size: int,
+    radii: Float[np.ndarray, "*time"] | None = None,
 ) -> UInt8[np.ndarray, "*time height width 1"]:
-    """A bright disc, antialiased, at each (x, y) in units, on dark ground."""
+    """A bright disc, antialiased, at each (x, y) in units, on dark ground.
+
+    Its radius is an eighth of the frame, or one of `radii`, in units.
+    """
+    pixels = RADIUS * frame_size
+    reach = pixels if radii is None else radii[..., None, None] * (frame_size / 2 / HALF_WIDTH)
     centre = (frame_size - 1) / 2 + positions * (frame_size / 2 / HALF_WIDTH)
     pixel = np.arange(frame_size)
     across = pixel - centre[..., 0, None]
     down = pixel - centre[..., 1, None]
     distance = np.hypot(across[..., None, :], down[..., :, None])
-    cover = np.clip(RADIUS * frame_size + 0.5 - distance, 0.0, 1.0)
+    cover = np.clip(reach + 0.5 - distance, 0.0, 1.0)
     return np.rint(GROUND + (DISC - GROUND) * cover).astype(np.uint8)[..., None]
 
 

@@ -10,6 +10,8 @@ from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.measured import Measured, mean_over
 from sdevid.evaluate.progress import batches
 from sdevid.objectives.clip_objective import ClipObjective
+from sdevid.objectives.importance import bound, log_weight
+from sdevid.objectives.latent_sde import LatentSDEObjective
 
 TERMS = ("elbo", "reconstruction", "kl_path", "kl_initial", "kl_content", "control_energy")
 
@@ -36,3 +38,27 @@ def held_out(
         for name in TERMS:
             found[name].append(terms[name].double().cpu())
     return {name: mean_over(np.asarray(torch.cat(values))) for name, values in found.items()}
+
+
+@torch.no_grad()
+def importance_weighted(
+    objective: LatentSDEObjective, index: ShardIndex, clips: range, draws: int, batch_size: int = 16
+) -> dict[str, Measured]:
+    """The importance weighted bound of `draws` draws, and of one, in nats a clip.
+
+    Both are of the same draws of the posterior, so that their difference is the gain.
+    """
+    device = next(objective.parameters()).device
+    tight, loose = [], []
+    for part in batches(clips, batch_size, f"IWAE bound, {draws} draws"):
+        batch = stream.fixed(index, objective.config, part)
+        video, ticks = batch.video.to(device), batch.ticks.to(device)
+        serials = (batch.serial * draws + k for k in range(draws))
+        each = torch.stack(
+            [log_weight(objective, video, ticks, serial.to(device)) for serial in serials]
+        ).double()
+        tight.append(bound(each).cpu())
+        loose.append(each.mean(0).cpu())
+    found = {"iwae": torch.cat(tight), "elbo": torch.cat(loose)}
+    found["gain"] = found["iwae"] - found["elbo"]
+    return {name: mean_over(np.asarray(values)) for name, values in found.items()}

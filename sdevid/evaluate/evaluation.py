@@ -5,32 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sdevid import checkpoint, export, objectives
 from sdevid.config import Config
-from sdevid.data import stream, synthetic
-from sdevid.data.folder import Access
-from sdevid.data.shards import ShardIndex, open_shards
+from sdevid.data import stream
 from sdevid.errors import UserError
-from sdevid.evaluate import elbo, motion, prediction, provenance
-from sdevid.evaluate.measured import Floats
+from sdevid.evaluate import elbo, futures, measures, motion, prediction, provenance, rates, tables
 from sdevid.evaluate.prediction import Shown
-from sdevid.evaluate.progress import batches, evenly
+from sdevid.evaluate.progress import evenly
 from sdevid.evaluate.reference import training_mean
-from sdevid.evaluate.track import positions
-from sdevid.models.video_model import VideoModel
+from sdevid.evaluate.subject import Subject, open_subject
 from sdevid.objectives.clip_objective import ClipObjective
-from sdevid.sample.sampler import as_pixels
+from sdevid.objectives.latent_sde import LatentSDEObjective
 from sdevid.sample.write import Pixels
-from sdevid.types import frame_ticks
 
-NO_BOUND = "not defined: model_type follmer has no bound on the likelihood"
 SHOWN = 16  # generated and real videos kept for the run page
 
 
@@ -41,77 +33,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", help="folder of shards, a path or URL (default: that of the training)")
     add("--output", type=Path, help="default: results.json in the folder of the model")
     add("--split", default="val", help="held-out split (default: val)")
+    add("--measures", help=f"auto (by the data), all, or of {', '.join(measures.NAMES)}")
     add("--num_clips", type=int, default=256, help="held-out clips, at most (default: 256)")
     add("--samples", type=int, default=32, help="futures of each clip (default: 32)")
     add("--context", type=int, default=5, help="frames that a prediction sees (default: 5)")
     add("--rollouts", type=int, default=128, help="free videos to track (default: 128)")
     add("--rollout_frames", type=int, default=motion.WINDOW, help="frames of each (default: 64)")
+    add("--draws", type=int, default=64, help="of the posterior, for the IWAE bound (default: 64)")
     add("--seed", type=int, default=0, help="of the samples (default: 0)")
     add("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated, on what."""
-
-    model: VideoModel
-    config: Config
-    index: ShardIndex
-    clips: range  # numbers in the index
-    seed: int
-
-    @property
-    def truth(self) -> dict[str, Any] | None:
-        """Of drawn video: its SDE and units."""
-        return self.index.dataset.get("truth")
-
-    @property
-    def half_width(self) -> float | None:
-        """Units from the middle of a frame to its side, in drawn video."""
-        return None if self.truth is None else float(self.truth["units"]["half_width"])
-
-
 def run(args: argparse.Namespace) -> int:
-    """Measure and write results.json, and beside it results.npz with pictures for the run page."""
+    """Measure; write results.json, the same as a table, and the page's pictures as npz."""
     started = time.perf_counter()
     output: Path = args.output or args.model_path / "results.json"
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: the folder {output.parent} does not exist; make it")
-    subject, training = _open(args)
+    subject = open_subject(
+        args.model_path, args.data, args.split, args.weights, args.num_clips, args.seed
+    )
     _check(args, subject.config)
-    results, pictures = measure(subject, training, args)
+    taken = measures.chosen(args.measures, subject.index.dataset, subject.config.model_type)
+    results, pictures = measure(subject, args, taken)
     results["provenance"] = {
         "command": provenance.command("evaluate"),
         "seconds": round(time.perf_counter() - started, 1),
         "machine": provenance.machine(),
         "versions": provenance.versions(),
     }
+    table = tables.text(results)
     try:
         np.savez_compressed(output.with_suffix(".npz"), allow_pickle=False, **pictures)
         output.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+        output.with_suffix(".txt").write_text(table)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error}") from error
-    print(summary(results), end="")
+    print(table, end="")
     return 0
 
 
-def _open(args: argparse.Namespace) -> tuple[Subject, ShardIndex]:
-    if args.num_clips < 1:
-        raise UserError(f"--num_clips is {args.num_clips}, but must be 1 or more")
-    model, config = export.load(args.model_path, args.weights)
-    folder = args.data or config.data
-    access = Access.of(config)
-    held_out = open_shards(folder, args.split, access)
-    training = open_shards(folder, config.split, access)
-    stream.check(held_out, config)
-    stream.check(training, config)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    clips = evenly(args.num_clips, len(held_out))
-    return Subject(model, config, held_out, clips, args.seed), training
-
-
 def _check(args: argparse.Namespace, config: Config) -> None:
-    for name, least in (("samples", 2), ("context", 1), ("rollouts", 2), ("rollout_frames", 2)):
+    least_of = {"samples": 2, "context": 1, "rollouts": 2, "rollout_frames": 3, "draws": 1}
+    for name, least in least_of.items():
         if getattr(args, name) < least:
             raise UserError(f"--{name} is {getattr(args, name)}, but must be {least} or more")
     if not 0 <= args.seed < 2**63:
@@ -125,13 +89,36 @@ def _check(args: argparse.Namespace, config: Config) -> None:
 
 
 def measure(
-    subject: Subject, training: ShardIndex, args: argparse.Namespace
+    subject: Subject, args: argparse.Namespace, taken: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Pixels]]:
     """All results, ready for JSON, and the pictures of the run page."""
     objective = objectives.build(subject.config)
     objective.model = subject.model
-    bound = _bound(objective.eval(), subject)
-    mean = training_mean(training, subject.config, subject.half_width)
+    objective.eval()
+    results: dict[str, Any] = {"protocol": _protocol(subject, args, taken)}
+    if "bound" in taken:
+        results["elbo"] = _bound(objective, subject)
+        results["elbo_over_time"] = _history(subject, args) if objective.bound else []
+    if "iwae" in taken:
+        assert isinstance(objective, LatentSDEObjective)
+        tight = elbo.importance_weighted(objective, subject.index, subject.clips, args.draws)
+        told = {name: value.as_json() for name, value in tight.items()}
+        results["iwae"] = {"draws": args.draws, **told}
+    shown: list[Shown] = []
+    if "prediction" in taken:
+        results["prediction"], shown = _predict(subject, args)
+    free = _free(subject, args)
+    results["motion"] = _motion(subject, free) if "motion" in taken else None
+    if "rates" in taken:
+        results["rates"] = rates.at_other_rates(subject, args.rollouts, args.rollout_frames)
+    if "futures" in taken:
+        results["futures"] = futures.many(subject, args.context)
+    return results, _pictures(subject, free, shown, args.context)
+
+
+def _predict(
+    subject: Subject, args: argparse.Namespace
+) -> tuple[dict[str, dict[str, Any]], list[Shown]]:
     scores, shown = prediction.predict(
         subject.model,
         subject.index,
@@ -139,22 +126,14 @@ def measure(
         args.context,
         args.samples,
         args.seed,
-        mean,
-        subject.half_width,
+        training_mean(subject.training, subject.config, subject.observer),
+        subject.observer,
     )
-    free = _free(subject, args)
-    history = _history(subject, args) if objective.bound else []
-    results = {
-        "protocol": _protocol(subject, args),
-        "elbo": bound,
-        "elbo_over_time": history,
-        "prediction": {
-            measure: {name: score.as_json() for name, score in forecasts.items()}
-            for measure, forecasts in scores.items()
-        },
-        "motion": _motion(subject, free) if subject.truth else None,
+    told = {
+        measure: {name: score.as_json() for name, score in forecasts.items()}
+        for measure, forecasts in scores.items()
     }
-    return results, _pictures(subject, free, shown, args.context)
+    return told, shown
 
 
 def _bound(objective: ClipObjective, subject: Subject) -> dict[str, Any] | None:
@@ -176,7 +155,7 @@ def _history(subject: Subject, args: argparse.Namespace) -> list[dict[str, Any]]
         except UserError:  # a damaged one: the run's newest whole one is evaluated all the same
             continue
         objective = objectives.build(config)
-        objective.model = model.to(next(subject.model.parameters()).device)
+        objective.model = model.to(subject.device)
         title = f"held-out ELBO, step {step}"
         terms = elbo.held_out(objective.eval(), subject.index, subject.clips, title)
         told = {name: value.as_json() for name, value in terms.items()}
@@ -184,13 +163,14 @@ def _history(subject: Subject, args: argparse.Namespace) -> list[dict[str, Any]]
     return found
 
 
-def _protocol(subject: Subject, args: argparse.Namespace) -> dict[str, Any]:
+def _protocol(subject: Subject, args: argparse.Namespace, taken: tuple[str, ...]) -> dict[str, Any]:
     return {
         "model_path": str(args.model_path),
         "checkpoint": export.find(args.model_path).name,
         "weights": args.weights,
         "data": subject.index.folder.location,
         "split": args.split,
+        "measures": list(taken),
         "clips": len(subject.clips),
         "clips_in_split": len(subject.index),
         "frames": subject.config.sequence_length,
@@ -204,44 +184,25 @@ def _protocol(subject: Subject, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
 def _free(subject: Subject, args: argparse.Namespace) -> Pixels:
     """Videos generated from nothing at the training frame rate; short ones without a truth."""
     config = subject.config
-    drawn = subject.truth is not None
+    drawn = subject.observer is not None
     frames = args.rollout_frames if drawn else config.sequence_length
-    device = next(subject.model.parameters()).device
-    ticks = frame_ticks(frames, config.fps).to(device)
-    made = []
-    for part in batches(range(args.rollouts if drawn else SHOWN), 32, "free videos"):
-        serial = torch.tensor(part, device=device)
-        video = subject.model.sample(ticks.expand(len(part), -1), seed=subject.seed, serial=serial)
-        made.append(as_pixels(video))
-    return np.concatenate(made)
+    videos = range(args.rollouts if drawn else SHOWN)
+    return subject.generate(videos, frames, config.fps, "free videos")
 
 
 def _motion(subject: Subject, free: Pixels) -> dict[str, Any]:
-    assert subject.truth is not None
-    assert subject.half_width is not None
-    moves = synthetic.from_truth(subject.truth)
-    generated = positions(free, subject.half_width)
-    real = _real_positions(subject, subject.half_width)
+    observer = subject.observer
+    assert observer is not None
+    generated = observer.paths(free)
+    real = observer.paths(subject.real(range(len(subject.index)), "tracking real clips"))
     interval = 1 / subject.config.fps
     return {
-        name: motion.compare(generated[..., axis], real[..., axis], interval, sde, subject.seed)
-        for axis, (name, sde) in enumerate((("x", moves.x), ("y", moves.y)))
-        if sde is not None
+        name: motion.compare(generated[name], real[name], interval, sde, subject.seed)
+        for name, sde in observer.axes.items()
     }
-
-
-def _real_positions(subject: Subject, half_width: float) -> Floats:
-    everything = range(len(subject.index))
-    return np.concatenate(
-        [
-            positions(stream.fixed(subject.index, subject.config, part).video.numpy(), half_width)
-            for part in batches(everything, 64, "tracking real clips")
-        ]
-    )
 
 
 def _pictures(
@@ -249,39 +210,14 @@ def _pictures(
 ) -> dict[str, Pixels]:
     clips = evenly(SHOWN, len(subject.index))
     real = stream.fixed(subject.index, subject.config, clips).video.numpy()
-    return {
+    found = {
         "generated": free[: len(real), : subject.config.sequence_length],
         "real": real,
-        "clips": np.stack([one.clip for one in shown]),
-        "means": np.stack([one.mean for one in shown]),
-        "samples": np.stack([one.samples for one in shown]),
         "context": np.array(context, np.uint8),
         "fps": np.array(subject.config.fps),
     }
-
-
-def summary(results: dict[str, Any]) -> str:
-    """The results in a few lines."""
-    bound = results["elbo"]
-    told = f"{_told(bound['elbo'])} nats a clip" if bound else NO_BOUND
-    lines = [f"held-out ELBO {told}"]
-    for measure, forecasts in results["prediction"].items():
-        told = ", ".join(
-            f"{name.replace('_', ' ')} {_told(value)}" for name, value in forecasts.items()
-        )
-        lines.append(f"{measure.replace('_', ' ')}: {told}")
-    for axis, entry in (results["motion"] or {}).items():
-        told = ", ".join(
-            f"{name.replace('_', ' ')} {value:.2f}"
-            for name, value in entry["ratio_to_truth"]["generated"].items()
-            if value is not None
-        )
-        lines.append(f"generated motion along {axis}, ratio to truth: {told}")
-    return "\n".join(lines) + "\n"
-
-
-def _told(entry: dict[str, Any]) -> str:
-    mean, error = entry["mean"], entry["standard_error"]
-    if mean is None:
-        return "not measured"
-    return f"{mean:.4g}" + ("" if error is None else f" ± {error:.2g}")
+    if shown:
+        found["clips"] = np.stack([one.clip for one in shown])
+        found["means"] = np.stack([one.mean for one in shown])
+        found["samples"] = np.stack([one.samples for one in shown])
+    return found

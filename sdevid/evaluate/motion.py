@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from sdevid.data.synthetic import DoubleWell, OrnsteinUhlenbeck
+from sdevid.data.drawn import SDE
+from sdevid.data.radius import GeometricBrownian
+from sdevid.data.synthetic import OrnsteinUhlenbeck
 from sdevid.evaluate.kramers_moyal import Coefficients, coefficients, overall_squared_diffusion
 from sdevid.evaluate.measured import Floats, Measured, finite, mean_over
-
-SDE = DoubleWell | OrnsteinUhlenbeck
+from sdevid.evaluate.timescales import autocorrelation_time, first_passage_time
 
 CELLS = 15  # of the position grid
 REACH = 2.0  # of the grid, in stationary standard deviations
 WINDOW = 64  # frames, the length over which crossings are counted
-PATHS = 4096  # simulated, of WINDOW frames
+PATHS = 4096  # simulated
 
 
 @dataclass(frozen=True)
@@ -32,52 +33,76 @@ class Motion:
     grid: Coefficients
 
 
-def describe(paths: Floats, interval: float, sde: SDE) -> Motion:
+def describe(paths: Floats, interval: float, sde: SDE, horizon: float | None = None) -> Motion:
     """Of `paths` (number, frames) in units, `interval` seconds apart; errors by path.
 
     `crossings` counts changes of the sign of x - middle between two frames, scaled to 64 frames;
-    `right_share` is the share of frames on the right of the middle.
+    `right_share` is the share of frames on the right of the middle. The first-passage time is from
+    a stationary standard deviation off the middle to the middle, up to `horizon` seconds (the
+    paths' length).
     """
-    middle = getattr(sde, "mean", 0.0)
+    middle, order = sde.middle, sde.order
     mean = np.nanmean(paths)
     side = np.where(np.isfinite(paths), np.sign(paths - middle), np.nan)
     crossed = np.where(np.isfinite(np.diff(side)), np.abs(np.diff(side)) / 2, np.nan)
-    deviation = np.sqrt(sde.stationary_variance())
-    edges = middle + np.linspace(-REACH, REACH, CELLS + 1) * deviation
+    longest = (paths.shape[1] - 1) * interval
+    level = float(np.sqrt(sde.stationary_variance()))
+    squared = overall_squared_diffusion(paths, interval, order=order)
     statistics = {
         "mean": mean_over(_by_path(paths)),
         "variance": mean_over(_by_path((paths - mean) ** 2)),
-        "squared_diffusion": mean_over(overall_squared_diffusion(paths, interval)),
+        "squared_diffusion": mean_over(squared),
         "crossings": mean_over(_by_path(crossed) * (WINDOW - 1)),
         "right_share": mean_over(_by_path(np.where(np.isfinite(side), side > 0, np.nan))),
+        "autocorrelation_time": autocorrelation_time(paths, interval, sde.mean),
+        "first_passage_time": first_passage_time(
+            paths, interval, middle, level, min(horizon or longest, longest)
+        ),
         "lost": mean_over(np.isnan(paths).mean(axis=1)),
     }
-    return Motion(statistics, coefficients(paths, interval, edges))
+    return Motion(statistics, coefficients(paths, interval, _edges(sde), order))
 
 
-def simulate_truth(sde: SDE, interval: float, seed: int) -> Motion:
-    """The same statistics of 4096 simulated paths of 64 frames."""
-    times = interval * np.arange(WINDOW)
-    paths = sde.simulate(np.random.default_rng(seed), PATHS, times)
-    return describe(paths, interval, sde)
+def simulate_truth(
+    sde: SDE,
+    interval: float,
+    seed: int,
+    frames: int = WINDOW,
+    paths: int = PATHS,
+    horizon: float | None = None,
+) -> Motion:
+    """The same statistics of simulated paths."""
+    times = interval * np.arange(frames)
+    states = sde.simulate(np.random.default_rng(seed), paths, times)
+    return describe(states[..., 0] if sde.order == 2 else states, interval, sde, horizon)
 
 
 def compare(
-    generated: Floats, real: Floats, interval: float, sde: SDE, seed: int
+    generated: Floats,
+    real: Floats,
+    interval: float,
+    sde: SDE,
+    seed: int,
+    frames: int = WINDOW,
+    paths: int = PATHS,
 ) -> dict[str, Any]:
-    """One axis' entry in the results: statistics, their ratios to truth, and the grids."""
+    """One axis' entry in the results: statistics, their ratios to truth, and the grids.
+
+    `frames` and `paths` are those of the simulated truth. First passages are counted up to three
+    quarters of the length of the shorter of `generated` and `real`.
+    """
+    horizon = (3 * min(generated.shape[1], real.shape[1]) // 4 - 1) * interval
     found = {
-        "generated": describe(generated, interval, sde),
-        "real": describe(real, interval, sde),
-        "truth": simulate_truth(sde, interval, seed),
+        "generated": describe(generated, interval, sde, horizon),
+        "real": describe(real, interval, sde, horizon),
+        "truth": simulate_truth(sde, interval, seed, frames, paths, horizon),
     }
     truth, position = found["truth"], found["truth"].grid.position
-    exact = {
-        "variance": sde.stationary_variance(),
-        "squared_diffusion": float(np.mean(sde.diffusion(position) ** 2)),
-    }
+    exact = _exact(sde, truth.grid, horizon)
     return {
         "frame_interval": interval,
+        "horizon": horizon,
+        "order": sde.order,
         "statistics": {
             name: {key: value.as_json() for key, value in motion.statistics.items()}
             for name, motion in found.items()
@@ -94,6 +119,28 @@ def compare(
     }
 
 
+def _edges(sde: SDE) -> Floats:
+    if isinstance(sde, GeometricBrownian):
+        return np.linspace(sde.low, sde.high, CELLS + 1)
+    deviation = np.sqrt(sde.stationary_variance())
+    edges: Floats = sde.middle + np.linspace(-REACH, REACH, CELLS + 1) * deviation
+    return edges
+
+
+def _exact(sde: SDE, law: Coefficients, horizon: float) -> dict[str, float]:
+    """What is known without simulation; the squared diffusion is averaged over the law of x."""
+    squared = sde.diffusion(law.position) ** 2
+    exact = {
+        "variance": sde.stationary_variance(),
+        "squared_diffusion": float(np.average(squared, weights=law.count)),
+    }
+    if isinstance(sde, OrnsteinUhlenbeck):
+        exact["autocorrelation_time"] = sde.autocorrelation_time()
+        level = float(np.sqrt(sde.stationary_variance()))
+        exact["first_passage_time"] = sde.passage_time(level, horizon)
+    return exact
+
+
 def _by_path(values: Floats) -> Floats:
     count = np.isfinite(values).sum(axis=1)
     mean: Floats = np.nansum(values, axis=1) / np.where(count > 0, count, np.nan)
@@ -101,8 +148,16 @@ def _by_path(values: Floats) -> Floats:
 
 
 def _ratios(motion: Motion, truth: Motion) -> dict[str, float | None]:
-    keys = ("variance", "squared_diffusion", "crossings")
-    return {key: finite(motion.statistics[key].mean / truth.statistics[key].mean) for key in keys}
+    keys = (
+        "variance",
+        "squared_diffusion",
+        "crossings",
+        "autocorrelation_time",
+        "first_passage_time",
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = {k: np.divide(motion.statistics[k].mean, truth.statistics[k].mean) for k in keys}
+    return {key: finite(float(value)) for key, value in ratio.items()}
 
 
 def _curve_errors(motion: Motion, truth: Motion) -> dict[str, float | None]:
@@ -112,7 +167,8 @@ def _curve_errors(motion: Motion, truth: Motion) -> dict[str, float | None]:
         curve, true = getattr(motion.grid, key), getattr(truth.grid, key)
         weight = np.where(np.isfinite(curve) & np.isfinite(true), truth.grid.count, 0)
         difference = np.nansum(weight * (curve - true) ** 2)
-        errors[key] = finite(np.sqrt(difference / np.nansum(weight * true**2)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            errors[key] = finite(np.sqrt(difference / np.nansum(weight * true**2)))
     return errors
 
 

@@ -3,7 +3,8 @@
 PSNR is of a clip's mean squared error over its predicted frames, averaged over clips. It is taken
 of the mean of the samples, which is what it rewards; that of single samples is told apart: one
 draw of a stochastic motion is rightly worse in PSNR than copying. Energy scores are of
-the tracked position of the disc, where the video is drawn; a baseline is a point forecast.
+the tracked position (or radius) of the disc, where the video is drawn; a baseline is a point
+forecast.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.energy import energy_score
 from sdevid.evaluate.measured import Floats, Measured, finite, mean_over
+from sdevid.evaluate.observe import Observer
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.quality import decibels, squared_error
 from sdevid.evaluate.reference import Mean
-from sdevid.evaluate.track import positions
 from sdevid.models.video_model import VideoModel
 from sdevid.sample.sampler import as_pixels
 from sdevid.sample.write import Pixels
@@ -93,7 +94,7 @@ def predict(
     samples: int,
     seed: int,
     reference: Mean,
-    half_width: float | None,
+    observer: Observer | None,
     shown: int = 3,
 ) -> tuple[dict[str, dict[str, Scores]], list[Shown]]:
     """Scores by measure and forecast, and `shown` clips at even distances with their futures."""
@@ -106,8 +107,8 @@ def predict(
         video = batch.video.numpy()
         for name, values in _squared_errors(made, mean, video, context, reference).items():
             table["psnr", name].append(values)
-        if half_width is not None and reference.position is not None:
-            found = _energy(made, video, context, reference.position, half_width)
+        if observer is not None and reference.position is not None:
+            found = _energy(made, video, context, reference.position, observer)
             for name, values in found.items():
                 table["energy_score", name].append(values)
         for place, number in enumerate(part):
@@ -135,10 +136,10 @@ def _squared_errors(
 
 
 def _energy(
-    made: Pixels, video: Pixels, context: int, mean_position: Floats, half_width: float
+    made: Pixels, video: Pixels, context: int, mean_position: Floats, observer: Observer
 ) -> dict[str, Floats]:
-    true = positions(video, half_width)
-    samples = positions(made, half_width).swapaxes(0, 1)
+    true = observer.place(video)
+    samples = observer.place(made).swapaxes(0, 1)
     future, last = true[:, context:], true[:, context - 1 : context]
     return {
         "samples": energy_score(samples, future),

@@ -10,8 +10,8 @@ from sdevid.config import Config
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.measured import Floats
+from sdevid.evaluate.observe import Observer
 from sdevid.evaluate.progress import batches, evenly
-from sdevid.evaluate.track import positions
 
 CLIPS = 512  # of the training split, at most
 
@@ -21,17 +21,18 @@ class Mean:
     """Means over the frames of the training split."""
 
     frame: Floats  # height, width, channels; in [0, 1]
-    position: Floats | None  # (x, y) in units, for drawn video
+    position: Floats | None  # (x, y), or the radius, in units, for drawn video
 
 
-def training_mean(index: ShardIndex, config: Config, half_width: float | None) -> Mean:
-    """Over up to 512 clips of `index`, at even distances. Positions where `half_width` is given."""
+def training_mean(index: ShardIndex, config: Config, observer: Observer | None) -> Mean:
+    """Over up to 512 clips of `index`, at even distances. Positions where one is observed."""
     frames, places = [], []
     for part in batches(evenly(CLIPS, len(index)), 32, "mean of training clips"):
         video = stream.fixed(index, config, part).video.numpy()
         frames.append(video.mean(axis=(0, 1), dtype=np.float64) * (len(part) / 255))
-        if half_width is not None:
-            places.append(positions(video, half_width).reshape(-1, 2))
+        if observer is not None:
+            place = observer.place(video)
+            places.append(place.reshape(-1, place.shape[-1]))
     count = min(CLIPS, len(index))
     position = np.nanmean(np.concatenate(places), axis=0) if places else None
     return Mean(np.sum(frames, axis=0) / count, position)

@@ -26,27 +26,30 @@ SMALL = {
 FEW = ["--num_clips", "8", "--samples", "4", "--rollouts", "6", "--rollout_frames", "12"]
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    tool = [sys.executable, "tools/make_shards.py", "--dataset", "double-well", "--workers", "1"]
-    shape = ["--num_clips", "40", "--frame_size", "16", "--clip_length", "8", "--vertical", "ou"]
+def draw(folder, dataset, *options):
+    tool = [sys.executable, "tools/make_shards.py", "--dataset", dataset, "--workers", "1"]
+    shape = ["--num_clips", "40", "--frame_size", "16", "--clip_length", "8", *options]
     splits = ["--splits", "train=0.5,val=0.5", "--output_dir", str(folder)]
     subprocess.run([*tool, *shape, *splits], cwd=ROOT, check=True, capture_output=True)
     return folder
 
 
-def save_model(folder, shards, **settings):
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("shards"), "double-well", "--vertical", "ou")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, shards):
+    return untrained(tmp_path_factory.mktemp("model"), shards)
+
+
+def untrained(folder, shards, **settings):
     config = parse(SMALL | {"data": str(shards)} | settings)
     torch.manual_seed(0)
     save_file(build_model(config).state_dict(), folder / "model.safetensors")
     (folder / "config.yaml").write_text(dump(config))
     return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, shards):
-    return save_model(tmp_path_factory.mktemp("model"), shards)
 
 
 def evaluate(model, output, *arguments):
@@ -69,6 +72,10 @@ def test_results_hold_every_part_and_come_again_with_the_same_seed(model, tmp_pa
     assert len(psnr["one_sample"]["by_frame"]) == 5
     assert set(first["prediction"]["energy_score"]) == {"samples", "copy_last_frame", "mean_frame"}
     assert set(first["motion"]) == {"x", "y"}
+    assert set(first["rates"]) == {"0.5", "2", "4"}
+    assert first["rates"]["4"]["y"]["fps"] == 32
+    assert first["futures"]["members"] == 64
+    assert first["futures"]["axes"]["x"]["simulator"]["crps"]["mean"] > 0
     again = evaluate(model, tmp_path / "b.json")
     for results in (first, again):
         del results["provenance"]
@@ -78,21 +85,24 @@ def test_results_hold_every_part_and_come_again_with_the_same_seed(model, tmp_pa
 @pytest.mark.parametrize("kind", ["sde_matching", "follmer"])
 def test_every_kind_is_evaluated_and_one_without_a_bound_says_so(shards, tmp_path, capsys, kind):
     (tmp_path / "model").mkdir()
-    other = save_model(tmp_path / "model", shards, model_type=kind)
-    results = evaluate(other, tmp_path / "a.json")
+    other = untrained(tmp_path / "model", shards, model_type=kind)
+    results = evaluate(other, tmp_path / "a.json", "--measures", "bound,prediction,futures")
     told = capsys.readouterr().out
     assert results["prediction"]["psnr"]["mean_of_samples"]["mean"] > 0
     if kind == "follmer":
         assert results["elbo"] is None
-        assert "ELBO not defined" in told
+        assert "not defined: model_type follmer has no bound" in told
     else:
         assert results["elbo"]["elbo"]["standard_error"] > 0
+    refused = ["--model_path", str(other), "--context", "3", "--measures", "iwae"]
+    assert main(refused) == 2
+    assert "--measures names iwae, but model_type" in capsys.readouterr().err
 
 
 def test_baselines_are_those_of_the_clips(model, shards, tmp_path):
     from sdevid.data.shards import open_shards
 
-    results = evaluate(model, tmp_path / "a.json", "--num_clips", "20")
+    results = evaluate(model, tmp_path / "a.json", "--num_clips", "20", "--measures", "prediction")
     index = open_shards(shards, "val")
     video = np.stack([index.read(i).video for i in range(len(index))]) / 255
     error = ((video[:, 3:] - video[:, 2:3]) ** 2).mean(axis=(1, 2, 3, 4))
@@ -101,7 +111,7 @@ def test_baselines_are_those_of_the_clips(model, shards, tmp_path):
 
 
 def test_pictures_for_the_page_lie_beside_the_results(model, tmp_path):
-    evaluate(model, tmp_path / "a.json")
+    evaluate(model, tmp_path / "a.json", "--measures", "prediction")
     held = np.load(tmp_path / "a.npz")
     assert held["generated"].shape == (6, 8, 16, 16, 1)
     assert held["real"].shape == (16, 8, 16, 16, 1)
@@ -109,9 +119,54 @@ def test_pictures_for_the_page_lie_beside_the_results(model, tmp_path):
     assert np.array_equal(held["clips"][0], held["real"][0])
 
 
+@pytest.mark.parametrize(("dataset", "axis"), [("pendulum", "angle"), ("gbm-radius", "radius")])
+def test_other_scenes_are_measured_along_their_own_axis(tmp_path, dataset, axis):
+    shards = draw(tmp_path / "shards", dataset)
+    (tmp_path / "model").mkdir()
+    model = untrained(tmp_path / "model", shards)
+    found = evaluate(model, tmp_path / "a.json", "--measures", "motion,rates,futures,iwae")
+    assert set(found["motion"]) == set(found["rates"]["2"]) == {axis}
+    told = found["motion"][axis]
+    assert told["ratio_to_truth"]["real"]["squared_diffusion"] == pytest.approx(1, abs=0.4)
+    assert told["statistics"]["real"]["lost"]["mean"] == 0
+    assert "elbo" not in found
+    assert found["iwae"]["gain"]["mean"] > 0
+    assert "IWAE bound, 64 draws" in (tmp_path / "a.txt").read_text()
+
+
+def test_the_true_state_of_a_cut_clip_is_where_its_video_shows_it(shards):
+    from sdevid.data import stream
+    from sdevid.data.shards import open_shards
+    from sdevid.evaluate.observe import observer
+
+    config = parse(SMALL | {"data": str(shards), "sequence_length": 5})
+    index = open_shards(shards, "val")
+    watcher = observer(index.dataset["truth"])
+    firsts = [stream.first_frame(index, config, number) for number in range(len(index))]
+    assert len(set(firsts)) > 1
+    paths = watcher.paths(stream.fixed(index, config, range(len(index))).video.numpy())
+    for number, first in enumerate(firsts):
+        state = watcher.scene.state(index.read(number).meta, first + 2)
+        assert paths["x"][number, 2] == pytest.approx(state[0], abs=0.05)
+
+
+def test_the_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
+    """Twenty clips of five frames ahead, 64 futures of the true SDE from each true state."""
+    arguments = ["--measures", "futures", "--num_clips", "20"]
+    found = evaluate(model, tmp_path / "a.json", *arguments)["futures"]
+    for axis in ("x", "y"):
+        simulator = found["axes"][axis]["simulator"]
+        ratio = simulator["spread_skill"]
+        assert abs(ratio["mean"] - 1) < 4 * ratio["standard_error"]
+        assert simulator["last_frame"]["p_value"] > 1e-3
+    assert found["energy_score"]["simulator"]["mean"] < found["energy_score"]["model"]["mean"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["--context", "3", "--measures", "fidelity"], "--measures names 'fidelity'"),
+        (["--draws", "0"], "--draws is 0"),
         (["--context", "4"], "--context is 4"),
         (["--samples", "1"], "--samples is 1"),
         (["--num_clips", "0"], "--num_clips is 0"),

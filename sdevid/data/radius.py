@@ -1,0 +1,117 @@
+"""A disc whose radius follows geometric Brownian motion, kept in a range that can be seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from sdevid.data.synthetic import draw, units
+
+
+@dataclass(frozen=True)
+class GeometricBrownian:
+    """dR = sigma^2 / 2 R dt + sigma R dW, reflected at `low` and `high`; units and seconds.
+
+    With that drift log R is a Brownian motion without drift, so that reflection is exact: the
+    path is the free one folded into the range (Karatzas & Shreve 1991, section 2.8). The
+    stationary law of log R is uniform.
+    """
+
+    sigma: float = 0.5
+    low: float = 0.35
+    high: float = 1.6
+
+    order = 1
+
+    @property
+    def mean(self) -> float:
+        """Under the uniform law of log R."""
+        return float((self.high - self.low) / np.log(self.high / self.low))
+
+    @property
+    def middle(self) -> float:
+        """The median, half way in log R."""
+        return float(np.sqrt(self.low * self.high))
+
+    def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Units a second, off the ends of the range."""
+        return self.sigma**2 / 2 * x
+
+    def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Units per square root of a second."""
+        return self.sigma * x
+
+    def stationary_variance(self) -> float:
+        """E R^2 - (E R)^2 under the uniform law of log R, in units squared."""
+        length = np.log(self.high / self.low)
+        return float((self.high**2 - self.low**2) / (2 * length) - self.mean**2)
+
+    def simulate(
+        self,
+        rng: np.random.Generator,
+        n: int,
+        times: Float[np.ndarray, " time"],
+        start: Float[np.ndarray, " n"] | None = None,
+    ) -> Float[np.ndarray, "n time"]:
+        """`n` paths at rising `times`, from `start` or from the stationary law, without error."""
+        floor, length = np.log(self.low), np.log(self.high / self.low)
+        first = length * rng.random(n) if start is None else np.log(start) - floor
+        steps = self.sigma * np.sqrt(np.diff(times)) * rng.standard_normal((n, len(times) - 1))
+        free = np.concatenate([first[:, None], first[:, None] + np.cumsum(steps, axis=1)], axis=1)
+        folded: Float[np.ndarray, "n time"] = length - np.abs(free % (2 * length) - length)
+        radius: Float[np.ndarray, "n time"] = np.exp(floor + folded)
+        return radius
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """A disc in the middle of the frame that grows and shrinks."""
+
+    sde: GeometricBrownian = GeometricBrownian()
+
+    @property
+    def axes(self) -> dict[str, GeometricBrownian]:
+        """What is seen of the motion, by name."""
+        return {"radius": self.sde}
+
+    def simulate(
+        self,
+        rng: np.random.Generator,
+        n: int,
+        times: Float[np.ndarray, " time"],
+        start: Float[np.ndarray, "n 1"] | None = None,
+    ) -> Float[np.ndarray, "n time 1"]:
+        """The radius at `times`, from `start` or the stationary law."""
+        return self.sde.simulate(rng, n, times, None if start is None else start[:, 0])[..., None]
+
+    def seen(self, states: Float[np.ndarray, "*time 1"]) -> Float[np.ndarray, "*time 1"]:
+        """The radius."""
+        return states
+
+    def located(self, states: Float[np.ndarray, "*time 1"]) -> Float[np.ndarray, "*time 1"]:
+        """What a forecast of it is scored on: the radius, in units."""
+        return states
+
+    def draw(
+        self, states: Float[np.ndarray, "*time 1"], frame_size: int
+    ) -> UInt8[np.ndarray, "*time height width 1"]:
+        """A disc of each radius in the middle."""
+        centre = np.zeros((*states.shape[:-1], 2))
+        return draw(centre, frame_size, states[..., 0])
+
+    def said(self, states: Float[np.ndarray, "time 1"]) -> dict[str, Any]:
+        """Fields of KEY.json; `state` reads them."""
+        return {"radius": states[:, 0].round(6).tolist()}
+
+    def state(self, said: dict[str, Any], frame: int) -> Float[np.ndarray, " 1"]:
+        """The state at one frame."""
+        return np.array([said["radius"][frame]])
+
+    def truth(self) -> dict[str, Any]:
+        """What dataset.json says of the motion and of the drawing."""
+        said = units()
+        del said["disc_radius"]
+        return {"axes": {"radius": {"sde": "gbm", **asdict(self.sde)}}, "units": said}

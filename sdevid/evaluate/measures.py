@@ -1,0 +1,59 @@
+"""Which measures there are, and which of them are taken of what data unless others are asked for.
+
+What is cheap is always taken; what the data's truth makes possible is taken where it is known.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdevid.errors import UserError
+
+ALWAYS = ("bound", "prediction")
+KNOWN_SDE = ("motion", "rates", "futures")  # drawn video with its SDE in dataset.json
+EXTRA: tuple[str, ...] = ("iwae",)  # taken where they are named
+NAMES = (*ALWAYS, *KNOWN_SDE, *EXTRA)
+
+
+def chosen(asked: str | None, dataset: dict[str, Any], model_type: str) -> tuple[str, ...]:
+    """The measures to take: `auto`, names after it or alone, or all that the data allow.
+
+    `asked` is a list with commas. UserError for a name that is none, or that data or model cannot
+    give.
+    """
+    unfit = _unfit(dataset, model_type)
+    fitting = set(NAMES) - set(unfit)
+    usual = [name for name in (*ALWAYS, *KNOWN_SDE) if name in fitting]
+    found: set[str] = set()
+    for name in (part.strip() for part in (asked or "auto").split(",")):
+        if name == "auto":
+            found.update(usual)
+        elif name == "all":
+            found.update(fitting)
+        elif name not in NAMES:
+            raise UserError(f"--measures names {name!r}, but there are auto, all, {_list(NAMES)}")
+        elif name not in fitting:
+            raise UserError(f"--measures names {name}, but {unfit[name]}; leave {name} out")
+        else:
+            found.add(name)
+    return tuple(name for name in NAMES if name in found)
+
+
+def _unfit(dataset: dict[str, Any], model_type: str) -> dict[str, str]:
+    """Measures that cannot be taken, each with the reason."""
+    found: dict[str, str] = {}
+    if not known_sde(dataset):
+        why = f"no SDE is known that moves what the shards of {dataset.get('dataset')} show"
+        found |= dict.fromkeys(KNOWN_SDE, why)
+    if model_type != "latent_sde":
+        found["iwae"] = f"model_type {model_type} has no posterior path whose draws have a weight"
+    return found
+
+
+def known_sde(dataset: dict[str, Any]) -> bool:
+    """Whether dataset.json names the SDE of what moves."""
+    return "axes" in dataset.get("truth", {})
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:-1]) + " and " + names[-1]

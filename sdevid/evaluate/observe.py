@@ -1,0 +1,44 @@
+"""What is followed in drawn video, by what the data set says of its motion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdevid.data.drawn import SDE, Scene, known_scene
+from sdevid.evaluate.measured import Floats
+from sdevid.evaluate.track import angles, positions, radii, unwrapped
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Follows the motion of a scene in its own units."""
+
+    scene: Scene
+    half_width: float  # units from the middle of a frame to its side
+
+    @property
+    def axes(self) -> dict[str, SDE]:
+        """The true SDE along each axis."""
+        return dict(self.scene.axes)
+
+    def place(self, video: NDArray[np.uint8]) -> Floats:
+        """What a forecast is scored on: the disc's (x, y), or its radius. (..., 2) or (..., 1)."""
+        follow = radii if "radius" in self.axes else positions
+        return follow(video, self.half_width)
+
+    def paths(self, video: NDArray[np.uint8]) -> dict[str, Floats]:
+        """The coordinate along each axis, (videos, frames), of (videos, frames, h, w, c)."""
+        if "angle" in self.axes:
+            return {"angle": unwrapped(angles(video, self.half_width)[..., 0])}
+        place = self.place(video)
+        return {name: place[..., i] for i, name in enumerate(self.axes)}
+
+
+def observer(truth: Mapping[str, Any]) -> Observer:
+    """Of the drawn data set with this `truth` in dataset.json."""
+    return Observer(known_scene(truth), float(truth["units"]["half_width"]))
