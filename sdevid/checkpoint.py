@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +80,10 @@ class Manifest:
     parameters: dict[str, list[int]]  # shape by name, in the objective's order
     files: dict[str, tuple[int, str]]  # size in bytes and sha256, by name within the folder
     faults: dict[str, Any] = field(default_factory=dict)  # see Progress
+    groups: list[int] = field(default_factory=list)  # the optimizer's group of each parameter
+    sums: dict[str, str] = field(default_factory=dict)  # of weights and moments, however cut
+    probe: float | None = None  # loss of the probe batch under these weights
+    score: float | None = None  # the metric by which the best one is kept
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
@@ -153,8 +158,14 @@ def read_weights(folder: Path, which: Weights) -> dict[str, Tensor]:
     return shaped | load_file(folder / "buffers.safetensors")
 
 
-def write_rank(folder: Path, rank: int, pieces: Sequence[Piece], average: Sequence[Tensor]) -> None:
-    """Write one rank's weights, their average and the random state of this process."""
+def write_rank(
+    folder: Path,
+    rank: int,
+    pieces: Sequence[Piece],
+    average: Sequence[Tensor],
+    random_state: dict[str, Tensor],
+) -> None:
+    """Write one rank's weights, their average and the random state of its process."""
     keys = [f"{i:06d}" for i in range(len(pieces))]
     layout = {k: [asdict(s) for s in p.slices] for k, p in zip(keys, pieces, strict=True)}
     raw = {k: p.tensor.detach().contiguous() for k, p in zip(keys, pieces, strict=True)}
@@ -162,7 +173,7 @@ def write_rank(folder: Path, rank: int, pieces: Sequence[Piece], average: Sequen
     (folder / f"layout-{rank:05d}.json").write_text(json.dumps(layout))
     save_file(raw, folder / f"raw-{rank:05d}.safetensors")
     save_file(ema, folder / f"ema-{rank:05d}.safetensors")
-    save_file(_random_state(), folder / f"rng-{rank:05d}.safetensors")
+    save_file(random_state, folder / f"rng-{rank:05d}.safetensors")
 
 
 def read_rank(folder: Path, rank: int, average: Sequence[Tensor]) -> None:
@@ -176,7 +187,53 @@ def read_rank(folder: Path, rank: int, average: Sequence[Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _random_state() -> dict[str, Tensor]:
+def read_slices(folder: Path, which: Weights, pieces: Sequence[Piece]) -> None:
+    """Fill each piece's tensor, in place, from however many ranks wrote the checkpoint.
+
+    Padding is set to 0. Reads only what the pieces hold. Raises UserError where a part is missing.
+    """
+    written: dict[str, list[tuple[Path, str, Slice]]] = {}
+    for path in sorted(folder.glob("layout-*.json")):
+        file = folder / path.name.replace("layout", which).replace(".json", ".safetensors")
+        for key, slices in json.loads(path.read_text()).items():
+            for s in (Slice(**fields) for fields in slices):
+                written.setdefault(s.name, []).append((file, key, s))
+    with ExitStack() as stack:
+        opened: dict[Path, Any] = {}
+        for piece in pieces:
+            flat = piece.tensor.detach().view(-1).zero_()
+            for mine in piece.slices:
+                filled = 0
+                for file, key, theirs in written.get(mine.name, []):
+                    if file not in opened:
+                        opened[file] = stack.enter_context(safe_open(file, framework="pt"))
+                    filled += _copy_overlap(flat, mine, opened[file], key, theirs)
+                if filled != mine.count:
+                    raise UserError(
+                        f"checkpoint {folder} holds {filled} of {mine.count} elements that this "
+                        f"rank needs of {mine.name} ({which}); use another checkpoint"
+                    )
+
+
+def _copy_overlap(flat: Tensor, mine: Slice, file: Any, key: str, theirs: Slice) -> int:
+    """Copy into `flat` the elements of a parameter that two slices share; how many there are."""
+    first = max(mine.in_parameter, theirs.in_parameter)
+    last = min(mine.in_parameter + mine.count, theirs.in_parameter + theirs.count)
+    if first >= last:
+        return 0
+    source = file.get_slice(key)
+    if len(source.get_shape()) == 1:
+        start = theirs.in_piece + first - theirs.in_parameter
+        part = source[start : start + last - first]
+    else:  # ZeRO 0 writes whole parameters in their own shape
+        part = file.get_tensor(key).view(-1)[theirs.in_piece :][first - theirs.in_parameter :]
+    place = mine.in_piece + first - mine.in_parameter
+    flat[place : place + last - first].copy_(part.view(-1)[: last - first])
+    return last - first
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of torch's generators in this process."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -195,17 +252,14 @@ def first_difference(saved: dict[str, list[int]], here: dict[str, tuple[int, ...
     return None
 
 
-def publish(partial: Path, folder: Path, manifest: Manifest, keep: int) -> None:
-    """Give a finished checkpoint its name, point `latest` at it, drop all but the `keep` newest."""
-    run_dir = folder.parent.parent
+def publish(partial: Path, folder: Path, manifest: Manifest) -> None:
+    """Give a finished checkpoint its name and point `latest` at it."""
     replace_text(partial / "manifest.json", json.dumps(asdict(manifest), indent=1))
     if folder.exists():  # a damaged one, which was not resumed from
         remove(folder)
     partial.replace(folder)
     _sync_folder(folder.parent)
-    replace_text(run_dir / "latest", f"checkpoints/{folder.name}\n")
-    for step in steps(run_dir)[keep:]:
-        remove(folder_of(run_dir, step))
+    replace_text(folder.parent.parent / "latest", f"checkpoints/{folder.name}\n")
 
 
 def remove(folder: Path) -> None:
@@ -214,6 +268,12 @@ def remove(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     folder.replace(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def tidy(run_dir: Path) -> None:
+    """Delete what a killed process left half written or half deleted."""
+    for left in (run_dir / "checkpoints").glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def replace_text(path: Path, text: str) -> None:

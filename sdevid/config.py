@@ -107,6 +107,17 @@ class CheckpointConfig(_Section):
     """What is kept of a run's checkpoints."""
 
     keep: PositiveInt = 3  # newest ones kept, at least 2
+    keep_every: PositiveInt | None = (
+        None  # clips; the first at or past each multiple stays for ever
+    )
+    best: str | None = None  # a name in metrics.jsonl; the checkpoint with the best value stays
+    best_is: Literal["lowest", "highest"] = "lowest"
+    pin: tuple[
+        PositiveInt, ...
+    ] = ()  # steps whose checkpoints stay; so does a file `pinned` in one
+    asynchronous: bool = True  # training waits for the copy to host memory only
+    on_failure: Literal["warn", "stop"] = "warn"  # where one cannot be written; the last one stops
+    patience: PositiveInt = 1_500  # seconds that a write, or a conversion, may take
 
     @model_validator(mode="after")
     def _two(self) -> CheckpointConfig:

@@ -18,6 +18,7 @@ from sdevid import checkpoint
 from sdevid.checkpoint import Manifest, Piece, Progress, Slice
 from sdevid.errors import UserError
 
+RANDOM = checkpoint.random_state()
 SHAPES = {"a.weight": [3, 4], "a.bias": [4], "scale": []}
 
 
@@ -45,14 +46,14 @@ def write(folder: Path, ranks: int = 2, padding: int = 0, step: int = 1) -> dict
         for i, (name, shape) in enumerate(SHAPES.items())
     }
     for rank, piece in enumerate(cut(weights, ranks, padding)):
-        checkpoint.write_rank(folder, rank, [piece], [piece.tensor * 2])
+        checkpoint.write_rank(folder, rank, [piece], [piece.tensor * 2], RANDOM)
     save_file({"steps": torch.tensor([7])}, folder / "buffers.safetensors")
     files = {
         path.name: (path.stat().st_size, checkpoint.digest(path))
         for path in checkpoint.files_of(folder)
     }
     manifest = Manifest(checkpoint.FORMAT, 4 * step, step, ranks, 2, SHAPES, files)
-    checkpoint.publish(folder, checkpoint.folder_of(folder.parents[1], step), manifest, keep=2)
+    checkpoint.publish(folder, checkpoint.folder_of(folder.parents[1], step), manifest)
     return weights
 
 
@@ -67,6 +68,18 @@ def test_weights_are_the_same_however_the_ranks_cut_them(ranks, padding):
     for tensor_name, weight in weights.items():
         assert torch.equal(raw[tensor_name], weight)
         assert torch.equal(ema[tensor_name], 2 * weight)
+
+
+@given(ranks=st.integers(1, 5), padding=st.integers(0, 5), others=st.integers(1, 5))
+def test_a_rank_reads_its_own_slices_from_any_other_cut(ranks, padding, others):
+    with tempfile.TemporaryDirectory() as name:
+        weights = write(Path(name) / "checkpoints" / ".partial", ranks, padding)
+        pieces = cut(weights, others, 3)
+        expected = [2 * piece.tensor for piece in pieces]
+        for piece in pieces:
+            piece.tensor.fill_(torch.nan)
+        checkpoint.read_slices(checkpoint.folder_of(Path(name), 1), "ema", pieces)
+    assert all(torch.equal(p.tensor, e) for p, e in zip(pieces, expected, strict=True))
 
 
 @pytest.fixture
@@ -116,10 +129,10 @@ def test_a_manifest_that_cannot_be_read_is_an_error(text, folder):
         checkpoint.read_manifest(folder)
 
 
-def test_the_newest_are_kept_and_latest_names_the_last(tmp_path):
+def test_latest_names_the_last(tmp_path):
     for step in (1, 2, 10, 9):
         write(tmp_path / "checkpoints" / ".partial", step=step)
-    assert checkpoint.steps(tmp_path) == [10, 9]
+    assert checkpoint.steps(tmp_path) == [10, 9, 2, 1]
     assert (tmp_path / "latest").read_text() == "checkpoints/step_9\n"
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
@@ -128,7 +141,13 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     torch.manual_seed(3)
     torch.rand(5)
     average = torch.zeros(2)
-    checkpoint.write_rank(tmp_path, 0, [Piece(torch.ones(2), [Slice("a", 0, 0, 2)])], [average + 5])
+    checkpoint.write_rank(
+        tmp_path,
+        0,
+        [Piece(torch.ones(2), [Slice("a", 0, 0, 2)])],
+        [average + 5],
+        checkpoint.random_state(),
+    )
     expected = torch.rand(5)
     torch.manual_seed(4)
     checkpoint.read_rank(tmp_path, 0, [average])

@@ -39,7 +39,8 @@ def run_dir(tmp_path: Path, config: Config) -> Path:
         partial.mkdir(parents=True)
         parameters = dict(objective.named_parameters())
         pieces = [Piece(p.data, [Slice(n, 0, 0, p.numel())]) for n, p in parameters.items()]
-        checkpoint.write_rank(partial, 0, pieces, [p.tensor + step for p in pieces])
+        average = [p.tensor + step for p in pieces]
+        checkpoint.write_rank(partial, 0, pieces, average, checkpoint.random_state())
         buffers = {n: b for n, b in objective.state_dict().items() if n not in parameters}
         save_file(buffers, partial / "buffers.safetensors")
         (partial / "config.yaml").write_text(dump(config))
@@ -48,7 +49,7 @@ def run_dir(tmp_path: Path, config: Config) -> Path:
         }
         shapes = {n: list(p.shape) for n, p in parameters.items()}
         manifest = Manifest(checkpoint.FORMAT, 4 * step, step, 1, 0, shapes, files)
-        checkpoint.publish(partial, checkpoint.folder_of(tmp_path, step), manifest, keep=3)
+        checkpoint.publish(partial, checkpoint.folder_of(tmp_path, step), manifest)
     return tmp_path
 
 

@@ -49,9 +49,9 @@ class Engine:
         self.objective = objective.to(world.device)
         self.shapes = {name: tuple(p.shape) for name, p in objective.named_parameters()}
         self._names = {id(p): name for name, p in objective.named_parameters()}
-        self._failure: str | None = None
         groups = parameter_groups(objective, config)
         self._ratios = [group.pop("ratio") for group in groups]
+        self._place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         objective.register_forward_hook(_detach_all_but_loss)
         parameters = sum(p.numel() for p in objective.parameters())
         deepspeed = _deepspeed(world.device)
@@ -64,7 +64,10 @@ class Engine:
                 dist_init_required=False,
             )
         self._judge_before_updates()
-        self._record_failed_writes()
+        self._states: dict[str, Any] = {}
+        self._keep: Callable[[Any], Any] = _as_it_is
+        self.write = self._engine.checkpoint_engine.save  # (state, path), without waiting for ranks
+        self._engine.checkpoint_engine.save = self._catch
         self._engine._copy_recovery_script = lambda _folder: None  # `sdevid export` is ours
         if world.size == 1 and config.zero_stage == 0:
             self._engine.enable_backward_allreduce = False  # nobody to reduce with
@@ -95,13 +98,21 @@ class Engine:
         return means | {"grad_norm": self._norm}
 
     def _backward(self, batch: Batch, kl_weight: float) -> Terms:
+        terms = self._forward(batch, kl_weight)
+        self._engine.backward(terms["loss"])
+        return terms
+
+    def _forward(self, batch: Batch, kl_weight: float) -> Terms:
         device = self.world.device
         video, ticks, serial = (
             x.to(device, non_blocking=True) for x in (batch.video, batch.ticks, batch.serial)
         )
-        terms = cast(Terms, self._engine(video, ticks, serial, kl_weight))
-        self._engine.backward(terms["loss"])
-        return terms
+        return cast(Terms, self._engine(video, ticks, serial, kl_weight))
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> float:
+        """The loss of `batch`, which every rank scores whole, at a KL weight of 1."""
+        return float(self._forward(batch, 1.0)["loss"])
 
     def _judge_before_updates(self) -> None:
         """Ask `judge` where the norm of the gradient is known and the weights are as they were.
@@ -187,35 +198,82 @@ class Engine:
                 yield Slice(self._names[id(parameter)], first, place, count)
             place += shard
 
-    def save(self, folder: Path) -> str | None:
-        """Write DeepSpeed's own files into `folder`. Every rank takes part.
+    def groups(self) -> list[int]:
+        """The optimizer's group of each parameter, in the order of `shapes`."""
+        return [self._place[id(p)] for p in self.objective.parameters()]
 
-        Returns what this rank could not write, if anything; the others are not left waiting.
+    def moments(self) -> list[dict[str, Any]]:
+        """Adam's state of each of `pieces()`, live: cut as the piece is. Empty before a step."""
+        state = self._base_optimizer().state
+        keys = self.objective.parameters() if self.config.zero_stage == 0 else self._flats()
+        return [state.get(key, {}) for key in keys] if self.pieces() else []
+
+    def _flats(self) -> list[Tensor]:
+        return [piece.tensor for piece in self.pieces()]
+
+    def _base_optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self._engine.optimizer
+        return cast(torch.optim.Optimizer, getattr(optimizer, "optimizer", optimizer))
+
+    def states(self, folder: Path, keep: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+        """What DeepSpeed's files of this rank hold, by file name. Every rank takes part.
+
+        Each state passes through `keep` while it is as it shall be written. Writes nothing but
+        makes `folder`.
         """
-        self._failure = None
+        self._keep, self._states = keep or _as_it_is, {}
         self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
-        return self._failure
+        states, self._states = self._states, {}
+        return states
 
-    def load(self, folder: Path) -> None:
-        """Take weights and optimizer from DeepSpeed's files in `folder`."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            path, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    def _catch(self, state_dict: Any, path: str) -> None:
+        self._states[Path(path).name] = self._keep(state_dict)
+
+    def load(self, folder: Path, *, universal: bool = False) -> None:
+        """Take weights and optimizer from DeepSpeed's files in `folder`, in a live engine too.
+
+        `universal` is for a folder in DeepSpeed's universal layout, whose buffers are not read.
+        The groups' settings stay those of this run's config. Every rank takes part.
+        """
+        groups = self._engine.optimizer.param_groups
+        settings = [{k: v for k, v in g.items() if k != "params"} for g in groups]
+        self._engine._config.load_universal_checkpoint = universal
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                path, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
+        finally:
+            self._engine._config.load_universal_checkpoint = False
         if path is None:
             raise UserError(f"checkpoint {folder} holds no training state that DeepSpeed can read")
+        for group, kept in zip(self._engine.optimizer.param_groups, settings, strict=True):
+            group.update(kept)
+        if self.config.zero_stage:
+            self._engine.optimizer.clip_grad = self.config.gradient_clip
+        for weight, state in self._base_optimizer().state.items():
+            if "step" in state:  # each its own: DeepSpeed may hand one tensor to all groups
+                step = torch.as_tensor(state["step"], dtype=torch.float32)
+                state["step"] = step.to(weight.device, copy=True)
 
-    def _record_failed_writes(self) -> None:
-        """DeepSpeed's ranks wait for each other while saving: an error must not leave early."""
-        writer = self._engine.checkpoint_engine
-        write = writer.save
+    def load_whole(self, read: Callable[[str], dict[str, Tensor]]) -> None:
+        """Stage 0: take each parameter's "fp32", "exp_avg", "exp_avg_sq" and "step" by its name."""
+        state = self._base_optimizer().state
+        for name, parameter in self.objective.named_parameters():
+            found = read(name)
+            parameter.data.copy_(found.pop("fp32").view(parameter.shape))
+            state[parameter] = {
+                key: value.to(parameter.device).view(parameter.shape if value.ndim else ())
+                for key, value in found.items()
+            }
 
-        def save(state_dict: Any, path: str) -> None:
-            try:
-                write(state_dict, path)
-            except (OSError, RuntimeError) as error:
-                self._failure = f"{Path(path).name}: {error}"
+    def load_buffers(self, saved: dict[str, Tensor]) -> None:
+        """Take up what `buffers` gave."""
+        for name, buffer in self.buffers().items():
+            buffer.copy_(saved[name])
 
-        writer.save = save
+
+def _as_it_is(state: Any) -> Any:
+    return state
 
 
 def _detach_all_but_loss(_module: nn.Module, _inputs: Any, terms: Terms) -> Terms:

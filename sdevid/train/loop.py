@@ -18,6 +18,7 @@ from sdevid.train.metrics import Metrics
 from sdevid.train.opening import announce
 from sdevid.train.quarantine import Quarantine
 from sdevid.train.remedy import Remedy
+from sdevid.train.saving import Saver
 from sdevid.train.switches import Switches
 from sdevid.train.world import World
 
@@ -41,16 +42,14 @@ def train(config: Config, index: ShardIndex, world: World, progress: Progress) -
     announce(engine, progress, total)
     if progress.clips >= total:
         return "done"
-    with Metrics(config, world, progress, total) as metrics:
-        return _steps(engine, ema, index, metrics, progress)
+    with Metrics(config, world, progress, total) as metrics, Saver(engine, ema) as saver:
+        return _steps(saver, index, metrics, progress)
 
 
-def _steps(
-    engine: Engine, ema: EMA, index: ShardIndex, metrics: Metrics, progress: Progress
-) -> Ending:
-    config, world = engine.config, engine.world
+def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress) -> Ending:
+    engine, ema, config, world = saver.engine, saver.ema, saver.engine.config, saver.world
     total, size = stream.total_clips(index, config), config.batch_size
-    switches, remedy = Switches(config.run_dir, world), Remedy(engine, ema, progress)
+    switches, remedy = Switches(config.run_dir, world), Remedy(saver, progress)
     batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
     quarantine = Quarantine(config, world, len(index))
     for batch in metrics.waiting(quarantine.watching(batches)):
@@ -67,9 +66,11 @@ def _steps(
         saves = remedy.may_save(progress.passed(config.save_every, size)) or asked.save or ends
         if saves or progress.passed(config.log_every, size):
             rates = {"learning_rate": rate, "kl_weight": kl_weight}
-            metrics.flush(progress, rates | quarantine.flush())
+            figures = metrics.flush(progress, rates | quarantine.flush())
         if saves:
-            snapshot.save(engine, ema, progress, config)
+            saver.save(progress, figures)
+        if asked.save or ends:
+            saver.wait(strict=ends)
             switches.answered(asked)
         if ends:
             return asked.stop or "done"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from sdevid.checkpoint import Progress
 from sdevid.errors import NonFiniteError
 from sdevid.train import snapshot
-from sdevid.train.ema import EMA
-from sdevid.train.engine import Engine
 from sdevid.train.ladder import Ladder, Verdict
+from sdevid.train.saving import Saver
 
 
 class Remedy:
@@ -18,10 +17,10 @@ class Remedy:
     schedules go on as well, and the data goes on after that stretch.
     """
 
-    def __init__(self, engine: Engine, ema: EMA, progress: Progress) -> None:
-        self._engine, self._ema, self._progress = engine, ema, progress
+    def __init__(self, saver: Saver, progress: Progress) -> None:
+        self._saver, self._engine, self._progress = saver, saver.engine, progress
         unknown = {"good_step": progress.step}  # resumed from a checkpoint that does not say
-        self._ladder = Ladder(engine.config.faults, progress.faults or unknown)
+        self._ladder = Ladder(self._engine.config.faults, progress.faults or unknown)
         self._verdict = Verdict.APPLY
 
     @property
@@ -58,7 +57,8 @@ class Remedy:
 
     def _roll_back(self, why: str) -> None:
         at_most = self._ladder.return_point
-        found = snapshot.resume(self._engine, self._ema, self._engine.config, at_most)
+        self._saver.wait()
+        found = snapshot.resume(self._engine, self._saver.ema, self._engine.config, at_most)
         if found is None:
             raise NonFiniteError(f"{why}, and there is no checkpoint from before them")
         self._ladder.returned_to(found.step)

@@ -159,9 +159,3 @@ def test_other_settings_may_change_and_are_said(make_config, train_here, capsys)
     assert "settings changed since step_1" in said
     assert "learning_rate (0.0003 there, 0.0001 now)" in said
     assert "max_clips (4 there, 8 now)" in said
-
-
-def test_another_zero_stage_is_refused(make_config, train_here):
-    train_here(make_config(max_clips=4, zero_stage=1))
-    with pytest.raises(UserError, match="1 processes at zero_stage 1, and this run has 1 at"):
-        train_here(make_config(max_clips=8, zero_stage=2))

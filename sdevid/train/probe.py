@@ -1,0 +1,79 @@
+"""A fixed batch whose loss tells whether a loaded model is the one that was saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from sdevid.config import Config
+from sdevid.errors import UserError
+from sdevid.train.engine import Engine
+from sdevid.types import Batch, frame_ticks
+
+CLIPS = 2
+
+# Settings without a say in the loss of a batch. Where any other has changed, no loss is compared.
+WITHOUT_A_SAY = (
+    *("run_dir", "data", "split", "data_workers", "metrics", "checkpoint", "faults", "offload"),
+    *("learning_rate", "prior_learning_rate_ratio", "warmup_clips", "final_learning_rate_ratio"),
+    *("weight_decay", "gradient_clip", "kl_warmup_fraction", "kl_weight_start", "ema_decay"),
+    *("batch_size", "micro_batch_size", "num_epochs", "max_clips", "save_every", "log_every"),
+    "zero_stage",
+)
+
+
+def batch(config: Config) -> Batch:
+    """Drawn clips of noise, of the size of those trained on; the same for ever."""
+    size, frames = config.frame_size, config.sequence_length
+    generator = torch.Generator().manual_seed(0)
+    shape = (CLIPS, frames, size, size, config.channels)
+    return Batch(
+        video=torch.randint(256, shape, generator=generator, dtype=torch.uint8),
+        ticks=frame_ticks(frames, config.fps).expand(CLIPS, -1).contiguous(),
+        serial=torch.arange(CLIPS),
+        keys=tuple(f"probe{i}" for i in range(CLIPS)),
+        captions=("",) * CLIPS,
+    )
+
+
+def comparable(changed: Iterable[str]) -> bool:
+    """Whether settings (with dots) that have changed leave the loss of a batch as it was."""
+    return all(name.partition(".")[0] in WITHOUT_A_SAY for name in changed)
+
+
+def tolerance(config: Config) -> float:
+    """How far two losses of the same weights may lie apart, relative to one, on any device.
+
+    A float32 sum over the n pixels of the batch errs by about sqrt(n) half-units in the last
+    place; networks in bf16 have 2**-8 as theirs.
+    """
+    pixels = CLIPS * config.sequence_length * config.channels * config.frame_size**2
+    return 2.0**-6 if config.precision == "bf16" else max(1e-5, math.sqrt(pixels) * 2.0**-24)
+
+
+def score(engine: Engine) -> float | None:
+    """The probe batch's loss under the engine's weights, None where it is not finite.
+
+    Every rank scores it whole, so there is nothing to reduce.
+    """
+    loss = engine.score(batch(engine.config))
+    return loss if math.isfinite(loss) else None
+
+
+def check(engine: Engine, saved: float | None, folder: Path) -> None:
+    """Raise UserError, on every rank, where the probe batch no longer has the loss `saved`."""
+    if saved is None:
+        return
+    losses = engine.world.gather(score(engine))
+    allowed = tolerance(engine.config) * max(1.0, abs(saved))
+    for rank, found in enumerate(losses):
+        if found is None or abs(found - saved) > allowed:
+            raise UserError(
+                f"checkpoint {folder} was loaded, but on rank {rank} its probe batch has a loss "
+                f"of {found} where {saved} was stored: float32 sums in another order differ by "
+                f"{allowed:.2g} at most. The code, a library or the hardware computes something "
+                "else; go back to what wrote it, or set `probe` to null in its manifest.json"
+            )

@@ -1,0 +1,278 @@
+"""Saving: every rank's part of a checkpoint, agreed on, written while training goes on."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sdevid import checkpoint
+from sdevid.checkpoint import Manifest, Piece, Progress
+from sdevid.config import dump
+from sdevid.errors import UserError
+from sdevid.train import probe, retention
+from sdevid.train.checksum import checksum
+from sdevid.train.ema import EMA
+from sdevid.train.engine import Engine
+from sdevid.train.host import HostMemory
+from sdevid.train.world import World
+
+Result = TypeVar("Result")
+Files = dict[str, tuple[int, str]]  # size in bytes and sha256, by name
+Sums = dict[str, int]
+
+
+class SaveError(UserError):
+    """A checkpoint could not be written; the former ones are as they were."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """This rank's part of a checkpoint, as it was at one step."""
+
+    folder: Path
+    partial: Path
+    states: dict[str, Any]  # DeepSpeed's, by file name
+    pieces: list[Piece]
+    moments: list[dict[str, Any]]
+    average: list[Tensor]
+    buffers: dict[str, Tensor]
+    random_state: dict[str, Tensor]
+    manifest: Manifest  # without files and sums
+
+
+class Saver:
+    """Saves a run's checkpoints, one after the other; a context manager that waits at its end.
+
+    With `checkpoint.asynchronous`, `save` returns when this rank's state is copied to host memory;
+    a thread writes, hashes and publishes it. The ranks' threads agree over a process group of
+    their own. Every rank must call `save` and `wait` at the same steps.
+    """
+
+    def __init__(self, engine: Engine, ema: EMA) -> None:
+        self.engine, self.ema = engine, ema
+        self.settings, self.run_dir = engine.config.checkpoint, engine.config.run_dir
+        self.world = engine.world
+        self._behind = _world_of_its_own(self.world, self.settings.patience)
+        self._memory = HostMemory()
+        self._thread: threading.Thread | None = None
+        self._failure: SaveError | None = None
+        self.stall = 0.0  # seconds that training stood still for the last save
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread is not None:  # what was begun is finished, whatever ended training
+            self._thread.join(self.settings.patience)
+
+    def save(self, progress: Progress, figures: dict[str, float] | None = None) -> None:
+        """Begin the checkpoint of this step, when the former one is finished.
+
+        `figures` are the latest metrics, for `checkpoint.best`. Raises SaveError on every rank
+        where the former write hangs, and, unless asynchronous, where this one failed and
+        `checkpoint.on_failure` is stop. A failure in the thread asks all ranks to stop instead.
+        """
+        self.wait()
+        began = time.perf_counter()
+        score = self._score(figures or {})
+        self._failure = None
+        folder = checkpoint.folder_of(self.run_dir, progress.step)
+        partial = folder.with_name(f".partial-{folder.name}")
+        try:
+            _on_all(self.world, lambda: _start(partial) if self.world.main else None)
+        except OSError as error:
+            self._failed(progress.step, partial, error)
+        else:
+            capture = self._capture(progress, folder, partial, score)
+            if self.settings.asynchronous:
+                self._thread = threading.Thread(
+                    target=self._write, args=(capture, self._behind), name="saver", daemon=True
+                )
+                self._thread.start()
+            else:
+                self._write(capture, self.world)
+        self.stall = time.perf_counter() - began
+        if not self.settings.asynchronous and self.settings.on_failure == "stop":
+            self.wait(strict=True)
+
+    def wait(self, *, strict: bool = False) -> None:
+        """Wait until what was begun is on the disk, or has failed.
+
+        Raises SaveError on a hang; with `strict`, on every rank where the last save failed on any.
+        """
+        if self._thread is not None:
+            self._thread.join(self.settings.patience)
+            if self._thread.is_alive():
+                raise SaveError(
+                    f"a checkpoint has not been written to {self.run_dir} within "
+                    f"{self.settings.patience} s (checkpoint.patience): the disk does not answer"
+                )
+            self._thread = None
+        if strict and self._failure is not None:
+            raise self._failure
+
+    def _score(self, figures: dict[str, float]) -> float | None:
+        best = self.settings.best
+        if best is not None and best not in figures:
+            raise UserError(
+                f"checkpoint.best is {best}, but no such figure is logged; take one of "
+                f"{', '.join(sorted(figures))}"
+            )
+        return None if best is None else figures[best]
+
+    def _capture(
+        self, progress: Progress, folder: Path, partial: Path, score: float | None
+    ) -> Capture:
+        engine, memory = self.engine, self._memory
+        keep = memory.copy if self.settings.asynchronous else lambda value: value
+        memory.begin()
+        capture = Capture(
+            folder=folder,
+            partial=partial,
+            states=engine.states(partial, keep),
+            pieces=[Piece(keep(piece.tensor), piece.slices) for piece in engine.pieces()],
+            moments=keep(engine.moments()),
+            average=keep(self.ema.average),
+            buffers=keep({n: b.detach().contiguous() for n, b in engine.buffers().items()}),
+            random_state=checkpoint.random_state(),
+            manifest=Manifest(
+                format=checkpoint.FORMAT,
+                clips=progress.clips,
+                step=progress.step,
+                world_size=engine.world.size,
+                zero_stage=engine.config.zero_stage,
+                parameters={name: list(shape) for name, shape in engine.shapes.items()},
+                files={},
+                faults=progress.faults,
+                groups=engine.groups(),
+                probe=probe.score(engine),
+                score=score,
+            ),
+        )
+        memory.finish()
+        return capture
+
+    def _write(self, capture: Capture, world: World) -> None:
+        """Write, hash and publish; what fails is kept for `wait`."""
+        try:
+            _on_all(world, lambda: self._write_rank(capture))
+            outcomes = _on_all(world, lambda: (_hashes(capture.partial, world), _sums(capture)))
+            manifest = replace(
+                capture.manifest,
+                files={name: entry for files, _ in outcomes for name, entry in files.items()},
+                sums=_added([sums for _, sums in outcomes]),
+            )
+            _on_all(world, lambda: self._publish(capture, manifest) if world.main else None)
+        except Exception as error:  # in a thread nobody would see it
+            self._failed(capture.manifest.step, capture.partial, error)
+
+    def _write_rank(self, capture: Capture) -> None:
+        partial, rank = capture.partial, self.world.rank
+        for name, state in capture.states.items():
+            self.engine.write(state, str(partial / name))
+        if self.world.main:
+            (partial / "config.yaml").write_text(dump(self.engine.config))
+            save_file(capture.buffers, partial / "buffers.safetensors")
+        checkpoint.write_rank(partial, rank, capture.pieces, capture.average, capture.random_state)
+
+    def _publish(self, capture: Capture, manifest: Manifest) -> None:
+        checkpoint.publish(capture.partial, capture.folder, manifest)
+        retention.prune(self.run_dir, self.settings)
+
+    def _failed(self, step: int, partial: Path, error: Exception) -> None:
+        if self.world.main:
+            shutil.rmtree(partial, ignore_errors=True)
+        failure = SaveError(_not_saved(self.run_dir, step, error))
+        failure.__cause__ = error
+        self._failure = failure
+        if self.settings.on_failure == "stop":
+            self.world.ask_to_stop("stopped")
+        else:
+            self.world.say(f"warning: {failure}; training goes on (checkpoint.on_failure)")
+
+
+def _world_of_its_own(world: World, patience: int) -> World:
+    """The same ranks with a group that the training thread never speaks on."""
+    if world.size == 1:
+        return world
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
+    return World(world.rank, world.size, world.device, group)
+
+
+def _hashes(partial: Path, world: World) -> Files:
+    """This rank's share of the sizes and hashes; those files are on the disk after it."""
+    mine = checkpoint.files_of(partial)[world.rank :: world.size]
+    return {
+        str(path.relative_to(partial)): (path.stat().st_size, checkpoint.digest(path, sync=True))
+        for path in mine
+    }
+
+
+def _sums(capture: Capture) -> Sums:
+    return sums_of(capture.pieces, capture.moments)
+
+
+def sums_of(pieces: list[Piece], moments: list[dict[str, Any]]) -> Sums:
+    """This rank's share of the checksums of weights and of Adam's moments."""
+    sums = {"weights": checksum((piece.tensor, piece.slices) for piece in pieces)}
+    for name in ("exp_avg", "exp_avg_sq"):
+        if all(name in moment for moment in moments):
+            sums[name] = checksum((m[name], p.slices) for m, p in zip(moments, pieces, strict=True))
+    return sums
+
+
+def _added(parts: list[Sums]) -> dict[str, str]:
+    """The ranks' sums as one, in hexadecimal."""
+    names = {name for part in parts for name in part}
+    return {n: f"{sum(p.get(n, 0) for p in parts) % 2**64:016x}" for n in sorted(names)}
+
+
+def total_sums(engine: Engine) -> dict[str, str]:
+    """The checksums of an engine's live weights and moments over all ranks."""
+    return _added(engine.world.gather(sums_of(engine.pieces(), engine.moments())))
+
+
+def _start(partial: Path) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+
+
+def _on_all(world: World, work: Callable[[], Result]) -> list[Result]:
+    """Every rank's result of `work`; OSError on every rank where it failed on any."""
+    result, failure = None, None
+    try:
+        result = work()
+    except (OSError, RuntimeError, SafetensorError, UserError) as error:
+        failure = str(error)
+    outcomes: list[tuple[Any, str | None]] = world.gather((result, failure))
+    failures = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(outcomes) if text]
+    if failures:
+        raise OSError("; ".join(failures))
+    return [outcome for outcome, _ in outcomes]
+
+
+def _not_saved(run_dir: Path, step: int, error: Exception) -> str:
+    kept = checkpoint.steps(run_dir)
+    left = f"the checkpoint of step {kept[0]} is as it was" if kept else "there was none before it"
+    free = shutil.disk_usage(run_dir).free / 2**20
+    return (
+        f"the checkpoint of step {step} could not be written to {run_dir}: {error}. "
+        f"{free:,.0f} MiB are free there; {left}. Make room and give the same command again"
+    )
