@@ -234,8 +234,8 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
     try:
         dataset = read_json(folder, "dataset.json")
     except FileNotFoundError as error:
-        there = folder.names()
-        content = "is empty" if there == [] else "holds no dataset.json"
+        empty = folder.steady and not folder.names()
+        content = "is empty" if empty else "holds no dataset.json"
         raise UserError(
             f"shard folder {folder.location} {content}; {_MAKE}, and carries on where it was "
             "interrupted" + ("" if folder.steady else f" ({error}; check the address)")
