@@ -26,7 +26,9 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / ranks > 0 ? cores / ranks :
 # A folder for each attempt: a build that was killed leaves a lock on which the next one would hang,
 # and a shared file system is slow at what compilers do.
 if [ -n "${SDEVID_CACHE:-}" ]; then
-  cache=$SDEVID_CACHE-${SLURMD_NODENAME:-node}
+  node=${SLURMD_NODENAME:-node}
+  rm -rf "${SDEVID_CACHE%-*}"-*"-$node" # of attempts of this job that were cut off
+  cache=$SDEVID_CACHE-$node
   export TRITON_CACHE_DIR=$cache/triton TORCHINDUCTOR_CACHE_DIR=$cache/inductor
   export TORCH_EXTENSIONS_DIR=$cache/extensions
   mkdir -p "$TRITON_CACHE_DIR" "$TORCHINDUCTOR_CACHE_DIR" "$TORCH_EXTENSIONS_DIR"

@@ -1,4 +1,4 @@
-# Settings of this site, sourced by launch/train.sh and launch/sample.sh inside each job. Edit it.
+# Settings of this site, sourced by the batch scripts inside each job. Edit it.
 # sbatch's own settings (partition, account, time) go on its command line:
 #   sbatch --partition=gpu --nodes=4 --gpus-per-node=8 --time=24:00:00 launch/train.sh CONFIG.yaml
 
@@ -15,6 +15,9 @@
 
 # Seconds for saving after the signal, below the 300 of `--signal` in launch/train.sh.
 # export SDEVID_SAVE_SECONDS=240
+
+# Failures in a row, each after a newer checkpoint, after which a job stays ended: slurm/requeue.sh.
+# export SDEVID_MAX_FAILURES=5
 
 # The network, where NCCL or gloo picks the wrong interface:
 # export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0

@@ -51,7 +51,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 ReturnToService=2
-SlurmdTimeout=15
+SlurmdTimeout=10
 SchedulerParameters=sched_interval=2,bf_interval=2
 KillWait=10
 CONF

@@ -1,0 +1,126 @@
+"""slurm/requeue.sh's rules, read one attempt after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ATTEMPT = 'source slurm/requeue.sh; begin_attempt; eval "$1"; judge "$2"; remember "$verdict"; '
+ATTEMPT += 'echo "$verdict $code $why"'
+
+
+@dataclass
+class Attempts:
+    """Attempts at the run in `run`, one after the other."""
+
+    run: Path
+    series: str = "job7"
+
+    def attempt(self, happens: str = ":", *, signalled: str = "", most: int = 5) -> str:
+        """What is decided after a shell command that stands for the training."""
+        environment = {"PATH": os.environ["PATH"], "run_dir": str(self.run)}
+        environment |= {"SDEVID_CHAIN": self.series, "SDEVID_MAX_FAILURES": str(most)}
+        done = subprocess.run(
+            ["bash", "-euc", ATTEMPT, "-", happens, signalled],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not done.stderr
+        return done.stdout.strip() or f"ended with {done.returncode}"
+
+    def ends(self, reason: str, **more: object) -> str:
+        """A command that leaves such an exit.json."""
+        text = json.dumps({"reason": reason, "step": 3, "retry": True} | more)
+        return f"cat >{self.run}/exit.json <<'END'\n{text}\nEND\n"
+
+    def saves(self, step: int) -> str:
+        """A command that leaves a checkpoint of such a step."""
+        return f"echo checkpoints/step_{step} >{self.run}/latest\n"
+
+
+@pytest.fixture
+def attempts(tmp_path: Path) -> Attempts:
+    return Attempts(tmp_path / "run")
+
+
+@pytest.mark.parametrize("reason", ["done", "stopped"])
+def test_what_has_ended_well_is_over(attempts, reason):
+    assert attempts.attempt(attempts.ends(reason)) == f"over 0 {reason}"
+    assert attempts.attempt().splitlines()[0].startswith("the run is over already")
+
+
+@pytest.mark.parametrize("signalled", ["", "yes"])
+def test_a_preempted_run_goes_on_without_progress(attempts, signalled):
+    for _ in range(9):
+        decided = attempts.attempt(attempts.ends("preempted"), signalled=signalled)
+        assert decided == "again 1 preempted"
+
+
+def test_a_signalled_run_that_could_not_save_in_time_goes_on(attempts):
+    assert attempts.attempt(signalled="yes").startswith("again")
+
+
+@pytest.mark.parametrize("reason", ["failed", "nan", None])
+def test_a_failed_run_goes_on_only_after_progress(attempts, reason):
+    end = attempts.ends(reason) if reason else ":"
+    assert attempts.attempt(attempts.saves(9) + end).startswith("again")
+    assert attempts.attempt(attempts.saves(10) + end).startswith("again")
+    decided = attempts.attempt(end)
+    assert decided.startswith("over 1")
+    assert "no checkpoint after step 10" in decided
+
+
+def test_failures_in_a_row_are_limited_and_a_clean_end_forgives_them(attempts):
+    fails = [attempts.saves(step) + attempts.ends("failed") for step in range(1, 8)]
+    assert attempts.attempt(fails[0], most=2).startswith("again")
+    assert attempts.attempt(fails[1], most=2).startswith("again")
+    assert attempts.attempt(attempts.ends("preempted"), most=2).startswith("again")
+    assert attempts.attempt(fails[2], most=2).startswith("again")
+    assert attempts.attempt(fails[3], most=2).startswith("again")
+    decided = attempts.attempt(fails[4], most=2)
+    assert decided.startswith("over 1")
+    assert "3 times in a row (SDEVID_MAX_FAILURES is 2)" in decided
+
+
+def test_what_the_user_must_put_right_is_over_whatever_its_progress(attempts):
+    message = 'run_dir is "reason": "done", "retry": true'
+    end = attempts.saves(9) + attempts.ends("failed", retry=False, message=message)
+    assert attempts.attempt(end).startswith("over 1 failed; trying again would not help")
+
+
+def test_an_attempt_that_vanished_is_judged_by_the_next(attempts):
+    assert attempts.attempt("exit 3") == "ended with 3"
+    ended = attempts.attempt(attempts.ends("done"))
+    assert "the attempt before ended: no exit.json was written, and no checkpoint" in ended
+    assert "over" not in ended
+
+
+def test_an_attempt_that_slurm_cut_off_is_no_failure(attempts):
+    cut = 'SLURM_JOB_NODELIST=n0; scontrol() { echo "NodeName=n0 State=ALLOCATED "; }; cut_off'
+    assert attempts.attempt(cut) == "ended with 143"
+    assert attempts.attempt(attempts.ends("done")).splitlines() == [
+        "the attempt before ended: no exit.json was written",
+        "over 0 done",
+    ]
+
+
+@pytest.mark.parametrize("state", ["DOWN", "DOWN*", "ALLOCATED*", "DOWN*+DRAIN"])
+def test_an_attempt_cut_off_by_a_dead_node_is_one(attempts, state):
+    cut = f'SLURM_JOB_NODELIST=n0; scontrol() {{ echo "NodeName=n0 State={state} "; }}; cut_off'
+    assert attempts.attempt(cut) == "ended with 143"
+    assert "no checkpoint after step 0" in attempts.attempt(attempts.ends("done"))
+
+
+def test_the_same_command_given_again_starts_afresh(attempts):
+    attempts.attempt(attempts.ends("failed"))
+    again = Attempts(attempts.run, series="job8")
+    assert again.attempt(again.ends("done")) == "over 0 done"
