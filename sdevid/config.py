@@ -68,6 +68,33 @@ class ObservationConfig(_Section):
     scale: PositiveFloat = 0.2  # of a pixel in [0, 1]
     max_context: NonNegativeInt = 5  # most frames that the prior may be shown in training
     free_fraction: float = 0.25  # share of clips for which the prior is shown none
+    ends_fraction: float = 0.0  # of clips of which it is shown first and last frames
+    keyframes_fraction: float = 0.0  # of clips of which it is shown scattered frames
+
+    @property
+    def ahead(self) -> bool:
+        """Whether frames that lie ahead may be observed."""
+        return self.ends_fraction + self.keyframes_fraction > 0
+
+    @model_validator(mode="after")
+    def _shares(self) -> ObservationConfig:
+        shares = (self.free_fraction, self.ends_fraction, self.keyframes_fraction)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(
+                "free_fraction, ends_fraction and keyframes_fraction are "
+                f"{', '.join(f'{share:g}' for share in shares)}, but they are shares of all clips: "
+                "0 or more each, at most 1 together"
+            )
+        return self
+
+
+class TextConfig(_Section):
+    """How captions are read, where the model is told of them."""
+
+    encoder: str = "none"  # bytes: learnt here; or the local folder of a Hugging Face T5 or CLIP
+    length: PositiveInt = 128  # bytes or tokens of a caption that are read
+    layers: PositiveInt = 2  # attention blocks over bytes
+    drop: float = 0.1  # share of clips whose caption is withheld, for guidance
 
 
 class MatchingConfig(_Section):
@@ -175,6 +202,8 @@ class Config(_Section):
     zero_stage: Literal[0, 1, 2, 3] = 2
     precision: Literal["fp32", "bf16"] = "fp32"
     preflight: bool = True  # look at every node before training, and name a bad one
+    frame_strides: tuple[PositiveInt, ...] = (1,)  # drawn a clip: every how many-th frame is taken
+    irregular_fraction: float = 0.0  # share of clips taken at random times within that length
     data_workers: NonNegativeInt = 0  # decoding threads a rank; 0: in the training process
     data_max_damaged: float = Field(0.01, ge=0, le=1)  # share of clips; past it the run stops
     shuffle_window: PositiveInt = 16  # shards; clips are shuffled within so many, to read locally
@@ -182,6 +211,7 @@ class Config(_Section):
     sde: SDEConfig = SDEConfig()
     encoder: EncoderConfig = EncoderConfig()
     observation: ObservationConfig = ObservationConfig()
+    text: TextConfig = TextConfig()
     matching: MatchingConfig = MatchingConfig()
     follmer: FollmerConfig = FollmerConfig()
     consistency: ConsistencyConfig = ConsistencyConfig()
@@ -205,6 +235,17 @@ class Config(_Section):
             raise ValueError(
                 f"observation.max_context is {self.observation.max_context}, but a clip has "
                 f"{self.sequence_length} frames (sequence_length) and one must be left to predict"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _times_are_there(self) -> Config:
+        if not self.frame_strides:
+            raise ValueError("frame_strides is empty; give [1] for every frame")
+        if self.irregular_fraction and max(self.frame_strides) == 1:
+            raise ValueError(
+                f"irregular_fraction is {self.irregular_fraction:g}, but with frame_strides "
+                "[1] there are no times between to choose from; add a stride of 2 or more"
             )
         return self
 

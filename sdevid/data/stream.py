@@ -16,15 +16,16 @@ from itertools import count, pairwise
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from sdevid.config import Config
+from sdevid.data import times
 from sdevid.data.order import Order
 from sdevid.data.payload import ClipVideo
 from sdevid.data.shards import DamagedClipError, ShardIndex
 from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, uniform
-from sdevid.types import Batch, Damage, Video, frame_ticks
+from sdevid.types import Batch, Damage, Video
 
 _FPS_TOLERANCE = 0.01  # relative
 _MOST_IN_A_ROW = 1_000  # damaged clips, before the data is given up
@@ -51,6 +52,12 @@ def check(index: ShardIndex, config: Config) -> None:
                 f"sequence_length is {config.sequence_length}, but {where} hold clips of "
                 f"{clip.num_frames} frames (clip {clip.key}); set sequence_length="
                 f"{clip.num_frames} or cut with --clip_length {config.sequence_length}"
+            )
+        if clip.num_frames < times.reach(config):
+            raise UserError(
+                f"frame_strides are {', '.join(map(str, config.frame_strides))}, so that a clip "
+                f"needs {times.reach(config)} frames, but {where} hold clips of {clip.num_frames} "
+                f"(clip {clip.key}); give smaller strides or a smaller sequence_length"
             )
         if abs(clip.fps - config.fps) > _FPS_TOLERANCE * config.fps:
             raise UserError(
@@ -114,9 +121,12 @@ def steps(
 def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
     """The clips with these numbers in the index, as one batch, always the same; for evaluation.
 
-    UserError names a clip that is damaged.
+    Frames follow each other at the config's rate, whatever the training's strides. UserError names
+    a clip that is damaged.
     """
-    return _Reader(index, config, lambda number: iter((number,)), pinned=False).batch(clips)
+    return _Reader(
+        index, times.every_frame(config), lambda number: iter((number,)), pinned=False
+    ).batch(clips)
 
 
 def first_frame(index: ShardIndex, config: Config, number: int) -> int:
@@ -169,10 +179,11 @@ class _Reader:
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
 
     def _finished(self, video: Video, serials: range, filled: list[_Filled]) -> Batch:
+        serial = torch.arange(serials.start, serials.stop, serials.step)
         return Batch(
             video=video,
-            ticks=frame_ticks(video.shape[1], self.config.fps).repeat(len(serials), 1),
-            serial=torch.arange(serials.start, serials.stop, serials.step),
+            ticks=times.ticks(self.config, times.places(self.config, serial)),
+            serial=serial,
             keys=tuple(place.key for place in filled),
             captions=tuple(place.caption for place in filled),
             damage=tuple(damage for place in filled for damage in place.damage),
@@ -181,22 +192,27 @@ class _Reader:
     def _fill(self, serials: range, videos: UInt8[np.ndarray, "..."]) -> list[_Filled]:
         numbers = torch.arange(serials.start, serials.stop, serials.step)
         crops = uniform(self.config.seed, numbers, Stream.CROP, (1,))[:, 0].tolist()
-        return [
-            self._fill_one(serial, crop, video)
-            for serial, crop, video in zip(serials, crops, videos, strict=True)
-        ]
+        places = times.places(self.config, numbers)
+        return [self._fill_one(*each) for each in zip(serials, crops, places, videos, strict=True)]
 
-    def _fill_one(self, serial: int, crop: float, video: ClipVideo) -> _Filled:
+    def _fill_one(
+        self, serial: int, crop: float, places: Int64[np.ndarray, " time"], video: ClipVideo
+    ) -> _Filled:
         damage: list[Damage] = []
+        length = int(places[-1]) + 1
+        spare = length > len(video)
+        read = np.empty((length, *video.shape[1:]), np.uint8) if spare else video
         for number in self.candidates(serial):
             entry = self.index.clips[number]
-            first = _cut(crop, entry.num_frames, len(video))
+            first = _cut(crop, entry.num_frames, length)
             try:
-                meta = self.index.read_into(number, first, video)
+                meta = self.index.read_into(number, first, read)
             except DamagedClipError as error:
                 last = error
                 damage.append(Damage(serial, entry.shard, entry.key, error.reason))
                 continue
+            if spare:
+                video[:] = read[places]
             return _Filled(entry.key, str(meta.get("caption", "")), damage)
         if len(damage) == 1:
             raise last

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from sdevid.config import SDEConfig
 from sdevid.models.encoder import lay_out
+from sdevid.models.guide import Toward
 
 State = Float[Tensor, "batch *latent"]  # (batch, size) or (batch, channels, height, width)
 
@@ -106,13 +107,24 @@ class Prior(nn.Module):
             return conditions.diffusion
         return self._positive(conditions.diffusion + conditions.slope * torch.tanh(z))
 
-    def forward(self, z: State, conditions: Conditions) -> tuple[State, State]:
-        """Drift and diffusion at `z`, float32, the diffusion broadcastable to `z`."""
-        return self.rates(z, conditions)[:2]
+    def forward(
+        self, z: State, conditions: Conditions, toward: Toward | None = None
+    ) -> tuple[State, State]:
+        """Drift and diffusion at `z`, float32, the diffusion broadcastable to `z`.
 
-    def rates(self, z: State, conditions: Conditions) -> tuple[State, State, State | None]:
+        `toward` is what an observed frame ahead adds to the drift.
+        """
+        return self.rates(z, conditions, toward)[:2]
+
+    def rates(
+        self, z: State, conditions: Conditions, toward: Toward | None = None
+    ) -> tuple[State, State, State | None]:
         """Drift and diffusion as `forward`, and dg/dz; None where g does not depend on z."""
-        drift = self.drift(z, conditions.drift)
+        if toward is None:
+            drift = self.drift(z, conditions.drift)
+        else:
+            drift = self.drift(z, conditions.drift + toward.shift)
+            drift = drift + toward.pull * (toward.target - z)
         if conditions.slope is None:
             return drift, conditions.diffusion, None
         bend = torch.tanh(z)

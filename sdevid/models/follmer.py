@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.backbone import State, StateNetwork
-from sdevid.models.decoder import FrameDecoder
+from sdevid.models.guide import Ahead, Toward
 from sdevid.models.marginal import FramePosterior
 from sdevid.models.temporal import History
-from sdevid.models.video_model import Mover, VideoModel, Walk, solver_grid
+from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk, solver_grid
 from sdevid.sde import interpolant
 from sdevid.types import TICKS_PER_SECOND, seconds
 
@@ -43,10 +43,10 @@ class BridgeDrift(nn.Module):
 
     def known(
         self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch features"]
-    ) -> Float[Tensor, "batch hidden"]:
+    ) -> Float[Tensor, "batch hidden *map"]:
         """What the network is told of a clip, once."""
         told: Tensor = self.condition(torch.cat([w, c], dim=1))
-        return told
+        return told[:, :, None, None] if self.is_map else told
 
     def forward(
         self,
@@ -54,13 +54,13 @@ class BridgeDrift(nn.Module):
         s: Float[Tensor, " batch"],
         x0: State,
         span: Float[Tensor, " batch"],
-        known: Float[Tensor, "batch hidden"],
+        known: Float[Tensor, "batch hidden *map"],
     ) -> State:
         """b at `x` and `s` in [0, 1), from `x0`, for frames `span` seconds apart."""
         angles = math.pi * s[:, None] * 2.0 ** torch.arange(_WAVES, device=s.device)
         pace = torch.stack([s, (span * self.fps).clamp(min=1e-3).log()], dim=1)
-        told = known + self.time(torch.cat([angles.sin(), angles.cos(), pace], dim=1))
-        told = told[:, :, None, None] if self.is_map else told
+        moment = self.time(torch.cat([angles.sin(), angles.cos(), pace], dim=1))
+        told = known + (moment[:, :, None, None] if self.is_map else moment)
         eps, at = self.eps(span, x), s.view(-1, *[1] * (x.dim() - 1))
         apart = (x - (1 - at + at.square()) * x0) / eps
         moved = self.network(torch.cat([apart, x0], dim=1), told)
@@ -71,20 +71,20 @@ class BridgeDrift(nn.Module):
 class Follmer(VideoModel):
     """Frames as latents, and a bridge that generates each from the one before it."""
 
-    prior_parts = ("start_prior", "bridge")
+    prior_parts = ("start_prior", "bridge", "guide")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.posterior = FramePosterior(config, self.side)
         self.bridge = BridgeDrift(config)
-        self.decoder = FrameDecoder(config)
+        self.finish()
 
     @property
     def cell(self) -> int:
         """Ticks of a step of the bridge at the training frame rate."""
         return max(1, round(TICKS_PER_SECOND / (self.config.fps * self.config.follmer.steps)))
 
-    def mover(self, w: Float[Tensor, "batch content"], history: History, walk: Walk) -> Mover:
+    def mover(self, w: Float[Tensor, "batch content"], known: Known, walk: Walk) -> Mover:
         """Bridges from frame to frame, by Euler-Maruyama; `steps_per_frame` steps each.
 
         Raises UserError where the walk asks for another solver.
@@ -93,45 +93,63 @@ class Follmer(VideoModel):
             raise UserError(
                 f"solver is {walk.solver}, but model_type follmer is solved by euler_maruyama alone"
             )
-        known = self.bridge.known(w, history.summary.mean(1))
         noise = self.brownian(walk.seed, walk.serial)
         steps = walk.steps_per_frame or self.config.follmer.steps
+        told = [self.told(w, history) for history in (known.history, known.other) if history]
 
-        def move(z: State, ticks: Int64[Tensor, "batch points"]) -> Tensor:
+        def move(z: State, ticks: Int64[Tensor, "batch points"]) -> Moved:
             grid, saved = solver_grid(ticks, self.cell, steps)
             dw = walk.temperature * noise.increments(grid)
-            states = []
-            for first, last in pairwise(saved):
-                z = self._cross(z, grid[:, first : last + 1], dw[:, first:last], known, walk)
+            states, nats = [], z.new_zeros(len(z))
+            for k, (first, last) in enumerate(pairwise(saved)):
+                shift = self.ahead(known.ahead, ticks[:, k : k + 1])
+                each = [one if shift is None else one + shift for one in told]
+                part = grid[:, first : last + 1], dw[:, first:last]
+                z, spent = self._cross(z, *part, each, walk)
                 states.append(z)
-            return torch.stack(states, dim=1)
+                nats = nats + spent
+            return Moved(torch.stack(states, dim=1), nats)
 
         return move
+
+    def told(self, w: Float[Tensor, "batch content"], history: History) -> Tensor:
+        """What the bridge is told of a clip, (batch, hidden) and, for a map, (.., 1, 1)."""
+        return self.bridge.known(w, history.summary.mean(1))
+
+    def ahead(self, ahead: Ahead | None, at: Int64[Tensor, "batch times"]) -> Tensor | None:
+        """What observed frames ahead of the ticks `at` add to that, (batch * times, ...)."""
+        if self.guide is None or ahead is None:
+            return None
+        found: Toward = self.guide(ahead, at)
+        return found.flatten().shift
 
     def _cross(
         self,
         x0: State,
         grid: Int64[Tensor, "batch points"],
         dw: Float[Tensor, "batch steps *latent"],
-        known: Float[Tensor, "batch hidden"],
+        told: list[Tensor],
         walk: Walk,
-    ) -> State:
-        """One bridge, from frame to frame; equal times leave the state as it is."""
+    ) -> tuple[State, Float[Tensor, " batch"]]:
+        """One bridge, from frame to frame, and the nats that guidance spent on it.
+
+        Equal times leave the state as it is. `told`: of the text, and of what guidance leaves.
+        """
         wide = (-1, *[1] * (x0.dim() - 1))
         span = seconds(grid[:, -1] - grid[:, 0])
-        stays = (span == 0).view(wide)
-        span = span.where(span > 0, torch.ones_like(span))
+        moves = span > 0
+        span = span.where(moves, torch.ones_like(span))
         share, eps = seconds(grid - grid[:, :1]) / span[:, None], self.bridge.eps(span, x0)
         chosen = walk.bridge or self.config.follmer.diffusion
-        x = x0
+        x, nats = x0, x0.new_zeros(len(x0))
         for k, increment in enumerate(dw.unbind(1)):
-            s = share[:, k]
-            drift = self.bridge(x, s, x0, span, known)
+            s, ds = share[:, k], share[:, k + 1] - share[:, k]
             kind = chosen if k else "interpolant"  # at s = 0 there is no score
-            drift, g = interpolant.rates(x, s.view(wide), x0, drift, eps, kind)
-            x = (
-                x
-                + drift * (share[:, k + 1] - s).view(wide)
-                + g * increment / span.sqrt().view(wide)
-            )
-        return torch.where(stays, x0, x)
+            drifts = [self.bridge(x, s, x0, span, one) for one in told]
+            drift, g = interpolant.rates(x, s.view(wide), x0, drifts[0], eps, kind)
+            if len(drifts) > 1:
+                added = (walk.guidance_scale - 1) * (drifts[0] - drifts[1])
+                drift = drift + added
+                nats = nats + 0.5 * ds * (added / g).square().flatten(1).sum(1)
+            x = x + drift * ds.view(wide) + g * increment / span.sqrt().view(wide)
+        return torch.where(moves.view(wide), x, x0), nats * moves

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sdevid.config import Config
 from sdevid.models.backbone import Prior
-from sdevid.models.decoder import FrameDecoder
 from sdevid.models.latent_sde import SDEModel
 from sdevid.models.marginal import Marginal
 
@@ -17,4 +16,4 @@ class MatchedSDE(SDEModel):
         calculus = config.sde_type == "stratonovich"
         self.marginal = Marginal(config, self.side)
         self.prior = Prior(config.sde, config.encoder.features, stratonovich=calculus)
-        self.decoder = FrameDecoder(config)
+        self.finish()

@@ -72,10 +72,12 @@ class Summary(nn.Module):
         super().__init__()
         self.token = nn.Parameter(0.02 * torch.randn(features))
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        """`tokens` with the summary's put before the first."""
+    def forward(self, tokens: Tokens, text: Float[Tensor, "batch features"] | None) -> Tokens:
+        """`tokens` with the summary's put before the first, in the light of a text."""
         batch, _, cells, features = tokens.shape
         first = self.token.to(tokens.dtype).expand(batch, 1, cells, features)
+        if text is not None:
+            first = first + text.to(tokens.dtype)[:, None, None]
         return torch.cat([first, tokens], dim=1)
 
 
@@ -94,11 +96,17 @@ class TemporalEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.features)
 
-    def forward(self, tokens: Tokens, times: Times, observed: Observed) -> History:
+    def forward(
+        self,
+        tokens: Tokens,
+        times: Times,
+        observed: Observed,
+        text: Float[Tensor, "batch features"] | None = None,
+    ) -> History:
         cells = tokens.shape[2]
         at = torch.cat([times.new_zeros(len(times), 1), times], dim=1)
         seen = torch.cat([observed.new_ones(len(observed), 1), observed], dim=1)
-        x = self.summary(tokens) + self.time(at)[:, :, None]
+        x = self.summary(tokens, text) + self.time(at)[:, :, None]
         x = rearrange(x, "b t n d -> (b n) t d")
         seen = seen.repeat_interleave(cells, dim=0)
         for block in self.blocks:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.backbone import Conditions, Control, Prior, State, StateNetwork
+from sdevid.models.guide import Toward
 from sdevid.sde import integrate
 from sdevid.sde import trajectory as operator
 from sdevid.sde.integrate import Path, Step
@@ -20,10 +21,12 @@ Controls = tuple[Tensor, ...]  # one condition a step
 def takes(config: Config) -> bool:
     """Whether the latent is solved as one operator.
 
-    Not where ZeRO 3 gathers weights as their own modules are called.
+    Not where ZeRO 3 gathers weights as their own modules are called, nor where frames ahead make
+    the drift depend on time.
     """
     sde = config.sde
-    return sde.latent == "vector" and sde.kernels != "reference" and config.zero_stage < 3
+    whole = sde.latent == "vector" and sde.kernels != "reference" and config.zero_stage < 3
+    return whole and not config.observation.ahead
 
 
 def solve(
@@ -34,8 +37,11 @@ def solve(
     saved: list[int],
     prior: tuple[Prior, Conditions],
     control: tuple[Control, Controls] | None = None,
+    toward: Toward | None = None,
 ) -> Path:
     """The prior's path, or the posterior's that `control` steers, at the grid points `saved`.
+
+    `toward` is what observed frames ahead add to the drift at each step.
 
     Both ways give the same path up to rounding.
     """
@@ -45,9 +51,10 @@ def solve(
         steered = None if control is None else posterior(*control)
         return operator.solve(*given, steered, kernels, saved)
     module, conditions = prior
+    steps = None if toward is None else toward.unbind()
 
     def coefficients(z: State, step: int) -> Step:
-        drift, diffusion = module(z, conditions)
+        drift, diffusion = module(z, conditions, None if steps is None else steps[step])
         if control is None:
             return Step(drift, diffusion)
         return Step(drift, diffusion, *control[0](z, control[1][step], drift, diffusion))

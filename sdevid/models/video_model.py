@@ -15,14 +15,14 @@ from sdevid.config import Config
 from sdevid.models.backbone import State
 from sdevid.models.decoder import FrameDecoder
 from sdevid.models.encoder import FrameEncoder, Tokens
+from sdevid.models.guide import Ahead, Guide
 from sdevid.models.start import PriorStart
 from sdevid.models.temporal import History, TemporalEncoder
+from sdevid.models.text import Text, TextEncoder
 from sdevid.sde.noise import Brownian, Stream, normal, uniform
 from sdevid.types import TICKS_PER_SECOND, Frames, Serial, Ticks, seconds
 
 WINDOW = 64  # frames generated before they leave, which bounds memory
-
-Mover = Callable[[State, Int64[Tensor, "batch points"]], Float[Tensor, "batch points *latent"]]
 
 
 class Walk(NamedTuple):
@@ -34,13 +34,50 @@ class Walk(NamedTuple):
     temperature: float = 1.0  # scales the noise along the path
     solver: str = "euler_maruyama"
     bridge: Literal["interpolant", "follmer"] | None = None  # diffusion of follmer's bridge
+    guidance_scale: float = 1.0  # of the drift, away from what no text, or another, would give
+
+
+class Given(NamedTuple):
+    """What a video is conditioned on."""
+
+    context: Frames | None = None  # observed frames
+    context_ticks: Ticks | None = None  # rising
+    text: Text | None = None
+    negative: Text | None = None  # what guidance leads away from; None: no text
+
+
+class Known(NamedTuple):
+    """What the prior may see, worked out once."""
+
+    history: History
+    other: History | None = None  # what guidance leads away from
+    ahead: Ahead | None = None  # observed frames, where some may lie ahead
+
+
+class Moved(NamedTuple):
+    """States at some ticks, and what guidance spent on the way to them."""
+
+    states: Float[Tensor, "batch points *latent"]
+    nats: Float[Tensor, " batch"]  # 1/2 int |(guided drift - drift) / g|^2 dt
+
+
+class Made(NamedTuple):
+    """A part of a video."""
+
+    frames: Frames
+    nats: Float[Tensor, " batch"]  # spent by guidance
+
+
+Mover = Callable[[State, Int64[Tensor, "batch points"]], Moved]
 
 
 class VideoModel(nn.Module, ABC):
     """Encoder, temporal encoder, decoder and p(w, z_0 | c) around a motion of the latent state."""
 
     decoder: FrameDecoder
-    prior_parts: tuple[str, ...] = ("start_prior",)  # what learns through a divergence alone
+    guide: Guide | None
+    text: TextEncoder | None
+    prior_parts: tuple[str, ...] = ("start_prior", "guide")  # learn through a divergence alone
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -50,8 +87,15 @@ class VideoModel(nn.Module, ABC):
         self.temporal = TemporalEncoder(config.encoder)
         self.start_prior = PriorStart(config, self.side)
 
+    def finish(self) -> None:
+        """Make the parts that come last, so that a model without them is what it was."""
+        config = self.config
+        self.decoder = FrameDecoder(config)
+        self.guide = Guide(config, self.side, self.cell) if config.observation.ahead else None
+        self.text = TextEncoder(config) if config.text.encoder != "none" else None
+
     @abstractmethod
-    def mover(self, w: Float[Tensor, "batch content"], history: History, walk: Walk) -> Mover:
+    def mover(self, w: Float[Tensor, "batch content"], known: Known, walk: Walk) -> Mover:
         """What takes a state at the first of some ticks to the states at the others."""
 
     @property
@@ -87,55 +131,71 @@ class VideoModel(nn.Module, ABC):
         context_ticks: Ticks | None = None,
         steps_per_frame: int | None = None,
         temperature: float = 1.0,
-        solver: str = "euler_maruyama",
-        bridge: Literal["interpolant", "follmer"] | None = None,
     ) -> Frames:
         """Video at `ticks`, generated freely or carried on from `context`.
 
-        The state starts at the last context frame, or at the first of `ticks`; none of `ticks`
-        lies before it. `steps_per_frame` solver steps lie between two frames; without it, steps
-        are as long as in training, at most. `temperature` scales the noise along the path. The
-        same seed and serial give the same video, whatever the batch around it.
+        The state starts at the last context frame that does not lie after the first of `ticks`,
+        or there. `steps_per_frame` solver steps lie between two frames; without it, steps are as
+        long as in training, at most. `temperature` scales the noise along the path. The same seed
+        and serial give the same video, whatever the batch around it.
         """
-        walk = Walk(seed, serial, steps_per_frame, temperature, solver, bridge)
-        return torch.cat(list(self.windows(ticks, walk, context, context_ticks)), dim=1)
+        walk = Walk(seed, serial, steps_per_frame, temperature)
+        return self.generate(ticks, walk, Given(context, context_ticks)).frames
+
+    def generate(self, ticks: Ticks, walk: Walk, given: Given | None = None) -> Made:
+        """`sample` with every option of `walk` and `given`."""
+        parts = list(self.windows(ticks, walk, given))
+        nats = torch.stack([part.nats for part in parts]).sum(0)
+        return Made(torch.cat([part.frames for part in parts], dim=1), nats)
 
     @torch.no_grad()
     def windows(
-        self,
-        ticks: Ticks,
-        walk: Walk,
-        context: Frames | None = None,
-        context_ticks: Ticks | None = None,
-        window: int = WINDOW,
-    ) -> Iterator[Frames]:
-        """`sample`, `window` frames at a time: the state is carried on, so there is no seam."""
-        history, reference = self._history(ticks, context, context_ticks)
-        content, state = self.start_prior(history.summary)
+        self, ticks: Ticks, walk: Walk, given: Given | None = None, window: int = WINDOW
+    ) -> Iterator[Made]:
+        """`generate`, `window` frames at a time: the state is carried on, so there is no seam."""
+        known, reference = self._known(ticks, given or Given(), walk.guidance_scale != 1)
+        content, state = self.start_prior(known.history.summary)
         seed, serial = walk.seed, walk.serial
         w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
         choice = uniform(seed, serial, Stream.COMPONENT, (1,))
         z = state.at(choice, normal(seed, serial, Stream.INITIAL, self.latent_shape))
-        move, carried = self.mover(w, history, walk), None
+        move, carried = self.mover(w, known, walk), None
         for first in range(0, ticks.shape[1], window):
             part = ticks[:, first : first + window]
-            states = move(z, torch.cat([reference, part], dim=1))
-            frames, carried = self.decoder.carry_on(states, w, carried)
-            z, reference = states[:, -1], part[:, -1:]
-            yield frames
+            moved = move(z, torch.cat([reference, part], dim=1))
+            frames, carried = self.decoder.carry_on(moved.states, w, carried)
+            z, reference = moved.states[:, -1], part[:, -1:]
+            yield Made(frames, moved.nats)
 
-    def _history(
-        self, ticks: Ticks, context: Frames | None, context_ticks: Ticks | None
-    ) -> tuple[History, Int64[Tensor, "batch 1"]]:
+    def _known(
+        self, ticks: Ticks, given: Given, guided: bool
+    ) -> tuple[Known, Int64[Tensor, "batch 1"]]:
         """What the prior may see, and the tick at which the state starts."""
-        if context is None or context_ticks is None:
+        first = ticks[:, :1]
+        if given.context is None or given.context_ticks is None:
             tokens, times = self._no_tokens(ticks), ticks[:, :0]
-            reference = ticks[:, :1]
+            reference = first
         else:
-            tokens, times = self.encoder(context), context_ticks
-            reference = context_ticks[:, -1:]
+            tokens, times = self.encoder(given.context), given.context_ticks
+            before = times.where(times <= first, -1).amax(1, keepdim=True)
+            reference = before.where(before >= 0, first)
         seen = torch.ones_like(times, dtype=torch.bool)
-        return self.temporal(tokens, seconds(times - reference), seen), reference
+        at, count = seconds(times - reference), len(ticks)
+        history = self.temporal(tokens, at, seen, self.embedding(given.text, count))
+        other = None
+        if guided and self.text is not None:
+            other = self.temporal(tokens, at, seen, self.embedding(given.negative, count))
+        ahead = None if self.guide is None else Ahead(history.tokens, times, seen)
+        return Known(history, other, ahead if times.shape[1] else None), reference
+
+    def embedding(self, text: Text | None, count: int) -> Float[Tensor, "batch features"] | None:
+        """Of the captions; of none where there is no `text`; None for a model without text."""
+        if self.text is None:
+            return None
+        if text is None:
+            return self.text.null.expand(count, -1)
+        found: Tensor = self.text(text)
+        return found
 
     def _no_tokens(self, ticks: Ticks) -> Tokens:
         cells = 1 if self.side is None else self.side**2

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config, ObservationConfig
-from sdevid.models.encoder import Tokens
+from sdevid.models.guide import Ahead
 from sdevid.models.temporal import History
+from sdevid.models.text import Text
 from sdevid.models.video_model import VideoModel
 from sdevid.sde.noise import Stream, uniform
 from sdevid.types import Frames, Serial, Ticks, Video, seconds
@@ -36,11 +37,20 @@ class Window(NamedTuple):
         return clip[rows, self.place]
 
 
-class ClipObjective(nn.Module, ABC):
-    """The loss of clips given their first frames.
+class Seen(NamedTuple):
+    """A batch as the prior and the posterior are told of it."""
 
-    How many frames the prior is shown is drawn for each clip from its serial, so that one model
-    generates freely and carries on from initial frames.
+    window: Window
+    history: History  # of the observed frames
+    full: History  # of all
+    ahead: Ahead | None  # the observed frames, where some may lie ahead
+
+
+class ClipObjective(nn.Module, ABC):
+    """The loss of clips given some of their frames.
+
+    Which frames the prior is shown, and whether the caption, is drawn for each clip from its
+    serial, so that one model generates freely, carries on, fills in and follows a text.
     """
 
     model: VideoModel
@@ -52,7 +62,12 @@ class ClipObjective(nn.Module, ABC):
 
     @abstractmethod
     def terms(
-        self, video: Video, ticks: Ticks, serial: Serial, context: int | None = None
+        self,
+        video: Video,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
     ) -> PerClip:
         """Each clip's terms, in nats; and `diffusion`, all values of g used."""
 
@@ -67,12 +82,18 @@ class ClipObjective(nn.Module, ABC):
         serial: Serial,
         kl_weight: float,
         context: int | None = None,
+        tokens: Tensor | None = None,
+        written: Tensor | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Means over the clips, in nats a clip; `loss` is the one to back-propagate.
 
-        `context` observed frames for every clip, or None to draw their number.
+        `context` first frames are observed of every clip, or None to draw which. `tokens` and
+        `written` are the captions, as `Text` holds them.
         """
-        terms = self.terms(video, ticks, serial, context)
+        text = (
+            None if tokens is None or written is None else self._kept(Text(tokens, written), serial)
+        )
+        terms = self.terms(video, ticks, serial, context, text)
         quantiles = terms.pop("diffusion").flatten()
         means = {name: value.mean() for name, value in terms.items()}
         means["loss"] = self.loss(means, kl_weight)
@@ -97,22 +118,64 @@ class ClipObjective(nn.Module, ABC):
         known = (1 + (share * most).long()).clamp(max=most)
         return torch.where(free < settings.free_fraction, 0, known)
 
+    def _kept(self, text: Text, serial: Serial) -> Text:
+        """The captions, some of them withheld."""
+        draw = uniform(self.config.seed, serial, Stream.TEXT, (1,))
+        return text._replace(written=text.written & (draw >= self.config.text.drop))
+
+    def _observed(
+        self, serial: Serial, frames: int, fixed: int | None
+    ) -> Bool[Tensor, "batch time"]:
+        """Which frames the prior is shown: none, the first, first and last, or scattered ones."""
+        place = torch.arange(frames, device=serial.device)
+        initial = place < self._context(serial, frames, fixed)[:, None]
+        settings = self.config.observation
+        if fixed is not None or not settings.ahead:
+            return initial
+        draws = uniform(self.config.seed, serial, Stream.CONTEXT, (4 + frames,))
+        most = max(1, min(settings.max_context, (frames - 1) // 2))
+        first, last = (1 + (draws[:, k : k + 1] * most).long().clamp(max=most - 1) for k in (1, 2))
+        ends = (place < first) | (place >= frames - last)
+        scattered = draws[:, 4:] < draws[:, 2:3].clamp(min=1 / frames, max=0.5)
+        some = (place == (draws[:, 3:4] * frames).long()) | scattered
+        kind = draws[:, :1] - settings.free_fraction
+        observed = torch.where(kind < settings.ends_fraction, ends, initial)
+        beyond = kind - settings.ends_fraction
+        observed = torch.where(
+            (beyond >= 0) & (beyond < settings.keyframes_fraction), some, observed
+        )
+        return observed & (kind >= 0)
+
     @staticmethod
-    def _window(known: Int64[Tensor, " batch"], frames: int) -> Window:
-        reference = (known - 1).clamp(min=0)[:, None]
-        place = reference + torch.arange(frames, device=known.device)
+    def _window(observed: Bool[Tensor, "batch time"]) -> Window:
+        """From the last of the observed frames with which a clip begins, or from its first."""
+        frames = observed.shape[1]
+        leading = observed.long().cumprod(1).sum(1, keepdim=True)
+        reference = (leading - 1).clamp(0, max(0, frames - 2))
+        place = reference + torch.arange(frames, device=observed.device)
         return Window(place.clamp(max=frames - 1), place < frames, reference)
 
-    def _histories(
-        self, tokens: Tokens, ticks: Ticks, known: Tensor, window: Window
-    ) -> tuple[History, History]:
+    def look(
+        self,
+        frames: Frames,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
+    ) -> Seen:
         """What the prior may see and what the posterior sees, in one pass."""
+        model = self.model
+        observed = self._observed(serial, frames.shape[1], context)
+        window = self._window(observed)
+        tokens = model.encoder(frames)
         times = seconds(ticks - ticks.gather(1, window.reference))
-        observed = torch.arange(ticks.shape[1], device=ticks.device) < known[:, None]
         seen = torch.cat([observed, torch.ones_like(observed)])
-        both = self.model.temporal(tokens.repeat(2, 1, 1, 1), times.repeat(2, 1), seen)
-        history, full = zip(*(part.chunk(2) for part in both), strict=True)
-        return History(*history), History(*full)
+        told = model.embedding(text, len(frames))
+        told = None if told is None else told.repeat(2, 1)
+        both = model.temporal(tokens.repeat(2, 1, 1, 1), times.repeat(2, 1), seen, told)
+        history, full = (History(*part) for part in zip(*(x.chunk(2) for x in both), strict=True))
+        ahead = None if model.guide is None else Ahead(history.tokens, ticks, observed)
+        return Seen(window, history, full, ahead)
 
 
 def with_bound(terms: PerClip) -> PerClip:

@@ -15,6 +15,7 @@ from sdevid.config import Config
 from sdevid.models.consistency import frame_difference
 from sdevid.models.follmer import Follmer
 from sdevid.models.gaussian import Gaussian, kl, kl_to_mixture
+from sdevid.models.text import Text
 from sdevid.objectives.clip_objective import ClipObjective, PerClip, Window, log_likelihood
 from sdevid.sde import interpolant
 from sdevid.sde.noise import Stream, normal, uniform
@@ -32,14 +33,18 @@ class FollmerObjective(ClipObjective):
         self.model = Follmer(config)
 
     def terms(
-        self, video: Video, ticks: Ticks, serial: Serial, context: int | None = None
+        self,
+        video: Video,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
     ) -> PerClip:
         """Each clip's terms: nats, but for `bridge`, squared errors in units of the noise."""
         model, seed, frames = self.model, self.config.seed, as_frames(video)
-        known = self._context(serial, frames.shape[1], context)
-        window = self._window(known, frames.shape[1])
-        history, full = self._histories(model.encoder(frames), ticks, known, window)
-        content, state = model.posterior(window.cut(full.tokens))
+        seen = self.look(frames, ticks, serial, context, text)
+        window, history = seen.window, seen.history
+        content, state = model.posterior(window.cut(seen.full.tokens))
         prior_content, prior_state = model.start_prior(history.summary)
         w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
         eps = normal(seed, serial, Stream.INITIAL, state.mean.shape[1:])
@@ -47,13 +52,16 @@ class FollmerObjective(ClipObjective):
         decoded = model.decoder(z, w)
         score = log_likelihood(decoded, real, self.config.observation)
         first = Gaussian(state.mean[:, 0].detach(), state.scale[:, 0].detach())
-        told = model.bridge.known(w.detach(), history.summary.mean(1))
+        times = window.cut(ticks)
+        told = model.told(w.detach(), history).repeat_interleave(z.shape[1] - 1, 0)
+        shift = model.ahead(seen.ahead, times[:, :-1])
+        told = told if shift is None else told + shift
         terms = {
             "reconstruction": (score * window.counts).sum(1),
             "kl_initial": kl_to_mixture(first, prior_state, z[:, 0].detach(), eps[:, 0]),
             "kl_content": kl(content, prior_content),
             "frame_divergence": _from_standard(state, window),
-            "bridge": self._bridge(z.detach(), window.cut(ticks), told, window, serial),
+            "bridge": self._bridge(z.detach(), times, told, window, serial),
         }
         if self.config.consistency.frame_difference:
             terms["frame_difference"] = frame_difference(decoded, real, window.counts)
@@ -78,7 +86,7 @@ class FollmerObjective(ClipObjective):
         xi = normal(seed, serial, Stream.MARGINAL, (pairs, count, *z.shape[2:])).flatten(0, 2)
         eps, at = drift.eps(span, x0), s.view(-1, *[1] * (x0.dim() - 1))
         bridge = interpolant.interpolate(x0, x1, xi, at, eps)
-        found = drift(bridge.state, s, x0, span, told.repeat_interleave(pairs * count, 0))
+        found = drift(bridge.state, s, x0, span, told.repeat_interleave(count, 0))
         error = 0.5 * ((found - bridge.target) / eps).square().flatten(1).sum(1)
         each = torch.unflatten(error, 0, (-1, pairs, count)).mean(2)
         return (each * window.counts[:, 1:]).sum(1)

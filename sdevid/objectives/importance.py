@@ -31,10 +31,8 @@ def log_weight(
     """
     model, seed = objective.model, objective.config.seed
     frames = as_frames(video)
-    tokens = model.encoder(frames)
-    nothing = torch.zeros_like(serial)
-    window = objective._window(nothing, frames.shape[1])
-    history, full = objective._histories(tokens, ticks, nothing, window)
+    seen = objective.look(frames, ticks, serial, context=0)
+    history, full = seen.history, seen.full
     content, state = model.start_posterior(full.tokens[:, 0])
     prior_content, prior_state = model.start_prior(history.summary)
     eps_w = normal(seed, serial, Stream.CONTENT, content.mean.shape[1:])

@@ -16,11 +16,11 @@ from sdevid.models.consistency import frame_difference
 from sdevid.models.encoder import Tokens
 from sdevid.models.gaussian import kl, kl_to_mixture
 from sdevid.models.latent_sde import LatentSDE, solver_grid
-from sdevid.models.temporal import History
+from sdevid.models.text import Text
 from sdevid.objectives.clip_objective import (
     ClipObjective,
     PerClip,
-    Window,
+    Seen,
     log_likelihood,
     with_bound,
 )
@@ -50,15 +50,18 @@ class LatentSDEObjective(ClipObjective):
         self.model = LatentSDE(config)
 
     def terms(
-        self, video: Video, ticks: Ticks, serial: Serial, context: int | None = None
+        self,
+        video: Video,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
     ) -> PerClip:
         """Each clip's bound and its parts, in nats; and `diffusion`, g at the frames."""
         frames = as_frames(video)
-        known = self._context(serial, frames.shape[1], context)
-        window = self._window(known, frames.shape[1])
-        tokens = self.model.encoder(frames)
-        history, full = self._histories(tokens, ticks, known, window)
-        posterior = self._posterior(history, full, window.cut(ticks), window, serial)
+        seen = self.look(frames, ticks, serial, context, text)
+        window = seen.window
+        posterior = self._posterior(seen, window.cut(ticks), serial)
         decoded = self.model.decoder(posterior.states, posterior.content)
         real = window.cut(frames)
         score = log_likelihood(decoded, real, self.config.observation)
@@ -79,12 +82,10 @@ class LatentSDEObjective(ClipObjective):
             "diffusion": posterior.diffusion.detach(),
         }
 
-    def _posterior(
-        self, history: History, full: History, ticks: Ticks, window: Window, serial: Serial
-    ) -> Posterior:
+    def _posterior(self, seen: Seen, ticks: Ticks, serial: Serial) -> Posterior:
         """Draw w, z_0 and the controlled path. A step's control sees the frames on both sides."""
-        model, seed = self.model, self.config.seed
-        tokens = window.cut(full.tokens)
+        model, seed, history = self.model, self.config.seed, seen.history
+        tokens = seen.window.cut(seen.full.tokens)
         content, state = model.start_posterior(tokens[:, 0])
         prior_content, prior_state = model.start_prior(history.summary)
         w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
@@ -95,7 +96,8 @@ class LatentSDEObjective(ClipObjective):
         controls = model.control.conditions(step_tokens(tokens, saved), model.side)
         noise = model.brownian(seed, serial)
         prior, control = (model.prior, conditions), (model.control, controls)
-        path = trajectory.solve(self.config, z0, grid, noise, saved, prior, control)
+        toward = model.toward(seen.ahead, grid[:, :-1])
+        path = trajectory.solve(self.config, z0, grid, noise, saved, prior, control, toward)
         return Posterior(
             content=w,
             states=path.states,

@@ -18,8 +18,10 @@ from sdevid.config import Config
 from sdevid.models.backbone import Conditions
 from sdevid.models.consistency import frame_difference
 from sdevid.models.gaussian import Gaussian, kl, kl_to_mixture
+from sdevid.models.guide import Ahead
 from sdevid.models.marginal import Marginals
 from sdevid.models.matched_sde import MatchedSDE
+from sdevid.models.text import Text
 from sdevid.objectives.clip_objective import (
     ClipObjective,
     PerClip,
@@ -29,7 +31,7 @@ from sdevid.objectives.clip_objective import (
 )
 from sdevid.sde.matching import conditional_drift, stratified
 from sdevid.sde.noise import Stream, normal, uniform
-from sdevid.types import Frames, Serial, Ticks, Video, as_frames, seconds
+from sdevid.types import TICKS_PER_SECOND, Frames, Serial, Ticks, Video, as_frames, seconds
 
 
 class PathCost(NamedTuple):
@@ -49,26 +51,31 @@ class SDEMatchingObjective(ClipObjective):
         self.model = MatchedSDE(config)
 
     def terms(
-        self, video: Video, ticks: Ticks, serial: Serial, context: int | None = None
+        self,
+        video: Video,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
     ) -> PerClip:
         """Each clip's bound and its parts, in nats; and `diffusion`, all values of g used."""
         model, seed, frames = self.model, self.config.seed, as_frames(video)
-        known = self._context(serial, frames.shape[1], context)
-        window = self._window(known, frames.shape[1])
-        history, full = self._histories(model.encoder(frames), ticks, known, window)
+        seen = self.look(frames, ticks, serial, context, text)
+        window, history = seen.window, seen.history
         times = window.cut(ticks)
         times = seconds(times - times[:, :1])
-        content, state, marginals = model.marginal(window.cut(full.tokens), times)
+        content, state, marginals = model.marginal(window.cut(seen.full.tokens), times)
         prior_content, prior_state = model.start_prior(history.summary)
         w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
         eps = normal(seed, serial, Stream.INITIAL, state.mean.shape[1:])
         conditions = model.prior.conditions(w, history.summary.mean(1))
-        path = self._path(marginals, conditions, times, serial)
+        start = ticks.gather(1, window.reference)
+        path = self._path(marginals, conditions, times, serial, (seen.ahead, start))
         first = Gaussian(state.mean[:, 0], state.scale[:, 0])
-        seen = self._seen(state.at(eps), w, window.cut(frames), window, serial)
+        frames_seen = self._seen(state.at(eps), w, window.cut(frames), window, serial)
         terms = with_bound(
             {
-                "reconstruction": seen.pop("reconstruction"),
+                "reconstruction": frames_seen.pop("reconstruction"),
                 "kl_path": path.kl,
                 "kl_initial": kl_to_mixture(first, prior_state, first.at(eps[:, 0]), eps[:, 0]),
                 "kl_content": kl(content, prior_content),
@@ -76,7 +83,7 @@ class SDEMatchingObjective(ClipObjective):
         )
         intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(model.latent_shape)
         gauges = {"control_energy": path.kl, "gap": path.kl / intervals}
-        return terms | seen | gauges | {"diffusion": path.diffusion.detach()}
+        return terms | frames_seen | gauges | {"diffusion": path.diffusion.detach()}
 
     def _path(
         self,
@@ -84,14 +91,21 @@ class SDEMatchingObjective(ClipObjective):
         conditions: Conditions,
         times: Float[Tensor, "batch time"],
         serial: Serial,
+        ahead: tuple[Ahead | None, Int64[Tensor, "batch 1"]],
     ) -> PathCost:
-        """T E 1/2 |(h - f) / g|^2, from one time in each of equal parts of the clip."""
+        """T E 1/2 |(h - f) / g|^2, from one time in each of equal parts of the clip.
+
+        `ahead`: the observed frames, and the tick at which the path begins.
+        """
         count, seed = self.config.matching.times, self.config.seed
         moments = stratified(uniform(seed, serial, Stream.TIME, (count,)), times)
         mean, scale = marginals.at(moments)
         eps = normal(seed, serial, Stream.MARGINAL, mean.value.shape[1:])
         z = mean.value + scale.value * eps
-        rates = self.model.prior.rates(z.flatten(0, 1), conditions.repeated(count))
+        at = ahead[1] + (moments.seconds * TICKS_PER_SECOND).long()
+        toward = self.model.toward(ahead[0], at)
+        toward = None if toward is None else toward.flatten()
+        rates = self.model.prior.rates(z.flatten(0, 1), conditions.repeated(count), toward)
         drift, g = (torch.unflatten(part, 0, (-1, count)) for part in rates[:2])
         slope = None if rates[2] is None else torch.unflatten(rates[2], 0, (-1, count))
         own = conditional_drift(mean, scale, eps, g, slope)

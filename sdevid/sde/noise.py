@@ -37,6 +37,7 @@ class Stream(IntEnum):
     COMPONENT = 9  # which component of p(z_0 | c)
     MARGINAL = 10  # states at the times of a simulation-free objective
     FRAMES = 11  # which frames such an objective decodes
+    TIMES = 12  # at which times a clip's frames are taken
 
 
 def normal(

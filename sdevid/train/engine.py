@@ -18,6 +18,7 @@ from sdevid.checkpoint import Piece, Slice
 from sdevid.config import Config
 from sdevid.data.stream import micro_batch_size
 from sdevid.errors import UserError
+from sdevid.models import text
 from sdevid.train.world import World
 from sdevid.types import Batch
 
@@ -49,6 +50,7 @@ class Engine:
         self.objective = objective.to(world.device)
         self.shapes = {name: tuple(p.shape) for name, p in objective.named_parameters()}
         self._names = {id(p): name for name, p in objective.named_parameters()}
+        self._read = text.reader(config)
         groups = parameter_groups(objective, config)
         self._ratios = [group.pop("ratio") for group in groups]
         self._place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
@@ -107,7 +109,10 @@ class Engine:
         video, ticks, serial = (
             x.to(device, non_blocking=True) for x in (batch.video, batch.ticks, batch.serial)
         )
-        return cast(Terms, self._engine(video, ticks, serial, kl_weight))
+        told: dict[str, Tensor] = {}
+        if self._read is not None:
+            told = self._read(batch.captions).to(device)._asdict()
+        return cast(Terms, self._engine(video, ticks, serial, kl_weight, **told))
 
     @torch.no_grad()
     def score(self, batch: Batch) -> float:

@@ -94,6 +94,28 @@ def test_a_longer_clip_is_cropped_by_its_serial(index):
     assert len(starts) > 2
 
 
+def test_strides_and_irregular_times_take_the_frames_of_those_times(index):
+    settings = {"sequence_length": 4, "frame_strides": [1, 3], "irregular_fraction": 0.5}
+    mixed = config(**settings, observation={"max_context": 2})
+    kinds = Counter()
+    for step in islice(steps(index, mixed, 0, 1, 0), 12):
+        for batch in step:
+            for video, ticks, key in zip(batch.video, batch.ticks, batch.keys, strict=True):
+                whole = next(c for c in map(index.read, range(len(index))) if c.key == key)
+                places = (ticks // 9600).tolist()  # 1/8 s
+                assert ticks[0] == 0
+                assert (ticks.diff() > 0).all()
+                assert any(
+                    np.array_equal(whole.video[[first + k for k in places]], video)
+                    for first in range(LENGTH - places[-1])
+                )
+                kinds[tuple(places)] += 1
+    assert {(0, 1, 2, 3), (0, 3, 6, 9)} <= set(kinds)
+    assert any(places[-1] == 9 and places[1] != 3 for places in kinds)
+    regular = fixed(index, mixed, range(2))
+    assert regular.ticks.diff(dim=1).unique().tolist() == [9600]
+
+
 def test_a_fixed_batch_is_the_clips_asked_for(index):
     batch = fixed(index, config(sequence_length=LENGTH), range(3, 6))
     assert batch.keys == tuple(entry.key for entry in index.clips[3:6])
@@ -119,6 +141,7 @@ def test_a_batch_that_ranks_cannot_share_is_told(index, world, micro, hint):
         ({"frame_size": 32}, "frame_size is 32, but .* 16x16"),
         ({"channels": 3}, "channels is 3, but .* set channels=1"),
         ({"sequence_length": 11}, "sequence_length is 11, but .* 10 frames"),
+        ({"frame_strides": [1, 2]}, "clip needs 11 frames, but .* 10"),
         ({"fps": 8.2}, "fps is 8.2, but .* at 8 frames"),
     ],
 )

@@ -5,6 +5,7 @@ import torch
 
 from sdevid.config import parse
 from sdevid.models import trajectory
+from sdevid.models.video_model import Walk
 from sdevid.objectives import build
 from sdevid.sde import integrate
 from sdevid.types import frame_ticks
@@ -131,8 +132,9 @@ def test_a_sampled_video_depends_on_seed_and_serial_and_not_on_the_batch(kind):
 
 def test_the_bridges_diffusion_can_be_changed_after_training():
     made = objective("follmer").model
-    given = frame_ticks(4, 8.0)[None], {"seed": 3, "serial": torch.tensor([0])}
-    learnt = made.sample(given[0], **given[1])
-    other = made.sample(given[0], **given[1], bridge="follmer")
+    walk = Walk(seed=3, serial=torch.tensor([0]))
+    ticks = frame_ticks(4, 8.0)[None]
+    learnt = made.generate(ticks, walk).frames
+    other = made.generate(ticks, walk._replace(bridge="follmer")).frames
     assert other.isfinite().all()
     assert (other - learnt).abs().max() > 1e-3

@@ -14,6 +14,7 @@ import torch
 
 from sdevid.config import parse
 from sdevid.data.synthetic import OrnsteinUhlenbeck
+from sdevid.models.video_model import Walk
 from sdevid.objectives import build
 from sdevid.types import frame_ticks
 
@@ -85,7 +86,8 @@ def test_drift_and_diffusion_are_recovered(kind):
     ticks = frame_ticks(32, FPS).expand(count, -1)
     bridges = ("interpolant", "follmer") if kind == "follmer" else (None,)
     for bridge in bridges:
-        video = made.model.sample(ticks, seed=1, serial=torch.arange(count), bridge=bridge)
+        walk = Walk(seed=1, serial=torch.arange(count), bridge=bridge)
+        video = made.model.generate(ticks, walk).frames
         path = ((video.mean((2, 3, 4)) - 0.5) / GAIN).double().numpy()
         theta, sigma = law(path[:, 6:])  # the first frames are p(z_0)'s
         assert sigma == pytest.approx(SIGMA, rel=0.25), bridge

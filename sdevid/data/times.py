@@ -1,0 +1,45 @@
+"""Which frames of a longer clip are taken: at mixed rates, or at irregular times."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int64
+
+from sdevid.config import Config
+from sdevid.sde.noise import Stream, uniform
+from sdevid.types import Serial, Ticks, frame_ticks
+
+Places = Int64[np.ndarray, "clips time"]  # of frames, from the first taken
+
+
+def reach(config: Config) -> int:
+    """Frames that a clip must hold: `sequence_length` at the largest of `frame_strides`."""
+    return (config.sequence_length - 1) * max(config.frame_strides) + 1
+
+
+def every_frame(config: Config) -> Config:
+    """`config` with frames that follow each other at its rate."""
+    return config.model_copy(update={"frame_strides": (1,), "irregular_fraction": 0.0})
+
+
+def places(config: Config, serial: Serial) -> Places:
+    """Which frames are taken of the clip of each serial: at a stride drawn for it, or at random
+    times within that stride's reach. A pure function of the seed and the serial."""
+    length, strides = config.sequence_length, config.frame_strides
+    if strides == (1,):
+        return np.tile(np.arange(length), (len(serial), 1))
+    draws = uniform(config.seed, serial, Stream.TIMES, (2 + reach(config),)).double().numpy()
+    found = []
+    for draw in draws:
+        stride = strides[int(draw[0] * len(strides))]
+        taken, last = np.arange(length) * stride, (length - 1) * stride
+        if draw[1] < config.irregular_fraction and length > 2:
+            inner = 1 + np.argsort(draw[2 : 1 + last], kind="stable")[: length - 2]
+            taken = np.concatenate([[0], np.sort(inner), [last]])
+        found.append(taken)
+    return np.stack(found)
+
+
+def ticks(config: Config, taken: Places) -> Ticks:
+    """Times of these frames, in ticks from the first."""
+    return frame_ticks(int(taken.max()) + 1, config.fps)[taken]

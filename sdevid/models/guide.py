@@ -1,0 +1,82 @@
+"""What draws a path towards observed frames that still lie ahead."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from sdevid.config import Config
+from sdevid.models.encoder import Tokens, lay_out
+from sdevid.models.temporal import TimeFeatures
+from sdevid.types import TICKS_PER_SECOND, Ticks, seconds
+
+
+class Ahead(NamedTuple):
+    """Observed frames, wherever in time, as the guide reads them."""
+
+    tokens: Tokens
+    ticks: Ticks  # rising
+    seen: Bool[Tensor, "batch time"]
+
+
+class Toward(NamedTuple):
+    """How the next observed frame bears on the drift; with a time axis, or at one time.
+
+    h gains pull (target - z), and its network a shift; all are 0 where no frame lies ahead.
+    """
+
+    shift: Float[Tensor, "batch *any"]  # of the drift network's first layer
+    target: Float[Tensor, "batch *any"]  # latent that the frame stands for
+    pull: Float[Tensor, "batch *any"]  # per second
+
+    def unbind(self) -> list[Toward]:
+        """One at each time."""
+        parts = (part.unbind(1) for part in self)
+        return [Toward(*each) for each in zip(*parts, strict=True)]
+
+    def flatten(self) -> Toward:
+        """(batch * times, ...)"""
+        return Toward(*(part.flatten(0, 1) for part in self))
+
+
+class Guide(nn.Module):
+    """The observed frame that comes next, and how long it is until then, for the prior's drift.
+
+    The pull is that of a Brownian bridge, (target - z) / (time left), times a weight for each
+    component that starts at zero; no time left counts as less than one solver step. Follmer's
+    bridge reads the shift alone.
+    """
+
+    def __init__(self, config: Config, side: int | None, cell: int) -> None:
+        super().__init__()
+        features, size = config.encoder.features, config.sde.latent_size
+        self.side, self.shortest = side, cell / TICKS_PER_SECOND
+        self.time = TimeFeatures(features)
+        self.shift = nn.Sequential(nn.SiLU(), nn.Linear(features, config.sde.hidden))
+        self.frame = nn.Linear(features, features)
+        self.pulls = config.model_type != "follmer"
+        if self.pulls:
+            self.target = nn.Linear(features, size)
+            self.weight = nn.Parameter(torch.zeros(size))
+
+    def forward(self, ahead: Ahead, at: Int64[Tensor, "batch times"]) -> Toward:
+        """For a drift at each of the ticks `at`."""
+        later = (ahead.ticks[:, None] > at[..., None]) & ahead.seen[:, None]
+        place = later.int().argmax(2)  # the first of them
+        exists = later.any(2)
+        rows = torch.arange(len(at), device=at.device)[:, None]
+        gap = seconds(ahead.ticks[rows, place] - at).where(exists, 1.0)
+        frame = ahead.tokens[rows, place]
+        told = self.frame(frame) + self.time(gap)[:, :, None]
+        shift = lay_out(self.shift(told), self.side)
+        wide = (*exists.shape, *[1] * (shift.dim() - 2))
+        there = exists.view(wide)
+        if not self.pulls:
+            none = shift.new_zeros(wide)
+            return Toward(shift * there, none, none)
+        weight = self.weight.view(1, 1, -1, *[1] * (shift.dim() - 3))
+        pull = weight / gap.clamp(min=self.shortest).view(wide) * there
+        return Toward(shift * there, lay_out(self.target(frame).float(), self.side), pull)

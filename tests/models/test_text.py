@@ -1,0 +1,62 @@
+import json
+import sys
+
+import pytest
+import torch
+
+from sdevid.config import parse
+from sdevid.errors import UserError
+from sdevid.models.text import TextEncoder, as_bytes, reader
+
+SMALL = {
+    "encoder": {"features": 16, "heads": 2},
+    "text": {"encoder": "bytes", "length": 10, "layers": 2},
+}
+
+
+def encoder():
+    torch.manual_seed(0)
+    return TextEncoder(parse(SMALL)).eval()
+
+
+def test_bytes_are_utf8_cut_to_length():
+    text = as_bytes(["é!", "", "0123456789abc"], 10)
+    assert text.tokens[0, :3].tolist() == [0xC3, 0xA9, 0x21]
+    assert text.written.sum(1).tolist() == [3, 0, 10]
+
+
+def test_a_caption_does_not_depend_on_its_batch_and_its_order_matters():
+    made = encoder()
+    together = made(as_bytes(["left right", "", "up"], 10))
+    alone = made(as_bytes(["up"], 10))
+    torch.testing.assert_close(alone[0], together[2])
+    torch.testing.assert_close(together[1], made.null)
+    turned = made(as_bytes(["right left"], 10))
+    assert (turned - together[:1]).abs().max() > 1e-3
+    assert (made(as_bytes(["up"], 4)) - alone).abs().max() < 1e-5
+
+
+def config(folder):
+    return parse({"text": {"encoder": str(folder)}, "encoder": {"features": 16, "heads": 2}})
+
+
+def test_a_frozen_encoder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="no Hugging Face model is there"):
+        reader(config(tmp_path / "nowhere"))
+    settings = tmp_path / "config.json"
+    settings.write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(UserError, match="T5 and CLIP are read"):
+        reader(config(tmp_path))
+    settings.write_text(json.dumps({"model_type": "t5", "d_model": 24}))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match="transformers is not installed"):
+        reader(config(tmp_path))
+
+
+def test_embeddings_of_a_frozen_encoder_are_taken_at_its_width(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": 24}))
+    made = TextEncoder(config(tmp_path))
+    text = as_bytes(["abc", ""], 5)
+    found = made(text._replace(tokens=torch.randn(2, 5, 24)))
+    assert found.shape == (2, 16)
+    torch.testing.assert_close(found[1], made.null)

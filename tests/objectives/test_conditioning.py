@@ -1,0 +1,142 @@
+"""What the prior is shown in training: frames of any kind, captions, clips at any times."""
+
+import pytest
+import torch
+
+from sdevid.config import parse
+from sdevid.errors import UserError
+from sdevid.models.text import as_bytes
+from sdevid.objectives import build
+from sdevid.types import frame_ticks
+
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": 8,
+    "observation": {
+        "max_context": 3,
+        "free_fraction": 0.25,
+        "ends_fraction": 0.25,
+        "keyframes_fraction": 0.25,
+    },
+    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
+    "text": {"encoder": "bytes", "layers": 1, "length": 12, "drop": 0.25},
+}
+VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
+KINDS = {
+    "latent_sde": {"sde": VECTOR},
+    "latent_sde map": {"sde": VECTOR | {"latent": "map"}},
+    "sde_matching": {"model_type": "sde_matching", "sde": VECTOR},
+    "sde_matching map": {"model_type": "sde_matching", "sde": VECTOR | {"latent": "map"}},
+    "follmer": {"model_type": "follmer", "sde": VECTOR},
+    "follmer map": {"model_type": "follmer", "sde": VECTOR | {"latent": "map"}},
+}
+
+
+def objective(kind="latent_sde", **more):
+    torch.manual_seed(0)
+    made = build(parse(SMALL | KINDS[kind] | more))
+    for parameter in made.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return made
+
+
+def clips(count):
+    torch.manual_seed(1)
+    video = torch.randint(0, 256, (count, 8, 16, 16, 1), dtype=torch.uint8)
+    ticks = frame_ticks(8, 8.0) * torch.tensor([[1], [2]]).repeat(count // 2 + 1, 1)[:count]
+    ticks = ticks + torch.tensor([0, 700, -700, 0, 300, 0, 0, 0])
+    return video, ticks, torch.arange(count)
+
+
+def captions(count):
+    return as_bytes([["a disc", "", "runs"][k % 3] for k in range(count)], 12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_learns_from_frames_ahead_and_captions(kind):
+    made = objective(kind)
+    made(*clips(24), 1.0, None, *captions(24))["loss"].backward()
+    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clips_terms_do_not_depend_on_its_batch(kind):
+    made = objective(kind)
+    video, ticks, serial = clips(12)
+    text = captions(12)
+    together = made.terms(video, ticks, serial, None, text)
+    for k in (1, 4, 7):
+        one = slice(k, k + 1)
+        alone = made.terms(
+            video[one], ticks[one], serial[one], None, type(text)(*(x[one] for x in text))
+        )
+        for name in together.keys() - {"diffusion"}:
+            torch.testing.assert_close(alone[name][0], together[name][k], rtol=1e-4, atol=2e-3)
+
+
+def test_frames_are_observed_in_every_way_as_often_as_set():
+    made, count, frames = objective(), 4000, 8
+    seen = made._observed(torch.arange(count), frames, None)
+    number = seen.sum(1)
+    leading = seen.long().cumprod(1).sum(1)
+    none, initial = number == 0, (number == leading) & (number > 0)
+    trailing = seen.flip(1).long().cumprod(1).sum(1)
+    ends = (leading > 0) & (trailing > 0) & (leading + trailing == number) & (number < frames)
+    error = 4 * (0.19 / count) ** 0.5
+    assert abs(none.float().mean() - 0.25) < error
+    # scattered frames may also look like one of the others, so these are the least there are
+    assert initial.float().mean() > 0.25 - error
+    assert ends.float().mean() > 0.25 - error
+    assert (~(none | initial | ends)).float().mean() > 0.15
+    assert number[initial].max() <= 3 + 5
+    assert seen.any(0).all()
+
+
+def test_fractions_of_zero_leave_the_draws_as_they_were():
+    plain = objective(observation={"max_context": 3, "free_fraction": 0.25})
+    serial = torch.arange(500)
+    known = plain._context(serial, 8, None)
+    want = torch.arange(8) < known[:, None]
+    assert torch.equal(plain._observed(serial, 8, None), want)
+    assert plain.model.guide is None
+
+
+def test_the_window_starts_at_the_last_of_the_frames_that_a_clip_begins_with():
+    made = objective()
+    observed = torch.tensor(
+        [
+            [1, 1, 0, 0, 0, 0, 0, 1],
+            [0, 0, 0, 1, 0, 0, 0, 0],
+            [1, 1, 1, 1, 1, 1, 1, 1],
+        ]
+    ).bool()
+    window = made._window(observed)
+    assert window.reference[:, 0].tolist() == [1, 0, 6]
+    assert window.counts.sum(1).tolist() == [7, 8, 2]
+
+
+def test_captions_are_withheld_as_often_as_set_and_move_the_rest():
+    made, serial = objective(), torch.arange(2000)
+    kept = made._kept(as_bytes(["disc"] * 2000, 12), serial).written.any(1).float().mean()
+    assert abs(kept - 0.75) < 4 * (0.19 / 2000) ** 0.5
+    video, ticks, serial = clips(3)
+    with_text = made.terms(video, ticks, serial, 0, as_bytes(["left"] * 3, 12))
+    without = made.terms(video, ticks, serial, 0, as_bytes([""] * 3, 12))
+    none = made.terms(video, ticks, serial, 0)
+    assert (with_text["kl_initial"] - without["kl_initial"]).abs().min() > 1e-4
+    torch.testing.assert_close(without["kl_initial"], none["kl_initial"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"observation": {"free_fraction": 0.8, "ends_fraction": 0.4}}, "at most 1 together"),
+        ({"irregular_fraction": 0.5}, "irregular_fraction is 0.5"),
+        ({"matching": {"frames": 2}, "consistency": {"warp": True}}, "matching.frames is 2"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(settings, named):
+    with pytest.raises(UserError, match=named):
+        parse(settings)
