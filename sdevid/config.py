@@ -165,6 +165,16 @@ class FaultsConfig(_Section):
     window: PositiveInt = 100  # past losses kept; as many good steps forgive former returns
 
 
+class WatchdogConfig(_Section):
+    """When a run counts as stalled and is ended, and when a rank counts as slow."""
+
+    seconds: NonNegativeFloat = 900.0  # longest step; 0: no watchdog
+    start_seconds: PositiveFloat = 3600.0  # up to the end of the first step, which may compile
+    checkpoint_seconds: PositiveFloat = 3600.0  # a save, or a return to a checkpoint
+    grace_seconds: PositiveFloat = 10.0  # for all ranks to write down where they stand
+    slow_ratio: NonNegativeFloat = 1.5  # of the other ranks' time for their part of a step; 0: off
+
+
 class Config(_Section):
     """A run. Lengths of training are in clips, whatever the number of GPUs."""
 
@@ -218,6 +228,7 @@ class Config(_Section):
     metrics: MetricsConfig = MetricsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     faults: FaultsConfig = FaultsConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
 
     @model_validator(mode="after")
     def _map_fits(self) -> Config:

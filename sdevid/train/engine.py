@@ -19,6 +19,7 @@ from sdevid.config import Config
 from sdevid.data.stream import micro_batch_size
 from sdevid.errors import UserError
 from sdevid.models import text
+from sdevid.train.stragglers import OwnTime
 from sdevid.train.world import World
 from sdevid.types import Batch
 
@@ -51,6 +52,7 @@ class Engine:
         self.shapes = {name: tuple(p.shape) for name, p in objective.named_parameters()}
         self._names = {id(p): name for name, p in objective.named_parameters()}
         self._read = text.reader(config)
+        self.own_time = OwnTime(world.device)
         groups = parameter_groups(objective, config)
         self._ratios = [group.pop("ratio") for group in groups]
         self._place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
@@ -100,7 +102,8 @@ class Engine:
         return means | {"grad_norm": self._norm}
 
     def _backward(self, batch: Batch, kl_weight: float) -> Terms:
-        terms = self._forward(batch, kl_weight)
+        with self.own_time:
+            terms = self._forward(batch, kl_weight)
         self._engine.backward(terms["loss"])
         return terms
 

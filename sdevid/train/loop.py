@@ -11,7 +11,7 @@ from sdevid.checkpoint import Progress, replace_text
 from sdevid.config import Config, dump
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
-from sdevid.train import schedule, snapshot
+from sdevid.train import schedule, snapshot, stragglers
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.metrics import Metrics
@@ -65,13 +65,17 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
         ends = progress.clips >= total or asked.stop is not None
         saves = remedy.may_save(progress.passed(config.save_every, size)) or asked.save or ends
         if saves or progress.passed(config.log_every, size):
+            own = engine.own_time.take() + metrics.waited
+            slow = stragglers.slowest(world, own, config.watchdog.slow_ratio)
             rates = {"learning_rate": rate, "kl_weight": kl_weight}
-            figures = metrics.flush(progress, rates | quarantine.flush())
-        if saves:
-            saver.save(progress, figures)
-        if asked.save or ends:
-            saver.wait(strict=ends)
-            switches.answered(asked)
+            figures = metrics.flush(progress, rates | slow | quarantine.flush())
+        with world.pulse.phase("checkpoint"):
+            if saves:
+                saver.save(progress, figures)
+            if asked.save or ends:
+                saver.wait(strict=ends)
+                switches.answered(asked)
         if ends:
             return asked.stop or "done"
+        world.pulse.beat(progress.step)
     raise AssertionError("the stream of batches has no end")

@@ -29,15 +29,15 @@ Figures = dict[str, float]
 class Metrics:
     """Means of the terms between two flushes, over steps and ranks.
 
-    Sums stay on the device until `flush`, so that no step waits for the host. A context manager:
-    closes what it opened.
+    Sums stay on the device until `flush`, so that no step waits for the host. `waited` is the time
+    in seconds spent waiting for data since then. A context manager: closes what it opened.
     """
 
     def __init__(self, config: Config, world: World, progress: Progress, total: int) -> None:
         self.config, self.world = config, world
         self._names: list[str] = []
         self._sum: Tensor | None = None
-        self._steps, self._skipped, self._waited = 0, 0, 0.0
+        self._steps, self._skipped, self.waited = 0, 0, 0.0
         self._flushed_at, self._since = progress.clips, time.perf_counter()
         self._path = config.run_dir / "metrics.jsonl"
         self._sinks = _sinks(config, progress) if world.main else []
@@ -74,7 +74,7 @@ class Metrics:
                 item = next(iterator)
             except StopIteration:
                 return
-            self._waited += time.perf_counter() - before
+            self.waited += time.perf_counter() - before
             yield item
 
     def add(self, terms: dict[str, Tensor], *, skipped: bool = False) -> None:
@@ -96,12 +96,12 @@ class Metrics:
         spent = now - self._since
         total = torch.full((len(self._names),), math.nan) if self._sum is None else self._sum.cpu()
         terms = total.double() / max(1, self._steps - self._skipped)
-        own = torch.cat([terms, torch.tensor([self._waited / spent])])
+        own = torch.cat([terms, torch.tensor([self.waited / spent])])
         means = dict(zip([*self._names, "data_wait"], self.world.mean(own).tolist(), strict=True))
         clips_per_s = (progress.clips - self._flushed_at) / spent
         figures = means | rates | {"clips_per_s": clips_per_s, "steps_per_s": self._steps / spent}
         figures["skipped"] = self._skipped
-        self._sum, self._steps, self._skipped, self._waited = None, 0, 0, 0.0
+        self._sum, self._steps, self._skipped, self.waited = None, 0, 0, 0.0
         self._flushed_at, self._since = progress.clips, now
         if self.world.main:
             self._report(progress, figures)

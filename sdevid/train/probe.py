@@ -21,7 +21,7 @@ WITHOUT_A_SAY = (
     *("learning_rate", "prior_learning_rate_ratio", "warmup_clips", "final_learning_rate_ratio"),
     *("weight_decay", "gradient_clip", "kl_warmup_fraction", "kl_weight_start", "ema_decay"),
     *("batch_size", "micro_batch_size", "num_epochs", "max_clips", "save_every", "log_every"),
-    "zero_stage",
+    *("zero_stage", "watchdog", "preflight"),
 )
 
 

@@ -57,8 +57,9 @@ class Remedy:
 
     def _roll_back(self, why: str) -> None:
         at_most = self._ladder.return_point
-        self._saver.wait()
-        found = snapshot.resume(self._engine, self._saver.ema, self._engine.config, at_most)
+        with self._engine.world.pulse.phase("checkpoint"):
+            self._saver.wait()
+            found = snapshot.resume(self._engine, self._saver.ema, self._engine.config, at_most)
         if found is None:
             raise NonFiniteError(f"{why}, and there is no checkpoint from before them")
         self._ladder.returned_to(found.step)

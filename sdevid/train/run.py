@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import time
+import sys
 import traceback
-from pathlib import Path
 
-from sdevid.checkpoint import Progress, replace_text
+from sdevid.checkpoint import Progress
 from sdevid.config import Config
 from sdevid.data import shards, stream
 from sdevid.data.folder import Access
 from sdevid.errors import NonFiniteError, UserError
-from sdevid.train import preflight
+from sdevid.train import ending, memory, preflight
 from sdevid.train.loop import train
+from sdevid.train.watchdog import Watchdog
 from sdevid.train.world import World, open_world
 
 FAILED = 1  # exit code
@@ -28,25 +27,45 @@ def run(config: Config) -> int:
         progress = Progress()
         try:
             _prepare(config, world)
-            if config.preflight:
-                index = preflight.check(config, world)
-            else:
-                index = shards.open_shards(config.data, config.split, Access.of(config))
-            stream.check(index, config)
-            reason: str = train(config, index, world, progress)
+            with Watchdog(config, world, progress):
+                reason = _train(config, world, progress)
         except NonFiniteError as error:
             world.say(f"training has diverged: {error}; the last checkpoint is from before that")
-            _end(config.run_dir, world, "nan", progress, str(error))
+            if world.main:
+                ending.write(config.run_dir, "nan", progress, str(error))
             return FAILED
-        except UserError as error:
-            _end(config.run_dir, world, "failed", progress, str(error), retry=False)
-            raise
-        except Exception:
-            _end(config.run_dir, world, "failed", progress, traceback.format_exc())
-            raise
-        _end(config.run_dir, world, reason, progress, retry=reason == "preempted")
+        except Exception as error:
+            return _failed(error, config, world, progress)
+        if world.main:
+            retry = reason == "preempted"
+            ending.write(config.run_dir, reason, progress, retry=retry)
         world.say(f"{reason} at step {progress.step}, clip {progress.clips:,}: {config.run_dir}")
     return 0
+
+
+def _train(config: Config, world: World, progress: Progress) -> str:
+    if config.preflight:
+        index = preflight.check(config, world)
+    else:
+        index = shards.open_shards(config.data, config.split, Access.of(config))
+    stream.check(index, config)
+    return train(config, index, world, progress)
+
+
+def _failed(error: Exception, config: Config, world: World, progress: Progress) -> int:
+    """Write down a failure of this rank; the others may know nothing of it. Raises most again."""
+    if isinstance(error, UserError):
+        if world.main:
+            ending.write(config.run_dir, "failed", progress, str(error), retry=False)
+        raise error
+    if not memory.is_exhausted(error):
+        message = f"rank {world.rank}: {traceback.format_exc()}"
+        ending.write_first(config.run_dir, "failed", progress, message, world.rank)
+        raise error
+    summary = memory.report(error, config, world)
+    ending.write_first(config.run_dir, "failed", progress, summary, world.rank)
+    print(f"sdevid: {summary}", file=sys.stderr, flush=True)
+    return FAILED
 
 
 def _prepare(config: Config, world: World) -> None:
@@ -54,28 +73,8 @@ def _prepare(config: Config, world: World) -> None:
         return
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        (config.run_dir / "exit.json").unlink(missing_ok=True)
+        (config.run_dir / ending.NAME).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"run_dir is {config.run_dir}, but it cannot be written: {error}"
         ) from error
-
-
-def _end(
-    run_dir: Path,
-    world: World,
-    reason: str,
-    progress: Progress,
-    message: str = "",
-    *,
-    retry: bool = True,
-) -> None:
-    """Write `exit.json`; `retry` says whether starting again with nothing changed may help."""
-    if not world.main:
-        return
-    ending = {"reason": reason, "step": progress.step, "clips": progress.clips, "time": time.time()}
-    ending |= {"retry": retry, "message": message}
-    try:
-        replace_text(run_dir / "exit.json", json.dumps(ending) + "\n")
-    except OSError as error:
-        world.say(f"exit.json could not be written to {run_dir}: {error}")

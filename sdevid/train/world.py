@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from sdevid.errors import UserError
+from sdevid.train.pulse import Pulse
 
 StopReason = Literal["stopped", "preempted"]
 _REASONS: tuple[StopReason, ...] = ("stopped", "preempted")  # a higher place outranks a lower one
@@ -37,6 +38,7 @@ class World:
     size: int
     device: torch.device
     control: dist.ProcessGroup
+    pulse: Pulse = field(default_factory=Pulse)
     _stop: int = 0  # 0, or 1 + the place in _REASONS
     _save: bool = False
     _vote: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
@@ -120,6 +122,7 @@ def open_world() -> Iterator[World]:
     device = _device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=30)
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")  # collectives that the recorder keeps
     if size == 1 and "MASTER_ADDR" not in os.environ:
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

@@ -7,10 +7,13 @@ Each fault is a function here; its arguments are in the JSON. Ranks are those of
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -39,7 +42,53 @@ def lose(serials: Collection[int], what: str = "loss", by: float = math.nan) -> 
     LatentSDEObjective.forward = lossy  # type: ignore[method-assign]
 
 
-FAULTS: dict[str, Callable[..., None]] = {"lose": lose}
+def before(serial: int, act: Callable[[], object]) -> None:
+    """Act when the rank that has the clip of this serial is about to pass it through the model."""
+    forward = LatentSDEObjective.forward
+
+    def acting(self: LatentSDEObjective, video: Any, ticks: Any, clips: Any, weight: float) -> Any:
+        if serial in clips.tolist():
+            act()
+        return forward(self, video, ticks, clips, weight)
+
+    LatentSDEObjective.forward = acting  # type: ignore[method-assign]
+
+
+def hang(serial: int, how: str, seconds: float = 3600.0) -> None:
+    """sleep; hold: sleep while no other thread may run; stop: the whole process, from outside."""
+    acts: dict[str, Callable[[], object]] = {
+        "sleep": lambda: time.sleep(seconds),
+        "hold": lambda: ctypes.PyDLL(None).sleep(int(seconds)),
+        "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    }
+    before(serial, acts[how])
+
+
+def exhaust(serial: int) -> None:
+    """Ask the allocator for more memory than any machine has."""
+    before(serial, lambda: torch.empty(2**50, dtype=torch.float32))
+
+
+def die(serial: int) -> None:
+    """As the kernel kills a process on a host whose memory is full."""
+    before(serial, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def slow(rank: int, seconds: float) -> None:
+    """Let one rank take longer for each pass."""
+    forward = LatentSDEObjective.forward
+
+    def late(self: LatentSDEObjective, *inputs: Any) -> Any:
+        if rank == RANK:
+            time.sleep(seconds)
+        return forward(self, *inputs)
+
+    LatentSDEObjective.forward = late  # type: ignore[method-assign]
+
+
+FAULTS: dict[str, Callable[..., None]] = {
+    fault.__name__: fault for fault in (lose, hang, exhaust, die, slow)
+}
 
 
 def main(faults: str, *arguments: str) -> int:

@@ -1,0 +1,75 @@
+"""Which rank holds the others up."""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import time
+from types import TracebackType
+from typing import Any, cast
+
+import torch
+
+from sdevid.train.world import World
+
+
+class OwnTime:
+    """Seconds that this rank spends in the parts of a step that it enters this context for.
+
+    On a GPU its time between two events, read when asked for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._seconds, self._since = 0.0, 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __enter__(self) -> None:
+        if self._on_gpu:
+            event = functools.partial(cast(Any, torch.cuda.Event), enable_timing=True)
+            self._events.append((event(), event()))
+            self._events[-1][0].record()
+        self._since = time.perf_counter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._on_gpu:
+            self._events[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._since
+
+    def take(self) -> float:
+        """Seconds since this was last called."""
+        for begin, end in self._events:
+            end.synchronize()
+            self._seconds += begin.elapsed_time(end) / 1000
+        taken, self._seconds, self._events = self._seconds, 0.0, []
+        return taken
+
+
+def slowest(world: World, seconds: float, ratio: float) -> dict[str, float]:
+    """Compare the ranks' own `seconds` for the same steps; every rank calls it.
+
+    A step lasts equally long on all ranks, so what counts is the time before they meet: waiting for
+    data, and the forward pass. Under ZeRO 3 that pass meets others too, and only a rank that
+    waits for data stands out. A rank of more than `ratio` times the median of the others is named
+    in a line. Returns `slow_rank` and `slow_ratio`, nothing where there is one rank.
+    """
+    if world.size == 1 or not ratio:
+        return {}
+    found: list[tuple[float, str]] = world.gather((seconds, os.uname().nodename))
+    rank = max(range(world.size), key=lambda r: found[r][0])
+    own, host = found[rank]
+    others = statistics.median(s for r, (s, _) in enumerate(found) if r != rank)
+    measured = own / max(others, 1e-9)
+    if measured > ratio:
+        world.say(
+            f"rank {rank} on {host} is slow: {measured:.1f} times the others' time for data and "
+            f"forward pass ({own:.2f} s against {others:.2f} s since the last line of metrics)"
+        )
+    return {"slow_rank": float(rank), "slow_ratio": measured}

@@ -1,0 +1,137 @@
+"""Runs that hang, and what is left of them: stacks, exit.json, an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdevid.config import Config, dump
+from sdevid.train.pulse import Pulse
+
+FAULTY = Path(__file__).parents[1] / "drills/faulty.py"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", "0"]
+SIZE = 4  # clips a step
+PATIENCE = {"seconds": 3, "start_seconds": 120, "grace_seconds": 4}
+
+
+def run(config: Config, faults: dict[str, Any], ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    path = config.run_dir.with_suffix(".yaml")
+    path.write_text(dump(config))
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += [*TORCHRUN, "--nproc-per-node", str(ranks)]
+    return subprocess.run(
+        [*launcher, str(FAULTY), json.dumps(faults), "train", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def ending(config: Config) -> dict[str, Any]:
+    return json.loads((config.run_dir / "exit.json").read_text())
+
+
+def test_a_pulse_tells_step_and_phase_and_takes_up_the_former_one():
+    pulse = Pulse()
+    assert pulse.last.phase == "start"
+    pulse.beat(7)
+    before = pulse.last
+    with pulse.phase("checkpoint"):
+        assert (pulse.last.step, pulse.last.phase) == (7, "checkpoint")
+    assert (pulse.last.step, pulse.last.phase) == (7, "step")
+    assert pulse.last.at > before.at  # what was spent in the phase does not count against the step
+
+
+def test_a_rank_that_hangs_is_ended_with_its_stacks_written(make_config):
+    config = make_config(max_clips=40, watchdog=PATIENCE)
+    ran = run(config, {"hang": {"serial": 3 * SIZE, "how": "sleep"}})
+    assert ran.returncode == 3, ran.stderr
+    stacks = (config.run_dir / "stall/rank-0.txt").read_text()
+    assert "stall in step 4: rank 0 has not got past it" in stacks
+    assert "faulty.py" in stacks
+    assert "loop.py" in stacks
+    end = ending(config)
+    assert (end["reason"], end["step"]) == ("failed", 3)
+    assert end["message"].startswith("stall in step 4: rank 0 is in ")
+    assert "faulty.py" in end["message"]
+
+
+def test_a_call_that_lets_no_thread_run_is_ended_by_the_interpreters_timer(make_config):
+    config = make_config(max_clips=40, watchdog=PATIENCE | {"grace_seconds": 1})
+    ran = run(config, {"hang": {"serial": 3 * SIZE, "how": "hold"}})
+    assert ran.returncode == 1
+    assert "Timeout" in ran.stderr
+    assert "faulty.py" in ran.stderr
+
+
+def test_a_long_first_step_is_no_stall(make_config):
+    config = make_config(max_clips=8, watchdog={"seconds": 2, "start_seconds": 120})
+    ran = run(config, {"hang": {"serial": 0, "how": "sleep", "seconds": 4}})
+    assert ran.returncode == 0, ran.stderr
+    assert not (config.run_dir / "stall").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["sleep", "stop"])
+def test_the_rank_that_holds_up_the_others_is_named(how, make_config):
+    config = make_config(max_clips=40, watchdog=PATIENCE, zero_stage=2)
+    begun = time.monotonic()
+    ran = run(config, {"hang": {"serial": 4 * SIZE - 1, "how": how}}, ranks=2)  # on rank 1
+    assert ran.returncode != 0
+    message = ending(config)["message"]
+    folder = config.run_dir / "stall"
+    assert "in a collective" not in message
+    if how == "sleep":
+        assert "stall in step 4: rank 1 is in " in message
+        assert (folder / "rank-1.txt").exists()
+    else:
+        assert message.startswith("stall in step 4: rank 1 does not answer;")
+    assert (folder / "rank-0.txt").read_text().startswith("a collective\n")
+    recorded = json.loads((folder / "flight-recorder-0.json").read_text())
+    assert {entry["profiling_name"] for entry in recorded["entries"]} >= {"gloo:all_reduce"}
+    assert time.monotonic() - begun < 200
+
+
+@pytest.mark.slow
+def test_a_slow_rank_is_named(make_config):
+    config = make_config(max_clips=6 * SIZE, zero_stage=2, log_every=2 * SIZE)
+    ran = run(config, {"slow": {"rank": 1, "seconds": 0.3}}, ranks=2)
+    assert ran.returncode == 0, ran.stderr
+    assert f"rank 1 on {os.uname().nodename} is slow" in ran.stdout
+    for line in (config.run_dir / "metrics.jsonl").read_text().splitlines():
+        figures = json.loads(line)
+        assert figures["slow_rank"] == 1
+        assert figures["slow_ratio"] > 1.5
+
+
+def test_memory_that_ran_out_is_reported_and_ends_cleanly(make_config):
+    config = make_config(max_clips=40)
+    ran = run(config, {"exhaust": {"serial": 2 * SIZE}})
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert "rank 0 ran out of host memory" in ran.stderr
+    assert "micro_batch_size=2 (now 4" in ran.stderr
+    assert ending(config)["reason"] == "failed"
+    assert ending(config)["step"] == 2
+    report = (config.run_dir / "oom/rank-0.txt").read_text()
+    assert "batch_size 4: 1 ranks, 4 clips a rank and pass, of 6 frames of 16x16" in report
+    sizes = [float(line.split()[0]) for line in report.splitlines() if " GiB  " in line]
+    assert len(sizes) == 12
+    assert sizes == sorted(sizes, reverse=True)
+    assert "of the host's memory at its peak" in report
+
+
+@pytest.mark.slow
+def test_where_one_rank_runs_out_the_cause_is_in_exit_json(make_config):
+    config = make_config(max_clips=40, zero_stage=1)
+    assert run(config, {"exhaust": {"serial": 3 * SIZE - 1}}, ranks=2).returncode != 0
+    assert "rank 1 ran out of host memory" in ending(config)["message"]
