@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 from sdevid_kernels.em_trajectory import by_hand, em_trajectory, reference, why_not
-from sdevid_kernels.em_trajectory.reference import Network, Posterior
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
+from sdevid_kernels.em_trajectory.segment import Inputs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,29 +39,45 @@ def _case(
     steps: int = 4,
     dtype: torch.dtype = torch.float64,
     shared: bool = False,
+    unit: float | None = None,
+    own: bool = False,
+    slope: bool = False,
+    stratonovich: bool = False,
+    control_depth: int | None = None,
+    still: bool = False,
+    alike: bool = False,
+    saved: tuple[int, ...] | None = None,
 ) -> dict:
     torch.manual_seed(1)
     like = {"dtype": dtype}
     z = torch.randn(rows, size, **like).requires_grad_()
     dt = 0.05 * torch.arange(rows, **like).expand(steps, -1)  # the first row does not move
+    if alike:
+        dt = torch.full_like(dt, 0.1)
+    g = (0.2 + torch.rand(1 if shared else rows, size, **like)).requires_grad_()
+    if slope:
+        bend = torch.randn(1 if shared else rows, size, **like).requires_grad_()
+        g = Diffusion(g, bend, 0.1, -0.5, stratonovich)
     posterior = None
     if control:
-        network = _network(size, hidden, depth, size * (2 if width else 1), like)
-        shifts = torch.randn(steps, rows, hidden, **like).requires_grad_()
-        posterior = Posterior(network, shifts, bound, width)
+        outputs = size * (2 if width else 1)
+        network = _network(size, hidden, control_depth or depth, outputs, like)
+        shifts = torch.randn(1 if still else steps, rows, hidden, **like).requires_grad_()
+        posterior = Posterior(network, shifts, bound, width, unit, own)
     return {
         "z": z,
         "drift": _network(size, hidden, depth, size, like),
         "drift_shift": torch.randn(rows, hidden, **like).requires_grad_(),
-        "diffusion": (0.2 + torch.rand(1 if shared else rows, size, **like)).requires_grad_(),
+        "diffusion": g,
         "posterior": posterior,
         "dt": dt,
-        "dw": torch.randn(steps, rows, size, **like) * dt.sqrt()[..., None],
+        "noise": torch.randn(steps, rows, size, **like) * dt.sqrt()[..., None],
+        "saved": saved,
     }
 
 
 def _on(case: dict) -> dict:
-    """The case with its noise under the public name, on the device under test."""
+    """The case on the device under test."""
 
     def move(x):
         if isinstance(x, Tensor):
@@ -70,14 +87,16 @@ def _on(case: dict) -> dict:
             return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
         return x
 
-    return {"noise" if name == "dw" else name: move(value) for name, value in case.items()}
+    return {name: move(value) for name, value in case.items()}
 
 
 def _leaves(case: dict) -> list[Tensor]:
     def of(network: Network) -> list[Tensor]:
         return [network.first, *(x for pair in (*network.hidden, network.last) for x in pair)]
 
-    leaves = [case["z"], case["drift_shift"], case["diffusion"], *of(case["drift"])]
+    g = case["diffusion"]
+    levels = [g] if isinstance(g, Tensor) else [g.level, g.slope]
+    leaves = [case["z"], case["drift_shift"], *levels, *of(case["drift"])]
     if case["posterior"] is not None:
         leaves += [case["posterior"].shifts, *of(case["posterior"].network)]
     return leaves
@@ -90,21 +109,42 @@ def _values_and_gradients(solve, case: dict) -> list[Tensor]:
     return [*made, *torch.autograd.grad(loss, _leaves(case))]
 
 
+IN_UNITS = {"unit": 0.7, "width": True, "bound": 2.0}
 CASES = [
     {},
     {"depth": 2, "bound": 2.0, "width": True},
     {"depth": 3, "width": True, "shared": True},
-    {"bound": 1.0},
+    {"bound": 1.0, "saved": (0, 2, 3), "alike": True},
     {"control": False, "depth": 2},
+    {"control": False, "slope": True, "stratonovich": True, "alike": True},
+    {"control_depth": 3, "still": True},
+    {"unit": 0.7, "own": True, "saved": (4,)},
+    IN_UNITS | {"own": True, "shared": True},
+    IN_UNITS | {"slope": True, "depth": 2},
+    IN_UNITS | {"slope": True, "own": True, "stratonovich": True, "control_depth": 2},
+    {"slope": True, "shared": True, "width": True, "saved": (2, 4)},
 ]
 
 
+@pytest.mark.parametrize("steps_kept", [None, 1, 3])
 @pytest.mark.parametrize("options", CASES, ids=str)
-def test_by_hand_agrees_with_autograd_in_float64(options):
+def test_by_hand_agrees_with_autograd_in_float64(options, steps_kept, monkeypatch):
+    """Also where the chain is cut into segments that are solved again."""
     case = _case(**options)
+    want = _values_and_gradients(_by_autograd, case)
+    if steps_kept:
+        sizes = []
+        whole = Inputs.bytes_a_step
+        counted = lambda inputs: sizes.append(whole(inputs)) or sizes[-1]  # noqa: E731
+        monkeypatch.setattr(Inputs, "bytes_a_step", counted)
+        _values_and_gradients(by_hand.em_trajectory, case)
+        monkeypatch.setattr(by_hand, "KEPT", steps_kept * sizes[-1])
     got = _values_and_gradients(by_hand.em_trajectory, case)
-    want = _values_and_gradients(reference.em_trajectory, case)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
+
+
+def _by_autograd(noise: Tensor, **case):
+    return reference.em_trajectory(**case, dw=noise)
 
 
 FUSED = [

@@ -36,8 +36,8 @@ BAD = {
     r"layer 0 of drift has shape \(4, 5\).*give \(hidden, 2\)": {"drift": network(inputs=5)},
     r"layer 1 of control has shape \(2, 4\).*give \(4, 4\)": {"posterior": control(width=True)},
     r"drift_shift has shape \(1, 4\); give \(3, 4\)": {"drift_shift": torch.zeros(1, 4)},
-    r"shifts has shape \(1, 3, 4\); give \(3, 3, 4\)": {
-        "posterior": control(shifts=torch.zeros(1, ROWS, HIDDEN))
+    r"shifts has shape \(2, 3, 4\); give \(3, 3, 4\)": {
+        "posterior": control(shifts=torch.zeros(2, ROWS, HIDDEN))
     },
     r"dt has shape \(3,\); give \(steps, 3 rows\)": {"dt": torch.zeros(3)},
     r"dt holds -0.5, but a step needs a time of 0 s": {"dt": torch.full((STEPS, ROWS), -0.5)},

@@ -41,6 +41,8 @@ def em_trajectory(
     if fused and refused is None and isinstance(diffusion, Tensor):
         from sdevid_kernels.em_trajectory import kernel
 
+        if posterior is not None and len(posterior.shifts) == 1:
+            posterior = posterior._replace(shifts=posterior.shifts.expand(len(dt), -1, -1))
         return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise)
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
     given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)

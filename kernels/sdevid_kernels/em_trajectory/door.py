@@ -40,7 +40,8 @@ def check(
     for name, tensor in _of_diffusion(diffusion).items():
         runtime.broadcastable(NAME, z, **{name: tensor})
     if posterior is not None:
-        wanted = (len(dt), len(z), len(posterior.network.first))
+        steps = 1 if len(posterior.shifts) == 1 else len(dt)
+        wanted = (steps, len(z), len(posterior.network.first))
         _same("the posterior's shifts", posterior.shifts, wanted)
     _noise(noise, z, len(dt))
     _points(saved, len(dt))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -70,11 +70,15 @@ class Posterior(NamedTuple):
     """
 
     network: Network  # d outputs, or 2 d with a width
-    shifts: Float[Tensor, "steps rows hidden"]
+    shifts: Float[Tensor, "steps rows hidden"]  # or one for all steps
     bound: float | None = None  # of |u|, per sqrt(second)
     width: bool = False  # r from the second half of the outputs
     unit: float | None = None  # latent units per sqrt(second) that an output of 1 stands for
     own: bool = False
+
+    def read(self) -> dict[str, Any]:
+        """How outputs are read, by name."""
+        return {"bound": self.bound, "width": self.width, "unit": self.unit, "own": self.own}
 
 
 class Trajectory(NamedTuple):
@@ -140,7 +144,8 @@ def em_trajectory(
             g, more = diffusion.at(z, diffusion.slope)
             h = h if more is None else h + more
         if posterior is not None:
-            raw = posterior.network(z, posterior.shifts[k])
+            shifts = posterior.shifts
+            raw = posterior.network(z, shifts[k if len(shifts) > 1 else 0])
             control, width = read_control(raw, posterior, h, g)
             energy = energy + 0.5 * control.square().sum(1) * dt[k]
         if width is not None:

@@ -1,0 +1,77 @@
+"""Matrix products in place on a CPU, by whichever of torch's libraries is quicker there.
+
+MKL keeps its widest instructions for Intel's own processors; oneDNN uses what the processor has. On
+an AMD core of 512 bits it is twice as quick, once a product outweighs its dearer call. The choice
+hangs on the machine and the shapes alone, so that a run repeats itself.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_WORTH = 2**20  # multiplications from which oneDNN's call pays
+
+
+class MKL:
+    """Products by torch.addmm, which writes where it is told."""
+
+    @staticmethod
+    def made(a: Tensor, b: Tensor, room: Tensor) -> Tensor:
+        """a @ b, in `room` or in a tensor of its own."""
+        return torch.mm(a, b, out=room)
+
+    @staticmethod
+    def add(out: Tensor, a: Tensor, b: Tensor) -> None:
+        """out += a @ b"""
+        out.addmm_(a, b)
+
+    @staticmethod
+    def put_on(out: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> None:
+        """out = bias + a @ b"""
+        torch.addmm(bias, a, b, out=out)
+
+
+class OneDNN(MKL):
+    """The same by oneDNN, whose result is a tensor of its own."""
+
+    @staticmethod
+    def made(a: Tensor, b: Tensor, room: Tensor) -> Tensor:  # noqa: ARG004
+        return by_onednn(a, b)
+
+    @staticmethod
+    def add(out: Tensor, a: Tensor, b: Tensor) -> None:
+        out.add_(by_onednn(a, b))
+
+    @staticmethod
+    def put_on(out: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> None:
+        torch.add(by_onednn(a, b), bias, out=out)
+
+
+def by_onednn(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b. Of a `b` with gaps between its rows oneDNN would take one number at a time."""
+    dense = b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], "")
+    return made
+
+
+def quickest(rows: int, inner: int, columns: int, like: Tensor) -> type[MKL]:
+    """The products for (rows, inner) @ (inner, columns)."""
+    wide = rows * inner * columns >= _WORTH and like.dtype == torch.float32
+    return OneDNN if wide and _onednn_is_quicker() else MKL
+
+
+@cache
+def _onednn_is_quicker() -> bool:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    vendors = [line for line in lines if line.startswith("vendor_id")]
+    return (
+        bool(vendors)
+        and "GenuineIntel" not in vendors[0]
+        and torch._C._has_mkldnn
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )

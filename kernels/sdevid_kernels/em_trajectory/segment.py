@@ -1,0 +1,298 @@
+"""Part of a chain forward and back, in buffers made once and used for every part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdevid_kernels.em_trajectory.coefficients import Reader, ReaderBack, Spec
+from sdevid_kernels.em_trajectory.tower import Tower, TowerBack, Weights, widths
+
+_GATHERED = 2**18  # hidden units, of several steps, in one product of a weight gradient
+
+
+class Inputs(NamedTuple):
+    """What a chain is solved from."""
+
+    spec: Spec
+    draw: Callable[[int, int], Tensor]
+    z: Tensor
+    drift_shift: Tensor
+    levels: list[Tensor]  # g, or its level and slope
+    shifts: Tensor | None
+    dt: Tensor  # (steps, rows or 1 where all are alike, 1)
+    networks: list[Weights]
+
+    @staticmethod
+    def of(spec: Spec, draw: Callable[[int, int], Tensor], tensors: tuple[Any, ...]) -> Inputs:
+        """From the tensors in the order in which the operator is given them."""
+        z, drift_shift, level, slope, shifts, dt, *weights = tensors
+        levels = [level] if slope is None else [level, slope]
+        alike = dt[:, :1] if bool((dt == dt[:, :1]).all()) else dt
+        networks = [weights[: spec.drift]] + ([weights[spec.drift :]] if spec.control else [])
+        return Inputs(spec, draw, z, drift_shift, levels, shifts, alike[..., None], networks)
+
+    def towers(self) -> list[list[Weights]]:
+        """The networks, those of one depth together."""
+        if len({len(weights) for weights in self.networks}) == 1:
+            return [self.networks]
+        return [[weights] for weights in self.networks]
+
+    def bytes_a_step(self) -> int:
+        """What a segment takes for each of its steps."""
+        hidden = sum(sum(map(sum, widths(networks)[:-1])) for networks in self.towers())
+        outs = sum(len(weights[-1]) for weights in self.networks)
+        states = 4 * self.z.shape[1]  # states, their gradients, noise, q
+        return len(self.z) * (2 * hidden + outs + states) * self.z.element_size()
+
+
+class Segment:
+    """`length` steps of a chain: their states, and all that the way back needs of them.
+
+    Its buffers depend on shapes alone; `bind` lends it a chain's tensors until `release`.
+    """
+
+    def __init__(self, inputs: Inputs, length: int) -> None:
+        self.key, spec, z = self.key_of(inputs, length), inputs.spec, inputs.z.detach()
+        self.bytes = length * inputs.bytes_a_step()
+        self.points = z.new_empty(length + 1, *z.shape)
+        self.towers = [Tower(widths(networks), z, length) for networks in inputs.towers()]
+        outs = [out for tower in self.towers for out in tower.out.parts]
+        self.h = outs[0]
+        self.raw = outs[1] if spec.control else z.new_empty(length, len(z), 0)
+        self.u = self.raw[..., : z.shape[1]]
+        self.r = self.raw[..., z.shape[1] :] if spec.width else None  # both once read
+        self.q = torch.empty_like(self.points[1:]) if spec.unit is not None else None
+        self._steps = self._cut(bool(spec.control))
+        self.back: SegmentBack | None = None
+
+    @staticmethod
+    def key_of(inputs: Inputs, length: int) -> tuple[object, ...]:
+        """What two chains share that a segment serves."""
+        units = tuple(str(widths(networks)) for networks in inputs.towers())
+        read = bool(inputs.spec.control), inputs.spec.width, inputs.spec.unit is None
+        return length, inputs.z.shape, inputs.z.dtype, units, *read
+
+    def bind(self, inputs: Inputs) -> None:
+        """Take a chain's tensors."""
+        self.inputs, self.reader = inputs, Reader(inputs.spec, inputs.levels, inputs.z)
+        for tower, networks in zip(self.towers, inputs.towers(), strict=True):
+            tower.bind(networks)
+
+    def release(self) -> None:
+        """Let go of the chain's tensors."""
+        del self.inputs, self.reader, self.dw, self.dt
+        for tower in self.towers:
+            tower.bind([])
+
+    def _cut(self, control: bool) -> list[tuple[Tensor, ...]]:
+        """Each step's z, next z, h, and where there is a control, its u, r and q."""
+        columns = [self.points[:-1], self.points[1:], self.h]
+        if control:
+            columns += [self.u, self.u if self.r is None else self.r]
+            columns.append(self.u if self.q is None else self.q)
+        return list(zip(*(x.unbind(0) for x in columns), strict=True))
+
+    def run(self, start: Tensor, first: int, last: int) -> Tensor:
+        """Solve from `start` at point `first` to point `last`; the state there."""
+        inputs = self.inputs
+        self.dt, self.dw = inputs.dt[first:last], inputs.draw(first, last)
+        still = [inputs.drift_shift]
+        shifts: list[list[Tensor]] = [still] * (last - first)
+        if inputs.shifts is not None and len(inputs.shifts) == 1:
+            shifts = [[*still, inputs.shifts[0]]] * (last - first)
+        elif inputs.shifts is not None:
+            shifts = [[*still, shift] for shift in inputs.shifts[first:last].unbind(0)]
+        self.points[0] = start
+        moves = zip(self._steps, self.dt.unbind(0), self.dw.unbind(0), shifts, strict=False)
+        for k, (views, span, move, shift) in enumerate(moves):
+            self._step(k, span, move, shift, *views)
+        return self.points[last - first]
+
+    def _step(
+        self,
+        k: int,
+        span: Tensor,
+        move: Tensor,
+        shifts: list[Tensor],
+        z: Tensor,
+        to: Tensor,
+        h: Tensor,
+        *control: Tensor,
+    ) -> None:
+        if len(self.towers) == 1:
+            self.towers[0].step(k, z, shifts)
+        else:
+            for tower, shift in zip(self.towers, shifts, strict=True):
+                tower.step(k, z, [shift])
+        g = self.reader.g
+        if g is None:
+            bend = self.reader.bend(z)
+            self.reader.correct(h, bend)
+            g = bend.g
+        scale = g
+        if control:
+            u, r, q = control
+            self.reader.control(u, h, g, None if self.q is None else q)
+            h.addcmul_(u, g)
+            if self.r is not None:
+                scale = self.reader.width(r, g)
+        torch.addcmul(z, move, scale, out=to).addcmul_(h, span)
+
+    def energy(self) -> Tensor:
+        """1/2 sum |u|^2 dt of each row, over the steps last run."""
+        each = self.u[: len(self.dt)].square().sum(2)
+        return 0.5 * (each * self.dt[..., 0]).sum(0)
+
+    def width_kl(self) -> Tensor:
+        """sum(1/2 (r^2 - 1) - log r) of each row, over the steps last run."""
+        if self.r is None:
+            return self.points.new_zeros(())
+        r = self.r[: len(self.dt)]
+        spent = (0.5 * (r.square() - 1) - r.log()).sum(2)
+        return (spent * (self.dt[..., 0] > 0)).sum(0)
+
+
+class SegmentBack:
+    """Carries the gradients back through segments, the last one first."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment, points = segment, segment.points
+        a_step = segment.towers[0].before[0].whole[0].numel()
+        self.chunk = max(1, min(len(points) - 1, _GATHERED // a_step))
+        self.towers = [TowerBack(tower, points[0], self.chunk) for tower in segment.towers]
+        outs = [out for tower in self.towers for out in tower.out.parts]
+        self.for_h, self.for_raw = outs[0], outs[-1]
+        size = points.shape[2]
+        self.for_u, self.for_r = self.for_raw[..., :size], self.for_raw[..., size:]
+        self.points = torch.empty_like(points)  # of the loss by the states
+
+    def begin(self, grad_energy: Tensor, grad_width: Tensor) -> None:
+        """Take the tensors that the segment is bound to; their gradients are 0."""
+        inputs = self.segment.inputs
+        self.grad_energy, self.grad_width = grad_energy[:, None], grad_width[:, None]
+        for tower in self.towers:
+            tower.begin()
+        self.reader = ReaderBack(self.segment.reader)
+        self.carry = torch.zeros_like(self.points[0])
+        self.drift_shift = torch.zeros_like(inputs.drift_shift)
+        self.shifts = None if inputs.shifts is None else self.carry.new_empty(inputs.shifts.shape)
+        if self.shifts is not None and len(self.shifts) == 1:
+            self.shifts.zero_()
+
+    def run(self, first: int, last: int, ends: dict[int, Tensor]) -> None:
+        """Back from point `last` to `first`; `ends` are the loss's own gradients by place."""
+        count = last - first
+        self.points[:count].zero_()
+        self.points[count] = self.carry
+        for place, grad in ends.items():
+            self.points[place] += grad
+        for end in range(count, 0, -self.chunk):
+            begin = max(0, end - self.chunk)
+            self._chunk(begin, end)
+            self._gather(first, begin, end)
+        self.carry.copy_(self.points[0])
+
+    def _chunk(self, begin: int, end: int) -> None:
+        segment = self.segment
+        spans, here = segment.dt[begin:end], slice(begin, end)
+        steps = [self.points[here], self.points[begin + 1 : end + 1], self.for_h[: end - begin]]
+        if segment.inputs.spec.control:
+            steps += self._control_chunk(here, spans)
+        views = list(zip(spans.unbind(0), *(x.unbind(0) for x in steps), strict=True))
+        for place in range(end - begin - 1, -1, -1):
+            self._step(begin + place, place, *views[place])
+
+    def _control_chunk(self, here: slice, spans: Tensor) -> list[Tensor]:
+        """The KL's gradients of u and r in place of the outputs', u's bend, and r's slope."""
+        segment, count = self.segment, here.stop - here.start
+        spec, u = segment.inputs.spec, segment.u[here]
+        for_u, for_r = self.for_u[:count], self.for_r[:count]
+        torch.mul(u, spans * self.grad_energy, out=for_u)
+        made = [for_u, u]
+        if spec.bound is not None:
+            made[1] = 1 - (u / spec.bound).square_()
+        if segment.r is None:
+            return made
+        r = segment.r[here]
+        torch.mul(r - 1 / r, (spans > 0) * self.grad_width, out=for_r)
+        made += [for_r, r * (1 - r), segment.dw[here]]
+        return made
+
+    def _step(
+        self,
+        k: int,
+        place: int,
+        span: Tensor,
+        into: Tensor,
+        grad: Tensor,
+        for_h: Tensor,
+        *control: Tensor,
+    ) -> None:
+        segment, spec = self.segment, self.segment.inputs.spec
+        bend, g = None, segment.reader.g
+        if g is None:
+            bend = segment.reader.bend(segment.points[k])
+            g = bend.g
+        torch.mul(grad, span, out=for_h)
+        into.add_(grad)
+        if control:
+            for_u, bent, *width = control
+            for_u.addcmul_(for_h, g)
+            if spec.bound is not None:
+                for_u.mul_(bent)
+            self.reader.motion(for_u, for_h, g)
+            if width:
+                for_r, slope, move = width
+                for_r.addcmul_(grad * g, move).mul_(slope)
+        if bend is not None:
+            for_g = self._for_g(slice(k, k + 1), slice(place, place + 1), g)[0]
+            self.reader.state(for_g, for_h, bend, into)
+        for tower in self.towers:
+            tower.step(k, place, into)
+
+    def _for_g(self, here: slice, places: slice, g: Tensor) -> Tensor:
+        """g's gradient of each step, (steps, rows, d)."""
+        segment, spec = self.segment, self.segment.inputs.spec
+        move = segment.dw[here]
+        if segment.r is not None:
+            move = move * segment.r[here]
+        if spec.control:
+            move = torch.addcmul(move, segment.u[here], segment.dt[here])
+        total = self.points[here.start + 1 : here.stop + 1] * move
+        if spec.unit is None:
+            return total
+        if segment.q is not None:
+            total.addcmul_(self.for_u[places], segment.q[here], value=-1 / spec.unit)
+        if segment.r is not None:
+            total.addcdiv_(self.for_r[places], g, value=-1)
+        return total
+
+    def _gather(self, first: int, begin: int, end: int) -> None:
+        """Add what the steps of a chunk leave to the gradients of what they share."""
+        segment, count = self.segment, end - begin
+        for tower in self.towers:
+            tower.gather(begin, segment.points[begin:end])
+        grads = [part[:count] for tower in self.towers for part in tower.grads[0].parts]
+        self.drift_shift += grads[0].sum(0)
+        if self.shifts is not None and len(self.shifts) > 1:
+            self.shifts[first + begin : first + end] = grads[1]
+        elif self.shifts is not None:
+            self.shifts += grads[1].sum(0)
+        if segment.reader.g is not None:
+            each = self._for_g(slice(begin, end), slice(0, count), segment.reader.g)
+            self.reader.levels[0] += each.sum(0)
+
+    def end(self) -> list[Tensor | None]:
+        """The gradients, in the order in which the operator is given its tensors."""
+        pairs = zip(self.reader.levels, self.segment.inputs.levels, strict=True)
+        levels: list[Tensor | None] = [grad.sum_to_size(x.shape) for grad, x in pairs]
+        weights = [x for tower in self.towers for x in tower.end()]
+        slope = [None] if len(levels) == 1 else []
+        made = [self.carry, self.drift_shift, *levels, *slope, self.shifts, None, *weights]
+        del self.reader, self.carry, self.drift_shift, self.shifts
+        del self.grad_energy, self.grad_width
+        return made
