@@ -19,6 +19,14 @@ shift
 trainer=(-m sdevid "$command" --config "$config" "$@")
 if [ "$ranks" = 1 ] && [ -z "${SDEVID_ADDRESSES:-}" ]; then exec "$python" "${trainer[@]}"; fi
 
+# torchrun would wait for all nodes for ten minutes and then not say which one did not come.
+reach_first_node() {
+  local seconds=${SDEVID_REACH_SECONDS:-120}
+  timeout "$seconds" bash -c 'until (: <>"/dev/tcp/$0/$1") 2>/dev/null; do sleep 0.5; done' "$1" "$2" ||
+    fail "node ${SLURMD_NODENAME:-$(hostname)} cannot reach the first node, $1 port $2, within" \
+      "$seconds s; look at both and at the network, or leave one out: sbatch --exclude=NODE"
+}
+
 where=(--standalone)
 if [ -n "${SDEVID_ADDRESSES:-}" ]; then
   read -r -a addresses <<<"$SDEVID_ADDRESSES"
@@ -28,6 +36,7 @@ if [ -n "${SDEVID_ADDRESSES:-}" ]; then
     --rdzv-conf "is_host=$((SLURM_NODEID == 0)),join_timeout=600"
     --local-addr "${addresses[$SLURM_NODEID]}"
   )
+  [ "$SLURM_NODEID" = 0 ] || reach_first_node "${addresses[0]}" "$SDEVID_PORT"
 fi
 
 # On these signals torchrun passes the signal on and waits for the trainer to save; without being

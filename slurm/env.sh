@@ -19,5 +19,8 @@
 # Failures in a row, each after a newer checkpoint, after which a job stays ended: slurm/requeue.sh.
 # export SDEVID_MAX_FAILURES=5
 
+# Seconds in which a node must reach the first one, or it is named and the job ends.
+# export SDEVID_REACH_SECONDS=120
+
 # The network, where NCCL or gloo picks the wrong interface:
 # export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0

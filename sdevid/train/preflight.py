@@ -65,7 +65,7 @@ def check(config: Config, world: World) -> ShardIndex:
     reports = world.gather(_report(config, world, node, index, unread))
     faults = [*judge(reports), *_not_shared(config, world, reports)] or _deaf(world, reports)
     if index is None or faults:
-        raise BadNodeError(_told(faults, reports))
+        raise BadNodeError(_told(faults, reports) if world.main else "preflight: see rank 0")
     world.say(_summary(config, world, reports, network.bandwidth(world), began))
     return index
 

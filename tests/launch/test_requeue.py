@@ -64,6 +64,9 @@ def test_a_chain_carries_on_until_the_run_is_stopped(cluster, config):
     numbers = cluster.slurm("bash", "launch/chain.sh", "3", *cluster.options(), *given).split()
     first, second, third = (cluster.job(number, run) for number in numbers)
     first.trains()
+    (run / "SAVE").touch()
+    first.until(lambda: not (run / "SAVE").exists(), "SAVE heeded")
+    assert (run / "latest").exists()
     cluster.slurm("scancel", "--batch", "--signal=USR2", first.number)
     first.finishes()
     assert "the next job of the chain carries on" in first.log

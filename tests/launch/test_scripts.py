@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -40,6 +41,9 @@ def test_script_parses(script):
         (("launch/train.sh", "c.yaml"), {}, "sbatch launch/train.sh"),
         (("launch/local.sh",), {}, "give a config"),
         (("launch/local.sh", "c.yaml"), {"RANKS": "none"}, "RANKS is none"),
+        (("slurm/preflight.sh", "c.yaml"), {}, "sbatch slurm/preflight.sh"),
+        (("launch/chain.sh", "launch/train.sh"), {}, "N is 'launch/train.sh'"),
+        (("launch/chain.sh", "3"), {}, "before what sbatch takes"),
         (("launch/sample.sh",), {"RANKS": "0"}, "RANKS is 0"),
         (("slurm/cluster/up.sh", "/tmp"), {}, "/tmp exists"),
         (("slurm/cluster/up.sh", "/tmp/none-such", "many"), {}, "NODES is many"),
@@ -56,3 +60,24 @@ def test_misuse_is_told(arguments, environment, said):
 
 def test_ending_a_cluster_that_is_not_there_is_no_error():
     assert bash("slurm/cluster/down.sh", "/tmp/none-such").returncode == 0
+
+
+def test_a_node_that_cannot_reach_the_first_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        port = closed_soon.getsockname()[1]
+    where = {"SDEVID_ADDRESSES": "127.0.0.1 127.0.0.1", "SDEVID_PORT": str(port)}
+    where |= {"SLURM_NODEID": "1", "SLURMD_NODENAME": "n7", "SDEVID_ATTEMPT": "1-0"}
+    done = bash("launch/local.sh", "c.yaml", SDEVID_REACH_SECONDS="1", **where)
+    assert done.returncode == 2
+    assert f"node n7 cannot reach the first node, 127.0.0.1 port {port}, within 1 s" in done.stderr
+
+
+def test_a_container_is_asked_of_srun_where_the_site_has_one():
+    show = 'scontrol() { echo; }; source slurm/job.sh; printf "%s\n" "${on_each_node[@]}"'
+    job = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "n0"}
+    image = {"SDEVID_CONTAINER_IMAGE": "/images/torch.sqsh"}
+    assert "--container" not in bash("-euc", show, **job).stdout
+    started = bash("-euc", show, **job, **image).stdout.splitlines()
+    assert "--container-image=/images/torch.sqsh" in started
+    assert f"--container-workdir={ROOT}" in started
+    assert f"--container-mounts={ROOT}:{ROOT}" in started
