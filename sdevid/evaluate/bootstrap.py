@@ -1,4 +1,4 @@
-"""Confidence intervals by the bootstrap over independent units: clips or paths."""
+"""Confidence intervals by the bootstrap over independent units: clips, paths or videos."""
 
 from __future__ import annotations
 
@@ -11,24 +11,45 @@ from sdevid.evaluate.measured import LEVEL, Floats, Measured
 RESAMPLES = 400
 
 
-def weights(units: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+def weights(units: int, rng: np.random.Generator) -> Floats:
     """How often each unit is drawn in each resample, (resamples, units); rows sum to `units`."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
+    drawn = rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES)
+    return drawn.astype(np.float64)
 
 
-def bootstrap(units: int, statistic: Callable[[Floats], Floats], seed: int = 0) -> Measured:
+def bootstrap(units: int | tuple[int, ...], statistic: Callable[[Floats], Floats]) -> Measured:
     """`statistic` of weights (resamples, units) -> (resamples,), with error and 95 % interval.
 
-    The value itself is the statistic with each unit counted once. The error is the standard
-    deviation over 400 resamples and the interval their percentiles (Efron & Tibshirani 1993,
-    chapter 13). NaN where fewer than half of the resamples give a number.
+    Of several sets of units each is resampled apart; their weights stand side by side. The value
+    itself is the statistic with each unit counted once. The error is the standard deviation over
+    400 resamples and the interval their percentiles (Efron & Tibshirani 1993, chapter 13). No
+    error where there is one unit, or fewer than half of the resamples give a number.
     """
-    value = float(statistic(np.ones((1, units)))[0])
-    drawn = statistic(weights(units, seed=seed)) if units > 1 else np.array([])
+    sets = (units,) if isinstance(units, int) else units
+    value = float(statistic(np.ones((1, sum(sets))))[0])
+    if min(sets) < 2 or not np.isfinite(value):
+        return Measured(value, float("nan"))
+    rng = np.random.default_rng(0)
+    drawn = statistic(np.concatenate([weights(size, rng) for size in sets], axis=1))
     kept = drawn[np.isfinite(drawn)]
-    if not np.isfinite(value) or 2 * kept.size < RESAMPLES:
+    if 2 * kept.size < RESAMPLES:
         return Measured(value, float("nan"))
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(kept, [tail, 100 - tail])
     return Measured(value, float(kept.std(ddof=1)), (float(low), float(high)))
+
+
+def ratio_of_means(a: Floats, b: Floats) -> Measured:
+    """The mean of `a` over that of `b`, two sets of independent units; NaN ones are left out."""
+    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+
+    def statistic(weight: Floats) -> Floats:
+        above = weight[:, : len(a)] @ a / len(a)
+        below = weight[:, len(a) :] @ b / len(b)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio: Floats = above / below
+        return ratio
+
+    if not len(a) or not len(b):
+        return Measured(float("nan"), float("nan"))
+    return bootstrap((len(a), len(b)), statistic)

@@ -14,7 +14,17 @@ from sdevid import checkpoint, export, objectives
 from sdevid.config import Config
 from sdevid.data import stream
 from sdevid.errors import UserError
-from sdevid.evaluate import elbo, futures, measures, motion, prediction, provenance, rates, tables
+from sdevid.evaluate import (
+    elbo,
+    futures,
+    judged,
+    measures,
+    motion,
+    prediction,
+    provenance,
+    rates,
+    tables,
+)
 from sdevid.evaluate.prediction import Shown
 from sdevid.evaluate.progress import evenly
 from sdevid.evaluate.reference import training_mean
@@ -40,6 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rollouts", type=int, default=128, help="free videos to track (default: 128)")
     add("--rollout_frames", type=int, default=motion.WINDOW, help="frames of each (default: 64)")
     add("--draws", type=int, default=64, help="of the posterior, for the IWAE bound (default: 64)")
+    add("--fvd_i3d", type=Path, help="a TorchScript I3D, for FVD")
+    add("--lpips", type=Path, help="a TorchScript LPIPS")
+    add("--set_size", type=int, help="videos of a set, for FVD and KID (default: 2048 at most)")
+    add(
+        "--set_context",
+        choices=("none", "in", "out"),
+        default="none",
+        help="sets generated freely, or predicted with observed frames in or left out",
+    )
     add("--seed", type=int, default=0, help="of the samples (default: 0)")
     add("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
 
@@ -54,8 +73,12 @@ def run(args: argparse.Namespace) -> int:
         args.model_path, args.data, args.split, args.weights, args.num_clips, args.seed
     )
     _check(args, subject.config)
-    taken = measures.chosen(args.measures, subject.index.dataset, subject.config.model_type)
+    given = frozenset(name for name, option in measures.OPTIONS.items() if getattr(args, option))
+    model_type = subject.config.model_type
+    taken = measures.chosen(args.measures, subject.index.dataset, model_type, given)
+    networks = judged.networks(subject, args, taken)
     results, pictures = measure(subject, args, taken)
+    results |= judged.measure(subject, args, taken, networks)
     results["provenance"] = {
         "command": provenance.command("evaluate"),
         "seconds": round(time.perf_counter() - started, 1),
@@ -78,6 +101,8 @@ def _check(args: argparse.Namespace, config: Config) -> None:
     for name, least in least_of.items():
         if getattr(args, name) < least:
             raise UserError(f"--{name} is {getattr(args, name)}, but must be {least} or more")
+    if args.set_size is not None and args.set_size < 2:
+        raise UserError(f"--set_size is {args.set_size}, but must be 2 or more")
     if not 0 <= args.seed < 2**63:
         raise UserError(f"--seed is {args.seed}, but must be from 0 to 2**63 - 1")
     most = min(config.observation.max_context, config.sequence_length - 1)

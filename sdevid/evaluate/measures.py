@@ -11,19 +11,27 @@ from sdevid.errors import UserError
 
 ALWAYS = ("bound", "prediction")
 KNOWN_SDE = ("motion", "rates", "futures")  # drawn video with its SDE in dataset.json
-EXTRA: tuple[str, ...] = ("iwae",)  # taken where they are named
-NAMES = (*ALWAYS, *KNOWN_SDE, *EXTRA)
+EXTRA = ("iwae", "warping", "kid")  # taken where they are named: they take long
+GIVEN = ("fvd", "lpips")  # taken where the network is given
+OPTIONS = {"fvd": "fvd_i3d", "lpips": "lpips"}
+NAMES = (*ALWAYS, *KNOWN_SDE, *EXTRA, *GIVEN)
 
 
-def chosen(asked: str | None, dataset: dict[str, Any], model_type: str) -> tuple[str, ...]:
+def chosen(
+    asked: str | None, dataset: dict[str, Any], model_type: str, networks: frozenset[str]
+) -> tuple[str, ...]:
     """The measures to take: `auto`, names after it or alone, or all that the data allow.
 
-    `asked` is a list with commas. UserError for a name that is none, or that data or model cannot
-    give.
+    `asked` is a list with commas; `networks` are those of `GIVEN` whose network is there. UserError
+    for a name that is none, or that data or model cannot give.
     """
-    unfit = _unfit(dataset, model_type)
+    unfit = _unfit(dataset, model_type) | {
+        name: f"no network is given for it by --{OPTIONS[name]}"
+        for name in GIVEN
+        if name not in networks
+    }
     fitting = set(NAMES) - set(unfit)
-    usual = [name for name in (*ALWAYS, *KNOWN_SDE) if name in fitting]
+    usual = [name for name in (*ALWAYS, *KNOWN_SDE, *GIVEN) if name in fitting]
     found: set[str] = set()
     for name in (part.strip() for part in (asked or "auto").split(",")):
         if name == "auto":

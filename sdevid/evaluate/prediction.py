@@ -2,7 +2,8 @@
 
 PSNR is of a clip's mean squared error over its predicted frames, averaged over clips. It is taken
 of the mean of the samples, which is what it rewards; that of single samples is told apart: one
-draw of a stochastic motion is rightly worse in PSNR than copying. Energy scores are of
+draw of a stochastic motion is rightly worse in PSNR than copying. SSIM is a frame's; of single
+samples it is that of the first. Energy scores are of
 the tracked position (or radius) of the disc, where the video is drawn; a baseline is a point
 forecast.
 """
@@ -22,7 +23,7 @@ from sdevid.evaluate.energy import energy_score
 from sdevid.evaluate.measured import Floats, Measured, finite, mean_over
 from sdevid.evaluate.observe import Observer
 from sdevid.evaluate.progress import batches
-from sdevid.evaluate.quality import decibels, squared_error
+from sdevid.evaluate.quality import decibels, squared_error, structural_similarity
 from sdevid.evaluate.reference import Mean
 from sdevid.models.video_model import VideoModel
 from sdevid.sample.sampler import as_pixels
@@ -105,8 +106,14 @@ def predict(
         batch = stream.fixed(index, model.config, part)
         made, mean = futures(model, batch, context, samples, seed)
         video = batch.video.numpy()
-        for name, values in _squared_errors(made, mean, video, context, reference).items():
+        true = video[:, context:] / 255
+        forecasts = _forecasts(made, mean, video, context, reference)
+        errors = {name: squared_error(frames, true) for name, frames in forecasts.items()}
+        each = squared_error(made / np.float32(255), true[:, None])
+        for name, values in (errors | {"one_sample": each.mean(axis=1)}).items():
             table["psnr", name].append(values)
+        for name, frames in forecasts.items():
+            table["ssim", name].append(structural_similarity(frames, true))
         if observer is not None and reference.position is not None:
             found = _energy(made, video, context, reference.position, observer)
             for name, values in found.items():
@@ -122,16 +129,15 @@ def predict(
     return dict(scores), pictures
 
 
-def _squared_errors(
+def _forecasts(
     made: Pixels, mean: Floats, video: Pixels, context: int, reference: Mean
 ) -> dict[str, Floats]:
-    true = video[:, context:] / 255
-    last = video[:, context - 1 : context] / 255
+    """Frames in [0, 1] that broadcast to the predicted ones; of the samples, the first."""
     return {
-        "mean_of_samples": squared_error(mean, true),
-        "one_sample": squared_error(made / np.float32(255), true[:, None]).mean(axis=1),
-        "copy_last_frame": squared_error(last, true),
-        "mean_frame": squared_error(reference.frame, true),
+        "mean_of_samples": mean,
+        "one_sample": made[:, 0] / 255,
+        "copy_last_frame": video[:, context - 1 : context] / 255,
+        "mean_frame": reference.frame,
     }
 
 

@@ -21,7 +21,7 @@ class Row:
 
 def rows(results: dict[str, Any]) -> list[Row]:
     """Every figure with its error that the results hold, section after section."""
-    makers = (_bound, _prediction, _motion, _rates, _futures)
+    makers = (_bound, _prediction, _judged, _sets, _motion, _rates, _futures)
     return [row for maker in makers for row in maker(results)]
 
 
@@ -62,6 +62,38 @@ def _prediction(results: dict[str, Any]) -> Iterator[Row]:
         )
         for name, entry in forecasts.items():
             yield Row(section, _plain(name), entry)
+
+
+def _judged(results: dict[str, Any]) -> Iterator[Row]:
+    if "lpips" in results:
+        found = results["lpips"]
+        section = f"LPIPS of frames predicted from {found['context']}, {found['clips']} clips"
+        yield Row(section, f"one of {found['samples']} samples", found["one_sample"])
+        yield Row(section, "copy last frame", found["copy_last_frame"])
+    if "warping" in results:
+        found = results["warping"]
+        section = f"Temporal warping error, {found['videos']} videos"
+        yield Row(section, "generated", found["generated"])
+        yield Row(section, "real", found["real"])
+        yield Row(section, "generated over real", found["ratio"], "1 where it is as steady")
+
+
+def _sets(results: dict[str, Any]) -> Iterator[Row]:
+    for key in ("fvd", "kid"):
+        if key not in results:
+            continue
+        found = results[key]
+        how = {
+            "none": "generated freely",
+            "in": "predicted, observed frames in",
+            "out": "predicted, observed frames left out",
+        }[found["context"]]
+        name = "FVD by the given I3D" if key == "fvd" else "KID on random 3-D features"
+        section = f"{name}: {found['videos']} videos of {found['frames']} frames, {how}"
+        for one in found.get("seeds", [found]):
+            which = f", feature seed {one['feature_seed']}" if "feature_seed" in one else ""
+            floor = f"real against real {_short(one['floor'])}"
+            yield Row(section, f"generated from real{which}", one["distance"], floor)
 
 
 def _motion(results: dict[str, Any]) -> Iterator[Row]:
