@@ -9,8 +9,10 @@ shards), not of all clips.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Int64
@@ -31,27 +33,28 @@ class Order:
 
     def __init__(self, sizes: Sequence[int], seed: int, window: int) -> None:
         self._first = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])  # clip of a shard
-        self._seed, self._window = seed, window
+        self._size, self._seed, self._window = int(self._first[-1]), seed, window
         self._layout = lru_cache(_KEPT)(self._laid_out)
         self._shuffled = lru_cache(_KEPT)(self._shuffle)
 
     def __len__(self) -> int:
-        return int(self._first[-1])
+        return self._size
 
     def clip(self, serial: int) -> int:
         """The number of the clip at the place `serial` of all epochs, one after the other."""
-        epoch, place = divmod(serial, len(self))
+        epoch, place = divmod(serial, self._size)
         starts, _ = self._layout(epoch)
-        number = int(np.searchsorted(starts, place, side="right")) - 1
+        number = bisect_right(starts, place) - 1
         return int(self._shuffled(epoch, number)[place - starts[number]])
 
-    def _laid_out(self, epoch: int) -> tuple[Numbers, list[Numbers]]:
+    def _laid_out(self, epoch: int) -> tuple[list[int], list[Numbers]]:
         """Where each window of an epoch begins, and its shards."""
         shards = len(self._first) - 1
         shuffled = _by_hash(_mix(_start(self._seed, epoch) ^ _SHARDS), np.arange(shards))
         windows = np.array_split(shuffled, -(-shards // self._window))
-        lengths = [np.diff(self._first)[window].sum() for window in windows]
-        return np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64)]), windows
+        sizes = np.diff(self._first)
+        lengths = [int(sizes[window].sum()) for window in windows]
+        return list(accumulate(lengths[:-1], initial=0)), windows
 
     def _shuffle(self, epoch: int, number: int) -> Numbers:
         """The clips of a window in their order."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import math
 import platform
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
+
+from sdevid.data import mp4
 
 Store = Literal["npy", "jpeg", "mp4"]
 ClipVideo = UInt8[np.ndarray, "time height width channels"]
@@ -131,19 +134,25 @@ def _to_mp4(video: ClipVideo, fps: float) -> bytes:
 
 
 def _from_mp4(payload: bytes, shape: Shape) -> ClipVideo:
-    import av
-
     frames, height, width, channels = shape
     video = np.zeros(shape, dtype=np.uint8)
     count = 0
+    for image in mp4.images(payload, channels) or _plain_images(payload, channels):
+        if count < frames:
+            video[count] = image[:height, :width]
+        count += 1
+    if count != frames:
+        raise ValueError(f"{count} frames, not {frames}")
+    return video
+
+
+def _plain_images(payload: bytes, channels: int) -> Iterator[mp4.Image]:
+    """The frames of any file that FFmpeg knows, in order."""
+    import av
+
     with av.open(io.BytesIO(payload), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
-            if count < frames:
-                pixels = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
-                video[count] = pixels.reshape(*pixels.shape[:2], channels)[:height, :width]
-            count += 1
-    if count != frames:
-        raise ValueError(f"{count} frames, not {frames}")
-    return video
+            pixels = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
+            yield pixels.reshape(*pixels.shape[:2], channels)

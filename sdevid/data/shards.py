@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,11 @@ class ShardIndex:
         """Clips of each shard."""
         return list(Counter(entry.shard for entry in self.clips).values())
 
+    @cached_property
+    def longest(self) -> int:
+        """The most frames of a clip."""
+        return max(entry.num_frames for entry in self.clips)
+
     def read(self, i: int) -> Clip:
         """Clip `i` as a whole. DamagedClipError where its shard does not hold it."""
         entry = self.clips[i]
@@ -159,7 +164,7 @@ class ShardIndex:
     def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo) -> dict[str, Any]:
         if self._known[i] == _PLAIN:
             self._load_pixels(entry, first, video)
-            plain: dict[str, Any] = json.loads(self.read_member(entry, "json"))
+            plain: dict[str, Any] = json.loads(self.read_member(entry, "json").decode())
             return plain
         found = self._members(entry, check=self._known[i] != _RIGHT)
         payload = found[entry.extension]

@@ -191,7 +191,9 @@ class _Reader:
 
     def _fill(self, serials: range, videos: UInt8[np.ndarray, "..."]) -> list[_Filled]:
         numbers = torch.arange(serials.start, serials.stop, serials.step)
-        crops = uniform(self.config.seed, numbers, Stream.CROP, (1,))[:, 0].tolist()
+        crops = [0.0] * len(serials)
+        if self.index.longest > self.config.sequence_length:
+            crops = uniform(self.config.seed, numbers, Stream.CROP, (1,))[:, 0].tolist()
         places = times.places(self.config, numbers)
         return [self._fill_one(*each) for each in zip(serials, crops, places, videos, strict=True)]
 
