@@ -8,10 +8,11 @@ serial goes to the next whole clip of the sequence, which every rank finds alone
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, pairwise
 
 import numpy as np
@@ -29,6 +30,8 @@ from sdevid.types import Batch, Damage, Video
 
 _FPS_TOLERANCE = 0.01  # relative
 _MOST_IN_A_ROW = 1_000  # damaged clips, before the data is given up
+_MOST_USED = 8  # batches whose memory is used again: to a new page, a read takes half as long again
+_ONLY_WE = 3  # references, of the list, the loop and the question: no tensor holds the memory
 _STEPS_AHEAD = 2  # optimizer steps decoded in advance, where there are workers
 
 
@@ -159,6 +162,7 @@ class _Reader:
     config: Config
     candidates: Callable[[int], Iterator[int]]
     pinned: bool
+    _used: list[ClipVideo] = field(default_factory=list)  # memory of earlier batches
 
     def batch(self, serials: range) -> Batch:
         """The clips of `serials`, read here and now."""
@@ -176,7 +180,15 @@ class _Reader:
     def _room(self, serials: range) -> Video:
         size, length = self.config.frame_size, self.config.sequence_length
         shape = len(serials), length, size, size, self.config.channels
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
+        if self.pinned:  # torch keeps and gives again what is pinned
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        for pixels in self._used:
+            if pixels.shape == shape and sys.getrefcount(pixels) == _ONLY_WE:
+                return torch.from_numpy(pixels)
+        pixels = np.empty(shape, np.uint8)
+        if len(self._used) < _MOST_USED:
+            self._used.append(pixels)
+        return torch.from_numpy(pixels)
 
     def _finished(self, video: Video, serials: range, filled: list[_Filled]) -> Batch:
         serial = torch.arange(serials.start, serials.stop, serials.step)

@@ -152,3 +152,18 @@ def test_clips_that_do_not_fit_the_config_are_told(index, changes, message):
 
 def test_clips_that_fit_pass(index):
     check(index, config(fps=8.05))
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it(index):
+    """Also not while a view of a view is left, as autograd may keep one."""
+    batches = (step[0] for step in steps(index, config(), 0, 1, 0))
+    first = next(batches)
+    held, copy = first.video[3:].permute(0, 1, 4, 2, 3)[1:], first.video.clone()
+    address = first.video.data_ptr()
+    del first
+    addresses = {next(batches).video.data_ptr() for _ in range(6)}
+    assert address not in addresses
+    assert torch.equal(held, copy[4:].permute(0, 1, 4, 2, 3))
+    assert len(addresses) < 6
+    del held
+    assert address in {next(batches).video.data_ptr() for _ in range(4)}
