@@ -25,33 +25,43 @@ class Initial:
 
     frames: Pixels  # time, height, width, channels
     notes: tuple[str, ...]
+    size: str  # in the files, width x height
 
 
-def read(path: Path, count: int | None, most: int, side: int, channels: int, fps: float) -> Initial:
+def read(
+    path: Path,
+    count: int | None,
+    most: int,
+    side: int,
+    channels: int,
+    fps: float,
+    option: str = "--initial_frames",
+) -> Initial:
     """The first `count` frames at `path` (None: all, at most `most`), `side` pixels square.
 
     `path` is a folder of pictures, taken in the natural order of their names, one picture, or a
     video, read at `fps` frames a second. Frames of another shape are cut to the middle square
     and resized, colours become grey for a model of one channel; the notes say so.
-    Raises UserError for a missing or unreadable file, and for fewer frames than `count`.
+    Raises UserError, which names `option`, for a missing or unreadable file, and for fewer frames
+    than `count`.
     """
     if not path.exists():
-        raise UserError(f"--initial_frames {path} does not exist")
+        raise UserError(f"{option} {path} does not exist")
     wanted = most if count is None else count
     if path.is_dir() or path.suffix.lower() in PICTURES:
-        frames = [_open(file) for file in _pictures(path)[:wanted]]
-        size = _one_size(path, frames)
+        frames = [_open(file, option) for file in _pictures(path, option)[:wanted]]
+        size = _one_size(path, frames, option)
     else:
-        frames, size = _start_of_video(path, side, fps, wanted)
+        frames, size = _start_of_video(path, side, fps, wanted, option)
     if not frames or (count is not None and len(frames) < count):
         raise UserError(
-            f"--initial_frames {path} holds {len(frames)} frames, but "
+            f"{option} {path} holds {len(frames)} frames, but "
             f"{count or 1} are needed; give more frames or a smaller --num_initial_frames"
         )
-    return _fit(frames, size, side, channels)
+    return _fit(frames, size, side, channels, option)
 
 
-def _pictures(path: Path) -> list[Path]:
+def _pictures(path: Path, option: str) -> list[Path]:
     if path.is_file():
         return [path]
     files = sorted((f for f in path.iterdir() if f.is_file()), key=_natural)
@@ -59,7 +69,7 @@ def _pictures(path: Path) -> list[Path]:
     if not pictures:
         held = f"{len(files)} files, e.g. {files[0].name}" if files else "nothing"
         raise UserError(
-            f"--initial_frames {path} is a folder with no pictures (it holds {held}); give a "
+            f"{option} {path} is a folder with no pictures (it holds {held}); give a "
             "folder of png or jpg files, one a frame, or the path of one video"
         )
     return pictures
@@ -71,7 +81,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, option: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
@@ -79,10 +89,12 @@ def _open(path: Path) -> Image.Image:
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             return upright.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"--initial_frames: {path} cannot be read as a picture: {error}") from error
+        raise UserError(f"{option}: {path} cannot be read as a picture: {error}") from error
 
 
-def _start_of_video(path: Path, side: int, fps: float, count: int) -> tuple[list[Image.Image], str]:
+def _start_of_video(
+    path: Path, side: int, fps: float, count: int, option: str
+) -> tuple[list[Image.Image], str]:
     """Its first frames, square already, and their size in the file. Cut as shards are cut."""
     spec = CutSpec(side, fps, clip_length=1, clip_stride=1, fit="crop", store="npy")
     try:
@@ -93,31 +105,29 @@ def _start_of_video(path: Path, side: int, fps: float, count: int) -> tuple[list
         return [Image.fromarray(clip[0]) for _, clip, _ in clips], size
     except (av.FFmpegError, IndexError, BadVideoError) as error:
         raise UserError(
-            f"--initial_frames {path} cannot be read as a video: {error}; give a video, a picture "
+            f"{option} {path} cannot be read as a video: {error}; give a video, a picture "
             "or a folder of pictures"
         ) from error
 
 
-def _one_size(path: Path, frames: list[Image.Image]) -> str:
+def _one_size(path: Path, frames: list[Image.Image], option: str) -> str:
     sizes = sorted({f"{frame.width}x{frame.height}" for frame in frames})
     if len(sizes) > 1:
         raise UserError(
-            f"--initial_frames {path} mixes frames of {sizes[0]} and {sizes[1]} pixels; give "
+            f"{option} {path} mixes frames of {sizes[0]} and {sizes[1]} pixels; give "
             "frames of one size"
         )
     return sizes[0]
 
 
-def _fit(frames: list[Image.Image], size: str, side: int, channels: int) -> Initial:
-    notes = []
+def _fit(frames: list[Image.Image], size: str, side: int, channels: int, option: str) -> Initial:
+    notes, kind = [], option.removeprefix("--").replace("_", " ")
     if size != f"{side}x{side}":
-        notes.append(
-            f"initial frames are {size}, the model's {side}x{side}: the middle square is resized"
-        )
+        notes.append(f"{kind} are {size}, the model's {side}x{side}: the middle square is resized")
     square = [ImageOps.fit(frame, (side, side), Image.Resampling.BICUBIC) for frame in frames]
     pixels = np.stack([np.asarray(frame) for frame in square])
     if channels == 1:
         if np.ptp(pixels, axis=-1).any():
-            notes.append("initial frames have colours, the model has one channel: made grey")
+            notes.append(f"{kind} have colours, the model has one channel: made grey")
         pixels = np.stack([np.asarray(frame.convert("L")) for frame in square])[..., None]
-    return Initial(pixels, tuple(notes))
+    return Initial(pixels, tuple(notes), size)

@@ -17,11 +17,13 @@ import torch
 from tqdm import tqdm
 
 from sdevid import export
-from sdevid.config import Config
-from sdevid.errors import UserError
-from sdevid.models.video_model import VideoModel
-from sdevid.sample import initial, outputs
-from sdevid.sample.request import Request, add_arguments, check, check_initial
+from sdevid.models import text
+from sdevid.models.text import Reader
+from sdevid.models.video_model import Given, VideoModel, Walk
+from sdevid.sample import conditions, outputs
+from sdevid.sample.conditions import Observed
+from sdevid.sample.outputs import Generated
+from sdevid.sample.request import Request, add_arguments, check
 from sdevid.sample.write import Pixels
 from sdevid.types import Frames, frame_ticks
 
@@ -35,80 +37,71 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(1)
     model, config = export.load(args.model_path, args.weights)
     request = check(args, config, batch_size=8 if state.device.type == "cuda" else 1)
-    given = initial_frames(args, config, request)
+    given = conditions.read(args, config, request)
+    read_text = text.reader(config)
     if state.is_main_process:
         for note in given.notes if given else ():
             print(note, file=sys.stderr)
         outputs.prepare(args.output_dir)
     state.wait_for_everyone()
     model = model.to(state.device).eval()
-    observed = given.frames if given else None
-    batches = list(range(-(-request.num_samples // request.batch_size)))
+    batches = list(range(-(-request.total // request.batch_size)))
     with state.split_between_processes(batches) as mine:
         for batch in tqdm(mine, "sampling", unit="batch", disable=not state.is_main_process):
             first = batch * request.batch_size
             numbers = range(first, first + request.batch_size)
-            videos = generate(model, request, numbers, observed)
-            outputs.save(args.output_dir, request, numbers, videos, given)
+            made = generate(model, request, numbers, given, read_text)
+            outputs.save(args, request, numbers, made, given)
     state.wait_for_everyone()
     if state.is_main_process:
         outputs.finish(args, request, given, str(state.device.type))
-        made = f"{request.num_samples} videos in {args.output_dir}"
-        print(f"{made}, made by {state.num_processes} process(es)", file=sys.stderr)
+        told = f"{request.total} videos in {args.output_dir}"
+        print(f"{told}, made by {state.num_processes} process(es)", file=sys.stderr)
     state.wait_for_everyone()
     state.destroy_process_group()
     return 0
 
 
-def initial_frames(
-    args: argparse.Namespace, config: Config, request: Request
-) -> initial.Initial | None:
-    """The initial frames that `args` name, as the model takes them; None where they name none."""
-    check_initial(args, config)
-    if args.initial_frames is None:
-        return None
-    given = initial.read(
-        args.initial_frames,
-        args.num_initial_frames,
-        config.observation.max_context,
-        config.frame_size,
-        config.channels,
-        request.fps,
-    )
-    if len(given.frames) >= request.num_frames:
-        raise UserError(
-            f"--num_frames is {request.num_frames}, but {len(given.frames)} of them are initial "
-            "frames and at least one must be generated; give a larger --num_frames"
-        )
-    return given
-
-
 def generate(
-    model: VideoModel, request: Request, numbers: Sequence[int], observed: Pixels | None
-) -> Pixels:
-    """Videos (number, time, height, width, channels) of the samples with these numbers."""
+    model: VideoModel,
+    request: Request,
+    numbers: Sequence[int],
+    observed: Observed | None = None,
+    read_text: Reader | None = None,
+) -> Generated:
+    """The samples with these numbers; given frames stand in them as they were given."""
     device = next(model.parameters()).device
     serial = torch.tensor(numbers, dtype=torch.int64, device=device)
     ticks = frame_ticks(request.num_frames, request.fps).to(device).expand(len(serial), -1)
-    known = 0 if observed is None else len(observed)
-    context = None
+    known = 0 if observed is None else observed.leading
+    given = Given()
     if observed is not None:
-        pixels = torch.from_numpy(observed).to(device).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(observed.frames).to(device).permute(0, 3, 1, 2)
         context = (pixels.float() / 255).expand(len(serial), -1, -1, -1, -1)
-    frames = model.sample(
-        ticks[:, known:],
-        seed=request.seed,
-        serial=serial,
-        context=context,
-        context_ticks=ticks[:, :known] if known else None,
-        steps_per_frame=request.steps_per_frame,
-        temperature=request.temperature,
+        given = Given(context, ticks[:, list(observed.places)])
+    if read_text is not None:
+        told = read_text([request.prompt(number) or "" for number in numbers])
+        other = read_text([request.negative_prompt or ""] * len(numbers))
+        given = given._replace(text=told.to(device), negative=other.to(device))
+    walk = Walk(
+        request.seed,
+        serial,
+        request.steps_per_frame,
+        request.temperature,
+        request.solver,
+        request.bridge_diffusion,
+        request.guidance_scale,
     )
-    video = as_pixels(frames)
-    if observed is None:
-        return video
-    given = np.broadcast_to(observed, (len(video), *observed.shape))
-    return np.concatenate([given, video], axis=1)
+    parts, nats = [], torch.zeros(len(serial), device=device)
+    for part in model.windows(ticks[:, known:], walk, given):
+        parts.append(as_pixels(part.frames))
+        nats = nats + part.nats
+    video = np.concatenate(parts, axis=1)
+    if observed is not None:
+        before = np.broadcast_to(observed.frames[:known], (len(video), known, *video.shape[2:]))
+        video = np.concatenate([before, video], axis=1)
+        video[:, list(observed.places)] = observed.frames
+    return Generated(video, nats.tolist())
 
 
 def as_pixels(frames: Frames) -> Pixels:
@@ -118,4 +111,4 @@ def as_pixels(frames: Frames) -> Pixels:
     return pixels
 
 
-__all__ = ["add_arguments", "as_pixels", "generate", "initial_frames", "run"]
+__all__ = ["add_arguments", "as_pixels", "generate", "run"]

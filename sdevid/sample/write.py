@@ -6,6 +6,7 @@ same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -63,9 +64,19 @@ def _durations(count: int, fps: float) -> list[int]:
     return [int(step) * 10 for step in np.diff(ends)]
 
 
-def npz(path: Path, video: Pixels, ticks: NDArray[np.int64], observed: int) -> None:
-    """`video` with the ticks of its frames; the first `observed` frames were given."""
-    np.savez_compressed(path, video=video, ticks=ticks, observed=np.int64(observed))
+def npz(
+    path: Path,
+    video: Pixels,
+    ticks: NDArray[np.int64],
+    observed: int,
+    places: Sequence[int] | None = None,
+) -> None:
+    """`video` with the ticks of its frames; the first `observed` frames were given.
+
+    `places`: all frames that were given, where they are not only the first.
+    """
+    given = np.asarray(range(observed) if places is None else places, np.int64)
+    np.savez_compressed(path, video=video, ticks=ticks, observed=np.int64(observed), places=given)
 
 
 def picture(frame: Pixels) -> Image.Image:

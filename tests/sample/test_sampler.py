@@ -63,7 +63,7 @@ def test_writes_videos_grids_and_a_record(model, tmp_path):
     assert sorted(files(tmp_path)) == [
         "grid.gif",
         "grid.png",
-        *(f"sample_0000{i}.{kind}" for i in (0, 1) for kind in ("gif", "mp4", "npz")),
+        *(f"sample_0000{i}.{kind}" for i in (0, 1) for kind in ("gif", "json", "mp4", "npz")),
         "samples.json",
     ]
     assert record["seed"] == 3

@@ -1,0 +1,131 @@
+"""The frames that a video is given: initial ones, final ones, and key frames in between."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdevid.config import Config
+from sdevid.errors import UserError
+from sdevid.sample import initial
+from sdevid.sample.request import Request
+from sdevid.sample.write import Pixels
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Given frames and where in the video they stand."""
+
+    frames: Pixels  # number, height, width, channels
+    places: tuple[int, ...]  # rising
+    notes: tuple[str, ...] = ()
+
+    @property
+    def leading(self) -> int:
+        """How many of them the video begins with."""
+        return next((k for k, place in enumerate(self.places) if place != k), len(self.places))
+
+
+@dataclass(frozen=True)
+class _Part:
+    option: str
+    found: initial.Initial
+    places: tuple[int, ...]
+
+
+def read(args: argparse.Namespace, config: Config, request: Request) -> Observed | None:
+    """The frames that `args` name, as the model takes them; None where they name none.
+
+    Raises UserError where the model cannot take them, a file is at fault, frames differ in size,
+    a place is outside the video or given twice, or nothing is left to generate.
+    """
+    _check(args, config)
+    side, channels = config.frame_size, config.channels
+    shape = side, channels, request.fps
+    parts = []
+    if args.initial_frames is not None:
+        most = config.observation.max_context
+        found = initial.read(args.initial_frames, args.num_initial_frames, most, *shape)
+        parts.append(_Part("--initial_frames", found, tuple(range(len(found.frames)))))
+    if args.final_frames is not None:
+        most = config.observation.max_context
+        found = initial.read(args.final_frames, None, most, *shape, "--final_frames")
+        first = request.num_frames - len(found.frames)
+        parts.append(_Part("--final_frames", found, tuple(range(first, request.num_frames))))
+    for place, path in map(_keyframe, args.keyframes):
+        found = initial.read(path, 1, 1, *shape, "--keyframes")
+        parts.append(_Part("--keyframes", found, (place,)))
+    return _joined(parts, request) if parts else None
+
+
+def place(frames: Pixels, places: tuple[int, ...], request: Request) -> Observed:
+    """Frames at hand, checked as those of files are."""
+    return _joined([_Part("frames", initial.Initial(frames, (), ""), places)], request)
+
+
+def _check(args: argparse.Namespace, config: Config) -> None:
+    """Raise UserError where the model was not trained for what `args` give it."""
+    count, settings = args.num_initial_frames, config.observation
+    if args.initial_frames is None and count is not None:
+        raise UserError("--num_initial_frames is given without --initial_frames; add that too")
+    if args.initial_frames is not None and settings.max_context == 0:
+        raise UserError(
+            "--initial_frames is given, but this model was trained to take none "
+            "(observation.max_context is 0 in its config)"
+        )
+    if count is not None and not 1 <= count <= settings.max_context:
+        raise UserError(
+            f"--num_initial_frames is {count}, but the model takes 1 to {settings.max_context} "
+            "(observation.max_context in its config)"
+        )
+    for option, given, setting in (
+        ("--final_frames", args.final_frames is not None, "ends_fraction"),
+        ("--keyframes", bool(args.keyframes), "keyframes_fraction"),
+    ):
+        if given and getattr(settings, setting) == 0:
+            raise UserError(
+                f"{option} is given, but this model was not trained to fill in between frames "
+                f"(observation.{setting} is 0 in its config)"
+            )
+
+
+def _keyframe(text: str) -> tuple[int, Path]:
+    index, colon, path = text.partition(":")
+    if not colon or not path or not index.isdecimal():
+        raise UserError(
+            f"--keyframes {text!r} must read INDEX:PATH, e.g. 0:first.png, with frames counted "
+            "from 0"
+        )
+    return int(index), Path(path)
+
+
+def _joined(parts: list[_Part], request: Request) -> Observed:
+    number, taken = request.num_frames, dict[int, Pixels]()
+    for part in parts:
+        if part.found.size != parts[0].found.size:
+            raise UserError(
+                f"{parts[0].option} are of {parts[0].found.size} pixels and {part.option} of "
+                f"{part.found.size}; give frames of one size"
+            )
+        for frame, at in zip(part.found.frames, part.places, strict=True):
+            if not 0 <= at < number:
+                raise UserError(
+                    f"{part.option} gives a frame at {at}, but --num_frames is {number}: places "
+                    f"are 0 to {number - 1}; give a larger --num_frames or another place"
+                )
+            if at in taken:
+                raise UserError(
+                    f"frame {at} is given twice, the second time by {part.option}; leave one out"
+                )
+            taken[at] = frame
+    if len(taken) == number:
+        raise UserError(
+            f"--num_frames is {number}, but all of them are given frames (initial, final or key) "
+            "and at least one must be generated; give a larger --num_frames"
+        )
+    places = tuple(sorted(taken))
+    notes = dict.fromkeys(note for part in parts for note in part.found.notes)
+    return Observed(np.stack([taken[at] for at in places]), places, tuple(notes))

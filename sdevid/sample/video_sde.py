@@ -1,0 +1,148 @@
+"""A trained model for notebooks: `VideoSDE.from_pretrained(path).sample(...)`.
+
+Videos are uint8 arrays, (number, time, height, width, channels). The options mean what those of
+`python -m sdevid sample` mean, and the same seed gives the same videos.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdevid import export
+from sdevid.checkpoint import Weights
+from sdevid.config import Config
+from sdevid.errors import UserError
+from sdevid.models import text
+from sdevid.models.video_model import VideoModel
+from sdevid.sample import conditions
+from sdevid.sample.conditions import Observed
+from sdevid.sample.request import Request, check_request
+from sdevid.sample.sampler import generate
+from sdevid.sample.write import Pixels
+
+
+class VideoSDE:
+    """A model that generates, carries on and fills in video."""
+
+    def __init__(self, model: VideoModel, config: Config, folder: Path) -> None:
+        self.model, self.config, self.folder = model, config, folder
+        self._read = text.reader(config)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, weights: Weights = "ema", device: str | None = None
+    ) -> VideoSDE:
+        """The model in a run folder, a checkpoint or an exported folder.
+
+        On a GPU where there is one, or on `device`. Raises UserError where there is no model.
+        """
+        model, config = export.load(Path(path), weights)
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model.to(place), config, Path(path))
+
+    def sample(self, num_samples: int = 1, **options: Any) -> Pixels:
+        """Videos from nothing but the options: `num_frames`, `fps`, `seed`, `temperature`,
+        `steps_per_frame`, `solver`, `prompt`, `negative_prompt`, `guidance_scale`,
+        `bridge_diffusion`, `batch_size`. Raises UserError where one is wrong."""
+        return self._generate(self._request(num_samples, options), None)
+
+    def predict(self, frames: Pixels, num_samples: int = 1, **options: Any) -> Pixels:
+        """Videos that begin with `frames`, uint8 (time, height, width, channels), and go on.
+
+        `num_frames` counts the given ones too. Raises UserError where frames or options are wrong.
+        """
+        most = self.config.observation.max_context
+        if len(frames) > most:
+            raise UserError(
+                f"{len(frames)} frames are given, but the model takes at most {most} "
+                "(observation.max_context in its config); give the last ones"
+            )
+        return self.fill(frames, range(len(frames)), num_samples, **options)
+
+    def fill(
+        self, frames: Pixels, places: Sequence[int], num_samples: int = 1, **options: Any
+    ) -> Pixels:
+        """Videos in which `frames` stand at these places, counted from 0.
+
+        Raises UserError where frames, places or options are wrong.
+        """
+        frames = self._checked(frames, places)
+        request = self._request(num_samples, options)
+        if list(places) != list(range(len(frames))) and not self.config.observation.ahead:
+            raise UserError(
+                f"frames are given at {list(places)}, but this model was trained to go on from "
+                "initial frames alone (observation.ends_fraction and keyframes_fraction are 0)"
+            )
+        given = conditions.place(frames, tuple(int(at) for at in places), request)
+        return self._generate(request, given)
+
+    def push_to_hub(self, repo_id: str, weights: Weights = "ema", private: bool = False) -> str:
+        """Upload weights and config to the Hugging Face hub; the address of the commit.
+
+        Raises UserError where huggingface_hub is not installed or refuses.
+        """
+        try:
+            import huggingface_hub
+        except ImportError:
+            raise UserError(
+                "push_to_hub needs huggingface_hub, which is not installed here; install it"
+            ) from None
+        with tempfile.TemporaryDirectory() as folder:
+            export.export(self.folder, Path(folder), weights)
+            hub = huggingface_hub.HfApi()
+            try:
+                hub.create_repo(repo_id, private=private, exist_ok=True)
+                commit = hub.upload_folder(repo_id=repo_id, folder_path=folder)
+            except (OSError, ValueError) as error:  # both of requests and of a bad repo_id
+                raise UserError(f"the hub did not take {repo_id}: {error}") from error
+        return str(commit)
+
+    def _request(self, num_samples: int, options: dict[str, Any]) -> Request:
+        settings = dict(options)
+        prompt = settings.pop("prompt", None)
+        prompts = () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        defaults = {
+            "num_frames": self.config.sequence_length,
+            "fps": self.config.fps,
+            "seed": 0,
+            "temperature": 1.0,
+            "steps_per_frame": None,
+            "batch_size": 8 if next(self.model.parameters()).is_cuda else 1,
+        }
+        known = {*defaults, "solver", "bridge_diffusion", "negative_prompt", "guidance_scale"}
+        unknown = sorted(settings.keys() - known)
+        if unknown:
+            raise UserError(
+                f"{unknown[0]} is no option; there are prompt, {', '.join(sorted(known))}"
+            )
+        request = Request(num_samples, prompts=prompts, **(defaults | settings))
+        check_request(request, self.config)
+        return request
+
+    def _checked(self, frames: Pixels, places: Sequence[int]) -> Pixels:
+        frames = np.asarray(frames)
+        size, channels = self.config.frame_size, self.config.channels
+        if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, channels):
+            raise UserError(
+                f"frames are {frames.dtype} of shape {frames.shape}, but the model takes uint8 of "
+                f"shape (number, {size}, {size}, {channels})"
+            )
+        if len(frames) != len(places) or not len(frames):
+            raise UserError(
+                f"{len(frames)} frames are given for {len(places)} places; give a place for each, "
+                "and one frame or more"
+            )
+        return frames
+
+    def _generate(self, request: Request, given: Observed | None) -> Pixels:
+        made = []
+        for first in range(0, request.total, request.batch_size):
+            numbers = range(first, first + request.batch_size)
+            made.append(generate(self.model, request, numbers, given, self._read).videos)
+        return np.concatenate(made)[: request.total]

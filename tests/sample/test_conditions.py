@@ -1,0 +1,197 @@
+"""Prompts, key frames, final frames and solvers on the command line; what is wrong with them."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import sdevid
+from sdevid.config import dump, parse
+from sdevid.errors import UserError
+from sdevid.models.build import build_model
+from sdevid.sample.__main__ import main
+
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": 6,
+    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
+    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
+    "observation": {"max_context": 3},
+    "follmer": {"steps": 4},
+}
+WHOLE = {
+    "observation": {"max_context": 3, "ends_fraction": 0.2, "keyframes_fraction": 0.2},
+    "text": {"encoder": "bytes", "layers": 1},
+}
+KINDS = ["latent_sde", "sde_matching", "follmer"]
+
+
+def save_model(folder: Path, **settings) -> Path:
+    config = parse(SMALL | settings)
+    torch.manual_seed(0)
+    model = build_model(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    folder.mkdir(parents=True)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "config.yaml").write_text(dump(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    made = {kind: save_model(folder / kind, model_type=kind, **WHOLE) for kind in KINDS}
+    return made | {"plain": save_model(folder / "plain")}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for level in (40, 80, 120):
+        Image.new("L", (16, 16), level).save(folder / f"{level}.png")
+    Image.new("L", (20, 16), 10).save(folder / "wide.png")
+    return folder
+
+
+def sample(model, output, *arguments):
+    given = ["--model_path", str(model), "--output_dir", str(output), "--num_samples", "2"]
+    assert main([*given, *arguments]) == 0
+    held = np.load(output / "sample_00000.npz")
+    return held["video"], json.loads((output / "sample_00000.json").read_text()), held["places"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_given_frames_stand_where_they_were_given(models, pictures, tmp_path, kind):
+    ends = ["--initial_frames", str(pictures / "40.png"), "--final_frames"]
+    keys = ["--keyframes", f"3:{pictures / '80.png'}", "--num_frames", "8"]
+    video, told, places = sample(models[kind], tmp_path, *ends, str(pictures / "120.png"), *keys)
+    assert video.shape == (8, 16, 16, 1)
+    assert [int(video[at, 0, 0, 0]) for at in (0, 3, 7)] == [40, 80, 120]
+    assert places.tolist() == told["observed_places"] == [0, 3, 7]
+    assert told["keyframes"] == [f"3:{pictures / '80.png'}"]
+    assert told["num_initial_frames"] == 1
+    other, *_ = sample(models[kind], tmp_path / "other", *ends, str(pictures / "80.png"), *keys)
+    assert not np.array_equal(video[4:7], other[4:7])  # what comes bears on what is before it
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_and_guidance_reach_every_kind(models, tmp_path, kind):
+    first = sample(models[kind], tmp_path / "a", "--prompt", "left", "--prompt", "right")
+    record = json.loads((tmp_path / "a" / "samples.json").read_text())
+    assert [one["prompt"] for one in record["samples"]] == ["left"] * 2 + ["right"] * 2
+    assert first[1]["prompt"] == "left"
+    assert first[1]["guidance_nats"] == 0
+    guided = sample(
+        models[kind],
+        tmp_path / "b",
+        "--prompt",
+        "left",
+        "--guidance_scale",
+        "4",
+        "--negative_prompt",
+        "blurred",
+    )
+    assert guided[1]["guidance_nats"] > 0
+    assert guided[1]["negative_prompt"] == "blurred"
+
+
+@pytest.mark.parametrize("solver", ["heun", "srk"])
+def test_a_solver_can_be_chosen(models, tmp_path, solver):
+    video, told, _ = sample(models["latent_sde"], tmp_path / "a", "--solver", solver)
+    assert told["solver"] == solver
+    plain, *_ = sample(models["latent_sde"], tmp_path / "b")
+    assert not np.array_equal(video, plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "named"),
+    [
+        ("plain", ["--prompt", "a"], "--prompt is given, but this model was trained without text"),
+        ("plain", ["--guidance_scale", "2"], "--guidance_scale is given, but"),
+        ("plain", ["--final_frames", "40.png"], "observation.ends_fraction is 0"),
+        ("plain", ["--keyframes", "2:40.png"], "observation.keyframes_fraction is 0"),
+        ("plain", ["--bridge_diffusion", "follmer"], "model_type is latent_sde"),
+        ("follmer", ["--solver", "heun"], "takes euler_maruyama alone"),
+        ("latent_sde", ["--guidance_scale", "-1"], "--guidance_scale is -1.0"),
+        ("latent_sde", ["--negative_prompt", "a"], "does nothing at --guidance_scale 1"),
+        ("latent_sde", ["--solver", "heun", "--temperature", "0"], "needs euler_maruyama"),
+        ("latent_sde", ["--solver", "srk", "--steps_per_frame", "3"], "must be whole ones"),
+        ("latent_sde", ["--keyframes", "six.png"], "must read INDEX:PATH"),
+        ("latent_sde", ["--keyframes", "6:40.png"], "places are 0 to 5"),
+        ("latent_sde", ["--keyframes", "2:40.png", "2:80.png"], "frame 2 is given twice"),
+        ("latent_sde", ["--keyframes", "1:40.png", "2:wide.png"], "give frames of one size"),
+        ("latent_sde", ["--keyframes", "1:none.png"], "--keyframes none.png does not exist"),
+        ("latent_sde", ["--keyframes", "0:40.png", "--num_frames", "1"], "all of them are given"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_any_work(
+    models, pictures, tmp_path, monkeypatch, capsys, kind, arguments, named
+):
+    monkeypatch.chdir(pictures)
+    where = ["--model_path", str(models[kind]), "--output_dir", str(tmp_path / "out")]
+    assert main([*where, *arguments]) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_notebook_gets_what_the_command_line_writes(models, tmp_path):
+    model = sdevid.VideoSDE.from_pretrained(models["latent_sde"], device="cpu")
+    options = {"seed": 5, "prompt": "left", "guidance_scale": 2.0, "num_frames": 5}
+    said = ["--seed", "5", "--prompt", "left", "--guidance_scale", "2", "--num_frames", "5"]
+    torch.set_num_threads(1)
+    made = model.sample(2, **options)
+    written, *_ = sample(models["latent_sde"], tmp_path / "a", *said)
+    assert np.array_equal(made[0], written)
+    frames = np.full((2, 16, 16, 1), 80, np.uint8)
+    predicted = model.predict(frames, num_samples=3, num_frames=7)
+    assert predicted.shape == (3, 7, 16, 16, 1)
+    assert (predicted[:, :2] == 80).all()
+    filled = model.fill(frames, [0, 4], num_frames=5)
+    assert (filled[:, [0, 4]] == 80).all()
+
+
+def test_wrong_arrays_and_options_are_told(models):
+    model = sdevid.VideoSDE.from_pretrained(models["plain"], device="cpu")
+    frames = np.zeros((2, 16, 16, 1), np.uint8)
+    for call, named in (
+        (lambda: model.sample(fps=0.0), "--fps is 0.0"),
+        (lambda: model.sample(frame_rate=8), "frame_rate is no option"),
+        (lambda: model.sample(prompt="a"), "trained without text"),
+        (lambda: model.predict(frames.astype(float)), "frames are float64"),
+        (lambda: model.predict(np.zeros((4, 16, 16, 1), np.uint8)), "takes at most 3"),
+        (lambda: model.predict(frames, num_frames=2), "at least one must be generated"),
+        (lambda: model.fill(frames, [0, 3]), "go on from initial frames alone"),
+        (lambda: model.fill(frames, [0]), "2 frames are given for 1 places"),
+        (lambda: sdevid.VideoSDE.from_pretrained("/nowhere"), "/nowhere does not exist"),
+    ):
+        with pytest.raises(UserError, match=named):
+            call()
+
+
+def test_pushing_uploads_weights_and_config(models, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    seen = {}
+
+    class Api:
+        def create_repo(self, repo_id, **options):
+            seen["repo"] = repo_id, options
+
+        def upload_folder(self, repo_id, folder_path):
+            seen["files"] = sorted(path.name for path in Path(folder_path).iterdir())
+            return f"https://huggingface.co/{repo_id}/commit/1"
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    model = sdevid.VideoSDE.from_pretrained(models["plain"], device="cpu")
+    assert model.push_to_hub("me/discs").endswith("me/discs/commit/1")
+    assert seen["files"] == ["config.yaml", "model.safetensors"]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match="not installed"):
+        model.push_to_hub("me/discs")
