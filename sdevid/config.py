@@ -134,14 +134,10 @@ class CheckpointConfig(_Section):
     """What is kept of a run's checkpoints."""
 
     keep: PositiveInt = 3  # newest ones kept, at least 2
-    keep_every: PositiveInt | None = (
-        None  # clips; the first at or past each multiple stays for ever
-    )
+    keep_every: PositiveInt | None = None  # clips; the first past each multiple stays for ever
     best: str | None = None  # a name in metrics.jsonl; the checkpoint with the best value stays
     best_is: Literal["lowest", "highest"] = "lowest"
-    pin: tuple[
-        PositiveInt, ...
-    ] = ()  # steps whose checkpoints stay; so does a file `pinned` in one
+    pin: tuple[PositiveInt, ...] = ()  # these steps stay, as does one that holds a file `pinned`
     asynchronous: bool = True  # training waits for the copy to host memory only
     on_failure: Literal["warn", "stop"] = "warn"  # where one cannot be written; the last one stops
     patience: PositiveInt = 1_500  # seconds that a write, or a conversion, may take
@@ -154,6 +150,14 @@ class CheckpointConfig(_Section):
                 "give 2 or more"
             )
         return self
+
+
+class OffloadConfig(_Section):
+    """What ZeRO keeps outside the GPU: in the host's memory or on its NVMe disk."""
+
+    optimizer: Literal["none", "cpu", "nvme"] = "none"  # and the update is computed on the CPU
+    parameters: Literal["none", "cpu", "nvme"] = "none"  # between their uses; ZeRO 3
+    nvme_path: Path | None = None  # folder on a disk of the node
 
 
 class FaultsConfig(_Section):
@@ -229,6 +233,7 @@ class Config(_Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     faults: FaultsConfig = FaultsConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
+    offload: OffloadConfig = OffloadConfig()
 
     @model_validator(mode="after")
     def _map_fits(self) -> Config:
@@ -258,6 +263,23 @@ class Config(_Section):
                 f"irregular_fraction is {self.irregular_fraction:g}, but with frame_strides "
                 "[1] there are no times between to choose from; add a stride of 2 or more"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> Config:
+        stage, offload = self.zero_stage, self.offload
+        for name, place in (("optimizer", offload.optimizer), ("parameters", offload.parameters)):
+            least = 3 if name == "parameters" or place == "nvme" else 1
+            if place != "none" and stage < least:
+                raise ValueError(
+                    f"offload.{name} is {place}, but zero_stage is {stage} and that needs "
+                    f"{least}{' or more' if least < 3 else ''}; set zero_stage={least}"
+                )
+            if place == "nvme" and offload.nvme_path is None:
+                raise ValueError(
+                    f"offload.{name} is nvme, but offload.nvme_path is not set; give a folder on "
+                    "a disk of the node, the same on every node"
+                )
         return self
 
     @model_validator(mode="after")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sdevid.__main__ import main
-from sdevid.config import load
+from sdevid.config import OffloadConfig, load
 from sdevid.objectives import build
-from sdevid.train.opening import memory_bytes
+from sdevid.train.opening import host_bytes, memory_bytes
 
 SETTINGS = "frame_size: 16\nencoder: {map_size: 4, channels: 8}\n"
 
@@ -77,3 +77,32 @@ def test_memory_is_the_arithmetic_of_bytes_a_parameter():
     assert memory_bytes(1_000, 10, 1) == 2 * 4_000 + 4 * 400
     assert memory_bytes(1_000, 10, 2) == 4_000 + 5 * 400
     assert memory_bytes(1_000, 10, 3) == 5 * 400
+
+
+def test_memory_that_is_offloaded_lies_beside_the_device():
+    away, both = OffloadConfig(optimizer="cpu"), OffloadConfig(optimizer="cpu", parameters="cpu")
+    device = [memory_bytes(1_000, 10, stage, away) for stage in (1, 2, 3)]
+    assert device == [2 * 4_000, 4_000, 400]  # gradients stay whole under 1; 2 and 3: the weights
+    assert [host_bytes(1_000, 10, stage, away) for stage in (0, 1, 2, 3)] == [0, 2e3, 2e3, 2e3]
+    assert memory_bytes(1_000, 10, 3, both) == 0
+    assert host_bytes(1_000, 10, 3, both) == 6 * 400
+
+
+def test_dry_run_heeds_what_is_offloaded(config, capsys):
+    offload = ["zero_stage=3", "offload.optimizer=cpu", "offload.parameters=cpu"]
+    assert main(["train", "--config", config, "--dry-run", *offload]) == 0
+    assert "offloaded: optimizer to cpu, parameters to cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["zero_stage=0", "offload.optimizer=cpu"], "zero_stage is 0 and that needs 1 or more"),
+        (["zero_stage=2", "offload.parameters=cpu"], "zero_stage is 2 and that needs 3; set zero"),
+        (["zero_stage=2", "offload.optimizer=nvme"], "zero_stage is 2 and that needs 3"),
+        (["zero_stage=3", "offload.parameters=nvme"], "offload.nvme_path is not set"),
+    ],
+)
+def test_an_offload_that_the_stage_cannot_do_is_refused(settings, said, config, capsys):
+    assert main(["train", "--config", config, *settings]) == 2
+    assert said in capsys.readouterr().err

@@ -59,6 +59,7 @@ class Engine:
         objective.register_forward_hook(_detach_all_but_loss)
         parameters = sum(p.numel() for p in objective.parameters())
         deepspeed = _deepspeed(world.device)
+        _check_nvme(config)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._engine, *_ = deepspeed.initialize(
@@ -331,6 +332,7 @@ def deepspeed_settings(config: Config, world_size: int, parameters: int) -> dict
             "stage3_param_persistence_threshold": 100_000,
             "stage3_max_live_parameters": 1_000_000_000,
             "stage3_max_reuse_distance": 1_000_000_000,
+            **_offload_settings(config),
         },
         "torch_autocast": {"enabled": config.precision == "bf16", "dtype": "bfloat16"},
         "bf16": {"enabled": False},
@@ -344,6 +346,34 @@ def deepspeed_settings(config: Config, world_size: int, parameters: int) -> dict
         "timers": {"throughput": {"enabled": False}},
         "checkpoint": {"tag_validation": "Ignore", "load_universal": False},
     }
+
+
+def _offload_settings(config: Config) -> dict[str, Any]:
+    """What goes to the host's memory or disk; nothing is named where nothing does."""
+    offload, settings = config.offload, {}
+    path = {"nvme_path": str(offload.nvme_path)} if offload.nvme_path else {}
+    pinned = {"pin_memory": torch.cuda.is_available()}
+    if offload.optimizer != "none":
+        settings["offload_optimizer"] = {"device": offload.optimizer} | path | pinned
+    if offload.parameters != "none":
+        settings["offload_param"] = {"device": offload.parameters} | path | pinned
+    return settings
+
+
+def _check_nvme(config: Config) -> None:
+    """Raise UserError where the disk to offload to is not there, or what reads it is not."""
+    if "nvme" not in (config.offload.optimizer, config.offload.parameters):
+        return
+    path = config.offload.nvme_path
+    if path is None or not path.is_dir():
+        raise UserError(f"offload.nvme_path is {path}, but there is no such folder on this node")
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise UserError(
+            "offload names nvme, but DeepSpeed's asynchronous file access needs the library "
+            "libaio on every node (Debian: libaio-dev); install it, or offload to cpu"
+        )
 
 
 def _deepspeed(device: torch.device) -> Any:

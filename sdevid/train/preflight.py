@@ -164,7 +164,7 @@ def _report(
     free = None
     if world.device.type == "cuda":
         free = torch.cuda.mem_get_info(world.device)[0] / GIB
-        needed = memory_bytes(parameters, world.size, config.zero_stage) / GIB
+        needed = memory_bytes(parameters, world.size, config.zero_stage, config.offload) / GIB
         if free < needed:
             faults.append(
                 f"the GPU of rank {world.rank} has {free:.1f} GiB free, but weights, gradients and "

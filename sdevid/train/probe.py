@@ -18,6 +18,7 @@ CLIPS = 2
 # Settings without a say in the loss of a batch. Where any other has changed, no loss is compared.
 WITHOUT_A_SAY = (
     *("run_dir", "data", "split", "data_workers", "metrics", "checkpoint", "faults", "offload"),
+    *("watchdog", "preflight", "data_max_damaged", "data_cache", "data_cache_gib", "data_timeout"),
     *("learning_rate", "prior_learning_rate_ratio", "warmup_clips", "final_learning_rate_ratio"),
     *("weight_decay", "gradient_clip", "kl_warmup_fraction", "kl_weight_start", "ema_decay"),
     *("batch_size", "micro_batch_size", "num_epochs", "max_clips", "save_every", "log_every"),

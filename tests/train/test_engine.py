@@ -127,3 +127,31 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(make_config, world):
     config = make_config(micro_batch_size=3)
     with pytest.raises(UserError, match=r"batch_size is 4.*set batch_size=3 or 6"):
         Engine(objectives.build(config), config, world)
+
+
+OFFLOADED = [
+    (1, {"optimizer": "cpu"}),
+    (2, {"optimizer": "cpu"}),
+    (3, {"optimizer": "cpu"}),
+    (3, {"optimizer": "cpu", "parameters": "cpu"}),
+    (3, {"parameters": "cpu"}),
+]
+
+
+@pytest.mark.parametrize(("stage", "offload"), OFFLOADED)
+def test_what_is_offloaded_takes_the_same_steps(stage, offload, make_config, index, world):
+    losses, norms, weights = plain(make_config(zero_stage=stage), index)
+    engine, got_losses, got_norms = engined(
+        make_config(zero_stage=stage, offload=offload), index, world
+    )
+    torch.testing.assert_close(got_losses, losses, rtol=1e-4, atol=0)
+    torch.testing.assert_close(got_norms, norms, rtol=1e-3, atol=0)
+    for name, weight in weights_of(engine).items():
+        torch.testing.assert_close(weight, weights[name].detach(), rtol=1e-3, atol=2e-4)
+
+
+def test_a_disk_that_is_not_there_is_named(make_config, world, tmp_path):
+    offload = {"parameters": "nvme", "nvme_path": str(tmp_path / "none")}
+    config = make_config(zero_stage=3, offload=offload)
+    with pytest.raises(UserError, match=r"offload.nvme_path is .*none, but there is no such"):
+        Engine(objectives.build(config), config, world)

@@ -159,3 +159,26 @@ def test_other_settings_may_change_and_are_said(make_config, train_here, capsys)
     assert "settings changed since step_1" in said
     assert "learning_rate (0.0003 there, 0.0001 now)" in said
     assert "max_clips (4 there, 8 now)" in said
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload"),
+    [(2, {"optimizer": "cpu"}), (3, {"optimizer": "cpu", "parameters": "cpu"})],
+)
+def test_what_is_offloaded_is_saved_and_carried_on_to_the_bit(
+    stage, offload, make_config, train_here, world
+):
+    settings = {"zero_stage": stage, "offload": offload, "max_clips": 16}
+    whole, cut = make_config("whole", **settings), make_config("cut", **settings)
+    train_here(whole)
+    world.ask_to_stop("preempted")
+    assert train_here(cut) == "preempted"
+    world._stop = 0
+    assert train_here(cut) == "done"
+    assert same(weights(whole.run_dir, 4), weights(cut.run_dir, 4))
+    assert terms(whole.run_dir) == terms(cut.run_dir)
+
+
+def test_going_back_to_the_gpu_is_a_setting_that_changed(make_config, train_here):
+    train_here(make_config(max_clips=8, offload={"optimizer": "cpu"}))
+    assert train_here(make_config(max_clips=12)) == "done"
