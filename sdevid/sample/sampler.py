@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from sdevid import export
+from sdevid.errors import NonFiniteError
 from sdevid.models import text
 from sdevid.models.text import Reader
 from sdevid.models.video_model import Given, VideoModel, Walk
@@ -105,7 +106,15 @@ def generate(
 
 
 def as_pixels(frames: Frames) -> Pixels:
-    """Frames in [0, 1] as uint8 video (batch, time, height, width, channels) on the host."""
+    """Frames in [0, 1] as uint8 video (batch, time, height, width, channels) on the host.
+
+    Raises NonFiniteError where a pixel is lost: its path has left what float32 holds.
+    """
+    if not bool(frames.isfinite().all()):
+        raise NonFiniteError(
+            "a generated video holds NaNs: the drift carries the state out of bounds; take another "
+            "checkpoint, or more solver steps a frame"
+        )
     video = (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
     pixels: Pixels = video.movedim(-3, -1).contiguous().cpu().numpy()
     return pixels

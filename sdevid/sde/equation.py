@@ -100,7 +100,22 @@ def check(sde: SDE, t: Tensor, z: Tensor) -> None:
 
 
 def check_coefficient(name: str, value: Tensor, z: Tensor) -> None:
-    """Raise UserError where `value` does not broadcast to `z`, is elsewhere, or is not finite."""
+    """Raise UserError where `value` does not fit `z`, is not finite, or is a diffusion of 0.
+
+    Waits for the device, so nothing but the fit is looked at while a CUDA graph is captured.
+    """
+    check_fits(name, value, z)
+    if value.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    if not bool(value.isfinite().all()):
+        raise NonFiniteError(f"{name} holds a NaN or an infinity; check its network")
+
+
+def check_fits(name: str, value: Tensor, z: Tensor) -> None:
+    """Raise UserError where `value` does not broadcast to `z`, is elsewhere, or a diffusion of 0.
+
+    Waits for no device: on CUDA a diffusion of 0 ends the process at the next kernel.
+    """
     if value.device != z.device:
         raise UserError(f"{name} is on {value.device} but the state is on {z.device}; move one")
     try:
@@ -110,7 +125,6 @@ def check_coefficient(name: str, value: Tensor, z: Tensor) -> None:
             f"{name} has shape {tuple(value.shape)}, which does not broadcast to the state's "
             f"{tuple(z.shape)}"
         ) from error
-    check_finite(name, value)
     if name != "diffusion":
         return
     if value.is_cuda:
@@ -120,11 +134,3 @@ def check_coefficient(name: str, value: Tensor, z: Tensor) -> None:
             "diffusion is 0 somewhere, but the path KL compares noises of g > 0; "
             "use a floor such as g = 0.01 + softplus(.)"
         )
-
-
-def check_finite(name: str, value: Tensor) -> None:
-    """Raise NonFiniteError where `value` holds a NaN or an infinity."""
-    if value.is_cuda:  # no wait for the device, and no break in a CUDA graph
-        torch._assert_async(value.isfinite().all(), f"{name} holds a NaN or an infinity")
-    elif not bool(value.isfinite().all()):
-        raise NonFiniteError(f"{name} holds a NaN or an infinity; check its network")

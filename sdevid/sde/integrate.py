@@ -53,7 +53,8 @@ def chain(
     drift, diffusion, control and width. A step between equal ticks leaves state and KL as they are,
     which pads clips of fewer points. State and sums are float32 (float64 where `start` is).
     `kernels`: fused steps on CUDA ("auto"), everywhere, or nowhere ("reference"); the numbers are
-    the same up to rounding. Raises UserError where shapes, times or devices do not fit.
+    the same up to rounding. A path that is lost comes back as such, in NaNs: what then happens is
+    for a trainer's ranks to agree on. Raises UserError where shapes, times or devices do not fit.
     """
     check_path(start, ticks, noise)
     dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype)
@@ -120,8 +121,8 @@ def _step_noise(
 
 def _checked(step: Step, z: Tensor, k: int) -> Step:
     if k == 0:
-        equation.check_coefficient("drift", step.drift, z)
-        equation.check_coefficient("diffusion", step.diffusion, z)
+        equation.check_fits("drift", step.drift, z)
+        equation.check_fits("diffusion", step.diffusion, z)
     return step
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdevid import types
 from sdevid.errors import UserError
-from sdevid.sde.equation import check_coefficient, check_finite
+from sdevid.sde.equation import check_fits
 from sdevid.sde.integrate import Path, check_path
 from sdevid.sde.noise import Brownian
 
@@ -35,8 +35,8 @@ def solve(
 
     States come back at the grid points `saved`, all by default. One launch each way on CUDA where
     the networks fit, a backward pass by hand on a CPU; `kernels` "reference" is autograd. Numbers
-    are the same up to rounding. Raises UserError where the state is no vector, or a tensor, time,
-    g or setting does not fit, and NonFiniteError where g or the path is lost.
+    are the same up to rounding; a path that is lost comes back in NaNs, as from `chain`. Raises
+    UserError where the state is no vector, or a tensor, time or setting does not fit.
     """
     if start.dim() != 2:
         raise UserError(
@@ -45,7 +45,7 @@ def solve(
         )
     check_path(start, ticks, noise)
     if isinstance(diffusion, Tensor):
-        check_coefficient("diffusion", diffusion, start)
+        check_fits("diffusion", diffusion, start)
     dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
     draws = _draws(start, ticks, noise, kernels)
     try:
@@ -53,7 +53,6 @@ def solve(
         made = em_trajectory(*given, setting=kernels)
     except ValueError as error:
         raise UserError(str(error)) from error
-    check_finite("the state at the end of the path", made.states[-1])
     return Path(made.states.transpose(0, 1), made.energy + made.width_kl, made.energy)
 
 

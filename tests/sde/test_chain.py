@@ -65,6 +65,18 @@ def test_what_does_not_fit_is_refused(ticks, dw, step, message):
         chain(torch.ones(1, 2), torch.tensor(ticks), torch.zeros(dw), lambda *_: step)
 
 
+def test_a_lost_clip_comes_back_in_nans_and_alone():
+    """The ranks of a training then agree on what to do; an exception on one would hang the rest."""
+    start, ticks = torch.ones(2, 3), torch.tensor([[0, 100, 200]]).expand(2, -1)
+    lost = torch.tensor([[1.0], [torch.nan]])
+    path = chain(
+        start, ticks, torch.zeros(2, 2, 3), lambda z, _: Step(-z, lost.expand_as(z), lost * z)
+    )
+    assert path.states[0].isfinite().all()
+    assert path.kl.isnan().tolist() == [False, True]
+    assert path.states[1, 1:].isnan().all()
+
+
 @pytest.mark.parametrize("cell", [4800, 5000])
 @pytest.mark.parametrize("last", [True, False])
 def test_fused_steps_give_the_same_chain_and_gradients(cell, last):
