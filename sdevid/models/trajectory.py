@@ -80,11 +80,11 @@ def describe(config: Config, device: torch.device, clips: int) -> str:
         conditions = prior.conditions(
             torch.empty(1, config.sde.content_size), torch.empty(1, features)
         )
-        drift, _, diffusion = _prior(prior, conditions)
+        drift, _, _ = _prior(prior, conditions)
         steered = posterior(control, (torch.empty(1, config.sde.hidden),))
     count = (config.sequence_length - 1) * config.sde.steps_per_frame
     start = torch.empty(clips, config.sde.latent_size, device=device)
-    return operator.describe(start, drift, diffusion, steered, count)
+    return operator.describe(start, drift, steered, count)
 
 
 def _prior(prior: Prior, conditions: Conditions) -> tuple[Network, Tensor, Tensor | Diffusion]:

@@ -59,13 +59,12 @@ def solve(
 def describe(
     start: Tensor,
     drift: Network,
-    diffusion: Tensor | Diffusion,
     posterior: Posterior | None,
     steps: int,
 ) -> str:
     """One line for the start of a run: how `solve` will run, and why."""
     dt = torch.empty(steps, len(start), device="meta")
-    refused = why_not(start, drift, posterior, dt, start, diffusion)
+    refused = why_not(start, drift, posterior, dt, start)
     if start.is_cuda and refused is None:
         return "SDE solve: one fused launch each way"
     if start.is_cuda:

@@ -1,20 +1,11 @@
-"""The whole chain by hand and fused, against autograd through its reference."""
-
-from functools import partial
+"""The whole chain by hand, against autograd through its reference."""
 
 import pytest
 import torch
-from sdevid_kernels.em_trajectory import by_hand, em_trajectory, reference, why_not
+from sdevid_kernels.em_trajectory import by_hand, reference
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
 from sdevid_kernels.em_trajectory.segment import Inputs
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from sdevid.sde.noise import Brownian
-from sdevid.types import TICKS_PER_SECOND
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # else Triton's interpreter runs them
 
 
 def _network(inputs: int, hidden: int, depth: int, outputs: int, like: dict) -> Network:
@@ -76,20 +67,6 @@ def _case(
     }
 
 
-def _on(case: dict) -> dict:
-    """The case on the device under test."""
-
-    def move(x):
-        if isinstance(x, Tensor):
-            return x.detach().to(DEVICE).requires_grad_(x.requires_grad)
-        if isinstance(x, tuple):
-            parts = [move(part) for part in x]
-            return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
-        return x
-
-    return {name: move(value) for name, value in case.items()}
-
-
 def _leaves(case: dict) -> list[Tensor]:
     def of(network: Network) -> list[Tensor]:
         return [network.first, *(x for pair in (*network.hidden, network.last) for x in pair)]
@@ -145,123 +122,3 @@ def test_by_hand_agrees_with_autograd_in_float64(options, steps_kept, monkeypatc
 
 def _by_autograd(noise: Tensor, **case):
     return reference.em_trajectory(**case, dw=noise)
-
-
-FUSED = [
-    {"rows": 18, "size": 3, "hidden": 40, "steps": 2, "bound": 2.0, "width": True},
-    {"rows": 4, "size": 20, "hidden": 8, "steps": 3},
-    {"rows": 4, "size": 5, "control": False, "steps": 2},
-]
-
-
-@pytest.mark.parametrize("options", FUSED, ids=str)
-def test_kernel_agrees_with_autograd(options):
-    case = _on(_case(dtype=torch.float32, **options))
-    want = _values_and_gradients(partial(em_trajectory, setting="reference"), case)
-    got = _values_and_gradients(partial(em_trajectory, setting="triton"), case)
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("tokens", [1, 2])
-def test_kernel_draws_the_paths_own_noise(tokens):
-    """Rows of a clip are tokens; the increments are those of its Brownian path."""
-    case = _on(_case(dtype=torch.float32, rows=6, size=8, hidden=8, steps=3))
-    clips, cell = 6 // tokens, 768
-    serial = torch.arange(clips) + 2**34
-    ticks = (torch.arange(4) * cell + 5 * cell).expand(clips, -1)
-    path = Brownian(9, serial, (tokens, 8), cell)
-    case["dt"] = torch.full_like(case["dt"], cell / TICKS_PER_SECOND)
-    case["noise"] = path.increments(ticks).transpose(0, 1).reshape(3, 6, 8).to(DEVICE)
-    want = em_trajectory(**case, setting="reference")
-    place = (ticks[:, :-1] // cell).t().contiguous().to(DEVICE)
-    case["noise"] = (9, serial.to(DEVICE), place)
-    for setting in ("triton", "auto", "reference"):
-        got = em_trajectory(**case, setting=setting)
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-
-
-class _Launches(TorchDispatchMode):
-    """Counts launches: torch operators that compute, and kernels put in place of ours."""
-
-    FREE = ("empty", "view", "detach", "select", "slice", "expand", "t.", "as_strided", "new_")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function)
-        if not any(part in name.split("aten.")[-1] for part in self.FREE):
-            self.names.append(name)
-        return function(*args, **(kwargs or {}))
-
-    def __getitem__(self, grid: tuple[int]):
-        return lambda *_arguments, **_settings: self.names.append("ours")
-
-
-def _split(case: dict) -> tuple[list[Tensor], list[Tensor]]:
-    drift, posterior = case["drift"], case["posterior"]
-    control = posterior.network
-    return (
-        [drift.first, case["drift_shift"], *drift.last],
-        [control.first, posterior.shifts, *control.last],
-    )
-
-
-@pytest.mark.parametrize("steps", [2, 50])
-def test_launches_do_not_grow_with_steps(steps, monkeypatch):
-    from sdevid_kernels.em_trajectory import kernel
-
-    case = _on(_case(dtype=torch.float32, rows=4, size=4, hidden=8, steps=steps, width=True))
-    none = torch.zeros(1, dtype=torch.int64, device=DEVICE)
-    keys = (case["diffusion"], case["dt"], case["noise"], none, none, 0, 0.0, True)
-    counted = _Launches()
-    monkeypatch.setattr(kernel, "_forward", counted)
-    monkeypatch.setattr(kernel, "_backward", counted)
-    with counted, torch.no_grad():
-        made = kernel.em_trajectory._init_fn(case["z"], *_split(case), *keys)
-        back = kernel.em_trajectory_backward._init_fn(*made[:1], *made, *_split(case), *keys)
-        back[3][..., :8].sum(0)  # the drift's shift, the same at every step
-    assert counted.names.count("ours") == 2
-    assert len(counted.names) <= 8, counted.names
-
-
-def test_four_bytes_an_element_and_step_are_kept():
-    case = _on(_case(dtype=torch.float32, rows=4, size=4, hidden=8, steps=3))
-    given = {x.untyped_storage().data_ptr() for x in [*_leaves(case), case["dt"], case["noise"]]}
-    kept = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        made = em_trajectory(**case, setting="triton")
-    own = sum(size for place, size in kept.items() if place not in given)
-    keys = 2 * 8  # the unused clip and place
-    assert own <= 4 * made.states.numel() + keys
-
-
-def test_networks_that_do_not_fit_are_named_and_take_a_launch_a_step():
-    case = _on(_case(dtype=torch.float32, depth=2, width=True))
-    named = {name: case[name] for name in ("z", "drift", "posterior", "dt", "noise")}
-    assert why_not(**named) == "a network has more than one hidden layer"
-    got = _values_and_gradients(partial(em_trajectory, setting="triton"), case)
-    want = _values_and_gradients(partial(em_trajectory, setting="reference"), case)
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-
-
-def test_operators_have_the_shapes_they_declare():
-    from sdevid_kernels.em_trajectory import kernel
-
-    case = _on(_case(dtype=torch.float32, rows=4, size=4, hidden=8, steps=2, width=True))
-    none = torch.zeros(1, dtype=torch.int64, device=DEVICE)
-    keys = (case["diffusion"], case["dt"], case["noise"], none, none, 0, 0.0, True)
-    checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(
-        kernel.em_trajectory, (case["z"], *_split(case), *keys), test_utils=checks
-    )
-    with torch.no_grad():
-        made = kernel.em_trajectory(case["z"], *_split(case), *keys)
-        back = (made[0], *made, *_split(case), *keys)
-        torch.library.opcheck(kernel.em_trajectory_backward, back, test_utils=checks)

@@ -51,7 +51,7 @@ def test_trajectory_is_the_chain(prior, cell):
 
 def test_what_runs_is_said():
     drift, start = _network(SIZE), torch.zeros(BATCH, SIZE)
-    assert "by hand" in trajectory.describe(start, drift, start, None, STEPS)
+    assert "by hand" in trajectory.describe(start, drift, None, STEPS)
 
 
 def test_maps_are_refused():

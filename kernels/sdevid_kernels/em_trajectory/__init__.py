@@ -13,6 +13,7 @@ from sdevid_kernels.em_step import em_step
 from sdevid_kernels.em_trajectory import by_hand, door, reference
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Trajectory
 
+SHARED = 65_536  # bytes a block, at most; test_compile.py holds it
 Key = tuple[int, Tensor, Tensor]  # seed, clip serials (clips,), cells of the path (steps, clips)
 
 
@@ -37,13 +38,11 @@ def em_trajectory(
     door.check(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)
     diffusion = reference.settled(diffusion)
     fused = runtime.backend(z.device, setting) == "triton"
-    refused = why_not(z, drift, posterior, dt, noise, diffusion, saved)
-    if fused and refused is None and isinstance(diffusion, Tensor):
+    if fused and why_not(z, drift, posterior, dt, noise) is None:
         from sdevid_kernels.em_trajectory import kernel
 
-        if posterior is not None and len(posterior.shifts) == 1:
-            posterior = posterior._replace(shifts=posterior.shifts.expand(len(dt), -1, -1))
-        return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise)
+        points = None if saved is None else tuple(saved)
+        return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise, points)
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
     given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
     if fused:
@@ -54,37 +53,28 @@ def em_trajectory(
 
 
 def why_not(
-    z: Tensor,
-    drift: Network,
-    posterior: Posterior | None,
-    dt: Tensor,
-    noise: Key | Tensor,
-    diffusion: Tensor | Diffusion | None = None,
-    saved: Sequence[int] | None = None,
+    z: Tensor, drift: Network, posterior: Posterior | None, dt: Tensor, noise: Key | Tensor
 ) -> str | None:
     """Why the fused kernel does not take these networks; None where it does."""
     networks = [drift] if posterior is None else [drift, posterior.network]
     tokens = 1 if isinstance(noise, Tensor) else len(z) // len(noise[1])
-    size, hidden = z.shape[1], len(drift.first)
+    size, hidden, depth = z.shape[1], len(drift.first), 1 + len(drift.hidden)
     if z.dtype != torch.float32:
         return f"the state is {z.dtype}, not float32"
-    if isinstance(diffusion, Diffusion) and diffusion.slope is not None:
-        return "g depends on the state"
-    if posterior is not None and posterior.unit is not None:
-        return "the control is read in latent units"
-    if saved is not None:
-        return "only some states are asked for"
-    if any(network.hidden for network in networks):
-        return "a network has more than one hidden layer"
-    if any(len(network.first) != hidden for network in networks):
-        return "drift and control differ in hidden width"
+    if not len(dt):
+        return "there is no step"
+    if depth > 3 or any(1 + len(network.hidden) != depth for network in networks):
+        return "drift and control have not the same 1, 2 or 3 hidden layers"
+    layers = [weight for network in networks for weight, _ in network.hidden]
+    if any(len(weight) != hidden for weight in [*layers, *(net.first for net in networks)]):
+        return "hidden layers differ in width"
     if size > 256 or hidden > 512:
         return f"a state of {size} or a hidden layer of {hidden} passes 256 or 512"
-    if z.is_cuda and size > 64:
+    if z.is_cuda:
         about = torch.cuda.get_device_properties(z.device)
-        room = getattr(about, "shared_memory_per_block_optin", 2**20)
-        if room < 131_072:  # what the backward pass takes for 256 components
-            return f"{size} components need 128 KiB of shared memory a block, here are {room >> 10}"
+        room = getattr(about, "shared_memory_per_block_optin", SHARED)
+        if room < SHARED:
+            return f"it takes {SHARED >> 10} KiB of shared memory a block, here are {room >> 10}"
     if len(dt) * len(z) * max(size, 2 * hidden) >= 2**31:
         return "the chain is too long for 32-bit places"
     if tokens > 1 and size % 4:

@@ -1,157 +1,84 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-# ruff: noqa: ARG001, N803
-"""em_trajectory in one launch forward and one backward, for networks of one hidden layer.
+# ruff: noqa: ARG001
+"""em_trajectory in one launch forward and one backward.
 
 A program walks a block of rows through time: the state stays in registers, the weights in the
-caches near it. The forward pass saves the states, four bytes an element and step, and no noise; the
-backward pass recomputes the hidden layers and draws the noise again, and leaves the weight
-gradients to one matrix product a layer over all steps.
+caches near it. Kept for the backward pass is the state, at every step where all are asked for, else
+at every few; no noise and no hidden layer. Weight gradients are summed by each program as it walks
+back, and over the programs at the end.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from sdevid_kernels.em_trajectory.layers import bounded, increment, outputs, through
-from sdevid_kernels.em_trajectory.reference import Network, Posterior, Trajectory
+from sdevid_kernels.em_trajectory import walks
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Trajectory
 from sdevid_kernels.philox.kernel import signed
 
 _ROWS = 16  # the least that tl.dot takes
-_TILE = 32  # hidden units at a time
+TILES = {"TILE": 32, "K": 32, "F": 64, "num_warps": 8, "num_stages": 2}
+_CHUNK = 8  # steps whose hidden layers a program holds at a time
+_SUMS = 2**24  # elements of all programs' weight gradients, at most
+_PROGRAMS = 132  # that sum weight gradients: as many as an H100 runs at once
 
 
-# fmt: off
-@triton.jit(do_not_specialize=["seed", "steps", "clips", "tokens"])
-def _forward(
-    z0, first, shift, last, bias, first_c, shift_c, last_c, bias_c, diffusion, dt, dw, serial,
-    place, states, energy, width_kl, seed, bound, rows, size, width, steps, clips, tokens,
-    CONTROL: tl.constexpr, WIDTH: tl.constexpr, BOUND: tl.constexpr, DRAWN: tl.constexpr, D:
-    tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, P: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    d = tl.arange(0, D)
-    known = row < rows
-    row = tl.where(known, row, 0)
-    live = known[:, None] & (d[None, :] < size)
-    at = row[:, None] * size + d[None, :]
-    z = tl.load(z0 + at, mask=live, other=0.0)
-    g = tl.load(diffusion + at, mask=live, other=0.0)
-    tl.store(states + at, z, mask=live)
-    spent, narrowed = tl.zeros((R,), tl.float32), tl.zeros((R,), tl.float32)
-    for k in range(steps):
-        span = tl.load(dt + k * rows + row)
-        move = increment(
-            dw, seed, serial, place, k, clips, row, live, d, tokens, span, size, DRAWN, D
-        )
-        total, _ = outputs(
-            z, first, shift, last, bias, row, known, d, size, width, False, D, R, TILE, P
-        )
-        scale = g
-        if CONTROL:
-            u, r = outputs(
-                z, first_c, shift_c + k * rows * width, last_c, bias_c, row, known, d, size,
-                width, WIDTH, D, R, TILE, P,
-)
-            u = tl.where(live, bounded(u, bound, BOUND), 0.0)
-            spent += 0.5 * tl.sum(u * u, 1) * span
-            total += g * u
-            if WIDTH:
-                r = tl.sigmoid(r + 3.0)
-                scale = g * r
-                cost = tl.sum(tl.where(live, 0.5 * (r * r - 1) - tl.log(r), 0.0), 1)
-                narrowed += tl.where(span > 0, cost, 0.0)
-        z = z + total * span[:, None] + scale * move
-        tl.store(states + (k + 1) * rows * size + at, z, mask=live)
-    tl.store(energy + row, spent, mask=known)
-    tl.store(width_kl + row, narrowed, mask=known)
+class Form(NamedTuple):
+    """What a launch is about, as the operators' schemas take it."""
+
+    seed: int
+    numbers: list[float]  # floor, start, unit, bound (0: none)
+    flags: list[int]  # outputs of the control in states (0 to 2), BENDS, UNIT of rates.py
+    points: int  # saved
+    chunk: int  # steps between two anchors
 
 
-@triton.jit(do_not_specialize=["seed", "steps", "clips", "tokens"])
-def _backward(
-    states, grad_states, grad_energy, grad_width, first, shift, last, bias, first_c, shift_c,
-    last_c, bias_c, diffusion, dt, dw, serial, place, grad_z, grad_g, values, grads, grad_out,
-    seed, bound, rows, size, width, steps, clips, tokens, CONTROL: tl.constexpr, WIDTH:
-    tl.constexpr, BOUND: tl.constexpr, DRAWN: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
-    TILE: tl.constexpr, P: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    d = tl.arange(0, D)
-    known = row < rows
-    row = tl.where(known, row, 0)
-    live = known[:, None] & (d[None, :] < size)
-    at = row[:, None] * size + d[None, :]
-    g = tl.load(diffusion + at, mask=live, other=0.0)
-    for_u = tl.load(grad_energy + row, mask=known, other=0.0)[:, None]
-    for_r = tl.load(grad_width + row, mask=known, other=0.0)[:, None]
-    grad = tl.load(grad_states + steps * rows * size + at, mask=live, other=0.0)
-    to_g = tl.zeros((R, D), tl.float32)
-    units = width * (2 if CONTROL else 1)
-    outs = size * ((3 if WIDTH else 2) if CONTROL else 1)
-    out_at = row[:, None] * outs + d[None, :]
-    for back in range(steps):
-        k = steps - 1 - back
-        z = tl.load(states + k * rows * size + at, mask=live, other=0.0)
-        span = tl.load(dt + k * rows + row)
-        move = increment(
-            dw, seed, serial, place, k, clips, row, live, d, tokens, span, size, DRAWN, D
-        )
-        step = span[:, None]
-        to_drift = grad * step
-        tl.store(grad_out + k * rows * outs + out_at, to_drift, mask=live)
-        kept = k * rows * units
-        into = through(
-            to_drift, to_drift, z, first, shift, last, values + kept, grads + kept, row,
-            known, d, size, width, units, False, R, D, TILE, P,
-)
-        if CONTROL:
-            moved = shift_c + k * rows * width
-            u, r = outputs(
-                z, first_c, moved, last_c, bias_c, row, known, d, size, width, WIDTH, D, R, TILE, P
-            )
-            u = tl.where(live, bounded(u, bound, BOUND), 0.0)
-            to_u = (grad * g + for_u * u) * step
-            if BOUND:
-                to_u *= 1 - (u / bound) * (u / bound)
-            tl.store(grad_out + k * rows * outs + size + out_at, to_u, mask=live)
-            to_r = to_u
-            if WIDTH:
-                r = tl.sigmoid(r + 3.0)
-                to_r = grad * g * move + tl.where(step > 0, for_r * (r - 1 / r), 0.0)
-                to_r = tl.where(live, to_r * r * (1 - r), 0.0)
-                tl.store(grad_out + k * rows * outs + 2 * size + out_at, to_r, mask=live)
-                move = move * r
-            to_g += grad * u * step
-            into += through(
-                to_u, to_r, z, first_c, moved, last_c, values + kept + width, grads + kept +
-                width, row, known, d, size, width, units, WIDTH, R, D, TILE, P,
-)
-        to_g += grad * move
-        grad += into + tl.load(grad_states + k * rows * size + at, mask=live, other=0.0)
-    tl.store(grad_z + at, grad, mask=live)
-    tl.store(grad_g + at, to_g, mask=live)
-# fmt: on
+def networks_of(flat: list[Tensor]) -> tuple[Tensor, Any]:
+    """A network's shift, and the rest as the kernels take it."""
+    first, shift, *inner, last, bias = flat
+    pairs = tuple(zip(inner[::2], inner[1::2], strict=True))
+    return shift, (first, pairs, last, bias)
 
 
-def _settings(z: Tensor, control: bool, width: bool, bound: float, drawn: bool) -> dict[str, Any]:
+def span_of(network: list[Tensor]) -> int:
+    """Elements of a network's weight gradients: of all but its shift."""
+    return sum(x.numel() for place, x in enumerate(network) if place != 1)
+
+
+def _settings(
+    z: Tensor, depth: int, form: Form, drawn: bool, control: list[Tensor], steps: int
+) -> dict[str, Any]:
     padded = max(16, triton.next_power_of_2(z.shape[-1]))
     exact = "ieee" if z.device.type == "cpu" else "tf32x3"
+    heads, bends, unit = form.flags
     return {
-        "CONTROL": control,
-        "WIDTH": width,
-        "BOUND": bound > 0,
+        "HEADS": heads,
+        "BENDS": bends,
+        "UNIT": unit,
+        "BOUND": form.numbers[3] > 0,
         "DRAWN": drawn,
+        "AGAIN": form.chunk > 0,
+        "STILL": bool(control) and len(control[1]) == 1 < steps,
+        "L": depth,
         "D": padded,
         "R": _ROWS,
-        "TILE": _TILE,
         "P": "tf32" if torch.backends.cuda.matmul.allow_tf32 else exact,
-        "num_warps": 4 if padded < 128 else 8,
-        "num_stages": 2 if padded < 128 else 1,  # one more does not fit beside 256 components
+        **TILES,
     }
+
+
+def _common(
+    drift: list[Tensor], control: list[Tensor], diffusion: list[Tensor]
+) -> tuple[int, tuple[Any, ...]]:
+    shift, first = networks_of(drift)
+    shift_c, second = networks_of(control) if control else (shift, None)
+    slope = diffusion[1] if len(diffusion) > 1 else None
+    return len(first[1]) + 1, (first, second, shift, shift_c, diffusion[0], slope)
 
 
 @torch.library.custom_op("sdevid::em_trajectory", mutates_args=())
@@ -159,148 +86,231 @@ def em_trajectory(
     z: Tensor,
     drift: list[Tensor],
     control: list[Tensor],
-    diffusion: Tensor,
+    diffusion: list[Tensor],
     dt: Tensor,
     dw: Tensor | None,
     serial: Tensor,
     place: Tensor,
+    kept: Tensor,
     seed: int,
-    bound: float,
-    width: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The reference's chain; `drift` and `control`: first weight, shift, last weight, bias.
+    numbers: list[float],
+    flags: list[int],
+    points: int,
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The reference's chain, and the states at every `chunk`-th point.
 
-    `control` is empty for the prior; `bound` 0 leaves u unbounded. Without `dw` the noise is drawn:
-    cells `place` (steps, clips) of the clips `serial`, a clip's rows being neighbours.
+    `drift` and `control`: first weight, shift, weight and bias of each further hidden layer, last
+    weight, bias; `control` is empty for the prior. `diffusion`: g, or level and slope. Without `dw`
+    the noise is drawn: cells `place` (steps, clips) of the clips `serial`, a clip's rows being
+    neighbours. `kept` (steps + 1) is each point's place among the `points` saved ones, or -1.
+    `chunk` 0: all are saved, and no others are kept. The rest as in `Form`.
     """
+    form = Form(seed, numbers, flags, points, chunk)
     steps, rows = dt.shape
-    states = z.new_empty(steps + 1, *z.shape)
+    states = z.new_empty(points, *z.shape)
+    anchors = z.new_empty(triton.cdiv(steps, chunk) if chunk else 0, *z.shape)
     energy, width_kl = z.new_empty(rows), z.new_empty(rows)
-    clips = len(serial)
-    second: list[Tensor | None] = list(control) or [None] * 4
-    sizes = (rows, z.shape[1], len(drift[0]), steps, clips, rows // clips)
-    settings = _settings(z, bool(control), width, bound, dw is None)
-    outs = (states, energy, width_kl, seed, bound)
-    _forward[(triton.cdiv(rows, _ROWS),)](
-        z, *drift, *second, diffusion, dt, dw, serial, place, *outs, *sizes, **settings
-    )
-    return states, energy, width_kl
+    depth, given = _common(drift, control, diffusion)
+    programs, width = triton.cdiv(rows, _ROWS), len(drift[0])
+    work = z.new_empty(programs, _ROWS, z.shape[1] + 2 * (depth - 1) * width)
+    noise = (dw, seed, serial, place, len(serial), rows // len(serial))
+    outs = (kept, states, anchors, energy, width_kl, work)
+    sizes = (rows, z.shape[1], width, steps, chunk)
+    settings = _settings(z, depth, form, dw is None, control, steps)
+    walks.forward[(programs,)](z, given, tuple(numbers), *noise, dt, *outs, *sizes, **settings)
+    return states, energy, width_kl, anchors
 
 
 @em_trajectory.register_fake
-def _(z, drift, control, diffusion, dt, *_rest):
+def _(
+    z, drift, control, diffusion, dt, dw, serial, place, kept, seed, numbers, flags, points, chunk
+):
     rows = z.new_empty(len(z))
-    return z.new_empty(len(dt) + 1, *z.shape), rows, torch.empty_like(rows)
+    anchors = z.new_empty(-(-len(dt) // chunk) if chunk else 0, *z.shape)
+    return z.new_empty(points, *z.shape), rows, torch.empty_like(rows), anchors
 
 
 @torch.library.custom_op("sdevid::em_trajectory_backward", mutates_args=())
 def em_trajectory_backward(
-    states: Tensor,
+    anchors: Tensor,
     grad_states: Tensor,
     grad_energy: Tensor,
     grad_width: Tensor,
     drift: list[Tensor],
     control: list[Tensor],
-    diffusion: Tensor,
+    diffusion: list[Tensor],
     dt: Tensor,
     dw: Tensor | None,
     serial: Tensor,
     place: Tensor,
+    kept: Tensor,
     seed: int,
-    bound: float,
-    width: bool,
+    numbers: list[float],
+    flags: list[int],
+    points: int,
+    chunk: int,
 ) -> list[Tensor]:
-    """Gradients of z and g; of the first layers' weights, one below the other; of their
-    pre-activations (steps, rows, both); of the last biases, one after the other; and of the last
-    weights. Drift comes before control."""
-    steps, rows = dt.shape
-    size, units = states.shape[2], len(drift[0])
-    both = 2 if control else 1
-    outs = size + (len(control[3]) if control else 0)
-    values = states.new_empty(steps, rows, both * units)
-    grads, grad_out = torch.empty_like(values), states.new_empty(steps, rows, outs)
-    grad_z, grad_g = torch.empty_like(states[0]), torch.empty_like(states[0])
-    clips = len(serial)
-    sizes = (rows, size, units, steps, clips, rows // clips)
-    settings = _settings(states, bool(control), width, bound, dw is None)
-    given = (states, grad_states.contiguous(), grad_energy.contiguous(), grad_width.contiguous())
-    work = (grad_z, grad_g, values, grads, grad_out, seed, bound)
-    second: list[Tensor | None] = list(control) or [None] * 4
-    _backward[(triton.cdiv(rows, _ROWS),)](
-        *given, *drift, *second, diffusion, dt, dw, serial, place, *work, *sizes, **settings
+    """Gradients of z; of the diffusion's tensors; of the drift's shift; of the control's, if any;
+    and last of all weights in one vector, the drift's before the control's."""
+    form = Form(seed, numbers, flags, points, chunk)
+    steps, (rows, size) = len(dt), anchors.shape[1:]
+    depth, given = _common(drift, control, diffusion)
+    width, span = len(drift[0]), span_of(drift) + (span_of(control) if control else 0)
+    programs = min(triton.cdiv(rows, _ROWS), _PROGRAMS, max(1, _SUMS // span))
+    chunk = chunk or min(_CHUNK, steps)
+    each = chunk * _ROWS * (size + (3 * depth * width + size) + (3 * depth * width + 2 * size))
+    work, totals = anchors.new_empty(programs, each), anchors.new_empty(programs, span)
+    outs = [torch.empty_like(anchors[0]) for _ in range(1 + len(diffusion))]
+    shifts = [torch.empty_like(network[1]) for network in (drift, control) if network]
+    noise = (dw, seed, serial, place, len(serial), rows // len(serial))
+    sizes = (rows, size, width, steps, chunk, each, span)
+    grads = (grad_states.contiguous(), grad_energy.contiguous(), grad_width.contiguous())
+    made = (*outs, *[None] * (3 - len(outs)), *shifts, *[None] * (2 - len(shifts)))
+    settings = _settings(anchors, depth, form, dw is None, control, steps)
+    walks.backward[(programs,)](
+        anchors,
+        *grads,
+        given,
+        tuple(numbers),
+        *noise,
+        dt,
+        kept,
+        *made,
+        totals,
+        work,
+        *sizes,
+        **settings,
     )
-    firsts = grads.flatten(0, 1).t() @ states[:-1].flatten(0, 1)
-    flat, hidden = grad_out.flatten(0, 1), values.flatten(0, 1)
-    lasts = [flat[:, :size].t() @ hidden[:, :units]]
-    if control:
-        lasts.append(flat[:, size:].t() @ hidden[:, units:])
-    return [grad_z, grad_g, firsts, grads, flat.sum(0), *lasts]
+    return [*outs, *shifts, totals.view(-1) if programs == 1 else totals.sum(0)]
 
 
 @em_trajectory_backward.register_fake
-def _(states, grad_states, grad_energy, grad_width, drift, control, diffusion, dt, *_rest):
-    both = 2 if control else 1
-    size, units = states.shape[2], len(drift[0])
-    outs = size + (len(control[3]) if control else 0)
-    made = [torch.empty_like(states[0]), torch.empty_like(states[0])]
-    made += [states.new_empty(both * units, size), states.new_empty(*dt.shape, both * units)]
-    made += [states.new_empty(outs), torch.empty_like(drift[2])]
-    return [*made, torch.empty_like(control[2])] if control else made
+def _(anchors, grad_states, grad_energy, grad_width, drift, control, diffusion, *_rest):
+    outs = [torch.empty_like(anchors[0]) for _ in range(1 + len(diffusion))]
+    shifts = [torch.empty_like(network[1]) for network in (drift, control) if network]
+    span = span_of(drift) + (span_of(control) if control else 0)
+    return [*outs, *shifts, anchors.new_empty(span)]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, drift, control, diffusion, dt, dw, serial, place, ctx.seed, ctx.bound, ctx.width = inputs
-    ctx.count = len(control)
-    ctx.save_for_backward(output[0], *drift, *control, diffusion, dt, dw, serial, place)
+    _, drift, control, diffusion, dt, dw, serial, place, kept, *ctx.form = inputs
+    ctx.counts = (len(drift), len(control), len(diffusion))
+    states, _, _, anchors = output
+    ctx.mark_non_differentiable(anchors)
+    ctx.set_materialize_grads(False)
+    start = anchors if ctx.form[-1] else states
+    given = (*drift, *control, *diffusion)
+    ctx.save_for_backward(start, *given, dt, dw, serial, place, kept)
 
 
-def _pull_back(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-    states, *kept = ctx.saved_tensors
-    drift, control, rest = kept[:4], kept[4 : 4 + ctx.count], kept[4 + ctx.count :]
-    made = em_trajectory_backward(
-        states, *grads, drift, control, *rest, ctx.seed, ctx.bound, ctx.width
-    )
-    grad_z, grad_g, firsts, pre, biases, *lasts = made
-    units, size = len(drift[0]), states.shape[2]
-    to_drift = [firsts[:units], pre[..., :units].sum(0), lasts[0], biases[:size]]
-    to_control = []
-    if control:
-        to_control = [firsts[units:], pre[..., units:], lasts[1], biases[size:]]
-    return grad_z, to_drift, to_control, grad_g, *[None] * 7
+def _pull_back(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    start, *saved = ctx.saved_tensors
+    first, second, third = ctx.counts
+    drift, control = list(saved[:first]), list(saved[first : first + second])
+    diffusion, rest = list(saved[first + second :][:third]), saved[first + second + third :]
+    rows, points = start.shape[1], ctx.form[-2]
+    shapes = ((points, *start.shape[1:]), (rows,), (rows,))
+    found = [
+        start.new_zeros(shape) if grad is None else grad
+        for grad, shape in zip(grads[:3], shapes, strict=True)
+    ]
+    made = em_trajectory_backward(start, *found, drift, control, diffusion, *rest, *ctx.form)
+    grad_z, to_diffusion, shifts = made[0], made[1 : 1 + third], made[1 + third : -1]
+    to_drift, end = _unpack(made[-1], drift, shifts[0], 0)
+    to_control = _unpack(made[-1], control, shifts[1], end)[0] if control else []
+    return grad_z, to_drift, to_control, to_diffusion, *[None] * 10
+
+
+def _unpack(flat: Tensor, like: list[Tensor], shift: Tensor, at: int) -> tuple[list[Tensor], int]:
+    """A network's gradients, cut from `flat` from `at` on, and where they end."""
+    made = []
+    for place, tensor in enumerate(like):
+        if place == 1:
+            made.append(shift)
+            continue
+        made.append(flat[at : at + tensor.numel()].view_as(tensor))
+        at += tensor.numel()
+    return made, at
 
 
 em_trajectory.register_autograd(_pull_back, setup_context=_setup)
+
+
+def _places(saved: tuple[int, ...] | None, steps: int, device: torch.device) -> Tensor:
+    """Each point's place among the saved ones, or -1."""
+    make = _new_places if torch.compiler.is_compiling() else _cached_places
+    return make(saved, steps, device)
+
+
+def _new_places(saved: tuple[int, ...] | None, steps: int, device: torch.device) -> Tensor:
+    if saved is None:
+        return torch.arange(steps + 1, device=device)
+    places = torch.full((steps + 1,), -1)
+    places[list(saved)] = torch.arange(len(saved))
+    return places.to(device)
+
+
+_cached_places = lru_cache(maxsize=64)(_new_places)  # or each call copies to the device, and waits
+
+
+def _flat(network: Network, shift: Tensor) -> list[Tensor]:
+    inner = [x for pair in network.hidden for x in pair]
+    return [x.float().contiguous() for x in (network.first, shift, *inner, *network.last)]
+
+
+def form_of(
+    diffusion: Tensor | Diffusion,
+    posterior: Posterior | None,
+    seed: int,
+    saved: tuple[int, ...] | None,
+    steps: int,
+) -> Form:
+    """The launch's constants. Where all states are saved, there are no other anchors."""
+    floor, start, bends = 0.0, 0.0, 0
+    if isinstance(diffusion, Diffusion):
+        floor, start, bends = diffusion.floor, diffusion.start, 1 + diffusion.stratonovich
+    heads, unit, bound, latent = 0, 0, 0.0, 1.0
+    if posterior is not None:
+        heads, bound = 1 + posterior.width, posterior.bound or 0.0
+        if posterior.unit is not None:
+            unit, latent = 1 + posterior.own, posterior.unit
+    points = steps + 1 if saved is None else len(saved)
+    chunk = 0 if saved is None else min(steps, _CHUNK)
+    return Form(seed, [floor, start, latent, bound], [heads, bends, unit], points, chunk)
 
 
 def run(
     z: Tensor,
     drift: Network,
     drift_shift: Tensor,
-    diffusion: Tensor,
+    diffusion: Tensor | Diffusion,
     posterior: Posterior | None,
     dt: Tensor,
     noise: tuple[int, Tensor, Tensor] | Tensor,
+    saved: tuple[int, ...] | None,
 ) -> Trajectory:
     """`em_trajectory` on any strides. `noise`: (seed, serial, place (steps, clips)) or dW."""
-    first = [drift.first, drift_shift, *drift.last]
-    second = []
-    if posterior is not None:
-        network = posterior.network
-        second = [network.first, posterior.shifts, *network.last]
     if isinstance(noise, Tensor):
-        nothing = torch.zeros(1, dtype=torch.int64, device=z.device)
-        keys: tuple[Any, ...] = (noise.contiguous(), nothing, nothing, 0)
+        nothing = _places(None, 0, z.device)
+        keys: tuple[Any, ...] = (noise.contiguous(), nothing, nothing)
+        seed = 0
     else:
-        keys = (None, noise[1], noise[2].contiguous(), signed(noise[0]))
-    bound = (posterior.bound or 0.0) if posterior is not None else 0.0
+        keys = (None, noise[1], noise[2].contiguous())
+        seed = signed(noise[0])
+    if isinstance(diffusion, Diffusion):
+        assert diffusion.slope is not None  # settled before
+        parts = [diffusion.level, diffusion.slope]
+    else:
+        parts = [diffusion]
     made = em_trajectory(
         z.contiguous(),
-        [x.contiguous() for x in first],
-        [x.contiguous() for x in second],
-        diffusion.expand_as(z).contiguous(),
+        _flat(drift, drift_shift),
+        [] if posterior is None else _flat(posterior.network, posterior.shifts),
+        [part.expand_as(z).contiguous() for part in parts],
         dt.contiguous(),
         *keys,
-        bound,
-        posterior is not None and posterior.width,
+        _places(saved, len(dt), z.device),
+        *form_of(diffusion, posterior, seed, saved, len(dt)),
     )
-    return Trajectory(*made)
+    return Trajectory(*made[:3])

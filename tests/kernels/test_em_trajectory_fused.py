@@ -1,0 +1,285 @@
+"""The whole chain in one launch each way, against autograd through its reference."""
+
+from functools import partial
+
+import pytest
+import torch
+from sdevid_kernels.em_trajectory import em_trajectory, why_not
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sdevid.sde.noise import Brownian
+from sdevid.types import TICKS_PER_SECOND
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # else Triton's interpreter runs them
+ALL = {"depth": 3, "heads": 2, "bound": 2.0, "unit": 0.7, "own": True, "bends": 2}  # every form
+
+
+def _leaf(*shape: int, scale: float = 1.0) -> Tensor:
+    return (scale * torch.randn(shape)).to(DEVICE).requires_grad_()
+
+
+def _network(inputs: int, hidden: int, depth: int, outputs: int) -> Network:
+    def layer(out: int, into: int) -> tuple[Tensor, Tensor]:
+        return _leaf(out, into, scale=into**-0.5), _leaf(out, scale=0.1)
+
+    inner = tuple(layer(hidden, hidden) for _ in range(depth - 1))
+    return Network(layer(hidden, inputs)[0], inner, layer(outputs, hidden))
+
+
+def _case(
+    rows: int = 4,
+    size: int = 5,
+    hidden: int = 8,
+    steps: int = 3,
+    depth: int = 1,
+    heads: int = 1,
+    bound: float | None = None,
+    unit: float | None = None,
+    own: bool = False,
+    bends: int = 0,
+    still: bool = False,
+    saved: tuple[int, ...] | None = None,
+) -> dict:
+    """em_trajectory's arguments. `heads` 0: the prior, 2: with a width; `bends` 2: Stratonovich."""
+    torch.manual_seed(1)
+    dt = 0.05 * torch.arange(rows, device=DEVICE).float().expand(steps, -1)  # row 0 stands still
+    g = (0.2 + torch.rand(rows, size)).to(DEVICE).requires_grad_()
+    posterior = None
+    if heads:
+        network = _network(size, hidden, depth, heads * size)
+        shifts = _leaf(1 if still else steps, rows, hidden)
+        posterior = Posterior(network, shifts, bound, heads == 2, unit, own)
+    return {
+        "z": _leaf(rows, size),
+        "drift": _network(size, hidden, depth, size),
+        "drift_shift": _leaf(rows, hidden),
+        "diffusion": Diffusion(g, _leaf(rows, size), 0.1, -0.5, bends == 2) if bends else g,
+        "posterior": posterior,
+        "dt": dt,
+        "noise": torch.randn(steps, rows, size).to(DEVICE) * dt.sqrt()[..., None],
+        "saved": saved,
+    }
+
+
+def _leaves(given: object) -> list[Tensor]:
+    if isinstance(given, Tensor):
+        return [given] if given.requires_grad else []
+    parts = given.values() if isinstance(given, dict) else given
+    return [x for part in parts if isinstance(part, Tensor | tuple) for x in _leaves(part)]
+
+
+def _values_and_gradients(case: dict, setting: str) -> list[Tensor]:
+    made = em_trajectory(**case, setting=setting)
+    scale = torch.arange(1, len(case["z"]) + 1, device=DEVICE)
+    loss = made.states.square().sum() + (made.energy * scale + 2 * made.width_kl * scale).sum()
+    return [*made, *torch.autograd.grad(loss, _leaves(case))]
+
+
+def _agrees(case: dict) -> None:
+    want = _values_and_gradients(case, "reference")
+    got = _values_and_gradients(case, "triton")
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-5)
+
+
+FORMS = [
+    {"rows": 18, "hidden": 40, "heads": 2, "bound": 2.0},
+    {"heads": 0},
+    {"heads": 0, "depth": 2, "bends": 1},
+    {"size": 20, "depth": 2, "bends": 2},
+    {"depth": 3, "heads": 2, "unit": 0.7},
+    {"size": 70, "hidden": 33, "heads": 2, "unit": 0.7, "own": True, "bound": 2.0, "steps": 2},
+    {**ALL, "steps": 2},
+    {**ALL, "size": 66, "depth": 2, "steps": 2},
+    {"heads": 2, "saved": (0, 2, 3)},
+    {"depth": 2, "steps": 10, "still": True, "saved": (10,)},
+    {"depth": 2, "bends": 1, "steps": 11, "saved": (4, 9)},
+]
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_every_form_agrees_with_autograd(options):
+    _agrees(_case(**options))
+
+
+def test_few_programs_take_many_blocks_of_rows(monkeypatch):
+    from sdevid_kernels.em_trajectory import kernel
+
+    monkeypatch.setattr(kernel, "_PROGRAMS", 2)
+    case = _case(rows=34, size=3, steps=2)
+    _agrees(case)
+    again = [_values_and_gradients(case, "triton") for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*again, strict=True))  # in no order but its own
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_kernel_draws_the_paths_own_noise(tokens):
+    """Rows of a clip are tokens; the increments are those of its Brownian path."""
+    case = _case(rows=6, size=8, steps=3)
+    clips, cell = 6 // tokens, 768
+    serial = torch.arange(clips) + 2**34
+    ticks = (torch.arange(4) * cell + 5 * cell).expand(clips, -1)
+    path = Brownian(9, serial, (tokens, 8), cell)
+    case["dt"] = torch.full_like(case["dt"], cell / TICKS_PER_SECOND)
+    case["noise"] = path.increments(ticks).transpose(0, 1).reshape(3, 6, 8).to(DEVICE)
+    want = em_trajectory(**case, setting="reference")
+    place = (ticks[:, :-1] // cell).t().contiguous().to(DEVICE)
+    case["noise"] = (9, serial.to(DEVICE), place)
+    for setting in ("triton", "auto", "reference"):
+        got = em_trajectory(**case, setting=setting)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+class _Launches(TorchDispatchMode):
+    """Notes launches, torch operators that compute and kernels put in place of ours, and the bytes
+    that each of our operators takes beside what it returns."""
+
+    FREE = ("empty", "view", "detach", "select", "slice", "expand", "t.", "as_strided", "alias")
+
+    def __init__(self, kernel) -> None:
+        super().__init__()
+        self.kernel, self.names, self.made, self.beside = kernel, [], [], []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        if name.startswith("sdevid."):
+            self.made.clear()
+            with self:
+                out = getattr(self.kernel, name.split(".")[1])._init_fn(*args, **(kwargs or {}))
+            returned = sum(x.untyped_storage().nbytes() for x in out)
+            self.beside.append(sum(x.untyped_storage().nbytes() for x in self.made) - returned)
+            return out
+        made = function(*args, **(kwargs or {}))
+        if "empty" in name:
+            self.made.append(made)
+        if not any(part in name.split("aten.")[-1] for part in self.FREE):
+            self.names.append(name)
+        return made
+
+    def __getitem__(self, grid: tuple[int]):
+        return lambda *_arguments, **_settings: self.names.append("ours")
+
+
+def _counted(case: dict, monkeypatch: pytest.MonkeyPatch) -> _Launches:
+    """A forward and a backward pass of `case` whose kernels only count themselves."""
+    from sdevid_kernels.em_trajectory import kernel
+
+    counted = _Launches(kernel)
+    monkeypatch.setattr(kernel.walks, "forward", counted)
+    monkeypatch.setattr(kernel.walks, "backward", counted)
+    given = {name: value for name, value in case.items() if name != "noise"}
+    run = partial(kernel.run, **given)
+    run(noise=case["noise"])  # what is kept from call to call is there
+    counted.names.clear()
+    counted.beside.clear()
+    with counted:
+        made = run(noise=case["noise"])
+    ups = [torch.ones_like(x) for x in made]
+    with counted:
+        torch.autograd.grad(made, _leaves(case), ups)
+    return counted
+
+
+@pytest.mark.parametrize("steps", [2, 50])
+@pytest.mark.parametrize("options", [{"heads": 2}, ALL], ids=str)
+def test_launches_do_not_grow_with_steps(options, steps, monkeypatch):
+    names = _counted(_case(**options, steps=steps), monkeypatch).names
+    assert names.count("ours") == 2
+    assert len(names) <= 8, names
+
+
+def test_memory_does_not_grow_with_steps_between_frames(monkeypatch):
+    """Beside what goes in and out, which with the states at anchors is all that does."""
+    beside = [
+        _counted(_case(**ALL, steps=steps, saved=(0, steps // 2, steps)), monkeypatch).beside
+        for steps in (16, 48)
+    ]
+    assert len(beside[0]) == 2
+    assert beside[0] == beside[1]
+
+
+@pytest.mark.parametrize("saved", [None, (0, 20, 40)])
+def test_four_bytes_an_element_and_step_are_kept(saved):
+    case = _case(heads=2, steps=40, saved=saved)
+    given = {x.untyped_storage().data_ptr() for x in [*_leaves(case), case["dt"], case["noise"]]}
+    kept = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        em_trajectory(**case, setting="triton")
+    own = sum(size for place, size in kept.items() if place not in given)
+    places = 8 * (len(case["dt"]) + 1) + 8  # of the saved points, and the unused clip
+    states = 4 * case["z"].numel() * (1 + len(case["dt"]))
+    assert own <= states + places
+    if saved:
+        assert own - places <= states / 6  # anchors alone
+
+
+def test_networks_that_do_not_fit_are_named():
+    def refused(**options: object) -> str | None:
+        case = _case(**options)
+        return why_not(*(case[name] for name in ("z", "drift", "posterior", "dt", "noise")))
+
+    assert refused() is None
+    assert refused(**ALL) is None
+    assert "1, 2 or 3 hidden layers" in refused(depth=4)
+    assert "state of 257" in refused(size=257)
+    assert "hidden layer of 513" in refused(hidden=513)
+    case = _case(depth=2)
+    case["drift"] = case["drift"]._replace(hidden=())
+    given = [case[name] for name in ("z", "drift", "posterior", "dt", "noise")]
+    assert "not the same" in why_not(*given)
+
+
+def test_what_does_not_fit_takes_a_launch_a_step():
+    _agrees(_case(depth=4, steps=2))
+
+
+def test_operators_keep_their_word(monkeypatch):
+    """Schema, shapes and gradients, as torch.compile relies on them."""
+    from sdevid_kernels.em_trajectory import kernel
+
+    case = _case(depth=2, heads=2, bends=1, steps=2, saved=(1, 2))
+    calls = []
+    for name in ("em_trajectory", "em_trajectory_backward"):
+        operator = getattr(kernel, name)
+
+        def noted(*arguments, operator=operator):
+            calls.append((operator, [_detached(x) for x in arguments]))
+            return operator(*arguments)
+
+        monkeypatch.setattr(kernel, name, noted)
+    _values_and_gradients(case, "triton")
+    assert len(calls) == 2
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    for operator, arguments in calls:
+        torch.library.opcheck(operator, arguments, test_utils=checks)
+
+
+def _detached(given: object) -> object:
+    if isinstance(given, list):
+        return [_detached(x) for x in given]
+    if isinstance(given, Tensor):
+        return given.detach().requires_grad_(given.requires_grad)
+    return given
+
+
+def test_a_compiled_solve_is_the_same():
+    case = _case(depth=2, heads=2, steps=2, saved=(0, 2))
+    shifts = case["posterior"].shifts
+
+    def solve(shifts: Tensor) -> Tensor:
+        given = case | {"posterior": case["posterior"]._replace(shifts=shifts)}
+        made = em_trajectory(**given, setting="triton")
+        return made.states.square().sum() + made.energy.sum() + made.width_kl.sum()
+
+    made = []
+    for run in (solve, torch.compile(solve, backend="aot_eager")):
+        loss = run(shifts)
+        made.append([loss, *torch.autograd.grad(loss, shifts)])
+    torch.testing.assert_close(*made, rtol=1e-5, atol=1e-6)
