@@ -19,6 +19,14 @@ def _network(inputs: int, hidden: int, depth: int, outputs: int, like: dict) -> 
     return Network(weight(hidden, inputs), inner, (weight(outputs, hidden), bias(outputs)))
 
 
+def _diffusion(rows: int, size: int, slope: bool, stratonovich: bool, like: dict):
+    g = (0.2 + torch.rand(rows, size, **like)).requires_grad_()
+    if not slope:
+        return g
+    bend = torch.randn(rows, size, **like).requires_grad_()
+    return Diffusion(g, bend, 0.1, -0.5, stratonovich)
+
+
 def _case(
     depth: int = 1,
     control: bool = True,
@@ -43,12 +51,8 @@ def _case(
     like = {"dtype": dtype}
     z = torch.randn(rows, size, **like).requires_grad_()
     dt = 0.05 * torch.arange(rows, **like).expand(steps, -1)  # the first row does not move
-    if alike:
-        dt = torch.full_like(dt, 0.1)
-    g = (0.2 + torch.rand(1 if shared else rows, size, **like)).requires_grad_()
-    if slope:
-        bend = torch.randn(1 if shared else rows, size, **like).requires_grad_()
-        g = Diffusion(g, bend, 0.1, -0.5, stratonovich)
+    dt = torch.full_like(dt, 0.1) if alike else dt
+    g = _diffusion(1 if shared else rows, size, slope, stratonovich, like)
     posterior = None
     if control:
         outputs = size * (2 if width else 1)
