@@ -51,8 +51,6 @@ def _case(
     like = {"dtype": dtype}
     z = torch.randn(rows, size, **like).requires_grad_()
     dt = 0.05 * torch.arange(rows, **like).expand(steps, -1)  # the first row does not move
-    dt = torch.full_like(dt, 0.1) if alike else dt
-    g = _diffusion(1 if shared else rows, size, slope, stratonovich, like)
     posterior = None
     if control:
         outputs = size * (2 if width else 1)
@@ -63,9 +61,9 @@ def _case(
         "z": z,
         "drift": _network(size, hidden, depth, size, like),
         "drift_shift": torch.randn(rows, hidden, **like).requires_grad_(),
-        "diffusion": g,
+        "diffusion": _diffusion(1 if shared else rows, size, slope, stratonovich, like),
         "posterior": posterior,
-        "dt": dt,
+        "dt": torch.full_like(dt, 0.1) if alike else dt,
         "noise": torch.randn(steps, rows, size, **like) * dt.sqrt()[..., None],
         "saved": saved,
     }

@@ -27,7 +27,7 @@ def increment(
 ):
     """dW of a block at step k: (rows, D). `noise`: dW, seed, serials, cells, clips, rows a clip."""
     dw, seed, serial, place, clips, tokens = noise
-    row, _, live, d = block
+    row, live, d = block[0], block[2], block[3]
     if DRAWN:
         clip = row // tokens
         group = (row % tokens) * ((size + 3) // 4)
@@ -50,7 +50,7 @@ def first_layer(
     TILE: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
 ):
     """Pre-activations of a tile of the first layer's units: (rows, tile)."""
-    row, known, _, d = block
+    row, known, d = block[0], block[1], block[3]
     size, width = sizes
     there = known[:, None] & (unit[None, :] < width)
     pre = tl.load(shift + row[:, None] * width + unit[None, :], mask=there, other=0.0)
@@ -114,7 +114,7 @@ def outputs(
 
     Leaves in `keep` the values that the next layer reads or, where BACK, all values and slopes.
     """
-    _, _, _, d = block
+    d = block[3]
     size, width = sizes
     one = tl.load(net[3] + d, mask=d < size, other=0.0)[None, :] + tl.zeros((R, D), tl.float32)
     two = tl.zeros((R, D), tl.float32)
@@ -161,7 +161,7 @@ def through(
 
     Leaves the pre-activations' gradients in `keep`, and the first layer's in `shifts` where SHIFTS.
     """
-    row, known, _, d = block
+    row, known, d = block[0], block[1], block[3]
     size, width = sizes
     into = tl.zeros((R, D), tl.float32)
     for layer in tl.static_range(L - 1, -1, -1):

@@ -46,7 +46,7 @@ def rates(
     and slope. The step's shift of the control lies `ahead` of its first."""
     drift, control, shift, shift_c, level, slope = model
     floor, start, unit, bound = numbers
-    row, _, live, d = block
+    row, live, d = block[0], block[2], block[3]
     at = row[:, None] * sizes[0] + d[None, :]
     h, _ = outputs(
         z, track, drift, shift, keep, local, area, block, sizes, False, BACK, L, D, R, TILE, K, P
@@ -90,7 +90,7 @@ def pull(
 
     From the next state's gradient `grad` and those of energy and width's KL.
     """
-    _, _, unit, bound = numbers
+    unit, bound = numbers[2], numbers[3]
     to_h = grad * step
     to_g = grad * (u * step + r * move)
     to_raw, to_width = to_h, to_h

@@ -81,7 +81,7 @@ def _chunk_states(
     R: tl.constexpr, TILE: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
 ):
     """The states before the steps `begin` to `end`, into `track` (slots, rows, size)."""
-    row, _, live, d = block
+    row, live, d = block[0], block[2], block[3]
     size, width = sizes
     at = row[:, None] * size + d[None, :]
     inside = (local[:, None] >= 0) & (d[None, :] < size)
@@ -187,7 +187,7 @@ def _step_back(
 ):
     """The gradient of the state before step k from `grad`, that of the state after it without what
     falls on that state itself. Adds the step's share of level's and slope's to theirs."""
-    row, _, live, d = block
+    row, live, d = block[0], block[2], block[3]
     size, width = sizes
     at = row[:, None] * size + d[None, :]
     spot = tl.load(kept + k + 1)
