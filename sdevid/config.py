@@ -119,6 +119,9 @@ class ConsistencyConfig(_Section):
     """Weights of the consistency module's terms; 0 switches a term off."""
 
     frame_difference: NonNegativeFloat = 0.0
+    prior_consistency: NonNegativeFloat = 0.0  # the prior rolled on, against the posterior there
+    prior_frames: PositiveInt = 4  # how many frames it is rolled on
+    step_halving: NonNegativeFloat = 0.0  # one step of the prior against two of half its length
     warp: bool = False  # the warp-and-mask head: x_i = M warp(x_{i-1}, F) + (1 - M) I_i
 
 
@@ -280,6 +283,23 @@ class Config(_Section):
                     f"offload.{name} is nvme, but offload.nvme_path is not set; give a folder on "
                     "a disk of the node, the same on every node"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _terms_have_a_prior(self) -> Config:
+        for name in ("prior_consistency", "step_halving"):
+            if self.model_type == "follmer" and getattr(self.consistency, name):
+                raise ValueError(
+                    f"consistency.{name} is {getattr(self.consistency, name):g}, but model_type "
+                    "follmer has no prior SDE to step; set it to 0"
+                )
+        if self.consistency.prior_consistency and (
+            self.consistency.prior_frames >= self.sequence_length
+        ):
+            raise ValueError(
+                f"consistency.prior_frames is {self.consistency.prior_frames}, but a clip has "
+                f"{self.sequence_length} frames (sequence_length); give fewer"
+            )
         return self
 
     @model_validator(mode="after")

@@ -105,8 +105,9 @@ class ClipObjective(nn.Module, ABC):
         """The negative bound with the KLs at a weight, and the consistency terms at theirs."""
         divergence = sum(value for name, value in means.items() if name.startswith("kl_"))
         loss = kl_weight * divergence - means["reconstruction"]
-        if "frame_difference" in means:
-            loss = loss + self.config.consistency.frame_difference * means["frame_difference"]
+        for name in ("frame_difference", "prior_consistency", "step_halving"):
+            if name in means:
+                loss = loss + getattr(self.config.consistency, name) * means[name]
         return loss
 
     def _context(self, serial: Serial, frames: int, fixed: int | None) -> Int64[Tensor, " batch"]:

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from sdevid.config import Config
 from sdevid.models import trajectory
+from sdevid.models.backbone import Conditions
 from sdevid.models.consistency import frame_difference
 from sdevid.models.encoder import Tokens
 from sdevid.models.gaussian import kl, kl_to_mixture
 from sdevid.models.latent_sde import LatentSDE, solver_grid
 from sdevid.models.text import Text
+from sdevid.objectives import prior_consistency
 from sdevid.objectives.clip_objective import (
     ClipObjective,
     PerClip,
@@ -24,6 +26,7 @@ from sdevid.objectives.clip_objective import (
     log_likelihood,
     with_bound,
 )
+from sdevid.objectives.prior_consistency import Rolled
 from sdevid.sde.noise import Stream, normal
 from sdevid.types import Serial, Ticks, Video, as_frames
 
@@ -37,6 +40,7 @@ class Posterior(NamedTuple):
     kl_initial: Float[Tensor, " batch"]
     kl_content: Float[Tensor, " batch"]
     control_energy: Float[Tensor, " batch"]  # 1/2 sum |u|^2 dt
+    conditions: Conditions
     diffusion: Float[Tensor, "*any"]  # g at the window's frames
 
 
@@ -61,7 +65,8 @@ class LatentSDEObjective(ClipObjective):
         frames = as_frames(video)
         seen = self.look(frames, ticks, serial, context, text)
         window = seen.window
-        posterior = self._posterior(seen, window.cut(ticks), serial)
+        times = window.cut(ticks)
+        posterior = self._posterior(seen, times, serial)
         decoded = self.model.decoder(posterior.states, posterior.content)
         real = window.cut(frames)
         score = log_likelihood(decoded, real, self.config.observation)
@@ -75,6 +80,10 @@ class LatentSDEObjective(ClipObjective):
         )
         if self.config.consistency.frame_difference:
             terms["frame_difference"] = frame_difference(decoded, real, window.counts)
+        known = posterior.conditions, seen.ahead, serial
+        terms |= prior_consistency.terms(
+            self.model, Rolled(posterior.states, times, window, *known)
+        )
         intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(self.model.latent_shape)
         return terms | {
             "control_energy": posterior.control_energy,
@@ -105,6 +114,7 @@ class LatentSDEObjective(ClipObjective):
             kl_initial=kl_to_mixture(state, prior_state, z0, eps),
             kl_content=kl(content, prior_content),
             control_energy=path.control_energy,
+            conditions=conditions,
             diffusion=model.prior.diffusion(path.states.transpose(0, 1), conditions),
         )
 

@@ -22,6 +22,7 @@ from sdevid.models.guide import Ahead
 from sdevid.models.marginal import Marginals
 from sdevid.models.matched_sde import MatchedSDE
 from sdevid.models.text import Text
+from sdevid.objectives import prior_consistency
 from sdevid.objectives.clip_objective import (
     ClipObjective,
     PerClip,
@@ -29,6 +30,7 @@ from sdevid.objectives.clip_objective import (
     log_likelihood,
     with_bound,
 )
+from sdevid.objectives.prior_consistency import Rolled
 from sdevid.sde.matching import conditional_drift, stratified
 from sdevid.sde.noise import Stream, normal, uniform
 from sdevid.types import TICKS_PER_SECOND, Frames, Serial, Ticks, Video, as_frames, seconds
@@ -62,28 +64,30 @@ class SDEMatchingObjective(ClipObjective):
         model, seed, frames = self.model, self.config.seed, as_frames(video)
         seen = self.look(frames, ticks, serial, context, text)
         window, history = seen.window, seen.history
-        times = window.cut(ticks)
-        times = seconds(times - times[:, :1])
+        shown = window.cut(ticks)
+        times = seconds(shown - shown[:, :1])
         content, state, marginals = model.marginal(window.cut(seen.full.tokens), times)
         prior_content, prior_state = model.start_prior(history.summary)
         w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
         eps = normal(seed, serial, Stream.INITIAL, state.mean.shape[1:])
         conditions = model.prior.conditions(w, history.summary.mean(1))
-        start = ticks.gather(1, window.reference)
-        path = self._path(marginals, conditions, times, serial, (seen.ahead, start))
+        path = self._path(marginals, conditions, times, serial, (seen.ahead, shown[:, :1]))
         first = Gaussian(state.mean[:, 0], state.scale[:, 0])
-        frames_seen = self._seen(state.at(eps), w, window.cut(frames), window, serial)
+        states = state.at(eps)
+        decoded = self._seen(states, w, window.cut(frames), window, serial)
         terms = with_bound(
             {
-                "reconstruction": frames_seen.pop("reconstruction"),
+                "reconstruction": decoded.pop("reconstruction"),
                 "kl_path": path.kl,
                 "kl_initial": kl_to_mixture(first, prior_state, first.at(eps[:, 0]), eps[:, 0]),
                 "kl_content": kl(content, prior_content),
             }
         )
+        rolled = Rolled(states, shown, window, conditions, seen.ahead, serial)
+        terms |= prior_consistency.terms(model, rolled)
         intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(model.latent_shape)
         gauges = {"control_energy": path.kl, "gap": path.kl / intervals}
-        return terms | frames_seen | gauges | {"diffusion": path.diffusion.detach()}
+        return terms | decoded | gauges | {"diffusion": path.diffusion.detach()}
 
     def _path(
         self,

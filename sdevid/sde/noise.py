@@ -38,6 +38,9 @@ class Stream(IntEnum):
     MARGINAL = 10  # states at the times of a simulation-free objective
     FRAMES = 11  # which frames such an objective decodes
     TIMES = 12  # at which times a clip's frames are taken
+    ROLL = 13  # from which frame the prior is rolled on
+    ROLL_PATH = 14  # and on which path
+    ROLL_STEP = 15  # of one step and two halves
 
 
 def normal(

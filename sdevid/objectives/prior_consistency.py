@@ -1,0 +1,108 @@
+"""What ties the prior's steps together: over several frames, and between two step lengths.
+
+Both take the posterior's states as given: what they move is the prior and what it is told.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sdevid.models import trajectory
+from sdevid.models.backbone import Conditions
+from sdevid.models.guide import Ahead
+from sdevid.models.latent_sde import SDEModel
+from sdevid.models.video_model import solver_grid
+from sdevid.objectives.clip_objective import PerClip, Window
+from sdevid.sde.noise import Stream, normal, uniform
+from sdevid.types import TICKS_PER_SECOND, Serial, Ticks, seconds
+
+
+class Rolled(NamedTuple):
+    """The posterior's states at the frames of a window, and what the prior is told there."""
+
+    states: Float[Tensor, "batch time *latent"]
+    ticks: Ticks
+    window: Window
+    conditions: Conditions
+    ahead: Ahead | None
+    serial: Serial
+
+
+def terms(model: SDEModel, rolled: Rolled) -> PerClip:
+    """The terms whose weight is not 0, a clip each."""
+    settings = model.config.consistency
+    found: PerClip = {}
+    rolled = rolled._replace(states=rolled.states.detach())
+    if settings.prior_consistency:
+        found["prior_consistency"] = over_frames(model, rolled)
+    if settings.step_halving:
+        found["step_halving"] = step_halving(model, rolled)
+    return found
+
+
+def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
+    """Energy score of the prior, rolled `prior_frames` frames on, for the posterior's state there.
+
+    From a frame drawn for each clip; with two rolls a and b and the state y it is
+    1/2 (|a - y| + |b - y|) - 1/2 |a - b|, which is least where the prior's law is that of y
+    (Gneiting & Raftery 2007, section 4.3): unlike a distance, it does not call for less noise.
+    """
+    config, count = model.config, model.config.consistency.prior_frames
+    frames = rolled.window.counts.sum(1, keepdim=True)
+    share = uniform(config.seed, rolled.serial, Stream.ROLL, (1,))
+    first = (share * (frames - count).clamp(min=1)).long()
+    place = (first + torch.arange(count + 1, device=first.device)).minimum(frames - 1)
+    rows = torch.arange(len(place), device=place.device)[:, None]
+    grid, saved = solver_grid(rolled.ticks[rows, place], model.cell, config.sde.steps_per_frame)
+    shape = (2, grid.shape[1] - 1, *model.latent_shape)
+    draws = normal(config.seed, rolled.serial, Stream.ROLL_PATH, shape).flatten(0, 1)
+    twice = grid.repeat_interleave(2, 0)
+    root = seconds(twice.diff(dim=1)).sqrt()
+    toward = model.toward(rolled.ahead, grid[:, :-1])
+    if toward is not None:
+        toward = type(toward)(*(part.repeat_interleave(2, 0) for part in toward))
+    path = trajectory.solve(
+        config,
+        rolled.states[rows, place[:, :1]].expand(-1, 2, *model.latent_shape).flatten(0, 1),
+        twice,
+        draws * root.view(*root.shape, *[1] * len(model.latent_shape)),
+        saved[-1:],
+        (model.prior, rolled.conditions.repeated(2)),
+        toward=toward,
+    )
+    a, b = torch.unflatten(path.states[:, 0], 0, (-1, 2)).unbind(1)
+    y = rolled.states[rows, place[:, -1:]][:, 0]
+    return 0.5 * (_distance(a, y) + _distance(b, y) - _distance(a, b))
+
+
+def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
+    """One step of the training's length against two of half of it on the same Brownian path.
+
+    From the posterior's state at each frame; squared, in units of the step's noise g^2 d, summed
+    over components and averaged over frames.
+    """
+    states, size = rolled.states, rolled.states.shape[1]
+    z, d = states.flatten(0, 1), model.cell / TICKS_PER_SECOND
+    told = rolled.conditions.repeated(size)
+    shape = (2, size, *model.latent_shape)
+    draws = normal(model.config.seed, rolled.serial, Stream.ROLL_STEP, shape)
+    early, late = ((0.5 * d) ** 0.5 * part.flatten(0, 1) for part in draws.unbind(1))
+    toward = model.toward(rolled.ahead, rolled.ticks)
+    toward = None if toward is None else toward.flatten()
+    drift, g = model.prior(z, told, toward)
+    whole = z + drift * d + g * (early + late)
+    half = z + drift * (0.5 * d) + g * early
+    drift, later = model.prior(half, told, toward)
+    halves = half + drift * (0.5 * d) + later * late
+    apart = (whole - halves).square() / (g.detach().square() * d)
+    each = torch.unflatten(apart.flatten(1).sum(1), 0, (-1, size)) * rolled.window.counts
+    return each.sum(1) / rolled.window.counts.sum(1)
+
+
+def _distance(a: Tensor, b: Tensor) -> Float[Tensor, " batch"]:
+    """Euclidean, over all axes but the first; smooth where the two are equal."""
+    return ((a - b).square().flatten(1).sum(1) + 1e-8).sqrt()
