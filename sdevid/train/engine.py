@@ -68,6 +68,7 @@ class Engine:
                 config=deepspeed_settings(config, world.size, parameters),
                 dist_init_required=False,
             )
+        self._check_resident()
         self._judge_before_updates()
         self._states: dict[str, Any] = {}
         self._keep: Callable[[Any], Any] = _as_it_is
@@ -206,6 +207,15 @@ class Engine:
                 count = min(shard, whole - first)
                 yield Slice(self._names[id(parameter)], first, place, count)
             place += shard
+
+    def _check_resident(self) -> None:
+        """Raise UserError where DeepSpeed has put away the float32 weights that `pieces` gives."""
+        if any(p.tensor.numel() < sum(s.count for s in p.slices) for p in self.pieces()):
+            raise UserError(
+                "offload.optimizer is nvme, and DeepSpeed keeps this model's float32 weights on "
+                "the disk; the EMA and the checkpoints need them in memory: set "
+                "offload.optimizer=cpu, and let offload.parameters be nvme if need be"
+            )
 
     def groups(self) -> list[int]:
         """The optimizer's group of each parameter, in the order of `shapes`."""

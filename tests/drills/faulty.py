@@ -11,6 +11,7 @@ import ctypes
 import json
 import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -86,8 +87,15 @@ def slow(rank: int, seconds: float) -> None:
     LatentSDEObjective.forward = late  # type: ignore[method-assign]
 
 
+def small_files(rank: int, most: int) -> None:
+    """Let no file of a rank grow past `most` bytes, as if its disk were full."""
+    if rank == RANK:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+
+
 FAULTS: dict[str, Callable[..., None]] = {
-    fault.__name__: fault for fault in (lose, hang, exhaust, die, slow)
+    fault.__name__: fault for fault in (lose, hang, exhaust, die, slow, small_files)
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 
 import pytest
@@ -155,3 +156,23 @@ def test_a_disk_that_is_not_there_is_named(make_config, world, tmp_path):
     config = make_config(zero_stage=3, offload=offload)
     with pytest.raises(UserError, match=r"offload.nvme_path is .*none, but there is no such"):
         Engine(objectives.build(config), config, world)
+
+
+def test_nvme_without_the_library_that_reads_it_is_refused(
+    make_config, world, tmp_path, monkeypatch
+):
+    builder = importlib.import_module("deepspeed.ops.op_builder").AsyncIOBuilder
+    monkeypatch.setattr(builder, "is_compatible", lambda _self, **_told: False)
+    offload = {"parameters": "nvme", "nvme_path": str(tmp_path)}
+    config = make_config(zero_stage=3, offload=offload)
+    with pytest.raises(UserError, match="needs the library libaio on every node"):
+        Engine(objectives.build(config), config, world)
+
+
+def test_weights_that_are_put_away_are_refused(make_config, world):
+    config = make_config(zero_stage=3)
+    engine = Engine(objectives.build(config), config, world)
+    engine._check_resident()
+    engine._engine.optimizer.fp32_partitioned_groups_flat[0] = torch.empty(0)
+    with pytest.raises(UserError, match=r"need them in memory: set offload\.optimizer=cpu"):
+        engine._check_resident()

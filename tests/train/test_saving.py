@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import nn
 
 from sdevid import checkpoint, objectives
 from sdevid.checkpoint import Progress
+from sdevid.config import dump
 from sdevid.data import stream
 from sdevid.errors import UserError
 from sdevid.train import probe, snapshot
@@ -23,6 +26,8 @@ from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.host import HostMemory
 from sdevid.train.saving import SaveError, Saver
+
+FAULTY = Path(__file__).parents[1] / "drills" / "faulty.py"
 
 
 @pytest.fixture
@@ -251,3 +256,30 @@ def test_a_checksum_sees_every_bit_and_every_place_but_not_the_cut():
     swapped[[3, 700]] = swapped[[700, 3]]
     assert total(swapped, []) != whole
     assert checksum([(values, [checkpoint.Slice("v", 0, 0, 1000)])]) != whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_failure", ["warn", "stop"])
+def test_a_rank_that_cannot_write_ends_the_save_on_all(on_failure, make_config):
+    config = make_config(max_clips=40, save_every=4, checkpoint={"on_failure": on_failure})
+    path = config.run_dir.with_suffix(".yaml")
+    path.write_text(dump(config))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    faults = json.dumps({"small_files": {"rank": 1, "most": 20_000}})
+    done = subprocess.run(
+        [sys.executable, *launcher, str(FAULTY), faults, "train", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode != 0, done.stderr
+    ending = json.loads((config.run_dir / "exit.json").read_text())
+    assert ending["reason"] == "failed"
+    assert "rank 1: " in ending["message"]
+    if on_failure == "warn":
+        assert "warning: the checkpoint of step 1 could not be written" in done.stdout
+        assert ending["step"] == 10  # it went on to its end, where a failure counts
+    else:
+        assert ending["step"] < 10
+    assert list((config.run_dir / "checkpoints").iterdir()) == []
