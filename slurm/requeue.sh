@@ -29,6 +29,10 @@ newest_step() {
 
 exit_field() { sed -n -E "s/.*\"$1\": *\"?([a-z]+)\"?[,}].*/\1/p" "$run_dir/exit.json" 2>/dev/null || true; }
 
+exit_message() {
+  printf '%b' "$(sed -n -E 's/.*"message": *"(.*)"[,}].*/\1/p' "$run_dir/exit.json" | sed 's/\\"/"/g')"
+}
+
 # Sets verdict (again or over), code, failures, and why, in words.
 judge() { # SIGNALLED, empty if Slurm sent no signal
   local reason most=${SDEVID_MAX_FAILURES:-5}
@@ -40,7 +44,7 @@ judge() { # SIGNALLED, empty if Slurm sent no signal
     *)
       failures=$((failures + 1))
       if [ "$(exit_field retry)" = false ]; then
-        verdict=over why+="; trying again would not help (see exit.json)"
+        verdict=over why+="; trying again would not help: $(exit_message)"
       elif [ "$(newest_step)" -le "$began" ]; then
         verdict=over why+=", and no checkpoint after step $began was made in this attempt"
       elif [ "$failures" -gt "$most" ]; then

@@ -30,6 +30,7 @@ from sdevid.train.opening import GIB, memory_bytes, model_on_meta
 from sdevid.train.world import World
 
 _MOST_SKEW = 5.0  # seconds; logs and file times of several nodes should be comparable
+_HEAD_START = 5.0  # seconds
 _LEAST_NODE_DISK = GIB // 4  # bytes, for compilers' caches
 _LEAST_SHARE_FREE = 0.9  # of a GPU's memory, beside the median of the others
 _CHECKPOINT_BYTES = 24  # a parameter: DeepSpeed's weights, master, two moments; ours and the EMA
@@ -65,7 +66,10 @@ def check(config: Config, world: World) -> ShardIndex:
     reports = world.gather(_report(config, world, node, index, unread))
     faults = [*judge(reports), *_not_shared(config, world, reports)] or _deaf(world, reports)
     if index is None or faults:
-        raise BadNodeError(_told(faults, reports) if world.main else "preflight: see rank 0")
+        if not world.main:  # srun ends all nodes once one has ended: the main rank speaks first
+            time.sleep(_HEAD_START)
+            raise BadNodeError("preflight: see rank 0")
+        raise BadNodeError(_told(faults, reports))
     world.say(_summary(config, world, reports, network.bandwidth(world), began))
     return index
 

@@ -39,6 +39,7 @@ def run(config: Config) -> int:
         if world.main:
             retry = reason == "preempted"
             ending.write(config.run_dir, reason, progress, retry=retry)
+        world.barrier()  # srun ends a node once another has ended: none before exit.json is there
         world.say(f"{reason} at step {progress.step}, clip {progress.clips:,}: {config.run_dir}")
     return 0
 

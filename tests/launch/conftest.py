@@ -132,20 +132,24 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def options(self) -> list[str]:
-        return ["--nodes=2", f"--output={self.logs}/%j.out"]
+    def options(self, nodes: int = 2) -> list[str]:
+        return [f"--nodes={nodes}", f"--output={self.logs}/%j.out"]
 
-    def submit(self, script: str, *arguments: str, run: Path, **environment: str) -> Job:
-        given = [*self.options(), script, *arguments]
+    def submit(
+        self, script: str, *arguments: str, run: Path, nodes: int = 2, **environment: str
+    ) -> Job:
+        given = [*self.options(nodes), script, *arguments]
         return self.job(self.slurm("sbatch", "--parsable", *given, **environment).strip(), run)
 
     def job(self, number: str, run: Path) -> Job:
         return Job(self, number, run)
 
-    def train(self, config: Path, run: str, *settings: str, **environment: str) -> Job:
+    def train(
+        self, config: Path, run: str, *settings: str, nodes: int = 2, **environment: str
+    ) -> Job:
         folder = config.parent / run
         given = [str(config), f"run_dir={folder}", *settings]
-        return self.submit("launch/train.sh", *given, run=folder, **environment)
+        return self.submit("launch/train.sh", *given, run=folder, nodes=nodes, **environment)
 
     def kill_node(self, job: Job, node: str) -> None:
         """End all that runs on a node, at once, as a loss of power would."""

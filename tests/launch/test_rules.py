@@ -92,9 +92,9 @@ def test_failures_in_a_row_are_limited_and_a_clean_end_forgives_them(attempts):
 
 
 def test_what_the_user_must_put_right_is_over_whatever_its_progress(attempts):
-    message = 'run_dir is "reason": "done", "retry": true'
+    message = 'run_dir is "reason": "done", "retry": true\nand of two lines'
     end = attempts.saves(9) + attempts.ends("failed", retry=False, message=message)
-    assert attempts.attempt(end).startswith("over 1 failed; trying again would not help")
+    assert attempts.attempt(end) == f"over 1 failed; trying again would not help: {message}"
 
 
 def test_an_attempt_that_vanished_is_judged_by_the_next(attempts):

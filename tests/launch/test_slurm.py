@@ -73,11 +73,11 @@ def test_preflight_names_a_node_with_another_version_and_the_job_stays_ended(
     python = tmp_path / "python"
     python.write_text(
         "#!/usr/bin/env bash\n"
-        f"[ $SLURM_NODEID = 0 ] || export PYTHONSAFEPATH=1 PYTHONPATH={other}:{other}/kernels\n"
+        f"[ $SLURM_NODEID != 1 ] || export PYTHONSAFEPATH=1 PYTHONPATH={other}:{other}/kernels\n"
         f'exec {sys.executable} "$@"\n'
     )
     python.chmod(0o755)
-    job = cluster.train(config, "unfit", PYTHON=str(python))
+    job = cluster.train(config, "unfit", nodes=3, PYTHON=str(python))
     job.finishes("FAILED")
     second = cluster.slurm("scontrol", "show", "hostnames", job.field("NodeList")).split()[1]
     assert f"node {second}: sdevid source" in job.log
