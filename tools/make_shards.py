@@ -1,7 +1,8 @@
 """Cut videos, or draw them, into WebDataset shards that `sdevid train` reads.
 
 Nothing is downloaded. UCF101: https://www.crcv.ucf.edu/data/UCF101.php, Kinetics:
-https://github.com/cvdfoundation/kinetics-dataset, MNIST: its IDX files, for moving-digits.
+https://github.com/cvdfoundation/kinetics-dataset, MNIST: its IDX files, for moving-digits and
+smmnist (Stochastic Moving MNIST).
 An interrupted cut is carried on by the same command.
 """
 
@@ -19,6 +20,7 @@ from sdevid.data.digits import digit_artists, read_mnist
 from sdevid.data.drawn import Artist, disc_artist, drawn_sources
 from sdevid.data.kinetics import kinetics
 from sdevid.data.payload import default_store
+from sdevid.data.smmnist import stochastic_digits
 from sdevid.data.sources import custom
 from sdevid.data.spec import CutSpec
 from sdevid.data.splits import assign, parse_splits
@@ -28,19 +30,21 @@ from sdevid.errors import UserError
 _FILMED = ("kinetics", "ucf101", "custom")
 _DISC = ("double-well", "ou")
 _SCENES = (*_DISC, "pendulum", "gbm-radius")  # each of a known SDE
-_DRAWN = ("moving-digits", *_SCENES)
+_DIGITS = ("moving-digits", "smmnist")
+_DRAWN = (*_DIGITS, *_SCENES)
 _SPLITS = "train=0.9,val=0.1"
 _BELONGS: dict[
     str, tuple[tuple[str, ...], Any]
 ] = {  # options that only some data sets take, with their defaults
-    "input_dir": ((*_FILMED, "moving-digits"), None),
+    "input_dir": ((*_FILMED, *_DIGITS), None),
     "fit": (_FILMED, "crop"),
     "clip_stride": (_FILMED, None),
     "captions": (("custom",), None),
     "annotations": (("kinetics",), []),
     "split_files": (("ucf101",), []),
     "num_clips": (_DRAWN, 2000),
-    "num_digits": (("moving-digits",), 2),
+    "num_digits": (_DIGITS, 2),
+    "generator": (("smmnist",), "srvp"),
     "vertical": (_DISC, "none"),
 }
 
@@ -84,7 +88,7 @@ def _settle(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} is for {', '.join(takers)}, not for {options.dataset}")
     if options.frame_size is None:
         options.frame_size = 32 if options.dataset in _SCENES else 64
-    if options.dataset in _FILMED and options.input_dir is None:
+    if options.dataset in (*_FILMED, "smmnist") and options.input_dir is None:
         where = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         raise UserError(f"--dataset {options.dataset} needs --input_dir. {where}")
     for name in ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips", "fps"):
@@ -130,6 +134,13 @@ def _drawn(options: argparse.Namespace) -> Plan:
         artists.update(digit_artists(options.num_digits, folder, shares))
         glyphs = "font" if folder is None else f"{len(read_mnist(folder)[0])} of MNIST"
         settings |= {"num_digits": options.num_digits, "digits": glyphs}
+    elif options.dataset == "smmnist":
+        folder, side = options.input_dir, options.frame_size
+        artists.update(
+            stochastic_digits(options.generator, options.num_digits, folder, shares, side)
+        )
+        settings |= {"num_digits": options.num_digits, "generator": options.generator}
+        settings |= {"digits": f"{len(read_mnist(folder)[0])} of MNIST"}
     else:
         artists.update(dict.fromkeys(shares, disc_artist(options.dataset, options.vertical)))
         if options.dataset in _DISC:
@@ -200,7 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, nargs="+", help="kinetics: csv files (those in input_dir)")
     add("--captions", type=Path, help="custom: csv of path,caption (input_dir/captions.csv)")
     add("--num_clips", type=int, help="drawn data: clips in all (2000)")
-    add("--num_digits", type=int, help="moving-digits: digits a clip (2)")
+    add("--num_digits", type=int, help="moving-digits, smmnist: digits a clip (2)")
+    add("--generator", choices=["svg", "srvp", "nsf"], help="smmnist: whose rules (srvp)")
     add("--vertical", choices=["none", "ou"], help="double-well, ou: motion along y (none)")
     add("--seed", type=int, default=0, help="of the splits and of drawn data (0)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all cores)")

@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rollouts", type=int, default=128, help="free videos to track (default: 128)")
     add("--rollout_frames", type=int, default=motion.WINDOW, help="frames of each (default: 64)")
     add("--draws", type=int, default=64, help="of the posterior, for the IWAE bound (default: 64)")
+    add("--best_of", type=int, default=100, help="futures of a clip of digits (default: 100)")
     add("--fvd_i3d", type=Path, help="a TorchScript I3D, for FVD")
     add("--lpips", type=Path, help="a TorchScript LPIPS")
     add("--set_size", type=int, help="videos of a set, for FVD and KID (default: 2048 at most)")
@@ -97,7 +98,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, config: Config) -> None:
-    least_of = {"samples": 2, "context": 1, "rollouts": 2, "rollout_frames": 3, "draws": 1}
+    least_of = {
+        "samples": 2,
+        "context": 1,
+        "rollouts": 2,
+        "rollout_frames": 3,
+        "draws": 1,
+        "best_of": 2,
+    }
     for name, least in least_of.items():
         if getattr(args, name) < least:
             raise UserError(f"--{name} is {getattr(args, name)}, but must be {least} or more")

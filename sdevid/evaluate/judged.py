@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdevid.data import stream
-from sdevid.evaluate import sets
+from sdevid.evaluate import digit_futures, sets
 from sdevid.evaluate.measured import Floats, mean_over
 from sdevid.evaluate.networks import as_input, image_distance, video_network
 from sdevid.evaluate.prediction import futures
@@ -53,6 +53,8 @@ def measure(
             found["kid"] = sets.random_kernel_distance(gathered, subject)
         if "fvd" in taken:
             found["fvd"] = sets.frechet_video_distance(gathered, subject, given["fvd"])
+    if "digits" in taken:
+        found["digits"] = digit_futures.protocol(subject, args.context, args.best_of)
     if "lpips" in taken:
         found["lpips"] = perceptual_distance(subject, args.context, given["lpips"])
     return found

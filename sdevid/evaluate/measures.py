@@ -11,7 +11,7 @@ from sdevid.errors import UserError
 
 ALWAYS = ("bound", "prediction")
 KNOWN_SDE = ("motion", "rates", "futures")  # drawn video with its SDE in dataset.json
-EXTRA = ("iwae", "warping", "kid")  # taken where they are named: they take long
+EXTRA = ("iwae", "warping", "kid", "digits")  # taken where they are named: they take long
 GIVEN = ("fvd", "lpips")  # taken where the network is given
 OPTIONS = {"fvd": "fvd_i3d", "lpips": "lpips"}
 NAMES = (*ALWAYS, *KNOWN_SDE, *EXTRA, *GIVEN)
@@ -53,6 +53,8 @@ def _unfit(dataset: dict[str, Any], model_type: str) -> dict[str, str]:
     if not known_sde(dataset):
         why = f"no SDE is known that moves what the shards of {dataset.get('dataset')} show"
         found |= dict.fromkeys(KNOWN_SDE, why)
+    if "generator" not in (dataset.get("truth") or {}):
+        found["digits"] = f"the shards are of {dataset.get('dataset')}, not of smmnist"
     if model_type != "latent_sde":
         found["iwae"] = f"model_type {model_type} has no posterior path whose draws have a weight"
     return found
@@ -60,7 +62,7 @@ def _unfit(dataset: dict[str, Any], model_type: str) -> dict[str, str]:
 
 def known_sde(dataset: dict[str, Any]) -> bool:
     """Whether dataset.json names the SDE of what moves."""
-    return "axes" in dataset.get("truth", {})
+    return "axes" in (dataset.get("truth") or {})
 
 
 def _list(names: tuple[str, ...]) -> str:

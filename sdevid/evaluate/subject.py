@@ -41,13 +41,14 @@ class Subject:
 
     @property
     def truth(self) -> dict[str, Any] | None:
-        """Of drawn video: its SDE and units."""
+        """Of drawn video: its SDE and units, or its generator."""
         return self.index.dataset.get("truth")
 
     @cached_property
     def observer(self) -> Observer | None:
         """Follows what moves in drawn video."""
-        return None if self.truth is None else observer(self.truth)
+        known = self.truth is not None and "axes" in self.truth
+        return observer(self.truth) if known and self.truth else None
 
     @property
     def device(self) -> torch.device:

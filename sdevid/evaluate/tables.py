@@ -21,7 +21,7 @@ class Row:
 
 def rows(results: dict[str, Any]) -> list[Row]:
     """Every figure with its error that the results hold, section after section."""
-    makers = (_bound, _prediction, _judged, _sets, _motion, _rates, _futures)
+    makers = (_bound, _prediction, _digits, _judged, _sets, _motion, _rates, _futures)
     return [row for maker in makers for row in maker(results)]
 
 
@@ -62,6 +62,20 @@ def _prediction(results: dict[str, Any]) -> Iterator[Row]:
         )
         for name, entry in forecasts.items():
             yield Row(section, _plain(name), entry)
+
+
+def _digits(results: dict[str, Any]) -> Iterator[Row]:
+    if "digits" not in results:
+        return
+    found = results["digits"]
+    section = (
+        f"Stochastic Moving MNIST, {found['generator']}'s: {found['context']} frames seen, "
+        f"{found['predicted']} predicted, {found['clips']} clips, K = {found['best_of']}"
+    )
+    scores = found["scores"]
+    for key, name in DIGITS.items():
+        real = scores.get(f"{key}_real")
+        yield Row(section, name, scores[key], f"real {_short(real)}" if real else "")
 
 
 def _judged(results: dict[str, Any]) -> Iterator[Row]:
@@ -140,6 +154,18 @@ def _futures(results: dict[str, Any]) -> Iterator[Row]:
         yield Row(section, f"p of flat ranks at the last frame, {axis}", p, note)
 
 
+DIGITS = {
+    "psnr_best": "PSNR of the best, dB",
+    "ssim_best": "SSIM of the best",
+    "psnr_mean": "PSNR of all, dB",
+    "ssim_mean": "SSIM of all",
+    "energy_score": "energy score of the places, pixels",
+    "identity": "digits read as themselves, share",
+    "speed": "speed between walls, pixels a step",
+    "speed_change": "its change from step to step",
+    "lost": "digits not found, share",
+    "reader_error": "the reader's error on real frames, pixels",
+}
 NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM", "energy_score": "energy score, units"}
 
 
