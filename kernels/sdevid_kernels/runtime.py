@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -60,6 +61,45 @@ def broadcastable(name: str, state: Tensor, **others: Tensor | None) -> None:
                 f"{name}: {other} has shape {tuple(tensor.shape)}, which does not broadcast to "
                 f"the state's {tuple(state.shape)}"
             )
+
+
+def check_step(
+    name: str,
+    state: Tensor,
+    dt: Tensor,
+    noise: tuple[int, Tensor, Tensor] | Tensor,
+    diffusions: Mapping[str, Tensor],
+    **others: Tensor | None,
+) -> None:
+    """Raise ValueError where what a step is given does not fit the state, or has a bad value.
+
+    Shapes and devices are looked at each time. Values, dt below 0 and a g of 0 or not finite, are
+    on a CPU; on CUDA that would wait for the device each step, so the door of a solve looks at
+    them, and a step only with SDEVID_CHECK=1.
+    """
+    given: dict[str, Tensor | None] = {**others, **diffusions}
+    keys = {"noise": noise} if isinstance(noise, Tensor) else {"serial": noise[1], "cell": noise[2]}
+    same_device(name, state, **given, dt=dt, **keys)
+    broadcastable(name, state, **given, **({} if "serial" in keys else keys))
+    for other, tensor in {"dt": dt, **({} if "noise" in keys else keys)}.items():
+        if tuple(tensor.shape) != (len(state),):
+            raise ValueError(
+                f"{name}: {other} has shape {tuple(tensor.shape)}, but there is one of each clip; "
+                f"give ({len(state)},)"
+            )
+    if torch.compiler.is_compiling() or state.is_meta:
+        return
+    if state.is_cuda and os.environ.get("SDEVID_CHECK") != "1":
+        return
+    _all(name, "dt", dt, dt >= 0, "give a time of 0 s (which changes nothing) or more")
+    for other, g in diffusions.items():
+        sound = (g != 0) & g.isfinite()
+        _all(name, other, g, sound, "give a finite g above 0, such as 0.01 + softplus(.)")
+
+
+def _all(name: str, other: str, values: Tensor, sound: Tensor, remedy: str) -> None:
+    if not bool(sound.all()):
+        raise ValueError(f"{name}: {other} holds {float(values[~sound][0]):g}; {remedy}")
 
 
 def _has_triton() -> bool:

@@ -49,12 +49,10 @@ def decode(extension: str, payload: bytes, shape: Shape) -> ClipVideo:
 
     Raises ValueError where the bytes hold anything else.
     """
-    import av
-
     read = {"npy": _from_npy, "jpg": _from_sheet, "mp4": _from_mp4}[extension]
     try:
         video = read(payload, shape)
-    except (ValueError, EOFError, IndexError, av.FFmpegError) as error:
+    except (ValueError, EOFError, IndexError) as error:
         raise ValueError(f"the {extension} payload does not decode: {error}") from error
     if video.shape != shape or video.dtype != np.uint8:
         raise ValueError(f"the {extension} payload holds {video.dtype} {video.shape}, not {shape}")
@@ -134,6 +132,15 @@ def _to_mp4(video: ClipVideo, fps: float) -> bytes:
 
 
 def _from_mp4(payload: bytes, shape: Shape) -> ClipVideo:
+    import av  # here alone: other stores are read where it is absent
+
+    try:
+        return _mp4_frames(payload, shape)
+    except av.FFmpegError as error:
+        raise ValueError(str(error)) from error
+
+
+def _mp4_frames(payload: bytes, shape: Shape) -> ClipVideo:
     frames, height, width, channels = shape
     video = np.zeros(shape, dtype=np.uint8)
     count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -87,3 +88,11 @@ def test_another_shape_and_garbage_are_refused(store):
 
 def test_default_store_changes_above_128_pixels():
     assert [default_store(size) for size in (32, 128, 129)] == ["npy", "npy", "jpeg"]
+
+
+@pytest.mark.parametrize("store", ["npy", "jpeg"])
+def test_only_mp4_needs_pyav(store, monkeypatch):
+    video = smooth(2, 8, 8, 3)
+    payload = encode(store, video, 8)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert decode(EXTENSION[store], payload, video.shape).shape == video.shape

@@ -120,11 +120,75 @@ def test_coefficients_that_broadcast():
     torch.testing.assert_close(made[0], made[1], rtol=1e-5, atol=1e-5)
 
 
-def test_what_does_not_fit_is_refused():
-    z, one = torch.randn(3, 4), torch.ones(3, 4)
-    with pytest.raises(ValueError, match="control has shape"):
-        em_step(z, one, one, torch.ones(3), one, control=torch.ones(3, 5))
-    with pytest.raises(ValueError, match="drift is on meta"):
-        em_step(z, one.to("meta"), one, torch.ones(3), one)
-    with pytest.raises(ValueError, match="give 'auto', 'triton' or 'reference'"):
-        em_step(z, one, one, torch.ones(3), one, setting="fast")
+ONE = torch.ones(3, 4)
+CLIPS = torch.arange(3)
+BAD = {  # what is said: what is given otherwise
+    r"control has shape \(3, 5\)": {"control": torch.ones(3, 5)},
+    "drift is on meta": {"drift": ONE.to("meta")},
+    "serial is on meta": {"noise": (1, CLIPS.to("meta"), CLIPS)},
+    r"dt has shape \(1,\).*give \(3,\)": {"dt": torch.ones(1)},
+    r"cell has shape \(2,\)": {"noise": (1, CLIPS, CLIPS[:2])},
+    "noise has shape": {"noise": torch.ones(2, 4)},
+    "dt holds -0.5; give a time of 0 s": {"dt": torch.tensor([0.1, -0.5, 0.1])},
+    "dt holds nan": {"dt": torch.full((3,), torch.nan)},
+    "diffusion holds 0; give a finite g": {"diffusion": torch.zeros(1, 4)},
+    "diffusion holds nan": {"diffusion": ONE * torch.nan},
+    "give 'auto', 'triton' or 'reference'": {"setting": "fast"},
+}
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_what_does_not_fit_is_named(said):
+    sound = {"z": ONE, "drift": ONE, "diffusion": ONE, "dt": torch.ones(3), "noise": ONE}
+    with pytest.raises(ValueError, match=said):
+        em_step(**(sound | BAD[said]))
+
+
+class _Touched:
+    """In place of a kernel: counts the bytes of what it is given, an element of the state."""
+
+    def __init__(self, elements: int) -> None:
+        self.elements, self.bytes = elements, []
+
+    def __getitem__(self, grid: tuple[int]):
+        def launch(*arguments, **_settings):
+            given = [x for x in arguments if isinstance(x, Tensor) and x.numel() == self.elements]
+            self.bytes.append(sum(x.element_size() for x in given))
+
+        return launch
+
+
+def test_a_step_moves_16_bytes_an_element_forward_and_18_back(monkeypatch):
+    """With 16-bit drift, diffusion, control and width; each is read or written once."""
+    from sdevid_kernels.em_step import kernel
+
+    z = torch.randn(2, 640, device=DEVICE)
+    touched = _Touched(z.numel())
+    monkeypatch.setattr(kernel, "_forward", touched)
+    monkeypatch.setattr(kernel, "_backward", touched)
+    given = _inputs((2, 640), NAMES[:4], torch.bfloat16)
+    made = kernel.run(
+        z,
+        given["drift"],
+        given["diffusion"],
+        _dt(2),
+        _key(2),
+        *(given["control"], given["width"], None),
+    )
+    torch.autograd.grad(made, list(given.values()), [torch.ones_like(x) for x in made])
+    assert touched.bytes == [16, 18]
+
+
+def test_a_compiled_step_is_the_same():
+    z, inputs = torch.randn(2, 9, device=DEVICE), _inputs((2, 9), NAMES, torch.float32)
+
+    def step(control: Tensor) -> Tensor:
+        given = inputs | {"control": control}
+        moved, kl = em_step(z, dt=_dt(2), noise=_key(2), setting="triton", **given)
+        return moved.square().sum() + kl.sum()
+
+    made = []
+    for run in (step, torch.compile(step, backend="aot_eager", fullgraph=True)):
+        loss = run(inputs["control"])
+        made.append([loss, *torch.autograd.grad(loss, inputs["control"])])
+    torch.testing.assert_close(*made, rtol=1e-6, atol=1e-6)

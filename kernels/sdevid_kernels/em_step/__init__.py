@@ -24,11 +24,10 @@ def em_step(
 ) -> tuple[Tensor, Tensor]:
     """The reference's step. `noise`: dW itself, or the key of a cell that the step spans exactly.
 
-    Raises ValueError where a shape does not broadcast to the state's or a device differs.
+    Raises ValueError where a shape, device or value does not fit (`runtime.check_step`).
     """
-    given = {"drift": drift, "diffusion": diffusion, "control": control, "width": width}
-    runtime.broadcastable("em_step", z, **given, slope=slope)
-    runtime.same_device("em_step", z, **given, slope=slope, dt=dt)
+    given = {"drift": drift, "control": control, "width": width, "slope": slope}
+    runtime.check_step("em_step", z, dt, noise, {"diffusion": diffusion}, **given)
     if runtime.backend(z.device, setting) == "triton" and z.dtype == torch.float32:
         from sdevid_kernels.em_step import kernel
 

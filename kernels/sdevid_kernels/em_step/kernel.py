@@ -23,16 +23,24 @@ _GROUPS = 256  # most counters a program, four components each
 
 
 @triton.jit
-def noise_of(
-    dw, seed, serial, place, clip, at, live, groups, first, d, DRAWN: tl.constexpr, G: tl.constexpr
-):
-    """dW of a block: drawn and scaled by sqrt(d), or read."""
+def step_of(dt, dw, seed, serial, place, size, groups, DRAWN: tl.constexpr, G: tl.constexpr):
+    """A program's clip, its elements, which of them exist, and the step's length and dW there.
+
+    dW is drawn and scaled by sqrt(dt), or read.
+    """
+    parts = tl.cdiv(groups, G)
+    clip = (tl.program_id(0) // parts).to(tl.int64)
+    first = (tl.program_id(0) % parts).to(tl.int64) * G
+    component = first * 4 + tl.arange(0, 4 * G)
+    live = component < size
+    at = clip * size + component
+    d = tl.load(dt + clip)
     if DRAWN:
         eps = block(seed, tl.load(serial + clip), tl.load(place + clip), groups, first, G)
         noise = eps * tl.sqrt(d)
     else:
         noise = tl.load(dw + at, mask=live, other=0.0).to(tl.float32)
-    return noise
+    return clip, at, live, d, noise
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -58,15 +66,9 @@ def _forward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    part, clip = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    first = part.to(tl.int64) * G
-    component = first * 4 + tl.arange(0, 4 * G)
-    live = component < size
-    at = clip * size + component
-    d = tl.load(dt + clip)
+    _, at, live, d, noise = step_of(dt, dw, seed, serial, place, size, groups, DRAWN, G)
     g = tl.load(diffusion + at, mask=live, other=0.0).to(tl.float32)
     total = tl.load(drift + at, mask=live, other=0.0).to(tl.float32)
-    noise = noise_of(dw, seed, serial, place, clip, at, live, groups, first, d, DRAWN, G)
     scale, spent = g, tl.zeros_like(g)
     if CONTROL:
         u = tl.load(control + at, mask=live, other=0.0).to(tl.float32)
@@ -81,7 +83,7 @@ def _forward(
         s = tl.load(slope + at, mask=live, other=0.0).to(tl.float32)
         moved += 0.5 * g * s * (noise * noise - d)
     tl.store(out + at, moved, mask=live)
-    tl.store(kl + clip * tl.num_programs(0) + part, tl.sum(spent, 0))
+    tl.store(kl + tl.program_id(0), tl.sum(spent, 0))
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -110,15 +112,9 @@ def _backward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    part, clip = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    first = part.to(tl.int64) * G
-    component = first * 4 + tl.arange(0, 4 * G)
-    live = component < size
-    at = clip * size + component
-    d, for_kl = tl.load(dt + clip), tl.load(grad_kl + clip)
-    up = tl.load(grad + at, mask=live, other=0.0)
+    clip, at, live, d, noise = step_of(dt, dw, seed, serial, place, size, groups, DRAWN, G)
+    for_kl, up = tl.load(grad_kl + clip), tl.load(grad + at, mask=live, other=0.0)
     g = tl.load(diffusion + at, mask=live, other=0.0).to(tl.float32)
-    noise = noise_of(dw, seed, serial, place, clip, at, live, groups, first, d, DRAWN, G)
     tl.store(grad_drift + at, (up * d).to(grad_drift.dtype.element_ty), mask=live)
     factor = noise
     if WIDTH:
@@ -140,12 +136,12 @@ def _backward(
     tl.store(grad_diffusion + at, (up * factor).to(grad_diffusion.dtype.element_ty), mask=live)
 
 
-def grid_of(z: Tensor) -> tuple[int, int, int, tuple[int, int]]:
-    """Components and counters a clip, counters a program, and the programs."""
+def grid_of(z: Tensor) -> tuple[int, int, int, int]:
+    """Components and counters a clip, counters a program, and programs a clip."""
     size = z[0].numel()
     groups = triton.cdiv(size, LANES)
     block_of = min(_GROUPS, triton.next_power_of_2(groups))
-    return size, groups, block_of, (triton.cdiv(groups, block_of), len(z))
+    return size, groups, block_of, triton.cdiv(groups, block_of)
 
 
 def _flags(control: Any, width: Any, slope: Any, dw: Any) -> dict[str, Any]:
@@ -175,12 +171,12 @@ def em_step(
 
     Without `dw`, the noise is drawn: cell `place` of clip `serial`, times sqrt(dt).
     """
-    size, groups, block_of, grid = grid_of(z)
+    size, groups, block_of, parts = grid_of(z)
     out = torch.empty_like(z)
-    kl = z.new_empty(len(z), grid[0])
+    kl = z.new_empty(len(z), parts)
     keys = (dw, dt, serial, place)
     flags = _flags(control, width, slope, dw)
-    _forward[grid](
+    _forward[(parts * len(z),)](
         z,
         drift,
         diffusion,
@@ -196,7 +192,7 @@ def em_step(
         **flags,
         G=block_of,
     )
-    return out, kl.view(-1) if grid[0] == 1 else kl.sum(1)
+    return out, kl.view(-1) if parts == 1 else kl.sum(1)
 
 
 @em_step.register_fake
@@ -220,11 +216,11 @@ def em_step_backward(
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of drift, diffusion, control, width and slope; empty where one is absent."""
-    size, groups, block_of, grid = grid_of(grad)
+    size, groups, block_of, parts = grid_of(grad)
     outs = _gradients(grad, drift_like, diffusion, control, width, slope)
     keys = (dw, dt, serial, place)
     flags = _flags(control, width, slope, dw)
-    _backward[grid](
+    _backward[(parts * len(grad),)](
         grad.contiguous(),
         grad_kl.contiguous(),
         diffusion,

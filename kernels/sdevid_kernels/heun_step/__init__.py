@@ -21,12 +21,12 @@ def heun_step(
 ) -> tuple[Tensor, Tensor]:
     """The reference's step. `noise`: dW itself, or the key of a cell that the step spans exactly.
 
-    Raises ValueError where a shape does not broadcast to the state's, a device differs, or only
+    Raises ValueError where a shape, device or value does not fit (`runtime.check_step`), or only
     one end has a control.
     """
     for end in (first, second):
-        runtime.broadcastable("heun_step", z, **end._asdict())
-        runtime.same_device("heun_step", z, **end._asdict(), dt=dt)
+        given = {"drift": end.drift, "control": end.control}
+        runtime.check_step("heun_step", z, dt, noise, {"diffusion": end.diffusion}, **given)
     if (first.control is None) != (second.control is None):
         raise ValueError("heun_step: one end has a control and the other has none; give both")
     if runtime.backend(z.device, setting) == "triton" and z.dtype == torch.float32:

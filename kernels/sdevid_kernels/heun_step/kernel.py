@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdevid_kernels.em_step.kernel import grid_of, noise_arguments, noise_of
+from sdevid_kernels.em_step.kernel import grid_of, noise_arguments, step_of
 from sdevid_kernels.heun_step.reference import Rates
 
 
@@ -49,18 +49,12 @@ def _forward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    part, clip = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    first = part.to(tl.int64) * G
-    component = first * 4 + tl.arange(0, 4 * G)
-    live = component < size
-    at = clip * size + component
-    d = tl.load(dt + clip)
-    noise = noise_of(dw, seed, serial, place, clip, at, live, groups, first, d, DRAWN, G)
+    _, at, live, d, noise = step_of(dt, dw, seed, serial, place, size, groups, DRAWN, G)
     one, spent = _one_end(drift, diffusion, control, at, live, 0.5 * d, noise, CONTROL)
     two, more = _one_end(drift_2, diffusion_2, control_2, at, live, 0.5 * d, noise, CONTROL)
     moved = tl.load(z + at, mask=live, other=0.0) + one + two
     tl.store(out + at, moved, mask=live)
-    tl.store(kl + clip * tl.num_programs(0) + part, tl.sum(spent + more, 0))
+    tl.store(kl + tl.program_id(0), tl.sum(spent + more, 0))
 
 
 @triton.jit
@@ -114,14 +108,8 @@ def _backward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    part, clip = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    first = part.to(tl.int64) * G
-    component = first * 4 + tl.arange(0, 4 * G)
-    live = component < size
-    at = clip * size + component
-    d, for_kl = tl.load(dt + clip), tl.load(grad_kl + clip)
-    up = tl.load(grad + at, mask=live, other=0.0)
-    noise = noise_of(dw, seed, serial, place, clip, at, live, groups, first, d, DRAWN, G)
+    clip, at, live, d, noise = step_of(dt, dw, seed, serial, place, size, groups, DRAWN, G)
+    for_kl, up = tl.load(grad_kl + clip), tl.load(grad + at, mask=live, other=0.0)
     _one_end_back(
         diffusion,
         control,
@@ -168,14 +156,14 @@ def heun_step(
     seed: int,
 ) -> tuple[Tensor, Tensor]:
     """The reference's step on contiguous float32 `z` and coefficients of its shape."""
-    size, groups, block_of, grid = grid_of(z)
+    size, groups, block_of, parts = grid_of(z)
     out = torch.empty_like(z)
-    kl = z.new_empty(len(z), grid[0])
+    kl = z.new_empty(len(z), parts)
     ends = (drift, diffusion, control, drift_2, diffusion_2, control_2)
     keys = (dt, dw, serial, place, seed)
     flags: dict[str, Any] = {"CONTROL": control is not None, "DRAWN": dw is None, "G": block_of}
-    _forward[grid](z, *ends, *keys, out, kl, size, groups, **flags)
-    return out, kl.view(-1) if grid[0] == 1 else kl.sum(1)
+    _forward[(parts * len(z),)](z, *ends, *keys, out, kl, size, groups, **flags)
+    return out, kl.view(-1) if parts == 1 else kl.sum(1)
 
 
 @heun_step.register_fake
@@ -199,12 +187,12 @@ def heun_step_backward(
     seed: int,
 ) -> list[Tensor]:
     """Gradients of drift, diffusion and control at both ends; empty for an absent control."""
-    size, groups, block_of, grid = grid_of(grad)
+    size, groups, block_of, parts = grid_of(grad)
     outs = _gradients(grad, drift_like, diffusion, control)
     ends = (diffusion, control, diffusion_2, control_2)
     keys = (dt, dw, serial, place, seed)
     flags: dict[str, Any] = {"CONTROL": control is not None, "DRAWN": dw is None, "G": block_of}
-    _backward[grid](
+    _backward[(parts * len(grad),)](
         grad.contiguous(), grad_kl.contiguous(), *ends, *keys, *outs, size, groups, **flags
     )
     return outs

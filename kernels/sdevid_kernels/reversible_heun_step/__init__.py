@@ -26,7 +26,7 @@ def reversible_heun_step(
     """State, companion, the rates at it (`rates_at`), and 1/2 |u|^2 dt by the trapezoid, in nats.
 
     `first` holds the rates at `companion`; `noise` is dW or the key of the cell that is spanned.
-    Raises ValueError where a shape does not broadcast to the state's or a device differs.
+    Raises ValueError where a shape, device or value does not fit (`runtime.check_step`).
     """
     moved = move_companion(z, companion, first, dt, noise, setting)
     second = rates_at(moved)
@@ -43,8 +43,9 @@ def move_companion(
     setting: runtime.Setting = "auto",
 ) -> Tensor:
     """The reference's move; arguments as in `reversible_heun_step`."""
-    runtime.broadcastable("reversible_heun_step", z, companion=companion, **rates._asdict())
-    runtime.same_device("reversible_heun_step", z, companion=companion, **rates._asdict(), dt=dt)
+    given = {"companion": companion, "drift": rates.drift, "control": rates.control}
+    name, diffusions = "reversible_heun_step", {"diffusion": rates.diffusion}
+    runtime.check_step(name, z, dt, noise, diffusions, **given)
     if runtime.backend(z.device, setting) == "triton" and z.dtype == torch.float32:
         from sdevid_kernels.reversible_heun_step import kernel
 

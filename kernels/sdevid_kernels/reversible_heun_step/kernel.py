@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdevid_kernels.em_step.kernel import grid_of, noise_arguments, noise_of
+from sdevid_kernels.em_step.kernel import grid_of, noise_arguments, step_of
 from sdevid_kernels.heun_step.reference import Rates
 
 
@@ -34,13 +34,7 @@ def _forward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    part, clip = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    first = part.to(tl.int64) * G
-    component = first * 4 + tl.arange(0, 4 * G)
-    live = component < size
-    at = clip * size + component
-    d = tl.load(dt + clip)
-    noise = noise_of(dw, seed, serial, place, clip, at, live, groups, first, d, DRAWN, G)
+    _, at, live, d, noise = step_of(dt, dw, seed, serial, place, size, groups, DRAWN, G)
     g = tl.load(diffusion + at, mask=live, other=0.0).to(tl.float32)
     total = tl.load(drift + at, mask=live, other=0.0).to(tl.float32)
     if CONTROL:
@@ -70,13 +64,8 @@ def _backward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    part, clip = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    first = part.to(tl.int64) * G
-    component = first * 4 + tl.arange(0, 4 * G)
-    live = component < size
-    at = clip * size + component
-    d, up = tl.load(dt + clip), tl.load(grad + at, mask=live, other=0.0)
-    noise = noise_of(dw, seed, serial, place, clip, at, live, groups, first, d, DRAWN, G)
+    _, at, live, d, noise = step_of(dt, dw, seed, serial, place, size, groups, DRAWN, G)
+    up = tl.load(grad + at, mask=live, other=0.0)
     tl.store(grad_z + at, 2 * up, mask=live)
     tl.store(grad_companion + at, -up, mask=live)
     tl.store(grad_drift + at, (up * d).to(grad_drift.dtype.element_ty), mask=live)
@@ -103,11 +92,13 @@ def move_companion(
     seed: int,
 ) -> Tensor:
     """The reference's move on contiguous float32 states and coefficients of their shape."""
-    size, groups, block_of, grid = grid_of(z)
+    size, groups, block_of, parts = grid_of(z)
     out = torch.empty_like(z)
     keys = (dt, dw, serial, place, seed)
     flags: dict[str, Any] = {"CONTROL": control is not None, "DRAWN": dw is None, "G": block_of}
-    _forward[grid](z, companion, drift, diffusion, control, *keys, out, size, groups, **flags)
+    _forward[(parts * len(z),)](
+        z, companion, drift, diffusion, control, *keys, out, size, groups, **flags
+    )
     return out
 
 
@@ -129,11 +120,13 @@ def move_companion_backward(
     seed: int,
 ) -> list[Tensor]:
     """Gradients of state, companion, drift, diffusion and control (empty where absent)."""
-    size, groups, block_of, grid = grid_of(grad)
+    size, groups, block_of, parts = grid_of(grad)
     outs = _gradients(grad, drift_like, diffusion, control)
     keys = (dt, dw, serial, place, seed)
     flags: dict[str, Any] = {"CONTROL": control is not None, "DRAWN": dw is None, "G": block_of}
-    _backward[grid](grad.contiguous(), diffusion, control, *keys, *outs, size, groups, **flags)
+    _backward[(parts * len(grad),)](
+        grad.contiguous(), diffusion, control, *keys, *outs, size, groups, **flags
+    )
     return outs
 
 
