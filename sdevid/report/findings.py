@@ -25,11 +25,11 @@ def summary(run: Record) -> str:
     assert run.results is not None
     results, protocol = run.results, run.results["protocol"]
     clips = f"{protocol['clips']} clips of {protocol['split']}"
-    found = [_elbo(results["elbo"], clips)]
+    found = [_elbo(results["elbo"], clips)] if "elbo" in results else []
     for measure, unit, better in (("psnr", " dB", 1), ("energy_score", "", -1)):
-        if measure in results["prediction"]:
+        if measure in results.get("prediction", {}):
             found.append(_prediction(results["prediction"][measure], measure, unit, better))
-    for axis, entry in (results["motion"] or {}).items():
+    for axis, entry in (results.get("motion") or {}).items():
         found.append(_motion(axis, entry))
     return f'<div class="findings">{"".join(found)}</div>'
 
@@ -98,6 +98,8 @@ def videos(run: Record) -> str:
 def prediction(run: Record) -> str:
     """Futures of held-out clips, and how good they are beside the baselines."""
     assert run.results is not None
+    if "prediction" not in run.results:
+        return ""
     protocol, scores = run.results["protocol"], run.results["prediction"]
     context, samples = protocol["context"], protocol["samples"]
     strips = "".join(_strip(run, i, context) for i in range(len(run.pictures.get("clips", ()))))
@@ -141,16 +143,19 @@ def _of_energy(scores: dict[str, Any]) -> str:
 
 
 def _scores(scores: dict[str, Any], samples: int) -> str:
-    psnr, energy = scores["psnr"], scores.get("energy_score")
+    psnr, ssim, energy = scores["psnr"], scores.get("ssim"), scores.get("energy_score")
     rows = []
     for name in psnr:
         label = FORECASTS[name].format(samples=samples)
         other = "samples" if name == "mean_of_samples" else name
         cells = [label, measured(psnr[name], 4)]
+        if ssim is not None:
+            cells.append(measured(ssim[name]))
         if energy is not None:
             cells.append(measured(energy.get(other)))
         rows.append(cells)
-    head = ["forecast", "PSNR, dB"] + (["energy score, units"] if energy else [])
+    head = ["forecast", "PSNR, dB"] + (["SSIM"] if ssim else [])
+    head += ["energy score, units"] if energy else []
     note = "Means with standard errors over clips."
     if energy is not None:
         note += " The first row's energy score is that of all its samples."
@@ -191,7 +196,7 @@ def _strip(run: Record, i: int, context: int) -> str:
 def motion(run: Record) -> str:
     """Drift and squared diffusion of the tracked motion, beside truth."""
     assert run.results is not None
-    entries, protocol = run.results["motion"], run.results["protocol"]
+    entries, protocol = run.results.get("motion"), run.results["protocol"]
     if not entries:
         return ""
     head = (
@@ -205,16 +210,23 @@ def motion(run: Record) -> str:
     return head + "".join(_axis(axis, entry, protocol) for axis, entry in entries.items())
 
 
+_FIRST_ORDER = (
+    ("drift", "Drift", "units a second"),
+    ("squared_diffusion", "Squared diffusion", "units² a second"),
+)
+_SECOND_ORDER = (
+    ("drift", "Mean acceleration", "radians a second²"),
+    ("squared_diffusion", "Squared diffusion of the velocity", "radians² a second³"),
+)
+
+
 def _axis(axis: str, entry: dict[str, Any], protocol: dict[str, Any]) -> str:
     sde = dict(protocol["truth"]["axes"][axis])
     name = sde.pop("sde")
     parameters = ", ".join(f"{key} = {value:g}" for key, value in sde.items())
     charts = "".join(
         _coefficient(entry["grid"], key, title, unit)
-        for key, title, unit in (
-            ("drift", "Drift", "units a second"),
-            ("squared_diffusion", "Squared diffusion", "units² a second"),
-        )
+        for key, title, unit in (_SECOND_ORDER if entry.get("order") == 2 else _FIRST_ORDER)
     )
     title = f"<h3>Along {axis}: {html.escape(name)} with {html.escape(parameters)}</h3>"
     return f'{title}<div class="charts">{charts}</div>{_statistics(entry)}'
@@ -249,10 +261,18 @@ def _statistics(entry: dict[str, Any]) -> str:
         ("squared_diffusion", "squared diffusion, units² a second"),
         ("crossings", "crossings of the middle in 64 frames"),
         ("right_share", "share of frames on the positive side"),
+        ("autocorrelation_time", "autocorrelation time, to 1/e, s"),
+        ("first_passage_time", _of_passage(entry)),
         ("lost", "share of frames with no disc found"),
     ):
-        cells = [measured(statistics[name][key]) for name in ("generated", "real", "truth")]
+        cells = [measured(statistics[name].get(key)) for name in ("generated", "real", "truth")]
         shares = [number(ratio[name].get(key), 3) for name in ("generated", "real")]
         rows.append([label, *cells, number(exact.get(key)), *shares])
     head = ["", "generated", "real", "truth at the interval", "exact"]
     return table([*head, "generated / truth", "real / truth"], rows)
+
+
+def _of_passage(entry: dict[str, Any]) -> str:
+    horizon = entry.get("horizon")
+    until = f", counted up to {horizon:.2f} s" if horizon else ""
+    return f"first passage from one sd off to the middle, s{until}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sdevid.errors import UserError
 from sdevid.evaluate import provenance
-from sdevid.report import findings, training
+from sdevid.report import ensembles, findings, training
 from sdevid.report.record import Record, read
 from sdevid.report.style import CSS
 from sdevid.report.words import duration, missing
@@ -48,7 +48,8 @@ def page(record: Record) -> str:
     sections.append(training.bound(record))
     if record.results is not None:
         sections += [findings.videos(record), findings.prediction(record), findings.motion(record)]
-    sections += [training.diagnostics(record), _making(record)]
+        sections += [ensembles.rates(record), ensembles.futures(record), ensembles.digits(record)]
+    sections += [training.diagnostics(record), ensembles.figures(record), _making(record)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

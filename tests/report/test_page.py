@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from sdevid.config import dump, parse
 from sdevid.evaluate.__main__ import main as evaluate
+from sdevid.evaluate.tables import DIGITS
 from sdevid.models.latent_sde import LatentSDE
 from sdevid.report.__main__ import main
 
@@ -98,6 +99,8 @@ def test_a_finished_run_shows_every_section(run):
         "Generated beside real video",
         "Prediction from 3 frames",
         "Is the SDE right?",
+        "64 futures beside the simulator's",
+        "Every figure",
         "Diagnostics",
         "How it was made",
     ):
@@ -113,11 +116,38 @@ def test_video_of_unknown_motion_leaves_out_the_sde(run, tmp_path):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     results = json.loads((run / "results.json").read_text())
     results["motion"] = None
+    del results["rates"], results["futures"]
     del results["prediction"]["energy_score"]
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = read(tmp_path)
     assert "Is the SDE right?" not in text
     assert "energy score" not in text
+
+
+def test_other_frame_rates_stand_side_by_side(run):
+    text = read(run)
+    assert "At other frame rates" in text
+    for rate in (4, 8, 16, 32):
+        assert f"<th>{rate} frames a second</th>" in text
+    assert "first-passage time, s" in text
+    assert "Ranks of what came" in text
+
+
+def test_a_run_with_few_measures_shows_those(run, tmp_path):
+    for name in ("config.yaml", "results.npz", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    whole = json.loads((run / "results.json").read_text())
+    score = {"mean": 0.5, "standard_error": 0.1, "interval": [0.3, 0.7]}
+    digits = {"generator": "srvp", "context": 5, "predicted": 20, "clips": 4, "best_of": 100}
+    names = [*DIGITS, "identity_real", "speed_real"]
+    kept = {key: whole[key] for key in ("protocol", "provenance")}
+    kept["digits"] = digits | {"scores": dict.fromkeys(names, score)}
+    (tmp_path / "results.json").write_text(json.dumps(kept))
+    text = read(tmp_path)
+    assert "Stochastic Moving MNIST, srvp's generator" in text
+    assert "best of K = 100" in text
+    assert "0.3000 to 0.7000" in text
+    assert "Prediction from" not in text
 
 
 def test_a_run_not_measured_yet_names_the_command(tmp_path):
