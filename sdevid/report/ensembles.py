@@ -109,9 +109,9 @@ def digits(run: Record) -> str:
         f"<h2>Stochastic Moving MNIST, {html.escape(found['generator'])}'s generator</h2>"
         f"<p>{found['context']} frames seen, {found['predicted']} predicted, {found['clips']} "
         f"held-out clips, best of K = {found['best_of']} futures. The best of many rewards guesses "
-        f"that are spread too wide; the energy score of the digits' places does not. Digits are read "
-        f"by a small network trained on the training split: what it makes of real frames is its own "
-        f"error.</p>{table(['', 'generated', 'real'], rows)}"
+        "that are spread too wide; the energy score of the digits' places does not. Digits are "
+        "read by a small network trained on the training split: what it makes of real frames is "
+        f"its own error.</p>{table(['', 'generated', 'real'], rows)}"
     )
 
 
