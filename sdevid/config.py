@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from sdevid import sizes
 from sdevid.errors import UserError
 
 Location = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
@@ -38,7 +39,10 @@ class SDEConfig(_Section):
     start_components: PositiveInt = 1  # Gaussians that p(z_0 | c) is mixed of
     content_size: PositiveInt = 64  # components of the static content code w
     hidden: PositiveInt = 256  # width of drift, control and diffusion networks
-    depth: PositiveInt = 2  # hidden layers of each
+    depth: PositiveInt = 2  # hidden layers of each, or a transformer's blocks
+    backbone: Literal["plain", "transformer"] = "plain"  # plain: linear, or convolutions over a map
+    heads: PositiveInt = 4  # of a transformer
+    checkpoint: bool = False  # keep no activations within these networks: less memory, more time
     solver: Literal["euler_maruyama"] = "euler_maruyama"
     kernels: Literal["auto", "triton", "reference"] = "auto"  # auto: Triton's on CUDA
     steps_per_frame: PositiveInt = 2  # solver steps between two frames
@@ -186,6 +190,7 @@ class Config(_Section):
     """A run. Lengths of training are in clips, whatever the number of GPUs."""
 
     model_type: Literal["latent_sde", "sde_matching", "follmer"] = "latent_sde"
+    size: Literal["S", "B", "L", "XL", "1B"] | None = None  # settings at once: sdevid/sizes.py
     sde_type: Literal["ito", "stratonovich"] = "ito"
     frame_size: PositiveInt = 64  # pixels, square
     channels: Literal[1, 3] = 3
@@ -336,7 +341,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 def parse(settings: dict[str, Any]) -> Config:
     """`settings` as a checked Config. Raises UserError that names every setting at fault."""
     try:
-        return Config(**settings)
+        return Config(**sizes.applied(settings))
     except ValidationError as error:
         raise UserError("\n".join(_explain(error))) from error
 

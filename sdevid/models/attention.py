@@ -42,16 +42,23 @@ def backend(choice: Literal["auto", "xformers", "sdpa"], device: str) -> Backend
 
 
 def attend(
-    query: Heads, key: Heads, value: Heads, seen: Bool[Tensor, "batch length"], using: Backend
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    seen: Bool[Tensor, "batch length"] | None,
+    using: Backend,
 ) -> Heads:
     """softmax(q k^T / sqrt(width)) v over those keys that are `seen` (Vaswani et al. 2017, eq. 1).
+
+    None: all of them.
 
     Each row must see one key or more. What stands at unseen queries is not defined.
     """
     if using == "xformers":
+        seen = torch.ones_like(query[:, :, 0, 0], dtype=torch.bool) if seen is None else seen
         return _attend_packed(query, key, value, seen)
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    mask = seen[:, None, None]
+    mask = None if seen is None else seen[:, None, None]
     return functional.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2)
 
 

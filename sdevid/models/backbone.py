@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from sdevid.config import SDEConfig
 from sdevid.models.encoder import lay_out
 from sdevid.models.guide import Toward
+from sdevid.models.transformer import StateTransformer
 
 State = Float[Tensor, "batch *latent"]  # (batch, size) or (batch, channels, height, width)
 
@@ -26,6 +28,7 @@ class StateNetwork(nn.Module):
 
     def __init__(self, config: SDEConfig, outputs: int, inputs: int | None = None) -> None:
         super().__init__()
+        self.again = config.checkpoint
         self.first = self._layer(config, inputs or config.latent_size, config.hidden)
         self.hidden = nn.ModuleList(
             self._layer(config, config.hidden, config.hidden) for _ in range(config.depth - 1)
@@ -42,11 +45,27 @@ class StateNetwork(nn.Module):
         return nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def forward(self, z: State, condition: Tensor) -> Tensor:
+        if not self.again or not torch.is_grad_enabled():
+            return self._layers(z, condition)
+        kept: Tensor = checkpoint(
+            self._layers, z, condition, use_reentrant=False, preserve_rng_state=False
+        )
+        return kept
+
+    def _layers(self, z: State, condition: Tensor) -> Tensor:
         x = functional.silu(self.first(z) + condition)
         for layer in self.hidden:
             x = functional.silu(layer(x))
         out: Tensor = self.last(x)
         return out.float()
+
+
+def state_network(
+    config: SDEConfig, outputs: int, inputs: int | None = None
+) -> StateNetwork | StateTransformer:
+    """The network over the state that `sde.backbone` names."""
+    chosen = StateTransformer if config.backbone == "transformer" else StateNetwork
+    return chosen(config, outputs, inputs)
 
 
 class Conditions(NamedTuple):
@@ -77,7 +96,7 @@ class Prior(nn.Module):
         self.stratonovich = stratonovich
         known = config.content_size + features
         self.condition = nn.Linear(known, config.hidden)
-        self.drift = StateNetwork(config, config.latent_size)
+        self.drift = state_network(config, config.latent_size)
         self.diagonal = config.noise == "diagonal"
         self.level = nn.Linear(known, config.latent_size * (2 if self.diagonal else 1))
         nn.init.zeros_(self.level.weight)
@@ -153,7 +172,7 @@ class Control(nn.Module):
         self.own_drift = config.posterior_drift == "own"
         self.open = 3.0
         self.condition = nn.Linear(features, config.hidden)
-        self.network = StateNetwork(config, config.latent_size * (2 if self.chain else 1))
+        self.network = state_network(config, config.latent_size * (2 if self.chain else 1))
 
     def conditions(
         self, tokens: Float[Tensor, "batch steps cells features"], side: int | None

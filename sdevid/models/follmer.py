@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.errors import UserError
-from sdevid.models.backbone import State, StateNetwork
+from sdevid.models.backbone import State, state_network
 from sdevid.models.guide import Ahead, Toward
 from sdevid.models.marginal import FramePosterior
 from sdevid.models.temporal import History
@@ -35,7 +35,7 @@ class BridgeDrift(nn.Module):
         self.noise, self.fps, self.is_map = config.follmer.noise, config.fps, sde.latent == "map"
         self.condition = nn.Linear(sde.content_size + config.encoder.features, sde.hidden)
         self.time = nn.Linear(2 * _WAVES + 2, sde.hidden)
-        self.network = StateNetwork(sde, sde.latent_size, inputs=2 * sde.latent_size)
+        self.network = state_network(sde, sde.latent_size, inputs=2 * sde.latent_size)
 
     def eps(self, span: Float[Tensor, " batch"], like: State) -> Tensor:
         """The noise's amplitude over a frame interval of `span` seconds, shaped to broadcast."""

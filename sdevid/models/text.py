@@ -43,6 +43,11 @@ def reader(config: Config) -> Reader | None:
     return _frozen(Path(config.text.encoder), length)
 
 
+def told(read: Reader | None, captions: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+    """The captions as an objective takes them, by name; nothing for a model without text."""
+    return {} if read is None else read(captions).to(device)._asdict()
+
+
 def as_bytes(captions: Sequence[str], length: int) -> Text:
     """UTF-8 bytes, the first `length` of each caption; zeros after its end."""
     tokens = torch.zeros(len(captions), length, dtype=torch.int64)
@@ -89,11 +94,6 @@ class TextEncoder(nn.Module):
         mean = (x * weight).sum(1) / weight.sum(1)
         out: Tensor = torch.where(some, self.out(self.norm(mean)), self.null.to(mean.dtype))
         return out
-
-
-def nothing(count: int, device: torch.device) -> Text:
-    """`count` empty captions, for any encoder of bytes."""
-    return as_bytes([""] * count, 1).to(device)
 
 
 def _width(folder: Path) -> int:

@@ -92,14 +92,16 @@ def _prior(prior: Prior, conditions: Conditions) -> tuple[Network, Tensor, Tenso
     return network(prior.drift), moved, diffusion(prior, conditions)
 
 
-def network(layers: StateNetwork) -> Network:
+def network(layers: nn.Module) -> Network:
     """The layers but for the first one's bias, which `shift` holds."""
+    assert isinstance(layers, StateNetwork)
     inner = tuple(_weights(layer) for layer in layers.hidden)
     return Network(_weights(layers.first)[0], inner, _weights(layers.last))
 
 
-def shift(layers: StateNetwork, condition: Tensor) -> Tensor:
+def shift(layers: nn.Module, condition: Tensor) -> Tensor:
     """What the first layer adds to its product, float32."""
+    assert isinstance(layers, StateNetwork)
     return condition.float() + _weights(layers.first)[1]
 
 

@@ -112,9 +112,7 @@ class Engine:
         video, ticks, serial = (
             x.to(device, non_blocking=True) for x in (batch.video, batch.ticks, batch.serial)
         )
-        told: dict[str, Tensor] = {}
-        if self._read is not None:
-            told = self._read(batch.captions).to(device)._asdict()
+        told = text.told(self._read, batch.captions, device)
         return cast(Terms, self._engine(video, ticks, serial, kl_weight, **told))
 
     @torch.no_grad()

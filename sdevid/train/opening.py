@@ -16,6 +16,7 @@ from sdevid.data.stream import micro_batch_size
 from sdevid.models import trajectory
 from sdevid.models.attention import backend
 from sdevid.train.engine import Engine
+from sdevid.train.size_table import size_table
 
 GIB = 2**30
 NOTHING = OffloadConfig()  # offloaded
@@ -56,6 +57,8 @@ def dry_run(config: Config) -> str:
     lines += [
         "",
         *memory_table(sum(p.numel() for p in objective.parameters()), size, config.offload),
+        "",
+        *size_table(config),
     ]
     return "\n".join(lines)
 

@@ -1,0 +1,43 @@
+"""Named sizes of a model: settings that hold where a config gives none of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _size(hidden: int, depth: int, heads: int, features: int, layers: int) -> dict[str, Any]:
+    """A map latent moved by transformers, `depth` blocks each for prior and control."""
+    return {
+        "sde": {
+            "latent": "map",
+            "latent_size": 16,
+            "content_size": features,
+            "backbone": "transformer",
+            "hidden": hidden,
+            "depth": depth,
+            "heads": heads,
+        },
+        "encoder": {"channels": 32, "features": features, "layers": layers, "heads": 4},
+    }
+
+
+SIZES = {  # a block has 18 hidden^2 parameters, a temporal layer 8 features^2
+    "S": _size(hidden=128, depth=2, heads=4, features=128, layers=2),  # 3 million
+    "B": _size(hidden=384, depth=4, heads=6, features=256, layers=4),  # 25
+    "L": _size(hidden=640, depth=6, heads=10, features=384, layers=6),  # 100
+    "XL": _size(hidden=1024, depth=8, heads=16, features=512, layers=8),  # 320
+    "1B": _size(hidden=1536, depth=11, heads=24, features=768, layers=8),  # 1,000
+}
+
+
+def applied(settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings` with those of the size that they name, where they say nothing themselves."""
+    named = SIZES.get(str(settings.get("size")))
+    if named is None:
+        return settings
+    merged = dict(settings)
+    for section, values in named.items():
+        own = settings.get(section)
+        if own is None or isinstance(own, dict):
+            merged[section] = values | (own or {})
+    return merged
