@@ -31,7 +31,6 @@ from sdevid.types import Batch, Damage, Video
 _FPS_TOLERANCE = 0.01  # relative
 _MOST_IN_A_ROW = 1_000  # damaged clips, before the data is given up
 _MOST_USED = 8  # batches whose memory is used again: to a new page, a read takes half as long again
-_ONLY_WE = 3  # references, of the list, the loop and the question: no tensor holds the memory
 _STEPS_AHEAD = 2  # optimizer steps decoded in advance, where there are workers
 
 
@@ -182,8 +181,8 @@ class _Reader:
         shape = len(serials), length, size, size, self.config.channels
         if self.pinned:  # torch keeps and gives again what is pinned
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        for pixels in self._used:
-            if pixels.shape == shape and sys.getrefcount(pixels) == _ONLY_WE:
+        for pixels, references in zip(self._used, _references(self._used), strict=True):
+            if pixels.shape == shape and references == _UNHELD:
                 return torch.from_numpy(pixels)
         pixels = np.empty(shape, np.uint8)
         if len(self._used) < _MOST_USED:
@@ -192,9 +191,12 @@ class _Reader:
 
     def _finished(self, video: Video, serials: range, filled: list[_Filled]) -> Batch:
         serial = torch.arange(serials.start, serials.stop, serials.step)
+        ticks = times.ticks(self.config, times.places(self.config, serial))
+        if self.pinned:
+            ticks, serial = ticks.pin_memory(), serial.pin_memory()
         return Batch(
             video=video,
-            ticks=times.ticks(self.config, times.places(self.config, serial)),
+            ticks=ticks,
             serial=serial,
             keys=tuple(place.key for place in filled),
             captions=tuple(place.caption for place in filled),
@@ -231,3 +233,14 @@ class _Reader:
         if len(damage) == 1:
             raise last
         raise UserError(f"{len(damage)} clips in a row are damaged; the last: {last}") from last
+
+
+def _references(arrays: list[ClipVideo]) -> list[int]:
+    """How often each array is referred to, also by a tensor that lies in it."""
+    counts = []
+    for array in arrays:
+        counts.append(sys.getrefcount(array))  # a loop, so that it counts the same for any list
+    return counts
+
+
+_UNHELD = _references([np.empty((0, 0, 0, 0), np.uint8)])[0]  # Python's versions count differently

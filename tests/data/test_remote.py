@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -238,3 +239,43 @@ def test_what_is_damaged_there_is_damaged_here(site, cached, tmp_path):
     assert "bytes too early" in reasons[3]
     assert "bytes too early" in reasons[4]
     assert reasons[10] == "the shard is missing"
+
+
+SMALL = """
+sde: {latent_size: 2, content_size: 3, hidden: 8, depth: 1, steps_per_frame: 1}
+encoder: {channels: 4, features: 8, layers: 1, heads: 2, map_size: 4}
+observation: {max_context: 2}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", ["npy"], indirect=True)
+def test_a_run_and_its_evaluation_read_from_s3_through_the_cache(bucket, shards, tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    shape = ["frame_size=16", "channels=1", f"sequence_length={LENGTH}", "batch_size=4"]
+    shape += ["max_clips=24", "log_every=4", "preflight=true", "data_workers=1"]
+    losses = []
+    for name, location in (("here", str(shards)), ("there", bucket)):
+        given = [*shape, f"run_dir={tmp_path / name}", f"data={location}"]
+        cached = [f"data_cache={tmp_path / 'cache'}"]
+        run("train", "--config", str(tmp_path / "small.yaml"), *given, *cached)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert losses[0] == losses[1]
+    assert list((tmp_path / "cache/blocks").glob("*/*"))
+    few = ["--num_clips", "2", "--samples", "2", "--context", "2", "--rollouts", "2"]
+    where = ["--model_path", str(tmp_path / "there"), "--split", "train"]
+    run("evaluate", *where, *few, "--output", str(tmp_path / "results.json"))
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["protocol"]["data"] == bucket
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sdevid", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
