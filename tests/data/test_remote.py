@@ -31,15 +31,19 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIPS, LENGTH = 12, 6
 
 
-@pytest.fixture(scope="module", params=["npy", "mp4"])
+@pytest.fixture(scope="module")
 def shards(request, tmp_path_factory) -> Path:
+    """npy shards, or what a test asks for."""
     folder: Path = tmp_path_factory.mktemp("shards")
     shares = {"train": 1.0}
     drawn = drawn_sources("ou", {"train": disc_artist("ou", "none")}, 0, CLIPS, shares)
-    spec = CutSpec(16, 8.0, LENGTH, LENGTH, "crop", request.param)
+    spec = CutSpec(16, 8.0, LENGTH, LENGTH, "crop", getattr(request, "param", "npy"))
     plan = Plan("ou", assign(drawn, shares, 0), spec, 5, {})
     cut(plan, folder, workers=0, max_bad_fraction=0.0, overwrite=False)
     return folder
+
+
+both_stores = pytest.mark.parametrize("shards", ["npy", "mp4"], indirect=True)
 
 
 @pytest.fixture
@@ -100,6 +104,7 @@ def assert_the_same(location: str, shards: Path, access: Access | None = None) -
                 assert not one.damage
 
 
+@both_stores
 def test_a_web_server_gives_the_clips_by_ranges(site, shards):
     assert_the_same(site.url, shards)
     tars = [asked for asked in site.asked if asked[0].endswith(".tar")]
@@ -107,6 +112,7 @@ def test_a_web_server_gives_the_clips_by_ranges(site, shards):
     assert all(asked[1] for asked in tars), "each read of a tar names its range"
 
 
+@both_stores
 def test_an_s3_server_gives_the_clips(bucket, shards):
     assert_the_same(bucket, shards)
     assert_the_same(bucket + "/", shards)
@@ -249,7 +255,6 @@ observation: {max_context: 2}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shards", ["npy"], indirect=True)
 def test_a_run_and_its_evaluation_read_from_s3_through_the_cache(bucket, shards, tmp_path):
     (tmp_path / "small.yaml").write_text(SMALL)
     shape = ["frame_size=16", "channels=1", f"sequence_length={LENGTH}", "batch_size=4"]
