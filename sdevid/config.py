@@ -45,6 +45,7 @@ class SDEConfig(_Section):
     checkpoint: bool = False  # keep no activations within these networks: less memory, more time
     solver: Literal["euler_maruyama"] = "euler_maruyama"
     kernels: Literal["auto", "triton", "reference"] = "auto"  # auto: Triton's on CUDA
+    capture: bool = False  # a map's solve in training as one CUDA graph: no Python between steps
     steps_per_frame: PositiveInt = 2  # solver steps between two frames
     noise: Literal["additive", "diagonal"] = "additive"  # diagonal: g may depend on z
     posterior_width: Literal["chain", "continuous"] = "chain"  # which bound

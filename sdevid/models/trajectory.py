@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config
+from sdevid.models import graphed
 from sdevid.models.backbone import Conditions, Control, Prior, State, StateNetwork
 from sdevid.models.guide import Toward
 from sdevid.sde import integrate
@@ -50,6 +51,9 @@ def solve(
         given = (start, ticks, noise, *_prior(*prior))
         steered = None if control is None else posterior(*control)
         return operator.solve(*given, steered, kernels, saved)
+    if graphed.takes(config) and control is not None and torch.is_grad_enabled():
+        path = graphed.solve(start, ticks, noise, prior, control)
+        return path._replace(states=path.states[:, saved])
     module, conditions = prior
     steps = None if toward is None else toward.unbind()
 
@@ -71,6 +75,8 @@ def describe(config: Config, device: torch.device, clips: int) -> str:
     if config.model_type != "latent_sde":
         return "no SDE solve in training"
     steps = integrate.describe(device, config.sde.kernels)
+    if graphed.takes(config):
+        return "SDE solve: a CUDA graph" if device.type == "cuda" else f"{steps}; no graph on a CPU"
     if not takes(config):
         return steps
     features = config.encoder.features

@@ -48,6 +48,10 @@ def backbone(noise, width, drift, depth, stratonovich):
         ({}, "SDE solve: backward pass by hand (CPU)"),
         ({"sde.kernels": "reference"}, "SDE steps: reference (kernels=reference)"),
         ({"sde.latent": "map"}, "SDE steps: reference (cpu device)"),
+        (
+            {"sde.latent": "map", "sde.capture": True},
+            "SDE steps: reference (cpu device); no graph on a CPU",
+        ),
         ({"zero_stage": "3"}, "SDE steps: reference (cpu device)"),
     ],
     ids=str,

@@ -36,11 +36,14 @@ def _check(device: str) -> None:
         run = run or captured(Solve(network, coefficients_of), inputs)
         leaves = [start, context, *network.parameters()]
         made = []
-        states, kl = run(*inputs)
-        made.append([states, kl, *torch.autograd.grad(states.square().sum() + kl.sum(), leaves)])
+        states, kl, energy = run(*inputs)
+        made.append(
+            [states, kl, energy, *torch.autograd.grad(states.square().sum() + kl.sum(), leaves)]
+        )
         path = chain(start, ticks.to(device), dw, coefficients_of(context), "reference")
         loss = path.states.square().sum() + path.kl.sum()
-        made.append([path.states, path.kl, *torch.autograd.grad(loss, leaves)])
+        energy = path.control_energy.detach()
+        made.append([path.states, path.kl, energy, *torch.autograd.grad(loss, leaves)])
         torch.testing.assert_close(*made, rtol=1e-4, atol=1e-4)
 
 
