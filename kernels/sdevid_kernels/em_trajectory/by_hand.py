@@ -7,6 +7,7 @@ again, and its noise drawn again, when the backward pass comes to it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,8 +45,10 @@ class _Chain(torch.autograd.Function):
         for (first, last), start in zip(cuts, starts.unbind(0), strict=True):
             start.copy_(z)
             z = segment.run(start, first, last)
-            for place, end in _own(saved, first, last).items():
-                states[end] = segment.points[place]
+            places, ends = _own(saved, first, last)
+            torch.index_select(
+                segment.points, 0, torch.tensor(places, dtype=torch.int64), out=states[ends]
+            )
             energy += segment.energy()
             width_kl += segment.width_kl()
         ctx.spec, ctx.saved, ctx.draw, ctx.cuts = spec, saved, draw, cuts
@@ -67,8 +70,8 @@ class _Chain(torch.autograd.Function):
         for start, (first, last) in reversed(list(zip(starts.unbind(0), ctx.cuts, strict=True))):
             if kept is None:
                 segment.run(start, first, last)
-            ends = _own(ctx.saved, first, last)
-            back.run(first, last, {place: grad_states[end] for place, end in ends.items()})
+            places, ends = _own(ctx.saved, first, last)
+            back.run(first, last, places, grad_states[ends])
         made = back.end()
         pool.give(segment)
         return None, None, None, *made
@@ -82,10 +85,11 @@ def _cuts(inputs: Inputs, differentiable: bool) -> list[tuple[int, int]]:
     return [(first, min(first + length, steps)) for first in range(0, steps, length)] or [(0, 0)]
 
 
-def _own(saved: Sequence[int], first: int, last: int) -> dict[int, int]:
+def _own(saved: Sequence[int], first: int, last: int) -> tuple[list[int], slice]:
     """Saved points behind `first` up to `last`, and 0: their places there and among the saved."""
-    own = range(first + (first > 0), last + 1)
-    return {point - first: end for end, point in enumerate(saved) if point in own}
+    begin = 0 if first == 0 else bisect_right(saved, first)
+    end = bisect_right(saved, last)
+    return [point - first for point in saved[begin:end]], slice(begin, end)
 
 
 def em_trajectory(

@@ -7,7 +7,8 @@ hangs on the machine and the shapes alone, so that a run repeats itself.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -16,39 +17,42 @@ from torch import Tensor
 _WORTH = 2**20  # multiplications from which oneDNN's call pays
 
 
+Call = Callable[[], object]
+
+
 class MKL:
-    """Products by torch.addmm, which writes where it is told."""
+    """Products by torch.addmm, which writes where it is told; each is put together, then called."""
 
     @staticmethod
-    def made(a: Tensor, b: Tensor, room: Tensor) -> Tensor:
-        """a @ b, in `room` or in a tensor of its own."""
-        return torch.mm(a, b, out=room)
+    def put(out: Tensor, a: Tensor, b: Tensor) -> Call:
+        """out = a @ b"""
+        return partial(torch.mm, a, b, out=out)
 
     @staticmethod
-    def add(out: Tensor, a: Tensor, b: Tensor) -> None:
+    def add(out: Tensor, a: Tensor, b: Tensor) -> Call:
         """out += a @ b"""
-        out.addmm_(a, b)
+        return partial(out.addmm_, a, b)
 
     @staticmethod
-    def put_on(out: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> None:
+    def put_on(out: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> Call:
         """out = bias + a @ b"""
-        torch.addmm(bias, a, b, out=out)
+        return partial(torch.addmm, bias, a, b, out=out)
 
 
 class OneDNN(MKL):
     """The same by oneDNN, whose result is a tensor of its own."""
 
     @staticmethod
-    def made(a: Tensor, b: Tensor, room: Tensor) -> Tensor:  # noqa: ARG004
-        return by_onednn(a, b)
+    def put(out: Tensor, a: Tensor, b: Tensor) -> Call:
+        return lambda: out.copy_(by_onednn(a, b))
 
     @staticmethod
-    def add(out: Tensor, a: Tensor, b: Tensor) -> None:
-        out.add_(by_onednn(a, b))
+    def add(out: Tensor, a: Tensor, b: Tensor) -> Call:
+        return lambda: out.add_(by_onednn(a, b))
 
     @staticmethod
-    def put_on(out: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> None:
-        torch.add(by_onednn(a, b), bias, out=out)
+    def put_on(out: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> Call:
+        return lambda: torch.add(by_onednn(a, b), bias, out=out)
 
 
 def by_onednn(a: Tensor, b: Tensor) -> Tensor:
@@ -60,7 +64,7 @@ def by_onednn(a: Tensor, b: Tensor) -> Tensor:
 
 def quickest(rows: int, inner: int, columns: int, like: Tensor) -> type[MKL]:
     """The products for (rows, inner) @ (inner, columns)."""
-    wide = rows * inner * columns >= _WORTH and like.dtype == torch.float32
+    wide = rows * inner * columns > _WORTH and like.dtype == torch.float32
     return OneDNN if wide and _onednn_is_quicker() else MKL
 
 

@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
         hidden = sum(sum(map(sum, widths(networks)[:-1])) for networks in self.towers())
         outs = sum(len(weights[-1]) for weights in self.networks)
         states = 4 * self.z.shape[1]  # states, their gradients, noise, q
-        return len(self.z) * (2 * hidden + outs + states) * self.z.element_size()
+        return len(self.z) * (hidden + outs + states) * self.z.element_size()
 
 
 class Segment:
@@ -72,7 +72,7 @@ class Segment:
     @staticmethod
     def key_of(inputs: Inputs, length: int) -> tuple[object, ...]:
         """What two chains share that a segment serves."""
-        units = tuple(str(widths(networks)) for networks in inputs.towers())
+        units = tuple(x.shape for weights in inputs.networks for x in weights)
         read = bool(inputs.spec.control), inputs.spec.width, inputs.spec.unit is None
         return length, inputs.z.shape, inputs.z.dtype, units, *read
 
@@ -85,8 +85,6 @@ class Segment:
     def release(self) -> None:
         """Let go of the chain's tensors."""
         del self.inputs, self.reader, self.dw, self.dt
-        for tower in self.towers:
-            tower.bind([])
 
     def _cut(self, control: bool) -> list[tuple[Tensor, ...]]:
         """Each step's z, next z, h, and where there is a control, its u, r and q."""
@@ -163,12 +161,17 @@ class SegmentBack:
         self.segment, points = segment, segment.points
         a_step = segment.towers[0].before[0].whole[0].numel()
         self.chunk = max(1, min(len(points) - 1, _GATHERED // a_step))
-        self.towers = [TowerBack(tower, points[0], self.chunk) for tower in segment.towers]
+        self.points = torch.empty_like(points)  # of the loss by the states
+        self._grads = self.points.unbind(0)
+        into = self._grads[:-1]
+        self.towers = [TowerBack(tower, self.chunk, into) for tower in segment.towers]
         outs = [out for tower in self.towers for out in tower.out.parts]
         self.for_h, self.for_raw = outs[0], outs[-1]
         size = points.shape[2]
         self.for_u, self.for_r = self.for_raw[..., :size], self.for_raw[..., size:]
-        self.points = torch.empty_like(points)  # of the loss by the states
+        self._places = list(zip(self.for_h.unbind(0), self.for_u.unbind(0), strict=True))
+        steps = zip(*(tower.calls for tower in self.towers), strict=True)
+        self._calls = [[call for calls in step for call in calls] for step in steps]
 
     def begin(self, grad_energy: Tensor, grad_width: Tensor) -> None:
         """Take the tensors that the segment is bound to; their gradients are 0."""
@@ -183,28 +186,26 @@ class SegmentBack:
         if self.shifts is not None and len(self.shifts) == 1:
             self.shifts.zero_()
 
-    def run(self, first: int, last: int, ends: dict[int, Tensor]) -> None:
-        """Back from point `last` to `first`; `ends` are the loss's own gradients by place."""
+    def run(self, first: int, last: int, places: list[int], grads: Tensor) -> None:
+        """Back from point `last` to `first`; `grads` are the loss's own at some `places`."""
         count = last - first
         self.points[:count].zero_()
         self.points[count] = self.carry
-        for place, grad in ends.items():
-            self.points[place] += grad
-        for end in range(count, 0, -self.chunk):
-            begin = max(0, end - self.chunk)
+        if places:
+            self.points.index_add_(0, torch.tensor(places, dtype=torch.int64), grads)
+        for begin in range((count - 1) // self.chunk * self.chunk, -1, -self.chunk):
+            end = min(count, begin + self.chunk)
             self._chunk(begin, end)
             self._gather(first, begin, end)
         self.carry.copy_(self.points[0])
 
     def _chunk(self, begin: int, end: int) -> None:
-        segment = self.segment
-        spans, here = segment.dt[begin:end], slice(begin, end)
-        steps = [self.points[here], self.points[begin + 1 : end + 1], self.for_h[: end - begin]]
-        if segment.inputs.spec.control:
-            steps += self._control_chunk(here, spans)
-        views = list(zip(spans.unbind(0), *(x.unbind(0) for x in steps), strict=True))
-        for place in range(end - begin - 1, -1, -1):
-            self._step(begin + place, place, *views[place])
+        segment, here = self.segment, slice(begin, end)
+        spans = segment.dt[here]
+        control = self._control_chunk(here, spans) if segment.inputs.spec.control else []
+        width = [list(x.unbind(0)) for x in control]
+        for place, span in reversed(list(enumerate(spans.unbind(0)))):
+            self._step(begin + place, place, span, [x[place] for x in width])
 
     def _control_chunk(self, here: slice, spans: Tensor) -> list[Tensor]:
         """The KL's gradients of u and r in place of the outputs', u's bend, and r's slope."""
@@ -212,9 +213,7 @@ class SegmentBack:
         spec, u = segment.inputs.spec, segment.u[here]
         for_u, for_r = self.for_u[:count], self.for_r[:count]
         torch.mul(u, spans * self.grad_energy, out=for_u)
-        made = [for_u, u]
-        if spec.bound is not None:
-            made[1] = 1 - (u / spec.bound).square_()
+        made = [u if spec.bound is None else 1 - (u / spec.bound).square_()]
         if segment.r is None:
             return made
         r = segment.r[here]
@@ -222,17 +221,10 @@ class SegmentBack:
         made += [for_r, r * (1 - r), segment.dw[here]]
         return made
 
-    def _step(
-        self,
-        k: int,
-        place: int,
-        span: Tensor,
-        into: Tensor,
-        grad: Tensor,
-        for_h: Tensor,
-        *control: Tensor,
-    ) -> None:
+    def _step(self, k: int, place: int, span: Tensor, control: list[Tensor]) -> None:
         segment, spec = self.segment, self.segment.inputs.spec
+        into, grad = self._grads[k], self._grads[k + 1]
+        for_h, for_u = self._places[place]
         bend, g = None, segment.reader.g
         if g is None:
             bend = segment.reader.bend(segment.points[k])
@@ -240,19 +232,18 @@ class SegmentBack:
         torch.mul(grad, span, out=for_h)
         into.add_(grad)
         if control:
-            for_u, bent, *width = control
             for_u.addcmul_(for_h, g)
             if spec.bound is not None:
-                for_u.mul_(bent)
+                for_u.mul_(control[0])
             self.reader.motion(for_u, for_h, g)
-            if width:
-                for_r, slope, move = width
+            if segment.r is not None:
+                for_r, slope, move = control[1:]
                 for_r.addcmul_(grad * g, move).mul_(slope)
         if bend is not None:
             for_g = self._for_g(slice(k, k + 1), slice(place, place + 1), g)[0]
             self.reader.state(for_g, for_h, bend, into)
-        for tower in self.towers:
-            tower.step(k, place, into)
+        for call in self._calls[k]:
+            call()
 
     def _for_g(self, here: slice, places: slice, g: Tensor) -> Tensor:
         """g's gradient of each step, (steps, rows, d)."""
@@ -275,7 +266,7 @@ class SegmentBack:
         """Add what the steps of a chunk leave to the gradients of what they share."""
         segment, count = self.segment, end - begin
         for tower in self.towers:
-            tower.gather(begin, segment.points[begin:end])
+            tower.gather(segment.points[begin:end])
         grads = [part[:count] for tower in self.towers for part in tower.grads[0].parts]
         self.drift_shift += grads[0].sum(0)
         if self.shifts is not None and len(self.shifts) > 1:

@@ -7,14 +7,14 @@ buffers outlive a solve: networks are bound to them for one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from sdevid_kernels.em_trajectory.products import MKL, OneDNN, by_onednn, quickest
+from sdevid_kernels.em_trajectory.products import OneDNN, by_onednn, quickest
 
 _silu = torch.ops.aten.silu.out
 _silu_backward = torch.ops.aten.silu_backward.grad_input
@@ -50,44 +50,51 @@ class Apart:
         self.views = [part.unbind(0) for part in self.parts]
 
 
-class Layer(NamedTuple):
-    """One network's product: `weight` between what it reads and what it writes."""
-
-    products: type[MKL]
-    source: Steps
-    weight: Tensor
-    bias: Tensor
-    to: Steps
+Call = Callable[[], object]
 
 
 class Tower:
-    """What networks make of `steps` states, and keep for the way back."""
+    """What networks make of `steps` states, and keep for the way back.
+
+    Weights are copied in, so that each step's calls are put together once and for all.
+    """
 
     def __init__(self, units: list[list[int]], like: Tensor, steps: int) -> None:
         self.units, self.depth = units, len(units) - 1
         self.rows, self.size = like.shape
         self.before = [Side(like, steps, layer) for layer in units[:-1]]
-        self.value = [Apart(like, steps, layer) for layer in units[:-1]]
+        self.value = [[like.new_empty(self.rows, n) for n in layer] for layer in units[:-1]]
         self.out = Apart(like, steps, units[-1])
         self._wide = quickest(self.rows, self.size, sum(units[0]), like) is OneDNN
-        self.networks: list[Weights] = []
+        self.first = like.new_empty(sum(units[0]), self.size)
+        self.first_t = self.first.t()
+        self.weights = [self._own(like, at) for at in range(len(units[0]))]
+        self._calls = [self._step_calls(k) for k in range(steps)]
+
+    def _own(self, like: Tensor, network: int) -> Weights:
+        counts = [layer[network] for layer in self.units]
+        made = [self.first[self.before[0].columns[network]]]
+        for into, out in pairwise(counts):
+            made += [like.new_empty(out, into), like.new_empty(out)]
+        return made
 
     def bind(self, networks: list[Weights]) -> None:
-        """Take these networks' weights until they are let go by binding none."""
-        self.networks, self._behind = networks, []
-        if networks:
-            self.first = torch.cat([weights[0] for weights in networks])
-            self.first_t = self.first.t()
-            self._behind = [self._layer(n) for n in range(1, self.depth + 1)]
+        """Take these networks' weights."""
+        own = [x for weights in self.weights for x in weights]
+        torch._foreach_copy_(own, [x for weights in networks for x in weights])
 
-    def _layer(self, n: int) -> list[Layer]:
-        made = []
-        for at, weights in enumerate(self.networks):
-            weight, bias = weights[2 * n - 1 : 2 * n + 1]
-            products = quickest(self.rows, weight.shape[1], len(weight), weight)
-            to = self.out.views[at] if n == self.depth else self.before[n].views[at]
-            made.append(Layer(products, self.value[n - 1].views[at], weight.t(), bias, to))
-        return made
+    def _step_calls(self, k: int) -> list[Call]:
+        """Step `k` from the first layer's SiLU on."""
+        calls: list[Call] = []
+        for n in range(1, self.depth + 1):
+            to = self.out if n == self.depth else self.before[n]
+            for at, weights in enumerate(self.weights):
+                weight, bias = weights[2 * n - 1 : 2 * n + 1]
+                value = self.value[n - 1][at]
+                products = quickest(self.rows, weight.shape[1], len(weight), weight)
+                calls.append(partial(_silu, self.before[n - 1].views[at][k], out=value))
+                calls.append(products.put_on(to.views[at][k], bias, value, weight.t()))
+        return calls
 
     def step(self, k: int, z: Tensor, shifts: Sequence[Tensor]) -> None:
         """Outputs of step `k` at `z`, in `out.views[network][k]`. `shifts`: of the first layers."""
@@ -100,70 +107,66 @@ class Tower:
             for view, shift in zip(first.views, shifts, strict=True):
                 view[k].copy_(shift)
             first.steps[k].addmm_(z, self.first_t)
-        for n, layer in enumerate(self._behind):
-            befores = self.before[n].views
-            for before, (products, source, weight, bias, to) in zip(befores, layer, strict=True):
-                _silu(before[k], out=source[k])
-                products.put_on(to[k], bias, source[k], weight)
+        for call in self._calls[k]:
+            call()
 
 
 class TowerBack:
-    """The way back through a tower, `chunk` steps at a time."""
+    """The way back through a tower, `chunk` steps at a time; step k has place k % chunk."""
 
-    def __init__(self, tower: Tower, like: Tensor, chunk: int) -> None:
+    def __init__(self, tower: Tower, chunk: int, into: Steps) -> None:
+        like = tower.value[0][0]
         self.tower = tower
         self.grads = [Side(like, chunk, layer) for layer in tower.units[:-1]]
+        self.value = [Apart(like, chunk, layer) for layer in tower.units[:-1]]
         self.room = [[like.new_empty(tower.rows, n) for n in layer] for layer in tower.units[:-1]]
         self.out = Apart(like, chunk, tower.units[-1])
-        units = sum(tower.units[0])
-        self._to_state = quickest(tower.rows, units, tower.size, like)
-        self._gathered = quickest(tower.size, tower.rows * chunk, units, like)
+        self.calls = [self._step_calls(k, k % chunk, to) for k, to in enumerate(into)]
+
+    def _step_calls(self, k: int, place: int, into: Tensor) -> list[Call]:
+        """From the outputs' gradients in `out` to the state's, which is added to `into`.
+
+        SiLUs are worked out again: that is quicker than to fetch them from memory.
+        """
+        tower, calls = self.tower, list[Call]()
+        for n in range(tower.depth, 0, -1):
+            above = self.out if n == tower.depth else self.grads[n]
+            for at, weights in enumerate(tower.weights):
+                weight, before = weights[2 * n - 1], tower.before[n - 1].views[at][k]
+                products = quickest(tower.rows, len(weight), weight.shape[1], weight)
+                calls.append(partial(_silu, before, out=self.value[n - 1].views[at][place]))
+                room, to = self.room[n - 1][at], self.grads[n - 1].views[at][place]
+                calls.append(products.put(room, above.views[at][place], weight))
+                calls.append(partial(_silu_backward, room, before, grad_input=to))
+        first = tower.first
+        products = quickest(tower.rows, len(first), tower.size, first)
+        return [*calls, products.add(into, self.grads[0].steps[place], first)]
 
     def begin(self) -> None:
-        """Take the weights that the tower is bound to; their gradients are 0."""
-        tower = self.tower
-        self.first = torch.zeros_like(tower.first_t)
-        self.made = [[torch.zeros_like(x) for x in weights] for weights in tower.networks]
-        self._layers = [(n - 1, self._layer(n)) for n in range(tower.depth, 0, -1)]
+        """The weights' gradients are 0."""
+        self.first = torch.zeros_like(self.tower.first_t)
+        self.made = [[torch.zeros_like(x) for x in weights] for weights in self.tower.weights]
 
     def end(self) -> list[Tensor]:
         """The gradients, in the order in which the weights were given, and let go of them."""
         for made, columns in zip(self.made, self.grads[0].columns, strict=True):
             made[0] = self.first[:, columns].t()
         made = [tensor for made in self.made for tensor in made]
-        del self.first, self.made, self._layers
+        del self.first, self.made
         return made
 
-    def _layer(self, n: int) -> list[Layer]:
-        made = []
-        for at, weights in enumerate(self.tower.networks):
-            weight, bias = weights[2 * n - 1 : 2 * n + 1]
-            above = self.out.views[at] if n == self.tower.depth else self.grads[n].views[at]
-            products = quickest(self.tower.rows, len(weight), weight.shape[1], weight)
-            made.append(Layer(products, above, weight, bias, self.grads[n - 1].views[at]))
-        return made
-
-    def step(self, k: int, place: int, into: Tensor) -> None:
-        """Add step `k`'s share to the state's gradient; `out` holds the outputs'."""
-        for n, layer in self._layers:
-            befores = self.tower.before[n].views
-            for before, room, parts in zip(befores, self.room[n], layer, strict=True):
-                products, above, weight, _, below = parts
-                grad = products.made(above[place], weight, room)
-                _silu_backward(grad, before[k], grad_input=below[place])
-        self._to_state.add(into, self.grads[0].steps[place], self.tower.first)
-
-    def gather(self, first: int, states: Tensor) -> None:
-        """Add the weights' gradients of the steps from `first` on, which started at `states`."""
+    def gather(self, states: Tensor) -> None:
+        """Add the weights' gradients of the chunk's steps, which started at `states`."""
         count = len(states)
         tower, rows = self.tower, count * states.shape[1]
         grads = self.grads[0].whole[:count].flatten(0, 1)
-        self._gathered.add(self.first, states.flatten(0, 1).t(), grads)
+        products = quickest(tower.size, rows, grads.shape[1], grads)
+        products.add(self.first, states.flatten(0, 1).t(), grads)()
         for at, made in enumerate(self.made):
             for n in range(1, tower.depth + 1):
                 side = self.out if n == tower.depth else self.grads[n]
                 up = side.parts[at][:count].flatten(0, 1)
-                value = tower.value[n - 1].parts[at][first : first + count].flatten(0, 1)
+                value = self.value[n - 1].parts[at][:count].flatten(0, 1)
                 products = quickest(up.shape[1], rows, value.shape[1], up)
-                products.add(made[2 * n - 1], up.t(), value)
+                products.add(made[2 * n - 1], up.t(), value)()
                 made[2 * n] += up.sum(0)
