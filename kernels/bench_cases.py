@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
-from sdevid_kernels.em_trajectory import Key, em_trajectory
+from sdevid_kernels.em_trajectory import Draw, Key, em_trajectory
 from sdevid_kernels.em_trajectory.reference import Network, Posterior
 from torch import Tensor
 
@@ -78,6 +78,14 @@ class Step:
     def increments(self) -> Tensor:
         dw = self.noise.increments(self.ticks)
         return dw.transpose(0, 1).reshape(self.size.steps, self.rows, self.size.state)
+
+    def moves(self) -> Draw:
+        """What draws the increments of the steps from one to another."""
+        return lambda first, last: (
+            self.noise.increments(self.ticks[:, first : last + 1])
+            .transpose(0, 1)
+            .reshape(last - first, self.rows, self.size.state)
+        )
 
     def ours(self) -> None:
         """em_trajectory as it is chosen on this device, noise included."""
@@ -181,11 +189,11 @@ def memory_of(gradient: str, steps: int) -> float:
 
     def run(count: int) -> None:
         if gradient == "em_trajectory":
-            posterior = Posterior(step.control, shift.expand(count, -1, -1))
-            dw = step.increments()[:count]
-            made = em_trajectory(
-                step.start, step.drift, step.drift_shift, step.g, posterior, step.dt[:count], dw
-            )
+            posterior = Posterior(step.control, shift[None])
+            every = max(1, count // step.size.frames)
+            saved = range(every, count + 1, every)
+            given = (step.start, step.drift, step.drift_shift, step.g, posterior)
+            made = em_trajectory(*given, step.dt[:count], step.moves(), saved=saved)
             torch.autograd.grad(made.states[-1].square().sum(), leaves)
             return
         sde = SDE(

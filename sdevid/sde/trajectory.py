@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int64
 from sdevid_kernels import runtime
-from sdevid_kernels.em_trajectory import em_trajectory, why_not
+from sdevid_kernels.em_trajectory import Draw, em_trajectory, why_not
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
 from torch import Tensor
 
@@ -74,11 +74,18 @@ def describe(
 
 def _draws(
     start: Tensor, ticks: Tensor, noise: Brownian | Tensor, kernels: runtime.Setting
-) -> Tensor | tuple[int, Tensor, Tensor]:
+) -> Tensor | tuple[int, Tensor, Tensor] | Draw:
     if not isinstance(noise, Brownian):
         return noise.transpose(0, 1)
-    cells = noise.whole_cells(ticks) if start.is_cuda and kernels != "reference" else None
+    path = noise
+    if not start.is_cuda:
+        return lambda first, last: _moves(path, ticks[:, first : last + 1], start)
+    cells = noise.whole_cells(ticks) if kernels != "reference" else None
     if cells is None:
-        return noise.increments(ticks).transpose(0, 1).to(start.dtype)
+        return _moves(noise, ticks, start)
     device = start.device
     return noise.seed, noise.serial.to(device), cells.t().contiguous().to(device)
+
+
+def _moves(noise: Brownian, ticks: Tensor, start: Tensor) -> Tensor:
+    return noise.increments(ticks).transpose(0, 1).to(start.dtype)

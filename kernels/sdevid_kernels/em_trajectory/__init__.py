@@ -15,6 +15,7 @@ from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
 
 SHARED = 65_536  # bytes a block, at most; test_compile.py holds it
 Key = tuple[int, Tensor, Tensor]  # seed, clip serials (clips,), cells of the path (steps, clips)
+Draw = by_hand.Draw
 
 
 def em_trajectory(
@@ -24,30 +25,38 @@ def em_trajectory(
     diffusion: Tensor | Diffusion,
     posterior: Posterior | None,
     dt: Tensor,
-    noise: Key | Tensor,
+    noise: Key | Tensor | Draw,
     saved: Sequence[int] | None = None,
     setting: runtime.Setting = "auto",
 ) -> Trajectory:
-    """The reference's chain. `noise`: dW (steps, rows, d), or the key of cells that steps span.
+    """The reference's chain. `noise`: dW (steps, rows, d), what draws the steps from one to
+    another, so that a long chain's need not be kept, or the key of cells that steps span.
 
     Rows of a clip are neighbours and its components count on through them. With Triton one launch
     forward and one backward where the networks fit (`why_not`), else a launch of em_step a step; on
     a CPU a backward pass by hand; `setting` "reference" is autograd. Raises ValueError where a
     shape, device, time, g or setting does not fit.
     """
+    by_autograd = setting == "reference" or z.device.type != "cpu"
+    fused = runtime.backend(z.device, setting) == "triton"
+    if callable(noise) and (fused or by_autograd):
+        noise = noise(0, len(dt))
     door.check(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)
     diffusion = reference.settled(diffusion)
-    fused = runtime.backend(z.device, setting) == "triton"
+    if callable(noise):
+        return by_hand.em_trajectory(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)
     if fused and why_not(z, drift, posterior, dt, noise) is None:
         from sdevid_kernels.em_trajectory import kernel
 
+        if posterior is not None and len(posterior.shifts) == 1:
+            posterior = posterior._replace(shifts=posterior.shifts.expand(len(dt), -1, -1))
         points = None if saved is None else tuple(saved)
         return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise, points)
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
     given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
     if fused:
         return reference.em_trajectory(*given, step=partial(em_step, setting=setting))
-    if setting == "reference" or z.device.type != "cpu":
+    if by_autograd:
         return reference.em_trajectory(*given)
     return by_hand.em_trajectory(*given)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def check(
     diffusion: Tensor | Diffusion,
     posterior: Posterior | None,
     dt: Tensor,
-    noise: Key | Tensor,
+    noise: Key | Tensor | Callable[[int, int], Tensor],
     saved: Sequence[int] | None,
 ) -> None:
     """Raise ValueError where a shape, device, time, g or setting does not fit the state."""
@@ -43,7 +43,8 @@ def check(
         steps = 1 if len(posterior.shifts) == 1 else len(dt)
         wanted = (steps, len(z), len(posterior.network.first))
         _same("the posterior's shifts", posterior.shifts, wanted)
-    _noise(noise, z, len(dt))
+    if not callable(noise):
+        _noise(noise, z, len(dt))
     _points(saved, len(dt))
     _values(diffusion, dt)
 
