@@ -13,12 +13,13 @@ DRAW := tools/make_shards.py --num_clips 3000
 # One thread each: the jobs below run several processes, or are too small for more threads to pay.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-slow lint format lock gpu-check clean
+.PHONY: help setup demo test test-slow drills lint format lock gpu-check clean
 
 help:
 	@echo "make demo       draw video of a known SDE, train on it, sample, write $(DEMO_RUN)/report.html"
 	@echo "make test       the quick tests (CPU)"
 	@echo "make test-slow  the rest that needs no GPU; Slurm's tests need slurm-wlm, munge and root"
+	@echo "make drills     faults in real runs, each carried on and compared; needs root; docs/drills.md"
 	@echo "make lint       ruff and mypy;  make format  rewrites with ruff"
 	@echo "make gpu-check  GPU tests, benchmarks, a short training in 9 minutes; PYTHON=... runs it"
 	@echo "make setup      only set up $(VENV);  make lock  pins what it holds;  make clean  removes caches"
@@ -63,6 +64,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m "(slow or slurm) and not gpu" --durations=15
+
+# Kills, hangs, a torn shard, a full disk: needs root, for a tmpfs.
+drills: $(STAMP)
+	$(BIN)/python tests/drills/table.py --output docs/drills.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

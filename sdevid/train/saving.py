@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -259,8 +258,8 @@ def _on_all(world: World, work: Callable[[], Result]) -> list[Result]:
     result, failure = None, None
     try:
         result = work()
-    except (OSError, RuntimeError, SafetensorError, UserError) as error:
-        failure = str(error)
+    except Exception as error:  # whatever it is, the other ranks must not be left waiting
+        failure = f"{type(error).__name__}: {error}"
     outcomes: list[tuple[Any, str | None]] = world.gather((result, failure))
     failures = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(outcomes) if text]
     if failures:

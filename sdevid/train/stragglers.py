@@ -13,6 +13,8 @@ import torch
 
 from sdevid.train.world import World
 
+_LEAST = 1.0  # seconds behind the others since the last line: less is noise
+
 
 class OwnTime:
     """Seconds that this rank spends in the parts of a step that it enters this context for.
@@ -57,8 +59,9 @@ def slowest(world: World, seconds: float, ratio: float) -> dict[str, float]:
 
     A step lasts equally long on all ranks, so what counts is the time before they meet: waiting for
     data, and the forward pass. Under ZeRO 3 that pass meets others too, and only a rank that
-    waits for data stands out. A rank of more than `ratio` times the median of the others is named
-    in a line. Returns `slow_rank` and `slow_ratio`, nothing where there is one rank.
+    waits for data stands out. A rank of more than `ratio` times the median of the others, by a
+    second or more, is named in a line. Returns `slow_rank` and `slow_ratio`, nothing where there is
+    one rank.
     """
     if world.size == 1 or not ratio:
         return {}
@@ -67,7 +70,7 @@ def slowest(world: World, seconds: float, ratio: float) -> dict[str, float]:
     own, host = found[rank]
     others = statistics.median(s for r, (s, _) in enumerate(found) if r != rank)
     measured = own / max(others, 1e-9)
-    if measured > ratio:
+    if measured > ratio and own - others > _LEAST:
         world.say(
             f"rank {rank} on {host} is slow: {measured:.1f} times the others' time for data and "
             f"forward pass ({own:.2f} s against {others:.2f} s since the last line of metrics)"

@@ -8,6 +8,8 @@ Each fault is a function here; its arguments are in the JSON. Ranks are those of
 from __future__ import annotations
 
 import ctypes
+import functools
+import io
 import json
 import math
 import os
@@ -16,12 +18,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from sdevid import checkpoint
 from sdevid.objectives.latent_sde import LatentSDEObjective
 
+_save = torch.save
 RANK = int(os.environ.get("RANK", "0"))
 
 
@@ -32,8 +37,8 @@ def lose(serials: Collection[int], what: str = "loss", by: float = math.nan) -> 
     """
     forward = LatentSDEObjective.forward
 
-    def lossy(self: LatentSDEObjective, video: Any, ticks: Any, serial: Any, weight: float) -> Any:
-        terms = forward(self, video, ticks, serial, weight)
+    def lossy(self: LatentSDEObjective, video: Any, ticks: Any, serial: Any, *rest: Any) -> Any:
+        terms = forward(self, video, ticks, serial, *rest)
         if not set(serial.tolist()) & set(serials):
             return terms
         loss = terms["loss"]
@@ -47,10 +52,10 @@ def before(serial: int, act: Callable[[], object]) -> None:
     """Act when the rank that has the clip of this serial is about to pass it through the model."""
     forward = LatentSDEObjective.forward
 
-    def acting(self: LatentSDEObjective, video: Any, ticks: Any, clips: Any, weight: float) -> Any:
+    def acting(self: LatentSDEObjective, video: Any, ticks: Any, clips: Any, *rest: Any) -> Any:
         if serial in clips.tolist():
             act()
-        return forward(self, video, ticks, clips, weight)
+        return forward(self, video, ticks, clips, *rest)
 
     LatentSDEObjective.forward = acting  # type: ignore[method-assign]
 
@@ -94,8 +99,59 @@ def small_files(rank: int, most: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
 
 
+def kill_in_save(phase: str, step: int, rank: int) -> None:
+    """SIGKILL one rank in the save of `step`, where the interpreter reports a call on its files."""
+    if rank != RANK:
+        return
+    partial = f".partial-step_{step}"
+    if phase == "torn":
+        torch.save = functools.partial(_tear, partial)
+    renamed = []
+
+    def kill(event: str, given: tuple[Any, ...]) -> None:
+        path, other = (str(given[0]), str(given[1])) if len(given) > 1 else ("", "")
+        ours = partial in path
+        if event == "os.rename":
+            renamed.append(Path(other).name)
+        reached = {
+            "folder": ours and event == "os.mkdir",
+            "torn": False,
+            "weights": ours and event == "open" and "/layout-" in path and other == "w",
+            "hashing": ours and event == "open" and other == "r",
+            "manifest": ours and event == "open" and path.endswith("/.manifest.json.tmp"),
+            "renaming": path.endswith(partial) and event == "os.rename",
+            "latest": f"step_{step}" in renamed and path.endswith("/.latest.tmp"),
+            "deleting": event == "os.remove" and any(".deleted-" in name for name in renamed),
+        }
+        if reached[phase]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(kill)
+
+
+def _tear(place: str, state: Any, file: Any, **how: Any) -> None:
+    """In a file of that place, half of what torch.save writes, and then no more."""
+    if place not in str(file):
+        return _save(state, file, **how)
+    whole = io.BytesIO()
+    _save(state, whole, **how)
+    Path(file).write_bytes(whole.getvalue()[: whole.tell() // 2])
+    return os.kill(os.getpid(), signal.SIGKILL)
+
+
+def misfile(rank: int) -> None:
+    """Let one rank fail to write its weights, by an error that nobody foresaw."""
+
+    def fail(*_: Any) -> None:
+        raise TypeError("no such thing")
+
+    if rank == RANK:
+        checkpoint.write_rank = fail
+
+
 FAULTS: dict[str, Callable[..., None]] = {
-    fault.__name__: fault for fault in (lose, hang, exhaust, die, slow, small_files)
+    fault.__name__: fault
+    for fault in (lose, hang, exhaust, die, slow, small_files, misfile, kill_in_save)
 }
 
 

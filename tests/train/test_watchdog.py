@@ -104,7 +104,7 @@ def test_the_rank_that_holds_up_the_others_is_named(how, make_config):
 @pytest.mark.slow
 def test_a_slow_rank_is_named(make_config):
     config = make_config(max_clips=6 * SIZE, zero_stage=2, log_every=2 * SIZE)
-    ran = run(config, {"slow": {"rank": 1, "seconds": 0.3}}, ranks=2)
+    ran = run(config, {"slow": {"rank": 1, "seconds": 0.7}}, ranks=2)
     assert ran.returncode == 0, ran.stderr
     assert f"rank 1 on {os.uname().nodename} is slow" in ran.stdout
     for line in (config.run_dir / "metrics.jsonl").read_text().splitlines():
@@ -135,3 +135,12 @@ def test_where_one_rank_runs_out_the_cause_is_in_exit_json(make_config):
     config = make_config(max_clips=40, zero_stage=1)
     assert run(config, {"exhaust": {"serial": 3 * SIZE - 1}}, ranks=2).returncode != 0
     assert "rank 1 ran out of host memory" in ending(config)["message"]
+
+
+@pytest.mark.slow
+def test_an_unforeseen_error_while_saving_leaves_no_other_rank_waiting(make_config):
+    config = make_config(max_clips=SIZE, zero_stage=2)
+    begun = time.monotonic()
+    assert run(config, {"misfile": {"rank": 1}}, ranks=2).returncode != 0
+    assert "rank 1: TypeError: no such thing" in ending(config)["message"]
+    assert time.monotonic() - begun < config.checkpoint.patience / 2
