@@ -11,16 +11,18 @@ if [ ! -f "$folder/sdevid-cluster" ]; then
 fi
 export SLURM_CONF=$folder/slurm.conf
 
-processes() {  # slurmctld, slurmd and slurmstepd carry up.sh's mark; munged names its socket
-  local pid
-  for pid in $(cd /proc && printf '%s\n' [0-9]*); do
-    case "$(readlink "/proc/$pid/exe" || true)" in
-      */slurmctld* | */slurmd* | */slurmstepd*)  # Debian adds -wlm
-        grep -qzx "SDEVID_CLUSTER=$folder" "/proc/$pid/environ" && echo "$pid" ;;
-      */munged) grep -qzx -- "--socket=$folder/munge/socket" "/proc/$pid/cmdline" && echo "$pid" ;;
-    esac
-  done 2>/dev/null || true
-}
+# Numbers of processes: with such a text in FILE of their /proc; whose LINK there leads somewhere.
+having() { grep -lsxz -- "$2" /proc/[0-9]*/"$1" | cut -d/ -f3 | sort; }
+linked() { find /proc/[0-9]*/"$1" -maxdepth 0 -lname "$2" 2>/dev/null | cut -d/ -f3 | sort; }
+
+# slurmctld and slurmd (Debian adds -wlm) carry up.sh's mark; slurmstepd overwrites its environment,
+# but works in the folder; munged names its socket; what jobs have left behind names the cluster.
+processes() {
+  comm -12 <(having environ "SDEVID_CLUSTER=$folder") <(linked exe '*/slurm*')
+  comm -12 <(linked cwd "$folder") <(linked exe '*/slurmstepd*')
+  comm -12 <(having cmdline "--socket=$folder/munge/socket") <(linked exe '*/munged')
+  comm -12 <(having environ "SLURM_CONF=$SLURM_CONF") <(having environ 'SLURM_JOB_ID=[0-9]*')
+} 2>/dev/null
 
 gone() {  # within so many half seconds
   for ((i = 0; i < $1; i++)); do
@@ -33,7 +35,7 @@ gone() {  # within so many half seconds
 jobs_left() { timeout 5 squeue -h -o %i 2>/dev/null || true; }
 
 jobs_left | xargs -r timeout 10 scancel >&2 || true
-gone 60 jobs_left || echo "down.sh: some jobs did not end in 30 s" >&2
+gone 40 jobs_left || echo "down.sh: some jobs did not end in 20 s" >&2
 processes | xargs -r kill 2>/dev/null || true
 gone 20 processes || processes | xargs -r kill -KILL 2>/dev/null || true
 gone 20 processes || { echo "down.sh: still running: $(processes | xargs)" >&2; exit 1; }
