@@ -14,9 +14,9 @@ import torch
 
 from sdevid.config import parse
 from sdevid.data.synthetic import OrnsteinUhlenbeck
-from sdevid.models.video_model import Walk
+from sdevid.models.video_model import Given, Walk
 from sdevid.objectives import build
-from sdevid.types import frame_ticks
+from sdevid.types import as_frames, frame_ticks
 
 THETA, SIGMA, GAIN, NOISE, FPS, FRAMES = 1.5, 0.6, 0.25, 0.05, 8.0, 12
 STEPS, BATCH, RATE = 800, 32, 3e-3
@@ -46,9 +46,9 @@ def clips(rng, count):
     return torch.from_numpy((light.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def trained(kind):
+def trained(kind, **more):
     torch.manual_seed(0)
-    made = build(parse(SETTINGS | {"model_type": kind}))
+    made = build(parse(SETTINGS | {"model_type": kind} | more))
     prior = made.prior_parameter_names()
     groups = [[], []]
     for name, parameter in made.named_parameters():
@@ -92,3 +92,25 @@ def test_drift_and_diffusion_are_recovered(kind):
         theta, sigma = law(path[:, 6:])  # the first frames are p(z_0)'s
         assert sigma == pytest.approx(SIGMA, rel=0.25), bridge
         assert theta == pytest.approx(THETA, rel=0.4), bridge
+
+
+@pytest.mark.slow
+def test_a_model_trained_on_both_ends_bends_towards_the_last_frame():
+    """Of OU over 1.4 s, the last frame tells much of the frames before it and none of the first."""
+    observation = {"scale": NOISE, "max_context": 2, "free_fraction": 0.2, "ends_fraction": 0.6}
+    model = trained("latent_sde", observation=observation).model
+    count, draws = 256, 4
+    frames = as_frames(clips(np.random.default_rng(9), count))
+    ticks = frame_ticks(FRAMES, FPS).expand(count, -1)
+
+    def error(places):  # of the mean of some draws, at each frame but the first
+        given = Given(frames[:, places], ticks[:, places])
+        walks = (Walk(seed=seed, serial=torch.arange(count)) for seed in range(draws))
+        made = [model.generate(ticks[:, 1:], walk, given).frames for walk in walks]
+        apart = torch.stack(made).mean(0).mean((2, 3, 4)) - frames[:, 1:].mean((2, 3, 4))
+        return apart.square().mean(0).sqrt() / GAIN
+
+    first, both = error([0]), error([0, FRAMES - 1])
+    assert both[-1] < 0.5 * first[-1]
+    assert both[-2] < 0.75 * first[-2]
+    assert both[0] == pytest.approx(float(first[0]), rel=0.15)
