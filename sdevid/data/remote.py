@@ -133,7 +133,9 @@ def _stop_where_final(url: str, error: Exception) -> None:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
     transient = status is None or status >= 500 or status in (408, _TOO_MANY)
-    if isinstance(error, TypeError | AttributeError) or not transient or kind == "InvalidURL":
+    if isinstance(error, TypeError | AttributeError):  # a fault of ours, with its traceback
+        raise error
+    if not transient or kind == "InvalidURL":
         raise UserError(f"{url} cannot be read: {_said(error)}; check the address") from error
 
 
