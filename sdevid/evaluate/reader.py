@@ -6,6 +6,7 @@ on held-out real frames before it judges generated ones.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -99,6 +100,7 @@ def read(reader: Reader, frames: Pixels, digits: int, frame_side: int) -> Readin
     places, names = [], []
     for start in range(0, len(frames), 256):
         logits, offset = reader(torch.from_numpy(frames[start : start + 256]))
+        logits[:, _NOTHING] -= math.log(_RARE)  # undoes the weight that it was trained with
         chance = logits.softmax(1)
         there = 1 - chance[:, _NOTHING]
         rows = torch.arange(len(there))

@@ -110,6 +110,9 @@ def test_the_reader_learns_where_and_which_from_the_training_split(shards):
     error = np.linalg.norm(seen.place - true, axis=-1)
     assert np.nanmedian(error) < 2
     assert (seen.name[:, 0] == names).mean() > 0.8  # the same ten shapes: chance is 0.1
+    assert np.isnan(seen.place).mean() < 0.05
+    blank = np.full((3, 32, 32, 1), 40, np.uint8)
+    assert np.isnan(reading.read(reader, blank, 1, 64).place).all()
 
 
 @pytest.mark.slow
