@@ -123,6 +123,9 @@ def _checked(step: Step, z: Tensor, k: int) -> Step:
     if k == 0:
         equation.check_fits("drift", step.drift, z)
         equation.check_fits("diffusion", step.diffusion, z)
+        for name, value in (("control", step.control), ("width", step.width)):
+            if value is not None:
+                equation.check_fits(name, value, z)
     return step
 
 

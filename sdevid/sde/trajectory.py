@@ -50,7 +50,7 @@ def solve(
     draws = _draws(start, ticks, noise, kernels)
     try:
         given = (start, drift, drift_shift, diffusion, posterior, dt, draws, saved)
-        made = em_trajectory(*given, setting=kernels)
+        made = em_trajectory(*given, setting=kernels, finite=False)
     except ValueError as error:
         raise UserError(str(error)) from error
     return Path(made.states.transpose(0, 1), made.energy + made.width_kl, made.energy)

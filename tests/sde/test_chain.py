@@ -58,6 +58,8 @@ def test_chain_kl_is_the_kl_of_gaussian_transitions():
         ([[0, 3]], (1, 2, 2), Step(torch.ones(1, 2), torch.ones(1, 2)), "noise has shape"),
         ([[0, 3]], (1, 1, 2), Step(torch.ones(3, 2), torch.ones(1, 2)), "drift has shape"),
         ([[0, 3]], (1, 1, 2), Step(torch.ones(1, 2), torch.zeros(2)), "diffusion is 0"),
+        ([[0, 3]], (1, 1, 2), Step(*torch.ones(2, 1, 2), torch.ones(3)), "control has shape"),
+        ([[0, 3]], (1, 1, 2), Step(*torch.ones(3, 1, 2), torch.ones(3)), "width has shape"),
     ],
 )
 def test_what_does_not_fit_is_refused(ticks, dw, step, message):

@@ -59,3 +59,32 @@ def test_maps_are_refused():
     noise = torch.zeros(1, 1, 2)
     with pytest.raises(UserError, match=r"use integrate\.chain"):
         trajectory.solve(torch.zeros(1, 2, 3, 3), ticks, noise, _network(2), noise[0], noise[0])
+
+
+def _prior(g: torch.Tensor, ticks: torch.Tensor, dw: torch.Tensor) -> torch.Tensor:
+    torch.manual_seed(0)
+    shift = torch.zeros(len(dw), HIDDEN)
+    return trajectory.solve(torch.ones(len(dw), SIZE), ticks, dw, _network(SIZE), shift, g).states
+
+
+def test_a_lost_clip_comes_back_in_nans_and_alone():
+    """An exception on one rank of a training would hang the rest."""
+    ticks = torch.tensor([[0, 100, 200]]).expand(2, -1)
+    g = torch.tensor([[1.0, 1.0], [torch.nan, 1.0]])
+    states = _prior(g, ticks, torch.ones(2, 2, SIZE))
+    assert states[0].isfinite().all()
+    assert states[1, -1].isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("ticks", "steps", "g", "told"),
+    [
+        ([0, 100, 50], 2, 1.0, "ticks fall by 50"),
+        ([0, 100], 2, 1.0, "noise has shape"),
+        ([0, 100, 200], 2, 0.0, "diffusion is 0 somewhere"),
+        ([0, 100, 200], 2, -1.0, "diffusion holds -1, but the path KL compares"),
+    ],
+)
+def test_what_does_not_fit_is_refused(ticks, steps, g, told):
+    with pytest.raises(UserError, match=told):
+        _prior(torch.full((1, SIZE), g), torch.tensor([ticks]), torch.ones(1, steps, SIZE))

@@ -28,6 +28,7 @@ def em_trajectory(
     noise: Key | Tensor | Draw,
     saved: Sequence[int] | None = None,
     setting: runtime.Setting = "auto",
+    finite: bool = True,
 ) -> Trajectory:
     """The reference's chain. `noise`: dW (steps, rows, d), what draws the steps from one to
     another, so that a long chain's need not be kept, or the key of cells that steps span.
@@ -35,13 +36,14 @@ def em_trajectory(
     Rows of a clip are neighbours and its components count on through them. With Triton one launch
     forward and one backward where the networks fit (`why_not`), else a launch of em_step a step; on
     a CPU a backward pass by hand; `setting` "reference" is autograd. Raises ValueError where a
-    shape, device, time, g or setting does not fit.
+    shape, device, time, g or setting does not fit; without `finite`, a g that is no number makes
+    NaNs of its rows instead.
     """
     by_autograd = setting == "reference" or z.device.type != "cpu"
     fused = runtime.backend(z.device, setting) == "triton"
     if callable(noise) and (fused or by_autograd):
         noise = noise(0, len(dt))
-    door.check(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)
+    door.check(z, drift, drift_shift, diffusion, posterior, dt, noise, saved, finite)
     diffusion = reference.settled(diffusion)
     if callable(noise):
         return by_hand.em_trajectory(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)

@@ -23,6 +23,7 @@ def check(
     dt: Tensor,
     noise: Key | Tensor | Callable[[int, int], Tensor],
     saved: Sequence[int] | None,
+    finite: bool = True,
 ) -> None:
     """Raise ValueError where a shape, device, time, g or setting does not fit the state."""
     if z.dim() != 2:
@@ -46,7 +47,7 @@ def check(
     if not callable(noise):
         _noise(noise, z, len(dt))
     _points(saved, len(dt))
-    _values(diffusion, dt)
+    _values(diffusion, dt, finite)
 
 
 def _noise(noise: Key | Tensor, z: Tensor, steps: int) -> None:
@@ -123,18 +124,18 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
-def _values(diffusion: Tensor | Diffusion, dt: Tensor) -> None:
-    """dt >= 0, and g finite and above 0. On CUDA the device itself asserts: nothing waits."""
+def _values(diffusion: Tensor | Diffusion, dt: Tensor, finite: bool) -> None:
+    """dt >= 0, and g above 0 and `finite`. On CUDA the device itself asserts: nothing waits."""
     rule = "a step needs a time of 0 s (it then changes nothing) or more"
     _all(dt >= 0, f"{NAME}: dt holds {{}}, but {rule}; sort each clip's times", dt)
     if isinstance(diffusion, Tensor):
         told = "the path KL compares noises of a finite g > 0; use a floor: 0.01 + softplus(.)"
-        sound = (diffusion > 0) & diffusion.isfinite()
+        sound = (diffusion > 0) & diffusion.isfinite() if finite else ~(diffusion <= 0)
         _all(sound, f"{NAME}: diffusion holds {{}}, but {told}", diffusion)
         return
     if diffusion.floor < 0:
         raise ValueError(f"{NAME}: the diffusion's floor is {diffusion.floor}; give 0 or more")
-    for name, tensor in _of_diffusion(diffusion).items():
+    for name, tensor in _of_diffusion(diffusion).items() if finite else ():
         _all(tensor.isfinite(), f"{NAME}: {name} holds {{}}; check the network it is from", tensor)
 
 
