@@ -23,9 +23,9 @@ def takes(config: Config) -> bool:
     """Whether training solves by a graph.
 
     Not where ZeRO 3 gathers weights as their own modules are called, nor where frames ahead make
-    the drift depend on time.
+    the drift depend on time, nor where activations are made again in the backward pass.
     """
-    known = config.zero_stage < 3 and not config.observation.ahead
+    known = config.zero_stage < 3 and not config.observation.ahead and not config.sde.checkpoint
     return config.sde.capture and config.sde.latent == "map" and known
 
 
