@@ -96,9 +96,9 @@ class Step:
         key: Key | Tensor = (1, self.serial, self.cells) if ON_GPU else self.increments()
         posterior = Posterior(self.control, self.shifts)
         given = (self.start, self.drift, self.drift_shift, self.g, posterior, self.dt, key)
-        made = em_trajectory(*given)
         each = self.size.steps // self.size.frames
-        return made.states[each::each], made.energy
+        made = em_trajectory(*given, saved=range(each, self.size.steps + 1, each))
+        return made.states, made.energy
 
     def eager(self) -> None:
         """The plain loop, by autograd."""
@@ -188,12 +188,12 @@ def memory_of(gradient: str, steps: int) -> float:
     way = cast(Gradient, gradient)
 
     def run(count: int) -> None:
+        saves = sorted({count * frame // step.size.frames for frame in range(step.size.frames + 1)})
         if gradient == "em_trajectory":
             posterior = Posterior(step.control, shift[None])
-            every = max(1, count // step.size.frames)
-            saved = range(every, count + 1, every)
-            given = (step.start, step.drift, step.drift_shift, step.g, posterior)
-            made = em_trajectory(*given, step.dt[:count], step.moves(), saved=saved)
+            given = (step.start, step.drift, step.drift_shift, step.g, posterior, step.dt[:count])
+            key = (1, step.serial, step.cells[:count]) if ON_GPU else step.moves()
+            made = em_trajectory(*given, key, saved=saves)
             torch.autograd.grad(made.states[-1].square().sum(), leaves)
             return
         sde = SDE(
@@ -205,7 +205,6 @@ def memory_of(gradient: str, steps: int) -> float:
             tensors=tuple(leaves[1:]),
         )
         noise = Brownian(1, step.serial, (step.size.state,), CELL)
-        saves = sorted({count * frame // step.size.frames for frame in range(step.size.frames + 1)})
         path = solve(
             sde, step.start, step.ticks[:, : count + 1], noise, "reversible_heun", saves, way
         )

@@ -50,8 +50,6 @@ def em_trajectory(
     if fused and why_not(z, drift, posterior, dt, noise) is None:
         from sdevid_kernels.em_trajectory import kernel
 
-        if posterior is not None and len(posterior.shifts) == 1:
-            posterior = posterior._replace(shifts=posterior.shifts.expand(len(dt), -1, -1))
         points = None if saved is None else tuple(saved)
         return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise, points)
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)

@@ -3,9 +3,9 @@
 """em_trajectory in one launch forward and one backward.
 
 A program walks a block of rows through time: the state stays in registers, the weights in the
-caches near it. Kept for the backward pass is the state, at every step where all are asked for, else
-at every few; no noise and no hidden layer. Weight gradients are summed by each program as it walks
-back, and over the programs at the end.
+caches near it. Kept for the backward pass is the state, at every step or, where nothing else that
+grows with them is at hand, at every few; no noise and no hidden layer. Weight gradients are summed
+by each program as it walks back, and over the programs at the end.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def span_of(network: list[Tensor]) -> int:
 
 
 def _settings(
-    z: Tensor, depth: int, form: Form, drawn: bool, control: list[Tensor], steps: int
+    z: Tensor, depth: int, form: Form, drawn: bool, control: list[Tensor], steps: int, again: bool
 ) -> dict[str, Any]:
     padded = max(16, triton.next_power_of_2(z.shape[-1]))
     exact = "ieee" if z.device.type == "cpu" else "tf32x3"
@@ -62,7 +62,7 @@ def _settings(
         "UNIT": unit,
         "BOUND": form.numbers[3] > 0,
         "DRAWN": drawn,
-        "AGAIN": form.chunk > 0,
+        "AGAIN": again,
         "STILL": bool(control) and len(control[1]) == 1 < steps,
         "L": depth,
         "D": padded,
@@ -117,7 +117,7 @@ def em_trajectory(
     noise = (dw, seed, serial, place, len(serial), rows // len(serial))
     outs = (kept, states, anchors, energy, width_kl, work)
     sizes = (rows, z.shape[1], width, steps, chunk)
-    settings = _settings(z, depth, form, dw is None, control, steps)
+    settings = _settings(z, depth, form, dw is None, control, steps, chunk > 0)
     walks.forward[(programs,)](z, given, tuple(numbers), *noise, dt, *outs, *sizes, **settings)
     return states, energy, width_kl, anchors
 
@@ -158,7 +158,7 @@ def em_trajectory_backward(
     depth, given = _common(drift, control, diffusion)
     width, span = len(drift[0]), span_of(drift) + (span_of(control) if control else 0)
     programs = min(triton.cdiv(rows, _ROWS), _PROGRAMS, max(1, _SUMS // span))
-    chunk = chunk or min(_CHUNK, steps)
+    chunk = chunk if chunk > 1 else min(_CHUNK, steps)
     each = chunk * _ROWS * (size + (3 * depth * width + size) + (3 * depth * width + 2 * size))
     work, totals = anchors.new_empty(programs, each), anchors.new_empty(programs, span)
     outs = [torch.empty_like(anchors[0]) for _ in range(1 + len(diffusion))]
@@ -167,7 +167,7 @@ def em_trajectory_backward(
     sizes = (rows, size, width, steps, chunk, each, span)
     grads = (grad_states.contiguous(), grad_energy.contiguous(), grad_width.contiguous())
     made = (*outs, *[None] * (3 - len(outs)), *shifts, *[None] * (2 - len(shifts)))
-    settings = _settings(anchors, depth, form, dw is None, control, steps)
+    settings = _settings(anchors, depth, form, dw is None, control, steps, form.chunk > 1)
     walks.backward[(programs,)](
         anchors,
         *grads,
@@ -266,7 +266,12 @@ def form_of(
     saved: tuple[int, ...] | None,
     steps: int,
 ) -> Form:
-    """The launch's constants. Where all states are saved, there are no other anchors."""
+    """The launch's constants.
+
+    Where all states are saved, there are no other anchors. Where the control's shifts differ from
+    step to step, which takes more memory than the states, every state is one, and none is solved
+    again.
+    """
     floor, start, bends = 0.0, 0.0, 0
     if isinstance(diffusion, Diffusion):
         floor, start, bends = diffusion.floor, diffusion.start, 1 + diffusion.stratonovich
@@ -276,7 +281,8 @@ def form_of(
         if posterior.unit is not None:
             unit, latent = 1 + posterior.own, posterior.unit
     points = steps + 1 if saved is None else len(saved)
-    chunk = 0 if saved is None else min(steps, _CHUNK)
+    alike = posterior is None or len(posterior.shifts) == 1
+    chunk = 0 if saved is None else min(steps, _CHUNK) if alike else 1
     return Form(seed, [floor, start, latent, bound], [heads, bends, unit], points, chunk)
 
 

@@ -2,11 +2,12 @@
 # ruff: noqa: ARG001, N803
 """The two kernels of em_trajectory: a block of rows walked forward, and back.
 
-`anchors` holds the state at every `chunk`-th point (where AGAIN; else at every point). The walk
-back takes a chunk at a time: it solves again from the chunk's anchor, walks the chunk back with
-hidden layers recomputed and noise drawn again, and adds the chunk's weight gradients to its own
-sum. So what it needs beside its inputs and outputs does not grow with the steps. STILL: the
-control's shift is the same at every step. The rest as in layers.py and rates.py.
+`anchors` holds the state at every `chunk`-th point, or at every point. The walk back takes a chunk
+at a time: it solves again from the chunk's anchor (where AGAIN; else all its states are there),
+walks the chunk back with hidden layers recomputed and noise drawn again, and adds the chunk's
+weight gradients to its own sum. So what it needs beside its inputs and outputs does not grow with
+the steps. STILL: the control's shift is the same at every step. The rest as in layers.py and
+rates.py.
 """
 
 from __future__ import annotations
