@@ -26,7 +26,7 @@ STEPS, BATCH = 800, 32
 CLIPS = 1024  # of the training split, at most
 _NOTHING = 10  # the class of a cell with no digit's middle
 _RARE = 0.01  # weight of those cells, which are 254 of 256
-_LEAST = 0.2  # chance of a digit, below which none is said to be there
+_LEAST = 0.1  # chance of a digit, below which none is said to be there
 
 
 @dataclass(frozen=True)
