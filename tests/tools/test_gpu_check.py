@@ -85,6 +85,14 @@ def test_the_steps_fit_into_nine_minutes(gpu_check, tmp_path):
     assert gpu_check.ALLOWED <= 530
 
 
+def test_only_files_with_gpu_tests_are_read(gpu_check, tmp_path):
+    """On a node without PyAV, say, others would not even be collected."""
+    (command,) = gpu_check.steps(False, tmp_path, tmp_path)[0].commands
+    files = {Path(part).name for part in command if part.endswith(".py")}
+    assert {"test_em_step.py", "test_em_trajectory_fused.py", "test_capture.py"} <= files
+    assert "test_cut.py" not in files
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="make gpu-check runs the steps themselves")
 def test_every_step_rehearses_on_a_cpu(gpu_check, capsys):
