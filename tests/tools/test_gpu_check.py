@@ -80,8 +80,7 @@ def test_without_a_gpu_it_says_so_and_stops(gpu_check, monkeypatch, capsys):
 def test_the_steps_fit_into_nine_minutes(gpu_check, tmp_path):
     names = [step.name for step in gpu_check.steps(False, tmp_path, tmp_path)]
     assert names[0] == "gpu tests"
-    assert names[-1] == "short training"
-    assert {"memcheck", "racecheck"} < set(names)
+    assert {"memcheck", "racecheck", "short training"} < set(names)
     assert gpu_check.ALLOWED <= 530
 
 
