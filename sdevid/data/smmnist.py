@@ -9,10 +9,9 @@ svg    Denton & Fergus 2018. Digits of 32 pixels, whole pixels a step from -4 to
 srvp   Franceschi et al. 2020. Digits of 28 pixels. The wall is met where and when the straight
        path meets it; both components are drawn anew from -4 to 4, that off the wall made to
        point away, and the rest of the step is walked with them. A digit may come to rest.
-nsf    After Kiyohara, Johns & Li 2025: nothing is rounded. The wall is met as in srvp; the speed
-       stays, the direction off the wall is drawn evenly from the half circle, and digits are
-       drawn between pixels. Written from the paper's account without its code, which may differ
-       in the speeds.
+nsf    Our reading of Kiyohara, Johns & Li 2025, not compared with their generator: nothing is
+       rounded. The wall is met as in srvp; the speed stays, the direction off the wall is drawn
+       evenly from the half circle, and digits are drawn between pixels.
 """
 
 from __future__ import annotations
