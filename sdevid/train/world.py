@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch._C._distributed_c10d import HashStore
 from sdevid.errors import UserError
 from sdevid.train.pulse import Pulse
 
+LEAVING_SECONDS = 60.0  # for the process group to come apart
 StopReason = Literal["stopped", "preempted"]
 _REASONS: tuple[StopReason, ...] = ("stopped", "preempted")  # a higher place outranks a lower one
 
@@ -133,7 +135,20 @@ def open_world() -> Iterator[World]:
         with _signals(world):
             yield world
     finally:
-        dist.destroy_process_group()
+        with _at_most(LEAVING_SECONDS):  # a rank may wait here for others that are stuck
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """End the process where what it is in takes longer; `exit.json` is written by then."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _place() -> tuple[int, int, int]:

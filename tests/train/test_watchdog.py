@@ -144,3 +144,12 @@ def test_an_unforeseen_error_while_saving_leaves_no_other_rank_waiting(make_conf
     assert run(config, {"misfile": {"rank": 1}}, ranks=2).returncode != 0
     assert "rank 1: TypeError: no such thing" in ending(config)["message"]
     assert time.monotonic() - begun < config.checkpoint.patience / 2
+
+
+def test_a_process_group_that_does_not_come_apart_holds_no_process():
+    program = (
+        "import time\nimport torch.distributed as dist\nfrom sdevid.train import world\n"
+        "dist.destroy_process_group = lambda: time.sleep(600)\nworld.LEAVING_SECONDS = 0.5\n"
+        "with world.open_world():\n    pass\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=100).returncode == 1
