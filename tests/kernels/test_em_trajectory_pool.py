@@ -38,7 +38,11 @@ def _loss(case: dict, setting: str = "auto") -> Tensor:
 
 
 def _gradients(seed: int, setting: str = "auto") -> list[Tensor]:
-    case, leaves = _case(seed)
+    return _gradients_of(_case(seed), setting)
+
+
+def _gradients_of(made: tuple[dict, list[Tensor]], setting: str = "auto") -> list[Tensor]:
+    case, leaves = made
     return list(torch.autograd.grad(_loss(case, setting), leaves))
 
 
@@ -52,10 +56,11 @@ def test_live_graphs_do_not_share_and_a_graph_may_be_walked_twice():
 
 
 def test_threads_and_checkpoints_do_not_share():
+    cases = [_case(seed) for seed in range(4)]  # here: threads share torch's generator
+    wanted = [_gradients_of(case, "reference") for case in cases]
     with ThreadPoolExecutor(4) as threads:
-        made = list(threads.map(_gradients, [0, 1, 2, 3] * 4))
-    for place, got in enumerate(made):
-        want = _gradients(place % 4, "reference")
+        made = list(threads.map(_gradients_of, cases * 4))
+    for got, want in zip(made, wanted * 4, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     case, leaves = _case(5)
     loss = checkpoint(_loss, case, use_reentrant=False)
