@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import SIZE, STEPS, Attempt, References, Run, close, equal
+from trials import SIZE, STEPS, Attempt, References, Run, close, equal
+
 from sdevid import checkpoint
 
 PHASES = {  # of a save, as faulty.py knows them: the rank that is killed, what is killed when

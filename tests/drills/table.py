@@ -20,8 +20,7 @@ from pathlib import Path
 
 import torch
 from drills import DRILLS, Drill, Row, Yard
-
-from runs import STEPS, References, draw_clips
+from trials import STEPS, References, draw_clips
 
 AT_ONCE = 2  # drills; each has 2 to 4 processes, which wait for each other much of the time
 HEAD = """# Drills

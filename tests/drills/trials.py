@@ -1,4 +1,4 @@
-"""Runs of a tiny model for the drills: started, broken, carried on, compared."""
+"""Trial runs of a tiny model for the drills: started, broken, carried on, compared."""
 
 from __future__ import annotations
 
