@@ -5,7 +5,8 @@
 #   preempted, or cut off by Slurm's signal       goes on; failures are counted from 0 again
 #   failed, with "retry": false                   is over: settings, data or a bad node stay so
 #   failed, nan, or no exit.json (killed ranks,   goes on if the attempt left a newer checkpoint, at
-#     a dead node)                                most SDEVID_MAX_FAILURES (5) times in a row
+#     a dead node, a disk that was full at the    most SDEVID_MAX_FAILURES (5) times in a row
+#     end)
 #
 # `attempts` in the run's folder remembers this over restarts of a job and the jobs of a chain.
 # Needs `run_dir`; SDEVID_CHAIN is set by launch/chain.sh.

@@ -27,12 +27,20 @@ def write(
         _complain(run_dir, error)
 
 
-def write_first(run_dir: Path, reason: str, progress: Progress, message: str, rank: int) -> None:
+def write_first(
+    run_dir: Path,
+    reason: str,
+    progress: Progress,
+    message: str,
+    rank: int,
+    *,
+    retry: bool = True,
+) -> None:
     """Write `exit.json` unless another rank has: the first to fail knows the cause, the others
     only that they were left alone."""
     aside = run_dir / f".exit-{rank}.json"
     try:
-        aside.write_text(_text(reason, progress, message, retry=True))
+        aside.write_text(_text(reason, progress, message, retry))
         with contextlib.suppress(FileExistsError):
             os.link(aside, run_dir / NAME)
         aside.unlink()

@@ -12,6 +12,7 @@ from sdevid.data.folder import Access
 from sdevid.errors import NonFiniteError, UserError
 from sdevid.train import ending, memory, preflight
 from sdevid.train.loop import train
+from sdevid.train.saving import SaveError
 from sdevid.train.watchdog import Watchdog
 from sdevid.train.world import World, open_world
 
@@ -56,8 +57,12 @@ def _train(config: Config, world: World, progress: Progress) -> str:
 def _failed(error: Exception, config: Config, world: World, progress: Progress) -> int:
     """Write down a failure of this rank; the others may know nothing of it. Raises most again."""
     if isinstance(error, UserError):
+        retry = isinstance(error, SaveError)
         if world.main:
-            ending.write(config.run_dir, "failed", progress, str(error), retry=False)
+            ending.write(config.run_dir, "failed", progress, str(error), retry=retry)
+        else:  # it may be this rank's alone: then the main one only sees it gone
+            message = f"rank {world.rank}: {error}"
+            ending.write_first(config.run_dir, "failed", progress, message, world.rank, retry=retry)
         raise error
     if not memory.is_exhausted(error):
         message = f"rank {world.rank}: {traceback.format_exc()}"

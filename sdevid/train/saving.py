@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +34,10 @@ Sums = dict[str, int]
 
 
 class SaveError(UserError):
-    """A checkpoint could not be written; the former ones are as they were."""
+    """A checkpoint could not be written; the former ones are as they were.
+
+    It may pass by itself: a disk that is full of others' files, or does not answer.
+    """
 
 
 @dataclass(frozen=True)
@@ -201,10 +205,11 @@ class Saver:
         failure = SaveError(_not_saved(self.run_dir, step, error))
         failure.__cause__ = error
         self._failure = failure
-        if self.settings.on_failure == "stop":
+        stops = self.settings.on_failure == "stop"
+        follows = "the run stops" if stops else "training goes on"
+        self.world.say(f"warning: {failure}; {follows} (checkpoint.on_failure)")
+        if stops:
             self.world.ask_to_stop("stopped")
-        else:
-            self.world.say(f"warning: {failure}; training goes on (checkpoint.on_failure)")
 
 
 def _world_of_its_own(world: World, patience: int) -> World:
@@ -268,10 +273,11 @@ def _on_all(world: World, work: Callable[[], Result]) -> list[Result]:
 
 
 def _not_saved(run_dir: Path, step: int, error: Exception) -> str:
-    kept = checkpoint.steps(run_dir)
+    kept, free = checkpoint.steps(run_dir), "how much is free there cannot be told"
     left = f"the checkpoint of step {kept[0]} is as it was" if kept else "there was none before it"
-    free = shutil.disk_usage(run_dir).free / 2**20
+    with suppress(OSError):  # of a file system that is gone
+        free = f"{shutil.disk_usage(run_dir).free / 2**20:,.0f} MiB are free there"
     return (
         f"the checkpoint of step {step} could not be written to {run_dir}: {error}. "
-        f"{free:,.0f} MiB are free there; {left}. Make room and give the same command again"
+        f"{free}; {left}. Make room and give the same command again"
     )

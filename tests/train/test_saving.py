@@ -185,7 +185,7 @@ def test_a_failed_save_warns_and_the_next_one_is_saved(asynchronous, make_config
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_a_failed_save_stops_the_run_where_set_so(asynchronous, make_config, begin):
+def test_a_failed_save_stops_the_run_where_set_so(asynchronous, make_config, begin, capsys):
     settings = {"asynchronous": asynchronous, "on_failure": "stop"}
     engine, ema, _ = begin(make_config(checkpoint=settings))
     engine.write = full
@@ -194,6 +194,7 @@ def test_a_failed_save_stops_the_run_where_set_so(asynchronous, make_config, beg
             saver.save(Progress(8, 2))
             saver.wait()
             assert engine.world.asked().stop == "stopped"
+            assert "could not be written" in capsys.readouterr().out  # the last save may succeed
         with pytest.raises(SaveError, match="No space left"):
             saver.wait(strict=True) if asynchronous else saver.save(Progress(8, 2))
 
@@ -275,7 +276,7 @@ def test_a_rank_that_cannot_write_ends_the_save_on_all(on_failure, make_config):
     )
     assert done.returncode != 0, done.stderr
     ending = json.loads((config.run_dir / "exit.json").read_text())
-    assert ending["reason"] == "failed"
+    assert (ending["reason"], ending["retry"]) == ("failed", True)
     assert "rank 1: " in ending["message"]
     if on_failure == "warn":
         assert "warning: the checkpoint of step 1 could not be written" in done.stdout
