@@ -66,7 +66,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
         saves = remedy.may_save(progress.passed(config.save_every, size)) or asked.save or ends
         if saves or progress.passed(config.log_every, size):
             own = engine.own_time.take() + metrics.waited
-            slow = stragglers.slowest(world, own, config.watchdog.slow_ratio)
+            slow = stragglers.slowest(world, own, metrics.elapsed, config.watchdog.slow_ratio)
             rates = {"learning_rate": rate, "kl_weight": kl_weight}
             figures = metrics.flush(progress, rates | slow | quarantine.flush())
         with world.pulse.phase("checkpoint"):

@@ -86,6 +86,11 @@ class Metrics:
             values = torch.stack([term.detach().float() for term in terms.values()])
             self._sum = values if self._sum is None else self._sum + values
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the last flush."""
+        return time.perf_counter() - self._since
+
     def flush(self, progress: Progress, rates: Figures) -> Figures:
         """Report the means since the last flush, with `rates` as they stand. Every rank calls it.
 

@@ -27,7 +27,7 @@ from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
 from sdevid.train import gpus, network, versions
 from sdevid.train.opening import GIB, memory_bytes, model_on_meta
-from sdevid.train.world import World
+from sdevid.train.world import World, node_name
 
 _MOST_SKEW = 5.0  # seconds; logs and file times of several nodes should be comparable
 _HEAD_START = 5.0  # seconds
@@ -72,11 +72,6 @@ def check(config: Config, world: World) -> ShardIndex:
         raise BadNodeError(_told(faults, reports))
     world.say(_summary(config, world, reports, network.bandwidth(world), began))
     return index
-
-
-def node_name() -> str:
-    """This machine, as Slurm calls it or else itself."""
-    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 
 def judge(reports: Sequence[Report]) -> list[str]:

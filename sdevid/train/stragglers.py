@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import statistics
 import time
 from types import TracebackType
@@ -11,9 +10,10 @@ from typing import Any, cast
 
 import torch
 
-from sdevid.train.world import World
+from sdevid.train.world import World, node_name
 
 _LEAST = 1.0  # seconds behind the others since the last line: less is noise
+_LEAST_SHARE = 0.02  # of the time since then: less is not worth a line
 
 
 class OwnTime:
@@ -54,25 +54,25 @@ class OwnTime:
         return taken
 
 
-def slowest(world: World, seconds: float, ratio: float) -> dict[str, float]:
-    """Compare the ranks' own `seconds` for the same steps; every rank calls it.
+def slowest(world: World, seconds: float, elapsed: float, ratio: float) -> dict[str, float]:
+    """Compare the ranks' own `seconds` of the `elapsed` for the same steps; every rank calls it.
 
     A step lasts equally long on all ranks, so what counts is the time before they meet: waiting for
     data, and the forward pass. Under ZeRO 3 that pass meets others too, and only a rank that
-    waits for data stands out. A rank of more than `ratio` times the median of the others, by a
-    second or more, is named in a line. Returns `slow_rank` and `slow_ratio`, nothing where there is
-    one rank.
+    waits for data stands out. A rank of more than `ratio` times the median of the others is named
+    in a line where that is a second or more, and no trifle beside `elapsed`. Returns `slow_rank`
+    and `slow_ratio`, nothing where there is one rank.
     """
     if world.size == 1 or not ratio:
         return {}
-    found: list[tuple[float, str]] = world.gather((seconds, os.uname().nodename))
+    found: list[tuple[float, str]] = world.gather((seconds, node_name()))
     rank = max(range(world.size), key=lambda r: found[r][0])
-    own, host = found[rank]
+    own, node = found[rank]
     others = statistics.median(s for r, (s, _) in enumerate(found) if r != rank)
     measured = own / max(others, 1e-9)
-    if measured > ratio and own - others > _LEAST:
+    if measured > ratio and own - others > max(_LEAST, _LEAST_SHARE * elapsed):
         world.say(
-            f"rank {rank} on {host} is slow: {measured:.1f} times the others' time for data and "
-            f"forward pass ({own:.2f} s against {others:.2f} s since the last line of metrics)"
+            f"rank {rank} on node {node} is slow: {measured:.1f} times the others' time for data "
+            f"and forward pass ({own:.2f} s against {others:.2f} s since the last line of metrics)"
         )
     return {"slow_rank": float(rank), "slow_ratio": measured}

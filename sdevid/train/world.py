@@ -151,6 +151,11 @@ def _at_most(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
+def node_name() -> str:
+    """This machine, as Slurm calls it or else itself."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+
+
 def _place() -> tuple[int, int, int]:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     found = {name: os.environ[name] for name in names if name in os.environ}

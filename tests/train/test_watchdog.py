@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import pytest
 
 from sdevid.config import Config, dump
 from sdevid.train.pulse import Pulse
+from sdevid.train.stragglers import slowest
+from sdevid.train.world import World, node_name
 
 FAULTY = Path(__file__).parents[1] / "drills/faulty.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", "0"]
@@ -106,11 +107,23 @@ def test_a_slow_rank_is_named(make_config):
     config = make_config(max_clips=6 * SIZE, zero_stage=2, log_every=2 * SIZE)
     ran = run(config, {"slow": {"rank": 1, "seconds": 0.7}}, ranks=2)
     assert ran.returncode == 0, ran.stderr
-    assert f"rank 1 on {os.uname().nodename} is slow" in ran.stdout
+    assert f"rank 1 on node {node_name()} is slow" in ran.stdout
     for line in (config.run_dir / "metrics.jsonl").read_text().splitlines():
         figures = json.loads(line)
         assert figures["slow_rank"] == 1
         assert figures["slow_ratio"] > 1.5
+
+
+@pytest.mark.parametrize(
+    ("own", "elapsed", "named"), [(3.0, 10.0, True), (0.2, 0.5, False), (3.0, 1000.0, False)]
+)
+def test_only_a_delay_that_counts_is_told(own, elapsed, named, world, capsys, monkeypatch):
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu7")
+    others = own / 3
+    two = World(0, 2, world.device, world.control)
+    monkeypatch.setattr(two, "gather", lambda mine: [mine, (others, "gpu8")])
+    assert slowest(two, own, elapsed, 1.5) == {"slow_rank": 0, "slow_ratio": pytest.approx(3)}
+    assert ("rank 0 on node gpu7 is slow: 3.0 times" in capsys.readouterr().out) is named
 
 
 def test_memory_that_ran_out_is_reported_and_ends_cleanly(make_config):
