@@ -69,6 +69,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
             slow = stragglers.slowest(world, own, metrics.elapsed, config.watchdog.slow_ratio)
             rates = {"learning_rate": rate, "kl_weight": kl_weight}
             figures = metrics.flush(progress, rates | slow | quarantine.flush())
+            saver.score(figures)  # a wrong name is told at the first line, not at the first save
         with world.pulse.phase("checkpoint"):
             if saves:
                 saver.save(progress, figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,5 +57,6 @@ def _best(manifests: dict[int, Manifest], settings: CheckpointConfig) -> int | N
     if settings.best is None:
         return None
     sign = 1 if settings.best_is == "lowest" else -1
-    scores = {s: sign * m.score for s, m in manifests.items() if m.score is not None}
+    known = ((s, m.score) for s, m in manifests.items() if m.score is not None)
+    scores = {step: sign * score for step, score in known if math.isfinite(score)}
     return min(scores, key=lambda step: scores[step]) if scores else None

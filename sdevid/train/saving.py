@@ -94,7 +94,7 @@ class Saver:
         """
         self.wait()
         began = time.perf_counter()
-        score = self._score(figures or {})
+        score = self.score(figures or {})
         self._failure = None
         folder = checkpoint.folder_of(self.run_dir, progress.step)
         partial = folder.with_name(f".partial-{folder.name}")
@@ -131,7 +131,8 @@ class Saver:
         if strict and self._failure is not None:
             raise self._failure
 
-    def _score(self, figures: dict[str, float]) -> float | None:
+    def score(self, figures: dict[str, float]) -> float | None:
+        """The figure by which the best checkpoint is kept. UserError where there is none such."""
         best = self.settings.best
         if best is not None and best not in figures:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def test_each_rule_keeps_its_own(settings, kept, tmp_path):
     run(tmp_path, CheckpointConfig(**settings), 9, {2: 0.9, 4: 0.1, 6: 0.5})
     assert checkpoint.steps(tmp_path) == kept
     assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_score_that_is_none_is_not_the_best(tmp_path):
+    run(tmp_path, CheckpointConfig(keep=2, best="loss"), 9, {1: math.nan, 4: 0.1, 6: 0.5})
+    assert checkpoint.steps(tmp_path) == [9, 8, 4]
 
 
 def test_a_file_pins_the_checkpoint_it_lies_in(tmp_path):

@@ -205,6 +205,13 @@ def test_a_metric_that_is_not_logged_cannot_choose_the_best(make_config, begin):
         saver.save(Progress(8, 2), {"loss": 1.0, "elbo": 2.0})
 
 
+def test_a_wrong_name_of_the_best_is_told_long_before_the_first_save(make_config, train_here):
+    config = make_config(max_clips=4_000, save_every=4_000, checkpoint={"best": "accuracy"})
+    with pytest.raises(UserError, match="is accuracy, but no such figure is logged; take one of"):
+        train_here(config)
+    assert (config.run_dir / "metrics.jsonl").read_text().count("\n") == 1
+
+
 def tampered(folder: Path, name: str, value: object) -> None:
     path = folder / "manifest.json"
     fields = json.loads(path.read_text())
