@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +22,7 @@ from pydantic import (
 
 from sdevid import sizes
 from sdevid.errors import UserError
+from sdevid.explain import explain
 
 Location = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
 
@@ -36,6 +36,7 @@ class SDEConfig(_Section):
 
     latent: Literal["vector", "map"] = "vector"
     latent_size: PositiveInt = 64  # components of a vector latent, channels of a map latent
+    order: Literal[1, 2] = 1  # 2: a state of positions, which are seen, and as many velocities
     start_components: PositiveInt = 1  # Gaussians that p(z_0 | c) is mixed of
     content_size: PositiveInt = 64  # components of the static content code w
     hidden: PositiveInt = 256  # width of drift, control and diffusion networks
@@ -53,6 +54,11 @@ class SDEConfig(_Section):
     diffusion_floor: PositiveFloat = 1e-2  # smallest |g|, latent units per sqrt(second)
     diffusion_start: PositiveFloat = 0.5  # |g| before training, latent units per sqrt(second)
     control_bound: PositiveFloat = 30.0  # most of |u|, per sqrt(second): 10 sd of a step of 1/8 s
+
+    @property
+    def state_size(self) -> int:
+        """Components or channels of the whole state."""
+        return self.order * self.latent_size
 
 
 class EncoderConfig(_Section):
@@ -309,6 +315,24 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
+    def _second_order_fits(self) -> Config:
+        if self.sde.order == 1:
+            return self
+        if self.model_type != "latent_sde":
+            raise ValueError(
+                f"sde.order is 2, but model_type is {self.model_type}, whose paths do not have "
+                "positions that are their velocities' integral; it takes model_type=latent_sde, "
+                "or set sde.order=1"
+            )
+        if self.observation.ahead:
+            raise ValueError(
+                "sde.order is 2, but observation.ends_fraction or keyframes_fraction is above 0, "
+                "and what draws a path to a frame ahead pulls a state of order 1; set both to 0, "
+                "or sde.order=1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _frames_in_order(self) -> Config:
         uses = self.consistency.warp or self.consistency.frame_difference > 0
         if self.matching.frames is not None and uses:
@@ -344,7 +368,7 @@ def parse(settings: dict[str, Any]) -> Config:
     try:
         return Config(**sizes.applied(settings))
     except ValidationError as error:
-        raise UserError("\n".join(_explain(error))) from error
+        raise UserError("\n".join(explain(error, Config))) from error
 
 
 def dump(config: Config) -> str:
@@ -366,26 +390,3 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         place[name] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"override {override!r}: the value is not valid YAML: {error}") from error
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    known = list(_names(Config))
-    for fault in error.errors(include_url=False):
-        name = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else "; configs/default.yaml lists them"
-            yield f"{name} is not a setting{hint}"
-        elif fault["type"] == "value_error":
-            message = str(fault["msg"]).removeprefix("Value error, ")
-            yield f"{name}.{message}" if name else message
-        else:
-            rule = str(fault["msg"])
-            yield f"{name} is {fault['input']!r}, but {rule[0].lower()}{rule[1:]}"
-
-
-def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _names(field.annotation, f"{prefix}{name}.")

@@ -85,7 +85,9 @@ class Conditions(NamedTuple):
 class Prior(nn.Module):
     """dz = h(z, w, c) dt + g(w, c) dW, time-homogeneous, diagonal noise.
 
-    With `noise: diagonal`, g_i = floor + softplus(a_i + b_i tanh z_i), a and b read from w and c.
+    With `order: 2` z = (q, v), and h and g are those of v alone: dq = v dt, dv = h dt + g dW.
+    With `noise: diagonal`, g_i = floor + softplus(a_i + b_i tanh z_i), a and b read from w and c;
+    in order 2 z_i is v_i.
     The drift is given in Ito's calculus, as the solver takes it: with `stratonovich`, h is the
     other's, and 1/2 g dg/dz is added (Kloeden & Platen 1992, section 4.9).
     """
@@ -96,7 +98,7 @@ class Prior(nn.Module):
         self.stratonovich = stratonovich
         known = config.content_size + features
         self.condition = nn.Linear(known, config.hidden)
-        self.drift = state_network(config, config.latent_size)
+        self.drift = state_network(config, config.latent_size, config.state_size)
         self.diagonal = config.noise == "diagonal"
         self.level = nn.Linear(known, config.latent_size * (2 if self.diagonal else 1))
         nn.init.zeros_(self.level.weight)
@@ -120,16 +122,23 @@ class Prior(nn.Module):
     def _positive(self, level: Tensor) -> Tensor:
         return self.config.diffusion_floor + functional.softplus(level + self.start)
 
+    def _driven(self, z: State) -> State:
+        """What of `z` noise acts on."""
+        if self.config.order == 1:
+            return z
+        axis = -1 if self.config.latent == "vector" else -3
+        return z.narrow(axis, self.config.latent_size, self.config.latent_size)
+
     def diffusion(self, z: State, conditions: Conditions) -> State:
-        """g at `z`, broadcastable to it."""
+        """g at `z`, broadcastable to what it drives."""
         if conditions.slope is None:
             return conditions.diffusion
-        return self._positive(conditions.diffusion + conditions.slope * torch.tanh(z))
+        return self._positive(conditions.diffusion + conditions.slope * torch.tanh(self._driven(z)))
 
     def forward(
         self, z: State, conditions: Conditions, toward: Toward | None = None
     ) -> tuple[State, State]:
-        """Drift and diffusion at `z`, float32, the diffusion broadcastable to `z`.
+        """Drift and diffusion at `z`, float32, the diffusion broadcastable to what it drives.
 
         `toward` is what an observed frame ahead adds to the drift.
         """
@@ -146,7 +155,7 @@ class Prior(nn.Module):
             drift = drift + toward.pull * (toward.target - z)
         if conditions.slope is None:
             return drift, conditions.diffusion, None
-        bend = torch.tanh(z)
+        bend = torch.tanh(self._driven(z))
         level = conditions.diffusion + conditions.slope * bend
         diffusion = self._positive(level)
         rise = torch.sigmoid(level + self.start) * conditions.slope * (1 - bend.square())
@@ -172,7 +181,8 @@ class Control(nn.Module):
         self.own_drift = config.posterior_drift == "own"
         self.open = 3.0
         self.condition = nn.Linear(features, config.hidden)
-        self.network = state_network(config, config.latent_size * (2 if self.chain else 1))
+        outputs = config.latent_size * (2 if self.chain else 1)
+        self.network = state_network(config, outputs, config.state_size)
 
     def conditions(
         self, tokens: Float[Tensor, "batch steps cells features"], side: int | None

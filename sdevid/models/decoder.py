@@ -57,10 +57,14 @@ class Blend(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """D(w, z): each frame's mean in [0, 1] from its latent, or from it and the frame before."""
+    """D(w, z): each frame's mean in [0, 1] from its latent, or from it and the frame before.
+
+    Of a state of second order it sees the positions alone.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self.size = config.sde.latent_size
         channels = widths(config)[:0:-1] or [config.encoder.channels]
         first = Blend if config.sde.latent == "map" else Unfold
         self.seed = first(config, channels[0])
@@ -94,7 +98,7 @@ class FrameDecoder(nn.Module):
         """The frames of `z`, which go on from those whose last one is `before`; and their last."""
         batch, time = z.shape[:2]
         content = w[:, None].expand(-1, time, -1).flatten(0, 1)
-        features = self.grow(self.seed(z.flatten(0, 1), content))
+        features = self.grow(self.seed(z[:, :, : self.size].flatten(0, 1), content))
         images: Tensor = self.image(features).float().sigmoid().unflatten(0, (batch, time))
         if self.warp is None:
             return images, None

@@ -23,10 +23,12 @@ def takes(config: Config) -> bool:
     """Whether training solves by a graph.
 
     Not where ZeRO 3 gathers weights as their own modules are called, nor where frames ahead make
-    the drift depend on time, nor where activations are made again in the backward pass.
+    the drift depend on time, nor where activations are made again in the backward pass, nor for a
+    state of second order.
     """
-    known = config.zero_stage < 3 and not config.observation.ahead and not config.sde.checkpoint
-    return config.sde.capture and config.sde.latent == "map" and known
+    sde = config.sde
+    known = config.zero_stage < 3 and not config.observation.ahead and not sde.checkpoint
+    return sde.capture and sde.latent == "map" and sde.order == 1 and known
 
 
 def solve(

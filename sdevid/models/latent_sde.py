@@ -13,14 +13,14 @@ from sdevid.models.start import PosteriorStart
 from sdevid.models.temporal import History
 from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk, solver_grid
 from sdevid.sde.equation import SDE
-from sdevid.sde.integrate import Step, chain, solve
+from sdevid.sde.integrate import Step, solve
 from sdevid.types import TICKS_PER_SECOND
 
 __all__ = ["LatentSDE", "SDEModel", "solver_grid"]
 
 
 class SDEModel(VideoModel):
-    """A model whose state moves by dz = h(z, w, c) dt + g(z, w, c) dW."""
+    """A model whose state, or its velocity, moves by dz = h(z, w, c) dt + g(z, w, c) dW."""
 
     prior: Prior
     prior_parts = ("start_prior", "prior", "guide")
@@ -54,6 +54,7 @@ class SDEModel(VideoModel):
                 apart = drift - self.prior(z, other, steps[k])[0]
                 return Step(drift, g, (walk.guidance_scale - 1) * apart / g)
 
+            chain = trajectory.chain_of(self.config)
             path = chain(z, grid, dw, coefficients, self.config.sde.kernels)
             return Moved(path.states[:, saved[1:]], path.kl)
 

@@ -20,7 +20,7 @@ class PosteriorStart(nn.Module):
         super().__init__()
         self.side = side
         self.content = GaussianHead(config.encoder.features, config.sde.content_size)
-        self.state = GaussianHead(config.encoder.features, config.sde.latent_size)
+        self.state = GaussianHead(config.encoder.features, config.sde.state_size)
 
     def forward(self, token: Summary) -> tuple[Gaussian, Gaussian]:
         state = self.state(token)
@@ -38,7 +38,7 @@ class PriorStart(nn.Module):
     def __init__(self, config: Config, side: int | None) -> None:
         super().__init__()
         self.side, self.components = side, config.sde.start_components
-        features, size = config.encoder.features, config.sde.latent_size
+        features, size = config.encoder.features, config.sde.state_size
         self.content = GaussianHead(features, config.sde.content_size)
         self.state = GaussianHead(features, self.components * size)
         self.weights = None

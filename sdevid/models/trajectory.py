@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from sdevid.config import Config
 from sdevid.models import graphed
 from sdevid.models.backbone import Conditions, Control, Prior, State, StateNetwork
 from sdevid.models.guide import Toward
-from sdevid.sde import integrate
+from sdevid.sde import integrate, second_order
 from sdevid.sde import trajectory as operator
 from sdevid.sde.integrate import Path, Step
 from sdevid.sde.noise import Brownian
@@ -23,11 +25,11 @@ def takes(config: Config) -> bool:
     """Whether the latent is solved as one operator.
 
     Not where ZeRO 3 gathers weights as their own modules are called, nor where frames ahead make
-    the drift depend on time.
+    the drift depend on time, nor for a state of second order.
     """
     sde = config.sde
-    whole = sde.latent == "vector" and sde.kernels != "reference" and config.zero_stage < 3
-    return whole and not config.observation.ahead
+    whole = sde.latent == "vector" and sde.order == 1 and sde.kernels != "reference"
+    return whole and config.zero_stage < 3 and not config.observation.ahead
 
 
 def solve(
@@ -63,8 +65,18 @@ def solve(
             return Step(drift, diffusion)
         return Step(drift, diffusion, *control[0](z, control[1][step], drift, diffusion))
 
-    path = integrate.chain(start, ticks, noise, coefficients, kernels)
+    path = chain_of(config)(start, ticks, noise, coefficients, kernels)
     return path._replace(states=path.states[:, saved])
+
+
+def chain_of(config: Config) -> Callable[..., Path]:
+    """The chain of the order that `sde.order` names, step by step."""
+    return second_order.chain if config.sde.order == 2 else integrate.chain
+
+
+def step_of(config: Config) -> Callable[[State, Tensor, Tensor, float, Tensor], State]:
+    """(z, drift, diffusion, dt, dW) to the state after one step of that chain without control."""
+    return second_order.moved if config.sde.order == 2 else integrate.moved
 
 
 def describe(config: Config, device: torch.device, clips: int) -> str:

@@ -105,7 +105,15 @@ class VideoModel(nn.Module, ABC):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        size = self.config.sde.latent_size
+        """Of the state."""
+        return self._laid(self.config.sde.state_size)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of what the noise acts on: the state, or the velocities of one of second order."""
+        return self._laid(self.config.sde.latent_size)
+
+    def _laid(self, size: int) -> tuple[int, ...]:
         return (size,) if self.side is None else (size, self.side, self.side)
 
     def parts(self) -> dict[str, nn.Module]:
@@ -119,7 +127,7 @@ class VideoModel(nn.Module, ABC):
 
     def brownian(self, seed: int, serial: Serial) -> Brownian:
         """The Brownian path that drives the clip of each serial."""
-        return Brownian(seed, serial, self.latent_shape, self.cell)
+        return Brownian(seed, serial, self.noise_shape, self.cell)
 
     def sample(
         self,

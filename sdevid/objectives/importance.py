@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sdevid.models import trajectory
 from sdevid.models.backbone import State
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.video_model import solver_grid
 from sdevid.objectives.clip_objective import log_likelihood
 from sdevid.objectives.latent_sde import LatentSDEObjective, step_tokens
-from sdevid.sde.integrate import Step, chain
+from sdevid.sde.integrate import Step
 from sdevid.sde.noise import Stream, normal
 from sdevid.types import Serial, Ticks, Video, as_frames, seconds
 
@@ -50,6 +51,7 @@ def log_weight(
         return made
 
     dw = model.brownian(seed, serial).increments(grid)
+    chain = trajectory.chain_of(objective.config)
     path = chain(z0, grid, dw, coefficients, objective.config.sde.kernels)
     decoded = model.decoder(path.states[:, saved], w)
     found = log_likelihood(decoded, frames, objective.config.observation).sum(1)

@@ -84,7 +84,7 @@ class LatentSDEObjective(ClipObjective):
         terms |= prior_consistency.terms(
             self.model, Rolled(posterior.states, times, window, *known)
         )
-        intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(self.model.latent_shape)
+        intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(self.model.noise_shape)
         return terms | {
             "control_energy": posterior.control_energy,
             "gap": posterior.kl_path / intervals,

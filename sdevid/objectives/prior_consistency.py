@@ -58,7 +58,7 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     place = (first + torch.arange(count + 1, device=first.device)).minimum(frames - 1)
     rows = torch.arange(len(place), device=place.device)[:, None]
     grid, saved = solver_grid(rolled.ticks[rows, place], model.cell, config.sde.steps_per_frame)
-    shape = (2, grid.shape[1] - 1, *model.latent_shape)
+    shape = (2, grid.shape[1] - 1, *model.noise_shape)
     draws = normal(config.seed, rolled.serial, Stream.ROLL_PATH, shape).flatten(0, 1)
     twice = grid.repeat_interleave(2, 0)
     root = seconds(twice.diff(dim=1)).sqrt()
@@ -69,7 +69,7 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
         config,
         rolled.states[rows, place[:, :1]].expand(-1, 2, *model.latent_shape).flatten(0, 1),
         twice,
-        draws * root.view(*root.shape, *[1] * len(model.latent_shape)),
+        draws * root.view(*root.shape, *[1] * len(model.noise_shape)),
         saved[-1:],
         (model.prior, rolled.conditions.repeated(2)),
         toward=toward,
@@ -83,22 +83,23 @@ def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     """One step of the training's length against two of half of it on the same Brownian path.
 
     From the posterior's state at each frame; squared, in units of the step's noise g^2 d, summed
-    over components and averaged over frames.
+    over components and averaged over frames. Of a state of second order, its velocities.
     """
     states, size = rolled.states, rolled.states.shape[1]
     z, d = states.flatten(0, 1), model.cell / TICKS_PER_SECOND
     told = rolled.conditions.repeated(size)
-    shape = (2, size, *model.latent_shape)
+    shape = (2, size, *model.noise_shape)
     draws = normal(model.config.seed, rolled.serial, Stream.ROLL_STEP, shape)
     early, late = ((0.5 * d) ** 0.5 * part.flatten(0, 1) for part in draws.unbind(1))
     toward = model.toward(rolled.ahead, rolled.ticks)
     toward = None if toward is None else toward.flatten()
     drift, g = model.prior(z, told, toward)
-    whole = z + drift * d + g * (early + late)
-    half = z + drift * (0.5 * d) + g * early
+    moved = trajectory.step_of(model.config)
+    whole = moved(z, drift, g, d, early + late)
+    half = moved(z, drift, g, 0.5 * d, early)
     drift, later = model.prior(half, told, toward)
-    halves = half + drift * (0.5 * d) + later * late
-    apart = (whole - halves).square() / (g.detach().square() * d)
+    halves = moved(half, drift, later, 0.5 * d, late)
+    apart = (whole - halves)[:, -model.noise_shape[0] :].square() / (g.detach().square() * d)
     each = torch.unflatten(apart.flatten(1).sum(1), 0, (-1, size)) * rolled.window.counts
     return each.sum(1) / rolled.window.counts.sum(1)
 

@@ -146,6 +146,11 @@ def _check_solver(request: Request, config: Config) -> None:
         return
     if follmer:
         raise UserError(f"--solver is {name}, but model_type follmer takes euler_maruyama alone")
+    if config.sde.order == 2:
+        raise UserError(
+            f"--solver is {name}, but a model of sde.order 2 has no noise on its positions and "
+            "takes euler_maruyama alone; leave --solver out"
+        )
     if config.sde.noise not in SOLVERS[name].strong_order:
         raise UserError(
             f"--solver is {name}, but it does not take the model's noise (sde.noise is "

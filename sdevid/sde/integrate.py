@@ -75,6 +75,11 @@ def chain(
     return Path(torch.stack(states, 1), *_kl(taken, states[0], dt))
 
 
+def moved(z: Tensor, drift: Tensor, diffusion: Tensor, dt: float, dw: Tensor) -> Tensor:
+    """One step of `dt` seconds without control."""
+    return z + drift * dt + diffusion * dw
+
+
 def describe(device: torch.device, kernels: runtime.Setting) -> str:
     """One line for the start of a run: which steps `chain` takes on `device`, and why.
 

@@ -27,10 +27,11 @@ SMALL = {
 DRAWS, CLIPS = 256, 4
 
 
-@pytest.fixture(scope="module")
-def weights_and_terms():
+@pytest.fixture(scope="module", params=[1, 2], ids=["order 1", "order 2"])
+def weights_and_terms(request):
     torch.manual_seed(0)
-    objective = objectives.build(parse(SMALL)).eval()
+    settings = SMALL | {"sde": SMALL["sde"] | {"order": request.param}}
+    objective = objectives.build(parse(settings)).eval()
     for weight in objective.parameters():  # away from zero starts: a control that does something
         torch.nn.init.normal_(weight, std=0.15) if weight.dim() > 1 else None
     video = torch.randint(0, 255, (CLIPS, 6, 16, 16, 1), dtype=torch.uint8)

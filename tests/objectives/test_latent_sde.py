@@ -30,6 +30,8 @@ KINDS = {
         "sde": VECTOR | {"noise": "diagonal", "posterior_drift": "own"},
         "sde_type": "stratonovich",
     },
+    "second order": {"sde": VECTOR | {"order": 2}},
+    "second order map": {"sde": VECTOR | {"order": 2, "latent": "map", "noise": "diagonal"}},
     "warp": {"sde": VECTOR, "consistency": {"warp": True, "frame_difference": 0.5}},
     "warp map": {"sde": VECTOR | {"latent": "map"}, "consistency": {"warp": True}},
 }

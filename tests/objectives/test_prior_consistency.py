@@ -29,6 +29,7 @@ KINDS = {
         "sde": VECTOR | {"noise": "diagonal"},
         "observation": {"max_context": 3, "keyframes_fraction": 0.5},
     },
+    "second order": {"sde": VECTOR | {"order": 2}},
     "sde_matching": {"model_type": "sde_matching", "sde": VECTOR},
 }
 CLIPS, FRAMES = 4000, 6

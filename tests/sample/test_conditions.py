@@ -49,7 +49,8 @@ def save_model(folder: Path, **settings) -> Path:
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     made = {kind: save_model(folder / kind, model_type=kind, **WHOLE) for kind in KINDS}
-    return made | {"plain": save_model(folder / "plain")}
+    second = save_model(folder / "second", sde=SMALL["sde"] | {"order": 2})
+    return made | {"plain": save_model(folder / "plain"), "second order": second}
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,7 @@ def test_a_solver_can_be_chosen(models, tmp_path, solver):
         ("plain", ["--keyframes", "2:40.png"], "observation.keyframes_fraction is 0"),
         ("plain", ["--bridge_diffusion", "follmer"], "model_type is latent_sde"),
         ("follmer", ["--solver", "heun"], "takes euler_maruyama alone"),
+        ("second order", ["--solver", "heun"], "sde.order 2 has no noise on its positions"),
         ("latent_sde", ["--guidance_scale", "-1"], "--guidance_scale is -1.0"),
         ("latent_sde", ["--negative_prompt", "a"], "does nothing at --guidance_scale 1"),
         ("latent_sde", ["--solver", "heun", "--temperature", "0"], "needs euler_maruyama"),

@@ -1,0 +1,32 @@
+"""What a setting that was refused is told to its user."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, settings: type[BaseModel]) -> Iterator[str]:
+    """A line for each of `settings` at fault; a name that is none brings the nearest right one."""
+    known = list(_names(settings))
+    for fault in error.errors(include_url=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else "; configs/default.yaml lists them"
+            yield f"{name} is not a setting{hint}"
+        elif fault["type"] == "value_error":
+            message = str(fault["msg"]).removeprefix("Value error, ")
+            yield f"{name}.{message}" if name else message
+        else:
+            rule = str(fault["msg"])
+            yield f"{name} is {fault['input']!r}, but {rule[0].lower()}{rule[1:]}"
+
+
+def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")
