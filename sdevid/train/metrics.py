@@ -3,6 +3,7 @@ wandb."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -40,6 +41,7 @@ class Metrics:
         self._steps, self._skipped, self.waited = 0, 0, 0.0
         self._flushed_at, self._since = progress.clips, time.perf_counter()
         self._path = config.run_dir / "metrics.jsonl"
+        self._unwritten = ""  # lines that a full disk did not take yet
         self._sinks = _sinks(config, progress) if world.main else []
         if world.main:
             forget_after(self._path, progress.clips)
@@ -62,6 +64,8 @@ class Metrics:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
+        if self._unwritten:
+            self._write()
         for sink in self._sinks:
             sink.close()
 
@@ -115,12 +119,36 @@ class Metrics:
     def _report(self, progress: Progress, figures: Figures) -> None:
         finite = {n: v if math.isfinite(v) else None for n, v in figures.items()}
         line = {"clips": progress.clips, "step": progress.step, "time": time.time(), **finite}
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._unwritten += json.dumps(line) + "\n"
+        self._write()
         for sink in self._sinks:
             sink.write(progress.clips, figures)
         shown = {name: figures[name] for name in ("loss", "elbo", "grad_norm") if name in figures}
         self._bar.set_postfix({n: f"{v:.4g}" for n, v in shown.items()}, refresh=False)
+
+    def _write(self) -> None:
+        """Append the lines at hand, or keep them until the disk takes them."""
+        try:
+            append(self._path, self._unwritten)
+            self._unwritten = ""
+        except OSError as error:
+            kept = self._unwritten.count("\n")
+            self.world.say(
+                f"warning: {self._path} cannot be written ({error}); lines kept for later: {kept}"
+            )
+
+
+def append(path: Path, text: str) -> None:
+    """Write all of `text` at the end of a file or, where that raises OSError, none of it."""
+    data = text.encode()
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def forget_after(path: Path, clips: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 
@@ -17,6 +18,7 @@ from sdevid.train.watchdog import Watchdog
 from sdevid.train.world import World, open_world
 
 FAILED = 1  # exit code
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or a user's share of it
 
 
 def run(config: Config) -> int:
@@ -64,11 +66,17 @@ def _failed(error: Exception, config: Config, world: World, progress: Progress) 
             message = f"rank {world.rank}: {error}"
             ending.write_first(config.run_dir, "failed", progress, message, world.rank, retry=retry)
         raise error
-    if not memory.is_exhausted(error):
+    if memory.is_exhausted(error):
+        summary = memory.report(error, config, world)
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        summary = (
+            f"rank {world.rank}: {error}; make room, in run_dir {config.run_dir} or on this node, "
+            "and give the same command again"
+        )
+    else:
         message = f"rank {world.rank}: {traceback.format_exc()}"
         ending.write_first(config.run_dir, "failed", progress, message, world.rank)
         raise error
-    summary = memory.report(error, config, world)
     ending.write_first(config.run_dir, "failed", progress, summary, world.rank)
     print(f"sdevid: {summary}", file=sys.stderr, flush=True)
     return FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -66,6 +67,22 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(make_config, world)
         metrics.add(step(math.nan), skipped=True)
         metrics.flush(Progress(clips=12, step=3), {})
     assert [(line["loss"], line["skipped"]) for line in lines(config)] == [(2.0, 1), (None, 1)]
+
+
+def test_lines_that_a_full_disk_does_not_take_are_written_later(make_config, world, capsys):
+    config = made(make_config())
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Metrics(config, world, Progress(), total=100) as metrics:
+        for number in range(1, 5):
+            metrics.add(step(float(number)))
+            full = number == 2  # after 9 bytes of the second line
+            most = (config.run_dir / "metrics.jsonl").stat().st_size + 9 if full else limit
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+            metrics.flush(Progress(clips=4 * number, step=number), {})
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            assert len(lines(config)) == (1 if full else number), "no torn line either"
+    assert [line["loss"] for line in lines(config)] == [1.0, 2.0, 3.0, 4.0]
+    assert "lines kept for later: 1" in capsys.readouterr().out
 
 
 def test_lines_past_the_clips_resumed_from_and_torn_ones_are_dropped(tmp_path):

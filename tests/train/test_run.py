@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -37,3 +38,13 @@ def test_the_main_rank_has_the_last_word_and_the_first_of_the_others_stays(make_
             run._failed(UserError(text), config, mine, Progress())
         message = json.loads((config.run_dir / "exit.json").read_text())["message"]
         assert message == ("no room" if rank == 0 else "rank 1: no folder")
+
+
+def test_a_disk_that_is_full_is_told_without_a_traceback(make_config, world, capsys):
+    config = make_config()
+    config.run_dir.mkdir()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert run._failed(full, config, world, Progress()) == run.FAILED
+    said = capsys.readouterr().err
+    assert f"No space left on device; make room, in run_dir {config.run_dir}" in said
+    assert json.loads((config.run_dir / "exit.json").read_text())["retry"]
