@@ -15,7 +15,6 @@ import csv
 import datetime
 import importlib.metadata
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -30,6 +29,7 @@ import torch
 from sdevid import checkpoint, objectives
 from sdevid.checkpoint import Progress
 from sdevid.config import Config, parse
+from sdevid.evaluate import provenance
 from sdevid.train import probe
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
@@ -60,9 +60,8 @@ def machine() -> str:
     """What the figures were measured on."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor()}, 1 of {os.cpu_count()} cores"
+    found = provenance.machine()
+    return f"{found['processor']}, 1 of {found['cores']} cores"
 
 
 def timed_steps(engine: Engine, count: int) -> list[float]:

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
-import platform
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from drills import DRILLS, Drill, Row, Yard
 from trials import STEPS, References, draw_clips
+
+from sdevid.evaluate import provenance
 
 AT_ONCE = 2  # drills; each has 2 to 4 processes, which wait for each other much of the time
 HEAD = """# Drills
@@ -50,22 +48,15 @@ def outcome(drill: Drill, yard: Yard) -> list[Row] | str:
 def page(rows: Sequence[Row], seconds: float) -> str:
     """The table as Markdown, with what it was made on."""
     lines = "".join(f"| {row.fault} | {row.happened} | {row.lost} |\n" for row in rows)
-    versions = f"torch {torch.__version__}, DeepSpeed {version('deepspeed')}"
-    machine = f"{os.cpu_count()} cores of {processor()}, Python {platform.python_version()}"
+    found = {**provenance.machine(), **provenance.versions()}
+    machine = f"{found['cores']} cores of {found['processor']}, Python {found['python']}"
+    versions = f"torch {found['torch']}, DeepSpeed {found['deepspeed']}"
     today = datetime.date.today().isoformat()
     return (
         f"{HEAD}{lines}\nOf {STEPS} steps, saved every second one but in the kills within a save, "
         f"where every one is. Made by `make drills` on {today} in {seconds:.0f} s: {machine}, "
         f"{versions}, no GPU.\n"
     )
-
-
-def processor() -> str:
-    """The processor's name, as Linux gives it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def main() -> int:
