@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,8 +14,25 @@ from sdevid.errors import UserError
 from sdevid.train.world import World
 
 SECONDS = 120  # starting NCCL on hundreds of nodes takes a part of that
+MEETING_SECONDS = 600  # that ranks may come later than the first
 _ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # float32
 _ROUNDS = 3
+
+
+def absent(world: World) -> list[int]:
+    """Ranks that do not come here in time, as rank 0 sees it.
+
+    Where any do not, the others only see that rank 0 waits no longer, and `control` is of no more
+    use.
+    """
+    if world.size == 1:
+        return []
+    try:
+        dist.monitored_barrier(world.control, timedelta(seconds=MEETING_SECONDS), True)
+    except RuntimeError as error:
+        named = re.search(r"Ranks ([\d, ]+) failed to pass", str(error))
+        return [int(rank) for rank in named[1].split(",")] if world.main and named else [0]
+    return []
 
 
 def ring(world: World) -> list[bool]:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -58,20 +58,38 @@ def check(config: Config, world: World) -> ShardIndex:
     Raises BadNodeError, on every rank alike, where one is not.
     """
     began = time.monotonic()
+    nodes = world.gather(node_name())
     index, unread = _open(config)
+    _meet(world, nodes, f"has not opened data {config.data}")
     errors = world.gather(unread)
     if index is None and all(error == errors[0] for error in errors):
         raise UserError(errors[0])
-    node = node_name()
-    reports = world.gather(_report(config, world, node, index, unread))
+    report = _report(config, world, nodes[world.rank], index, unread)
+    _meet(world, nodes, f"has not looked at run_dir {config.run_dir}, its own disk and its GPU")
+    reports = world.gather(replace(report, clock=time.time()))
     faults = [*judge(reports), *_not_shared(config, world, reports)] or _deaf(world, reports)
     if index is None or faults:
         if not world.main:  # srun ends all nodes once one has ended: the main rank speaks first
             time.sleep(_HEAD_START)
             raise BadNodeError("preflight: see rank 0")
-        raise BadNodeError(_told(faults, reports))
+        raise BadNodeError(_told(faults, nodes))
     world.say(_summary(config, world, reports, network.bandwidth(world), began))
     return index
+
+
+def _meet(world: World, nodes: Sequence[str], what: str) -> None:
+    """Raise BadNodeError where a rank does not come here in time.
+
+    Its node is named: a file system or a driver does not answer there.
+    """
+    absent = network.absent(world)
+    if not absent:
+        return
+    if not world.main:
+        time.sleep(_HEAD_START)
+        raise BadNodeError(f"preflight: see rank 0; where it is silent, look at node {nodes[0]}")
+    within = f"{what} within {network.MEETING_SECONDS} s"
+    raise BadNodeError(_told([f"node {nodes[r]}: rank {r} {within}" for r in absent], nodes))
 
 
 def judge(reports: Sequence[Report]) -> list[str]:
@@ -126,9 +144,9 @@ def _deaf(world: World, reports: Sequence[Report]) -> list[str]:
     ]
 
 
-def _told(faults: Sequence[str], reports: Sequence[Report]) -> str:
+def _told(faults: Sequence[str], nodes: Sequence[str]) -> str:
     bad = dict.fromkeys(fault.split(":")[0].removeprefix("node ") for fault in faults)
-    several = len({r.node for r in reports}) > 1
+    several = len(set(nodes)) > 1
     without = f", or leave it out: sbatch --exclude={','.join(bad)}" if several else ""
     listed = "\n  ".join(faults)
     return (
@@ -169,8 +187,7 @@ def _report(
                 f"the GPU of rank {world.rank} has {free:.1f} GiB free, but weights, gradients and "
                 f"optimizer alone take {needed:.1f}"
             )
-    world.barrier()
-    return Report(node, world.rank, time.time(), free, facts, faults)
+    return Report(node, world.rank, gpu_free=free, facts=facts, faults=faults)
 
 
 def _mark(config: Config, world: World) -> Path:

@@ -120,6 +120,47 @@ def test_a_rank_that_does_not_answer_is_found_by_the_one_after_it(tmp_path):
     assert json.loads(first.lower())[3] is False
 
 
+HUNG = """
+import os, pathlib, sys, time
+from sdevid import config, errors
+from sdevid.train import network, preflight
+from sdevid.train.world import open_world
+network.MEETING_SECONDS = 2
+os.environ["SLURMD_NODENAME"] = "n" + os.environ["RANK"]
+with open_world() as world:
+    begun = preflight.%s
+    if world.rank == 1:
+        preflight.%s = lambda *given: (time.sleep(8), begun(*given))[1]
+    try:
+        preflight.check(config.load(pathlib.Path(sys.argv[1])), world)
+    except errors.UserError as error:
+        print(error, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hangs", "what"), [("_open", "has not opened data"), ("_node_disk", "has not looked at")]
+)
+def test_a_node_whose_files_do_not_answer_is_named(hangs, what, make_config, tmp_path):
+    script, config = tmp_path / "hung.py", tmp_path / "config.yaml"
+    script.write_text(HUNG % (hangs, hangs))
+    config.write_text(dump(make_config()))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    # Each rank stands for a node of its own.
+    each = ["--no-python", "--nproc-per-node", "3", "env", "LOCAL_RANK=0", sys.executable]
+    done = subprocess.run(
+        [*torchrun, *each, str(script), str(config)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert f"node n1: rank 1 {what}" in done.stdout, done.stderr
+    assert "sbatch --exclude=n1;" in done.stdout
+    assert done.stdout.count("see rank 0") == 2
+
+
 @pytest.mark.slow
 def test_two_processes_by_hand(make_config, tmp_path):
     config = tmp_path / "config.yaml"
