@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import platform
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sdevid.data import mp4
+from sdevid.data.x264 import SAME_BYTES
 
 Store = Literal["npy", "jpeg", "mp4"]
 ClipVideo = UInt8[np.ndarray, "time height width channels"]
@@ -23,11 +23,6 @@ EXTENSION: dict[Store, str] = {"npy": "npy", "jpeg": "jpg", "mp4": "mp4"}
 _BLOCK = 8  # side of a JPEG block at 4:4:4; frames start on block borders, so they do not mix
 _LONGEST = 65_500 // _BLOCK * _BLOCK  # JPEG's longest side
 _JPEG_QUALITY = 95
-# x264 gives other bytes now and then with B-frames (it reads memory that it has not written) and
-# with its AVX-512 code on a busy machine: measured, and neither happens with these.
-_X264 = {"crf": "18", "preset": "medium", "threads": "1", "bf": "0"}
-if platform.machine().lower() in ("x86_64", "amd64"):
-    _X264["x264-params"] = "asm=SSE2"
 
 
 def default_store(frame_size: int) -> Store:
@@ -121,7 +116,8 @@ def _to_mp4(video: ClipVideo, fps: float) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         rate = Fraction(fps).limit_denominator(100_000)
-        stream = container.add_stream("libx264", rate=rate, options=_X264)
+        options = {"crf": "18", "preset": "medium", **SAME_BYTES}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"
         for image in even:
             pixels = np.ascontiguousarray(image[..., 0] if channels == 1 else image)

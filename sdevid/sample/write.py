@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sdevid.data.x264 import SAME_BYTES
+
 Pixels = NDArray[np.uint8]
 
 GIF_RATE = 50.0  # frames a second; browsers slow a GIF down that asks for more
@@ -31,10 +33,9 @@ def mp4(path: Path, video: Pixels, fps: float) -> None:
     layout = "gray" if video.shape[3] == 1 else "rgb24"
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         rate = Fraction(fps).limit_denominator(100_000)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "12", **SAME_BYTES})
         stream.width, stream.height = even.shape[2], even.shape[1]
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1  # more threads, other bytes
         for frame in even:
             pixels = np.ascontiguousarray(frame[..., 0] if layout == "gray" else frame)
             drawn = av.VideoFrame.from_ndarray(pixels, format=layout)
