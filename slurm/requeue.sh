@@ -15,11 +15,17 @@ series=${SDEVID_CHAIN:-$SLURM_JOB_ID} # attempts that follow each other by thems
 
 recall() { sed -n "s/^$1 //p" "$run_dir/attempts" 2>/dev/null || true; }
 
+# Where the disk is full, the next attempt finds this one as `running` and judges it by exit.json.
 remember() { # VERDICT: running, cut, again, over
-  mkdir -p "$run_dir"
-  printf '%s %s\n' series "$series" verdict "$1" code "$code" failures "$failures" \
-    began "$began" >"$run_dir/.attempts.tmp"
-  mv "$run_dir/.attempts.tmp" "$run_dir/attempts"
+  if ! {
+    mkdir -p "$run_dir" &&
+      printf '%s %s\n' series "$series" verdict "$1" code "$code" failures "$failures" \
+        began "$began" >"$run_dir/.attempts.tmp" &&
+      mv "$run_dir/.attempts.tmp" "$run_dir/attempts"
+  } 2>/dev/null; then
+    echo "$run_dir/attempts cannot be written; make room there"
+    rm -f "$run_dir/.attempts.tmp" || true
+  fi
 }
 
 newest_step() {

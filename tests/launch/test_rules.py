@@ -104,6 +104,16 @@ def test_an_attempt_that_vanished_is_judged_by_the_next(attempts):
     assert "over" not in ended
 
 
+def test_on_a_full_disk_the_next_attempt_judges(attempts):
+    full = 'ln -s /dev/full "$run_dir/.attempts.tmp"\n'
+    decided = attempts.attempt(attempts.saves(9) + attempts.ends("failed") + full).splitlines()
+    assert decided[0] == f"{attempts.run}/attempts cannot be written; make room there"
+    assert decided[1].startswith("again 1 failed (failure 1 of at most 5")
+    ended = attempts.attempt(attempts.saves(10) + attempts.ends("failed"))
+    assert "the attempt before ended: failed (failure 1 of at most 5" in ended
+    assert "again 1 failed (failure 2 of at most 5" in ended
+
+
 def test_an_attempt_that_slurm_cut_off_is_no_failure(attempts):
     cut = 'SLURM_JOB_NODELIST=n0; scontrol() { echo "NodeName=n0 State=ALLOCATED "; }; cut_off'
     assert attempts.attempt(cut) == "ended with 143"
