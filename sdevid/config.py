@@ -230,6 +230,7 @@ class Config(_Section):
     log_every: PositiveInt = 1_000  # clips
     zero_stage: Literal[0, 1, 2, 3] = 2
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False  # encoder, temporal encoder and decoder in training: faster after minutes
     preflight: bool = True  # look at every node before training, and name a bad one
     frame_strides: tuple[PositiveInt, ...] = (1,)  # drawn a clip: every how many-th frame is taken
     irregular_fraction: float = 0.0  # share of clips taken at random times within that length

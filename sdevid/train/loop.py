@@ -11,7 +11,7 @@ from sdevid.checkpoint import Progress, replace_text
 from sdevid.config import Config, dump
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
-from sdevid.train import schedule, snapshot, stragglers
+from sdevid.train import compiled, schedule, snapshot, stragglers
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.metrics import Metrics
@@ -32,7 +32,10 @@ def train(config: Config, index: ShardIndex, world: World, progress: Progress) -
     NonFiniteError where training is lost, and UserError for what a user can put right.
     """
     torch.manual_seed(config.seed)
-    engine = Engine(objectives.build(config), config, world)
+    objective = objectives.build(config)
+    if config.compile:
+        compiled.compile_parts(objective.model)
+    engine = Engine(objective, config, world)
     ema = EMA([piece.tensor for piece in engine.pieces()], config.ema_decay)
     resumed = snapshot.resume(engine, ema, config) or Progress()
     progress.clips, progress.step, progress.faults = resumed.clips, resumed.step, resumed.faults

@@ -15,6 +15,7 @@ from sdevid.config import Config, OffloadConfig, dump
 from sdevid.data.stream import micro_batch_size
 from sdevid.models import trajectory
 from sdevid.models.attention import backend
+from sdevid.train import compiled
 from sdevid.train.engine import Engine
 from sdevid.train.size_table import size_table
 
@@ -34,6 +35,7 @@ def announce(engine: Engine, progress: Progress, total: int) -> None:
     world.say(
         f"{config.model_type}: {parameters:,} parameters, {config.precision}; device {device}, "
         f"attention {attention}; {trajectory.describe(config, world.device, micro)}"
+        f"{compiled.describe(config)}"
     )
     world.say(
         f"world {world.size}, ZeRO {config.zero_stage}; {config.batch_size} clips a step "

@@ -11,7 +11,7 @@ from sdevid.config import Config
 from sdevid.data import shards, stream
 from sdevid.data.folder import Access
 from sdevid.errors import NonFiniteError, UserError
-from sdevid.train import ending, memory, preflight
+from sdevid.train import compiled, ending, memory, preflight
 from sdevid.train.loop import train
 from sdevid.train.saving import SaveError
 from sdevid.train.watchdog import Watchdog
@@ -48,6 +48,7 @@ def run(config: Config) -> int:
 
 
 def _train(config: Config, world: World, progress: Progress) -> str:
+    compiled.check(config, world.device)
     if config.preflight:
         index = preflight.check(config, world)
     else:

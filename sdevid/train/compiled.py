@@ -1,0 +1,52 @@
+"""The parts of a model that see frames, compiled for training."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import warnings
+
+import torch
+from torch import nn
+
+from sdevid.config import Config
+from sdevid.errors import UserError
+
+PARTS = ("encoder", "temporal", "decoder")  # each is called with few shapes, and few times a step
+
+
+def check(config: Config, device: torch.device) -> None:
+    """Raise UserError where `compile` is asked for and cannot be had."""
+    if not config.compile:
+        return
+    if config.zero_stage == 3:
+        raise UserError(
+            "compile is true, but zero_stage is 3, which gathers weights by hooks between modules; "
+            "set zero_stage=2 or compile=false"
+        )
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UserError(
+            f"compile is true, but on {device} that needs Triton, which does not import here; "
+            "install triton or set compile=false"
+        )
+    variable, usual = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++",))
+    wanted = [os.environ[variable]] if os.environ.get(variable) else usual
+    if not any(shutil.which(name) for name in wanted):
+        raise UserError(
+            f"compile is true, but on {device} that needs {' or '.join(wanted)}, which PATH does "
+            f"not have; install it, let {variable} name another, or set compile=false"
+        )
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Have `PARTS` compiled at their first call, for its shapes; names of parameters stay."""
+    # The attention's choice is a pure function, so tracing it anew is as good as its cache.
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
+    for part in PARTS:
+        model.get_submodule(part).compile(dynamic=False)
+
+
+def describe(config: Config) -> str:
+    """What the start of a run says of it; nothing where nothing is compiled."""
+    return "; encoder, temporal encoder and decoder compiled" if config.compile else ""
