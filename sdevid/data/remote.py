@@ -111,7 +111,7 @@ def _file_system(location: str, timeout: float) -> Any:
         raise UserError(
             f"{location} needs a package that is missing: {error}; {_INSTALL}"
         ) from error
-    except ValueError as error:  # no such protocol
+    except (ValueError, TypeError) as error:  # no such protocol, or one that needs more than a URL
         raise UserError(
             f"{location}: {error}; a path, file://, s3://, http:// and https:// are known"
         ) from error
