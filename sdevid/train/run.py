@@ -32,6 +32,10 @@ def run(config: Config) -> int:
             _prepare(config, world)
             with Watchdog(config, world, progress):
                 reason = _train(config, world, progress)
+                if world.main:
+                    retry = reason == "preempted"
+                    ending.write(config.run_dir, reason, progress, retry=retry)
+                world.barrier()  # srun ends a node once another has: none before exit.json is there
         except NonFiniteError as error:
             world.say(f"training has diverged: {error}; the last checkpoint is from before that")
             if world.main:
@@ -39,10 +43,6 @@ def run(config: Config) -> int:
             return FAILED
         except Exception as error:
             return _failed(error, config, world, progress)
-        if world.main:
-            retry = reason == "preempted"
-            ending.write(config.run_dir, reason, progress, retry=retry)
-        world.barrier()  # srun ends a node once another has ended: none before exit.json is there
         world.say(f"{reason} at step {progress.step}, clip {progress.clips:,}: {config.run_dir}")
     return 0
 
