@@ -11,7 +11,7 @@ from torch import Tensor
 from sdevid_kernels.em_trajectory.coefficients import Reader, ReaderBack, Spec
 from sdevid_kernels.em_trajectory.tower import Tower, TowerBack, Weights, widths
 
-_GATHERED = 2**18  # hidden units, of several steps, in one product of a weight gradient
+_GATHERED = 2**19  # hidden units, of several steps, in one product of a weight gradient
 
 
 class Inputs(NamedTuple):
@@ -59,7 +59,8 @@ class Segment:
         self.key, spec, z = self.key_of(inputs, length), inputs.spec, inputs.z.detach()
         self.bytes = length * inputs.bytes_a_step()
         self.points = z.new_empty(length + 1, *z.shape)
-        self.towers = [Tower(widths(networks), z, length) for networks in inputs.towers()]
+        states = self.points[:-1].unbind(0)
+        self.towers = [Tower(widths(networks), z, states) for networks in inputs.towers()]
         outs = [out for tower in self.towers for out in tower.out.parts]
         self.h = outs[0]
         self.raw = outs[1] if spec.control else z.new_empty(length, len(z), 0)
@@ -84,6 +85,8 @@ class Segment:
 
     def release(self) -> None:
         """Let go of the chain's tensors."""
+        for tower in self.towers:
+            tower.release()
         del self.inputs, self.reader, self.dw, self.dt
 
     def _cut(self, control: bool) -> list[tuple[Tensor, ...]]:
@@ -98,34 +101,23 @@ class Segment:
         """Solve from `start` at point `first` to point `last`; the state there."""
         inputs = self.inputs
         self.dt, self.dw = inputs.dt[first:last], inputs.draw(first, last)
-        still = [inputs.drift_shift]
-        shifts: list[list[Tensor]] = [still] * (last - first)
-        if inputs.shifts is not None and len(inputs.shifts) == 1:
-            shifts = [[*still, inputs.shifts[0]]] * (last - first)
-        elif inputs.shifts is not None:
-            shifts = [[*still, shift] for shift in inputs.shifts[first:last].unbind(0)]
+        shifts = [inputs.drift_shift[None]]
+        if inputs.shifts is not None:
+            shifts.append(inputs.shifts[first:last] if len(inputs.shifts) > 1 else inputs.shifts)
+        for tower in self.towers:
+            own, shifts = shifts[: len(tower.weights)], shifts[len(tower.weights) :]
+            tower.begin(own, last - first)
         self.points[0] = start
-        moves = zip(self._steps, self.dt.unbind(0), self.dw.unbind(0), shifts, strict=False)
-        for k, (views, span, move, shift) in enumerate(moves):
-            self._step(k, span, move, shift, *views)
+        moves = zip(self._steps, self.dt.unbind(0), self.dw.unbind(0), strict=False)
+        for k, (views, span, move) in enumerate(moves):
+            self._step(k, span, move, *views)
         return self.points[last - first]
 
     def _step(
-        self,
-        k: int,
-        span: Tensor,
-        move: Tensor,
-        shifts: list[Tensor],
-        z: Tensor,
-        to: Tensor,
-        h: Tensor,
-        *control: Tensor,
+        self, k: int, span: Tensor, move: Tensor, z: Tensor, to: Tensor, h: Tensor, *control: Tensor
     ) -> None:
-        if len(self.towers) == 1:
-            self.towers[0].step(k, z, shifts)
-        else:
-            for tower, shift in zip(self.towers, shifts, strict=True):
-                tower.step(k, z, [shift])
+        for tower in self.towers:
+            tower.step(k, z)
         g = self.reader.g
         if g is None:
             bend = self.reader.bend(z)
@@ -163,8 +155,10 @@ class SegmentBack:
         self.chunk = max(1, min(len(points) - 1, _GATHERED // a_step))
         self.points = torch.empty_like(points)  # of the loss by the states
         self._grads = self.points.unbind(0)
-        into = self._grads[:-1]
-        self.towers = [TowerBack(tower, self.chunk, into) for tower in segment.towers]
+        self.towers = [
+            TowerBack(tower, self.chunk, self._grads, at == 0)
+            for at, tower in enumerate(segment.towers)
+        ]
         outs = [out for tower in self.towers for out in tower.out.parts]
         self.for_h, self.for_raw = outs[0], outs[-1]
         size = points.shape[2]
@@ -189,10 +183,10 @@ class SegmentBack:
     def run(self, first: int, last: int, places: list[int], grads: Tensor) -> None:
         """Back from point `last` to `first`; `grads` are the loss's own at some `places`."""
         count = last - first
-        self.points[:count].zero_()
-        self.points[count] = self.carry
-        if places:
-            self.points.index_add_(0, torch.tensor(places, dtype=torch.int64), grads)
+        self._own = dict(zip(places, grads.unbind(0), strict=True))
+        self._grads[count].copy_(self.carry)
+        if count in self._own:
+            self._grads[count].add_(self._own[count])
         for begin in range((count - 1) // self.chunk * self.chunk, -1, -self.chunk):
             end = min(count, begin + self.chunk)
             self._chunk(begin, end)
@@ -230,7 +224,6 @@ class SegmentBack:
             bend = segment.reader.bend(segment.points[k])
             g = bend.g
         torch.mul(grad, span, out=for_h)
-        into.add_(grad)
         if control:
             for_u.addcmul_(for_h, g)
             if spec.bound is not None:
@@ -239,11 +232,13 @@ class SegmentBack:
             if segment.r is not None:
                 for_r, slope, move = control[1:]
                 for_r.addcmul_(grad * g, move).mul_(slope)
+        for call in self._calls[k]:
+            call()
         if bend is not None:
             for_g = self._for_g(slice(k, k + 1), slice(place, place + 1), g)[0]
             self.reader.state(for_g, for_h, bend, into)
-        for call in self._calls[k]:
-            call()
+        if k in self._own:
+            into.add_(self._own[k])
 
     def _for_g(self, here: slice, places: slice, g: Tensor) -> Tensor:
         """g's gradient of each step, (steps, rows, d)."""
@@ -284,6 +279,6 @@ class SegmentBack:
         weights = [x for tower in self.towers for x in tower.end()]
         slope = [None] if len(levels) == 1 else []
         made = [self.carry, self.drift_shift, *levels, *slope, self.shifts, None, *weights]
-        del self.reader, self.carry, self.drift_shift, self.shifts
+        del self.reader, self.carry, self.drift_shift, self.shifts, self._own
         del self.grad_energy, self.grad_width
         return made

@@ -7,14 +7,14 @@ buffers outlive a solve: networks are bound to them for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from sdevid_kernels.em_trajectory.products import OneDNN, by_onednn, quickest
+from sdevid_kernels.em_trajectory.products import MKL, OneDNN, by_onednn, quickest
 
 _silu = torch.ops.aten.silu.out
 _silu_backward = torch.ops.aten.silu_backward.grad_input
@@ -42,12 +42,31 @@ class Side:
         self.views = [part.unbind(0) for part in self.parts]
 
 
+    def pieces(self, step: int) -> list[Tensor]:
+        """A step's parts, in one piece where they are alike."""
+        if len({part.shape for part in self.parts}) > 1:
+            return [view[step] for view in self.views]
+        whole = self.steps[step]
+        return [whole.view(len(whole), len(self.parts), -1).transpose(0, 1)]
+
+
 class Apart:
     """A buffer (steps, rows, units) for each network, cut once."""
 
     def __init__(self, like: Tensor, steps: int, units: list[int]) -> None:
-        self.parts = [like.new_empty(steps, len(like), count) for count in units]
+        self.whole: Tensor | None = None
+        if len(set(units)) == 1:
+            self.whole = like.new_empty(len(units), steps, len(like), units[0])
+            self.parts = list(self.whole.unbind(0))
+        else:
+            self.parts = [like.new_empty(steps, len(like), count) for count in units]
         self.views = [part.unbind(0) for part in self.parts]
+
+    def pieces(self, step: int) -> list[Tensor]:
+        """A step's parts, in one piece where they are alike."""
+        if self.whole is None:
+            return [view[step] for view in self.views]
+        return [self.whole[:, step]]
 
 
 Call = Callable[[], object]
@@ -59,17 +78,17 @@ class Tower:
     Weights are copied in, so that each step's calls are put together once and for all.
     """
 
-    def __init__(self, units: list[list[int]], like: Tensor, steps: int) -> None:
-        self.units, self.depth = units, len(units) - 1
+    def __init__(self, units: list[list[int]], like: Tensor, states: Steps) -> None:
+        self.units, self.depth, steps = units, len(units) - 1, len(states)
         self.rows, self.size = like.shape
         self.before = [Side(like, steps, layer) for layer in units[:-1]]
-        self.value = [[like.new_empty(self.rows, n) for n in layer] for layer in units[:-1]]
+        self.value = [Side(like, 1, layer) for layer in units[:-1]]
         self.out = Apart(like, steps, units[-1])
         self._wide = quickest(self.rows, self.size, sum(units[0]), like) is OneDNN
         self.first = like.new_empty(sum(units[0]), self.size)
         self.first_t = self.first.t()
         self.weights = [self._own(like, at) for at in range(len(units[0]))]
-        self._calls = [self._step_calls(k) for k in range(steps)]
+        self._calls = [self._step_calls(k, z) for k, z in enumerate(states)]
 
     def _own(self, like: Tensor, network: int) -> Weights:
         counts = [layer[network] for layer in self.units]
@@ -83,64 +102,78 @@ class Tower:
         own = [x for weights in self.weights for x in weights]
         torch._foreach_copy_(own, [x for weights in networks for x in weights])
 
-    def _step_calls(self, k: int) -> list[Call]:
-        """Step `k` from the first layer's SiLU on."""
+    def _step_calls(self, k: int, z: Tensor) -> list[Call]:
+        """Step `k` from `z` on; from the first layer's SiLU on where that is oneDNN's."""
         calls: list[Call] = []
+        if not self._wide:
+            calls.append(MKL.add(self.before[0].steps[k], z, self.first_t))
         for n in range(1, self.depth + 1):
             to = self.out if n == self.depth else self.before[n]
+            calls.append(partial(_silu, self.before[n - 1].steps[k], out=self.value[n - 1].steps[0]))
             for at, weights in enumerate(self.weights):
                 weight, bias = weights[2 * n - 1 : 2 * n + 1]
-                value = self.value[n - 1][at]
+                value = self.value[n - 1].views[at][0]
                 products = quickest(self.rows, weight.shape[1], len(weight), weight)
-                calls.append(partial(_silu, self.before[n - 1].views[at][k], out=value))
                 calls.append(products.put_on(to.views[at][k], bias, value, weight.t()))
         return calls
 
-    def step(self, k: int, z: Tensor, shifts: Sequence[Tensor]) -> None:
-        """Outputs of step `k` at `z`, in `out.views[network][k]`. `shifts`: of the first layers."""
-        first = self.before[0]
+    def begin(self, shifts: list[Tensor], steps: int) -> None:
+        """Take the first layers' shifts (steps or 1, rows, units) of the next `steps`."""
+        self._shifts = [shift.expand(steps, -1, -1).unbind(0) for shift in shifts]
+        if not self._wide:
+            for part, shift in zip(self.before[0].parts, shifts, strict=True):
+                part[:steps].copy_(shift)
+
+    def step(self, k: int, z: Tensor) -> None:
+        """Outputs of step `k` at `z`, in `out.views[network][k]`."""
         if self._wide:
-            made = by_onednn(z, self.first_t)
-            for view, part, shift in zip(first.views, first.columns, shifts, strict=True):
-                torch.add(made[:, part], shift, out=view[k])
-        else:
-            for view, shift in zip(first.views, shifts, strict=True):
-                view[k].copy_(shift)
-            first.steps[k].addmm_(z, self.first_t)
+            first, made = self.before[0], by_onednn(z, self.first_t)
+            for view, part, shift in zip(first.views, first.columns, self._shifts, strict=True):
+                torch.add(made[:, part], shift[k], out=view[k])
         for call in self._calls[k]:
             call()
+
+    def release(self) -> None:
+        """Let go of the shifts."""
+        del self._shifts
 
 
 class TowerBack:
     """The way back through a tower, `chunk` steps at a time; step k has place k % chunk."""
 
-    def __init__(self, tower: Tower, chunk: int, into: Steps) -> None:
-        like = tower.value[0][0]
+    def __init__(self, tower: Tower, chunk: int, grads: Steps, first: bool) -> None:
+        like = tower.value[0].steps[0]
         self.tower = tower
         self.grads = [Side(like, chunk, layer) for layer in tower.units[:-1]]
         self.value = [Apart(like, chunk, layer) for layer in tower.units[:-1]]
-        self.room = [[like.new_empty(tower.rows, n) for n in layer] for layer in tower.units[:-1]]
+        self.room = [Side(like, 1, layer) for layer in tower.units[:-1]]
         self.out = Apart(like, chunk, tower.units[-1])
-        self.calls = [self._step_calls(k, k % chunk, to) for k, to in enumerate(into)]
+        ways = enumerate(pairwise(grads))
+        self.calls = [self._step_calls(k, k % chunk, *way, first) for k, way in ways]
 
-    def _step_calls(self, k: int, place: int, into: Tensor) -> list[Call]:
-        """From the outputs' gradients in `out` to the state's, which is added to `into`.
+    def _step_calls(
+        self, k: int, place: int, into: Tensor, grad: Tensor, first: bool
+    ) -> list[Call]:
+        """From the outputs' gradients in `out` to the state's.
 
-        SiLUs are worked out again: that is quicker than to fetch them from memory.
+        With the `first` tower's, `into` gets the next state's gradient `grad`; others add theirs. SiLUs are worked out again: that is quicker than to fetch them from memory.
         """
         tower, calls = self.tower, list[Call]()
         for n in range(tower.depth, 0, -1):
             above = self.out if n == tower.depth else self.grads[n]
+            before, room = tower.before[n - 1], self.room[n - 1]
+            values = self.value[n - 1].pieces(place)
+            for piece, value in zip(before.pieces(k), values, strict=True):
+                calls.append(partial(_silu, piece, out=value))
             for at, weights in enumerate(tower.weights):
-                weight, before = weights[2 * n - 1], tower.before[n - 1].views[at][k]
+                weight = weights[2 * n - 1]
                 products = quickest(tower.rows, len(weight), weight.shape[1], weight)
-                calls.append(partial(_silu, before, out=self.value[n - 1].views[at][place]))
-                room, to = self.room[n - 1][at], self.grads[n - 1].views[at][place]
-                calls.append(products.put(room, above.views[at][place], weight))
-                calls.append(partial(_silu_backward, room, before, grad_input=to))
-        first = tower.first
-        products = quickest(tower.rows, len(first), tower.size, first)
-        return [*calls, products.add(into, self.grads[0].steps[place], first)]
+                calls.append(products.put(room.views[at][0], above.views[at][place], weight))
+            to = self.grads[n - 1].steps[place]
+            calls.append(partial(_silu_backward, room.steps[0], before.steps[k], grad_input=to))
+        products = quickest(tower.rows, len(tower.first), tower.size, tower.first)
+        given = self.grads[0].steps[place], tower.first
+        return [*calls, products.put_on(into, grad, *given) if first else products.add(into, *given)]
 
     def begin(self) -> None:
         """The weights' gradients are 0."""
