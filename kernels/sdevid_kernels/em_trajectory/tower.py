@@ -42,31 +42,12 @@ class Side:
         self.views = [part.unbind(0) for part in self.parts]
 
 
-    def pieces(self, step: int) -> list[Tensor]:
-        """A step's parts, in one piece where they are alike."""
-        if len({part.shape for part in self.parts}) > 1:
-            return [view[step] for view in self.views]
-        whole = self.steps[step]
-        return [whole.view(len(whole), len(self.parts), -1).transpose(0, 1)]
-
-
 class Apart:
     """A buffer (steps, rows, units) for each network, cut once."""
 
     def __init__(self, like: Tensor, steps: int, units: list[int]) -> None:
-        self.whole: Tensor | None = None
-        if len(set(units)) == 1:
-            self.whole = like.new_empty(len(units), steps, len(like), units[0])
-            self.parts = list(self.whole.unbind(0))
-        else:
-            self.parts = [like.new_empty(steps, len(like), count) for count in units]
+        self.parts = [like.new_empty(steps, len(like), count) for count in units]
         self.views = [part.unbind(0) for part in self.parts]
-
-    def pieces(self, step: int) -> list[Tensor]:
-        """A step's parts, in one piece where they are alike."""
-        if self.whole is None:
-            return [view[step] for view in self.views]
-        return [self.whole[:, step]]
 
 
 Call = Callable[[], object]
@@ -145,7 +126,7 @@ class TowerBack:
         like = tower.value[0].steps[0]
         self.tower = tower
         self.grads = [Side(like, chunk, layer) for layer in tower.units[:-1]]
-        self.value = [Apart(like, chunk, layer) for layer in tower.units[:-1]]
+        self.value = [Side(like, chunk, layer) for layer in tower.units[:-1]]
         self.room = [Side(like, 1, layer) for layer in tower.units[:-1]]
         self.out = Apart(like, chunk, tower.units[-1])
         ways = enumerate(pairwise(grads))
@@ -162,9 +143,7 @@ class TowerBack:
         for n in range(tower.depth, 0, -1):
             above = self.out if n == tower.depth else self.grads[n]
             before, room = tower.before[n - 1], self.room[n - 1]
-            values = self.value[n - 1].pieces(place)
-            for piece, value in zip(before.pieces(k), values, strict=True):
-                calls.append(partial(_silu, piece, out=value))
+            calls.append(partial(_silu, before.steps[k], out=self.value[n - 1].steps[place]))
             for at, weights in enumerate(tower.weights):
                 weight = weights[2 * n - 1]
                 products = quickest(tower.rows, len(weight), weight.shape[1], weight)
