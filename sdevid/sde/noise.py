@@ -140,18 +140,23 @@ class Brownian:
         return areas.view(*areas.shape[:2], *self.shape)
 
     def _cell_increments(self, cells: Int64[Tensor, "batch steps"]) -> Tensor:
-        draws = self._draw(cells, level=0)
-        return draws.mul_(math.sqrt(self.cell / TICKS_PER_SECOND))
+        return self._draw(cells, level=0, deviation=math.sqrt(self.cell / TICKS_PER_SECOND))
 
     def _draw(
-        self, places: Int64[Tensor, "batch steps"], level: int, stream: Stream = Stream.PATH
+        self,
+        places: Int64[Tensor, "batch steps"],
+        level: int,
+        stream: Stream = Stream.PATH,
+        deviation: float = 1.0,
     ) -> Tensor:
+        """(batch, steps, size), on a CPU with time first in memory: a solver's order."""
         if self.device.type != "cpu":
             tag, clips = int(stream) | level << 8, self._on(self.serial)
-            return on_device.normals(self.seed, clips, self._on(places), self.size, tag)
-        index = places[..., None] * self.groups + torch.arange(self.groups)
-        draws = _draw(self.seed, self.serial, stream, level, index.flatten(1))
-        return draws.view(*places.shape, -1)[..., : self.size]
+            draws = on_device.normals(self.seed, clips, self._on(places), self.size, tag)
+            return draws if deviation == 1 else draws.mul_(deviation)
+        index = places.t()[..., None] * self.groups + torch.arange(self.groups)
+        draws = _draw(self.seed, self.serial, stream, level, index, deviation)
+        return draws[..., : self.size].transpose(0, 1)
 
     def _on(self, values: Tensor) -> Tensor:
         return values.to(self.device, non_blocking=True)
@@ -206,14 +211,16 @@ def _groups(shape: tuple[int, ...]) -> tuple[int, int]:
 def _counter(
     serial: Tensor, stream: Stream, level: int, index: Tensor
 ) -> tuple[philox.Places, philox.Places, philox.Places]:
+    """Of an `index` (..., batch, counters)."""
     high = (serial >> 32 & 0xFFFF) << 16 | level << 8 | int(stream)
-    places = index.contiguous().numpy().view(np.uint64)
-    c2 = np.repeat(high.numpy().view(np.uint64), places.shape[1])
-    c3 = np.repeat((serial & 0xFFFFFFFF).numpy().view(np.uint64), places.shape[1])
-    return places.reshape(-1), c2, c3
+    words = (index, *(x[:, None].expand_as(index) for x in (high, serial & 0xFFFFFFFF)))
+    places, c2, c3 = (x.reshape(-1).numpy().view(np.uint64) for x in words)
+    return places, c2, c3
 
 
-def _draw(seed: int, serial: Tensor, stream: Stream, level: int, index: Tensor) -> Tensor:
-    """Normals (batch, 4 * counters a clip) for a 64-bit `index` (batch, counters a clip)."""
-    draws = philox.normals(seed, *_counter(serial, stream, level, index))
-    return torch.from_numpy(draws).view(len(serial), -1)
+def _draw(
+    seed: int, serial: Tensor, stream: Stream, level: int, index: Tensor, deviation: float = 1.0
+) -> Tensor:
+    """Normals (..., batch, 4 * counters) for a 64-bit `index` (..., batch, counters)."""
+    draws = philox.normals(seed, *_counter(serial, stream, level, index), deviation)
+    return torch.from_numpy(draws).view(*index.shape[:-1], -1)

@@ -44,22 +44,26 @@ class OneDNN(MKL):
 
     @staticmethod
     def put(out: Tensor, a: Tensor, b: Tensor) -> Call:
-        return lambda: out.copy_(by_onednn(a, b))
+        made = by_onednn(a, b)
+        return lambda: out.copy_(made())
 
     @staticmethod
     def add(out: Tensor, a: Tensor, b: Tensor) -> Call:
-        return lambda: out.add_(by_onednn(a, b))
+        made = by_onednn(a, b)
+        return lambda: out.add_(made())
 
     @staticmethod
     def put_on(out: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> Call:
-        return lambda: torch.add(by_onednn(a, b), bias, out=out)
+        made = by_onednn(a, b)
+        return lambda: torch.add(made(), bias, out=out)
 
 
-def by_onednn(a: Tensor, b: Tensor) -> Tensor:
+def by_onednn(a: Tensor, b: Tensor) -> Callable[[], Tensor]:
     """a @ b. Of a `b` with gaps between its rows oneDNN would take one number at a time."""
-    dense = b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], "")
-    return made
+    product, turned = torch.ops.mkldnn._linear_pointwise.default, b.t()
+    if b.is_contiguous() or turned.is_contiguous():
+        return partial(product, a, turned, None, "none", [], "")
+    return lambda: product(a, b.contiguous().t(), None, "none", [], "")
 
 
 def quickest(rows: int, inner: int, columns: int, like: Tensor) -> type[MKL]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -87,7 +87,7 @@ class Segment:
         """Let go of the chain's tensors."""
         for tower in self.towers:
             tower.release()
-        del self.inputs, self.reader, self.dw, self.dt
+        del self.inputs, self.reader, self.dw, self.dt, self.spans
 
     def _cut(self, control: bool) -> list[tuple[Tensor, ...]]:
         """Each step's z, next z, h, and where there is a control, its u, r and q."""
@@ -108,7 +108,8 @@ class Segment:
             own, shifts = shifts[: len(tower.weights)], shifts[len(tower.weights) :]
             tower.begin(own, last - first)
         self.points[0] = start
-        moves = zip(self._steps, self.dt.unbind(0), self.dw.unbind(0), strict=False)
+        self.spans = self.dt.unbind(0)
+        moves = zip(self._steps, self.spans, self.dw.unbind(0), strict=False)
         for k, (views, span, move) in enumerate(moves):
             self._step(k, span, move, *views)
         return self.points[last - first]
@@ -117,7 +118,7 @@ class Segment:
         self, k: int, span: Tensor, move: Tensor, z: Tensor, to: Tensor, h: Tensor, *control: Tensor
     ) -> None:
         for tower in self.towers:
-            tower.step(k, z)
+            tower.step(k)
         g = self.reader.g
         if g is None:
             bend = self.reader.bend(z)
@@ -195,19 +196,18 @@ class SegmentBack:
 
     def _chunk(self, begin: int, end: int) -> None:
         segment, here = self.segment, slice(begin, end)
-        spans = segment.dt[here]
-        control = self._control_chunk(here, spans) if segment.inputs.spec.control else []
-        width = [list(x.unbind(0)) for x in control]
-        for place, span in reversed(list(enumerate(spans.unbind(0)))):
-            self._step(begin + place, place, span, [x[place] for x in width])
+        made = self._control_chunk(here) if segment.inputs.spec.control else []
+        control = list(zip(*(x.unbind(0) for x in made), strict=True)) or [()] * (end - begin)
+        for k in range(end - 1, begin - 1, -1):
+            self._step(k, k - begin, segment.spans[k], control[k - begin])
 
-    def _control_chunk(self, here: slice, spans: Tensor) -> list[Tensor]:
-        """The KL's gradients of u and r in place of the outputs', u's bend, and r's slope."""
-        segment, count = self.segment, here.stop - here.start
+    def _control_chunk(self, here: slice) -> list[Tensor]:
+        """The KL's gradients of u and r in place of the outputs'; u's bend and r's slope."""
+        segment, spans, count = self.segment, self.segment.dt[here], here.stop - here.start
         spec, u = segment.inputs.spec, segment.u[here]
         for_u, for_r = self.for_u[:count], self.for_r[:count]
         torch.mul(u, spans * self.grad_energy, out=for_u)
-        made = [u if spec.bound is None else 1 - (u / spec.bound).square_()]
+        made = [] if spec.bound is None else [1 - (u / spec.bound).square_()]
         if segment.r is None:
             return made
         r = segment.r[here]
@@ -215,7 +215,7 @@ class SegmentBack:
         made += [for_r, r * (1 - r), segment.dw[here]]
         return made
 
-    def _step(self, k: int, place: int, span: Tensor, control: list[Tensor]) -> None:
+    def _step(self, k: int, place: int, span: Tensor, control: Sequence[Tensor]) -> None:
         segment, spec = self.segment, self.segment.inputs.spec
         into, grad = self._grads[k], self._grads[k + 1]
         for_h, for_u = self._places[place]
@@ -224,13 +224,13 @@ class SegmentBack:
             bend = segment.reader.bend(segment.points[k])
             g = bend.g
         torch.mul(grad, span, out=for_h)
-        if control:
+        if spec.control:
             for_u.addcmul_(for_h, g)
             if spec.bound is not None:
                 for_u.mul_(control[0])
             self.reader.motion(for_u, for_h, g)
             if segment.r is not None:
-                for_r, slope, move = control[1:]
+                for_r, slope, move = control[-3:]
                 for_r.addcmul_(grad * g, move).mul_(slope)
         for call in self._calls[k]:
             call()

@@ -7,7 +7,7 @@ buffers outlive a solve: networks are bound to them for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 
@@ -69,6 +69,8 @@ class Tower:
         self.first = like.new_empty(sum(units[0]), self.size)
         self.first_t = self.first.t()
         self.weights = [self._own(like, at) for at in range(len(units[0]))]
+        self._shifts: list[Sequence[Tensor]] = []
+        self._first = [by_onednn(z, self.first_t) for z in states] if self._wide else []
         self._calls = [self._step_calls(k, z) for k, z in enumerate(states)]
 
     def _own(self, like: Tensor, network: int) -> Weights:
@@ -90,7 +92,9 @@ class Tower:
             calls.append(MKL.add(self.before[0].steps[k], z, self.first_t))
         for n in range(1, self.depth + 1):
             to = self.out if n == self.depth else self.before[n]
-            calls.append(partial(_silu, self.before[n - 1].steps[k], out=self.value[n - 1].steps[0]))
+            calls.append(
+                partial(_silu, self.before[n - 1].steps[k], out=self.value[n - 1].steps[0])
+            )
             for at, weights in enumerate(self.weights):
                 weight, bias = weights[2 * n - 1 : 2 * n + 1]
                 value = self.value[n - 1].views[at][0]
@@ -100,15 +104,18 @@ class Tower:
 
     def begin(self, shifts: list[Tensor], steps: int) -> None:
         """Take the first layers' shifts (steps or 1, rows, units) of the next `steps`."""
-        self._shifts = [shift.expand(steps, -1, -1).unbind(0) for shift in shifts]
-        if not self._wide:
-            for part, shift in zip(self.before[0].parts, shifts, strict=True):
-                part[:steps].copy_(shift)
-
-    def step(self, k: int, z: Tensor) -> None:
-        """Outputs of step `k` at `z`, in `out.views[network][k]`."""
         if self._wide:
-            first, made = self.before[0], by_onednn(z, self.first_t)
+            self._shifts = [
+                shift.unbind(0) if len(shift) > 1 else [shift[0]] * steps for shift in shifts
+            ]
+            return
+        for part, shift in zip(self.before[0].parts, shifts, strict=True):
+            part[:steps].copy_(shift)
+
+    def step(self, k: int) -> None:
+        """Outputs of step `k`, in `out.views[network][k]`."""
+        if self._wide:
+            first, made = self.before[0], self._first[k]()
             for view, part, shift in zip(first.views, first.columns, self._shifts, strict=True):
                 torch.add(made[:, part], shift[k], out=view[k])
         for call in self._calls[k]:
@@ -116,7 +123,7 @@ class Tower:
 
     def release(self) -> None:
         """Let go of the shifts."""
-        del self._shifts
+        self._shifts = []
 
 
 class TowerBack:
@@ -137,7 +144,8 @@ class TowerBack:
     ) -> list[Call]:
         """From the outputs' gradients in `out` to the state's.
 
-        With the `first` tower's, `into` gets the next state's gradient `grad`; others add theirs. SiLUs are worked out again: that is quicker than to fetch them from memory.
+        With the `first` tower's, `into` gets the next state's gradient `grad`; others add theirs.
+        SiLUs are worked out again: that is quicker than to fetch them from memory.
         """
         tower, calls = self.tower, list[Call]()
         for n in range(tower.depth, 0, -1):
@@ -152,7 +160,10 @@ class TowerBack:
             calls.append(partial(_silu_backward, room.steps[0], before.steps[k], grad_input=to))
         products = quickest(tower.rows, len(tower.first), tower.size, tower.first)
         given = self.grads[0].steps[place], tower.first
-        return [*calls, products.put_on(into, grad, *given) if first else products.add(into, *given)]
+        return [
+            *calls,
+            products.put_on(into, grad, *given) if first else products.add(into, *given),
+        ]
 
     def begin(self) -> None:
         """The weights' gradients are 0."""
