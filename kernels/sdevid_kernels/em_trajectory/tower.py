@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdevid_kernels.em_trajectory.products import MKL, OneDNN, by_onednn, quickest
 
+_NEAR = 2**20  # hidden units of all steps that stay in a core's caches
 _silu = torch.ops.aten.silu.out
 _silu_backward = torch.ops.aten.silu_backward.grad_input
 
@@ -133,7 +134,9 @@ class TowerBack:
         like = tower.value[0].steps[0]
         self.tower = tower
         self.grads = [Side(like, chunk, layer) for layer in tower.units[:-1]]
-        self.value = [Side(like, chunk, layer) for layer in tower.units[:-1]]
+        kept = [side.whole.numel() for side in tower.before]
+        values = Side if max(kept) > _NEAR else Apart
+        self.value = [values(like, chunk, layer) for layer in tower.units[:-1]]
         self.room = [Side(like, 1, layer) for layer in tower.units[:-1]]
         self.out = Apart(like, chunk, tower.units[-1])
         ways = enumerate(pairwise(grads))
@@ -151,7 +154,7 @@ class TowerBack:
         for n in range(tower.depth, 0, -1):
             above = self.out if n == tower.depth else self.grads[n]
             before, room = tower.before[n - 1], self.room[n - 1]
-            calls.append(partial(_silu, before.steps[k], out=self.value[n - 1].steps[place]))
+            calls += self._silu_calls(n - 1, k, place)
             for at, weights in enumerate(tower.weights):
                 weight = weights[2 * n - 1]
                 products = quickest(tower.rows, len(weight), weight.shape[1], weight)
@@ -164,6 +167,14 @@ class TowerBack:
             *calls,
             products.put_on(into, grad, *given) if first else products.add(into, *given),
         ]
+
+    def _silu_calls(self, layer: int, k: int, place: int) -> list[Call]:
+        """Whole rows where they come from far: half a row at a time is fetched slowly."""
+        value, before = self.value[layer], self.tower.before[layer]
+        if isinstance(value, Side):
+            return [partial(_silu, before.steps[k], out=value.steps[place])]
+        pairs = zip(before.views, value.views, strict=True)
+        return [partial(_silu, view[k], out=to[place]) for view, to in pairs]
 
     def begin(self) -> None:
         """The weights' gradients are 0."""
