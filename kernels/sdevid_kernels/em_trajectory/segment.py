@@ -11,7 +11,7 @@ from torch import Tensor
 from sdevid_kernels.em_trajectory.coefficients import Reader, ReaderBack, Spec
 from sdevid_kernels.em_trajectory.tower import Tower, TowerBack, Weights, widths
 
-_GATHERED = 2**18  # hidden units, of several steps, in one product of a weight gradient
+_GATHERED = 2**19  # hidden units, of several steps, in one product of a weight gradient
 
 
 class Inputs(NamedTuple):
