@@ -262,17 +262,18 @@ def _statistics(entry: dict[str, Any]) -> str:
         ("crossings", "crossings of the middle in 64 frames"),
         ("right_share", "share of frames on the positive side"),
         ("autocorrelation_time", "autocorrelation time, to 1/e, s"),
-        ("first_passage_time", _of_passage(entry)),
+        ("first_passage_time", "first-passage time, s"),
         ("lost", "share of frames with no disc found"),
     ):
         cells = [measured(statistics[name].get(key)) for name in ("generated", "real", "truth")]
         shares = [number(ratio[name].get(key), 3) for name in ("generated", "real")]
         rows.append([label, *cells, number(exact.get(key)), *shares])
     head = ["", "generated", "real", "truth at the interval", "exact"]
-    return table([*head, "generated / truth", "real / truth"], rows)
+    return table([*head, "generated / truth", "real / truth"], rows) + _of_passage(entry)
 
 
 def _of_passage(entry: dict[str, Any]) -> str:
     horizon = entry.get("horizon")
-    until = f", counted up to {horizon:.2f} s" if horizon else ""
-    return f"first passage from one sd off to the middle, s{until}"
+    until = f", each counted up to {horizon:.2f} s" if horizon else ""
+    meant = f"First passages are from one standard deviation off the middle to it{until}."
+    return f'<p class="quiet">{meant}</p>'
