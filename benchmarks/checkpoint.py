@@ -60,8 +60,7 @@ def machine() -> str:
     """What the figures were measured on."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    found = provenance.machine()
-    return f"{found['processor']}, 1 of {found['cores']} cores"
+    return provenance.one_core()
 
 
 def timed_steps(engine: Engine, count: int) -> list[float]:

@@ -201,10 +201,9 @@ def _shown(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _write(path: Path, rows: list[Row]) -> None:
-    machine = provenance.machine()
     common = {
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "machine": f"{machine['processor']}, 1 of {machine['cores']} cores",
+        "machine": provenance.one_core(),
         "load": round(os.getloadavg()[0], 1),
     }
     packages = ("torch", "numpy", "av", "webdataset")

@@ -69,10 +69,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=output)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    best, machine = race(options.config, options.seconds), provenance.machine()
+    best = race(options.config, options.seconds)
     common = {
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "machine": f"{machine['processor']}, 1 of {machine['cores']} cores",
+        "machine": provenance.one_core(),
         "load": round(os.getloadavg()[0], 1),
         "torch": importlib.metadata.version("torch"),
     }

@@ -28,6 +28,12 @@ def machine() -> dict[str, object]:
     }
 
 
+def one_core() -> str:
+    """The machine in a few words, for figures that were taken on one of its cores."""
+    found = machine()
+    return f"{found['processor']}, 1 of {found['cores']} cores"
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the packages that a figure depends on; those installed."""
     found = {"python": platform.python_version()}
