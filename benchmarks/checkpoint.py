@@ -45,6 +45,7 @@ SIZE: dict[str, Any] = {  # 25 million parameters, with little to compute for ea
     "observation": {"max_context": 2},
     "sde": {"latent_size": 64, "hidden": 2048, "depth": 3, "steps_per_frame": 1},
     "encoder": {"channels": 8, "features": 256, "layers": 2, "map_size": 4},
+    "text": {"encoder": "none"},
 }
 Seconds = dict[str, list[float]]
 

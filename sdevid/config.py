@@ -100,9 +100,9 @@ class ObservationConfig(_Section):
 
 
 class TextConfig(_Section):
-    """How captions are read, where the model is told of them."""
+    """How captions are read, and labels where there is no caption."""
 
-    encoder: str = "none"  # bytes: learnt here; or the local folder of a Hugging Face T5 or CLIP
+    encoder: str = "bytes"  # learnt here; none; or the local folder of a Hugging Face T5 or CLIP
     length: PositiveInt = 128  # bytes or tokens of a caption that are read
     layers: PositiveInt = 2  # attention blocks over bytes
     drop: float = 0.1  # share of clips whose caption is withheld, for guidance

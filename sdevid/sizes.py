@@ -21,7 +21,7 @@ def _size(hidden: int, depth: int, heads: int, features: int, layers: int) -> di
     }
 
 
-SIZES = {  # a block has 18 hidden^2 parameters, a temporal layer 8 features^2
+SIZES = {  # a block has 18 hidden^2 parameters, a temporal layer 8 features^2; text comes on top
     "S": _size(hidden=128, depth=2, heads=4, features=128, layers=2),  # 3 million
     "B": _size(hidden=384, depth=4, heads=6, features=256, layers=4),  # 25
     "L": _size(hidden=640, depth=6, heads=10, features=384, layers=6),  # 100

@@ -21,6 +21,7 @@ SMALL = {
     "channels": 1,
     "sde": {"latent_size": 2, "content_size": 3, "hidden": 8, "depth": 1},
     "encoder": {"channels": 4, "features": 8, "layers": 1, "heads": 2, "map_size": 4},
+    "text": {"encoder": "none"},
 }
 
 

@@ -23,7 +23,7 @@ from sdevid.data.shards import (
     read_json,
     write_json,
 )
-from sdevid.data.spec import ClipSource, CutSpec
+from sdevid.data.spec import ClipSource, CutSpec, words
 from sdevid.errors import UserError
 
 _WORK = ".cut"  # state and parts of a cut that is not finished
@@ -64,6 +64,7 @@ class _State:
     shards: dict[str, int] = field(default_factory=dict)  # finished ones, by split
     quarantine: list[tuple[str, str]] = field(default_factory=list)
     repeating: int = 0  # clips that show a frame of their video more than once
+    worded: int = 0  # clips with a caption or label
 
 
 def cut(
@@ -143,6 +144,7 @@ class _Cut:
                 shard = f"{split}-{self.state.shards.get(split, 0):06d}.tar"
                 self.open = ShardFile(self.folder, shard)
             self.state.repeating += clip.meta.get("repeated_frames", 0) > 0
+            self.state.worded += bool(words(clip.meta))
             self.open.add(clip.key, clip.meta, clip.extension, clip.payload)
             if len(self.open) == self.plan.shard_size:
                 self._finish_shard(job.number, number + 1)
@@ -230,6 +232,7 @@ class _Cut:
             "quarantined": len(self.bad),
             "left_out": len(self.plan.left_out),
             "clips_with_repeated_frames": self.state.repeating,
+            "clips_with_words": self.state.worded,
         }
         return content if self.plan.truth is None else {**content, "truth": self.plan.truth}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -66,6 +66,11 @@ class ClipSource(Protocol):
     def clips(self, spec: CutSpec) -> Iterator[CutClip]:
         """Its clips in order of time. BadVideoError where it does not decode or gives none."""
         ...
+
+
+def words(meta: Mapping[str, Any]) -> str:
+    """What the model is told of a clip whose KEY.json is `meta`: the caption, or else the label."""
+    return str(meta.get("caption") or meta.get("label") or "")
 
 
 class BadVideoError(Exception):

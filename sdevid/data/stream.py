@@ -24,6 +24,7 @@ from sdevid.data import times
 from sdevid.data.order import Order
 from sdevid.data.payload import ClipVideo
 from sdevid.data.shards import DamagedClipError, ShardIndex
+from sdevid.data.spec import words
 from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, uniform
 from sdevid.types import Batch, Damage, Video
@@ -229,7 +230,7 @@ class _Reader:
                 continue
             if spare:
                 video[:] = read[places]
-            return _Filled(entry.key, str(meta.get("caption", "")), damage)
+            return _Filled(entry.key, words(meta), damage)
         if len(damage) == 1:
             raise last
         raise UserError(f"{len(damage)} clips in a row are damaged; the last: {last}") from last

@@ -11,7 +11,7 @@ from sdevid.checkpoint import Progress, replace_text
 from sdevid.config import Config, dump
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
-from sdevid.train import compiled, schedule, snapshot, stragglers
+from sdevid.train import compiled, schedule, snapshot, stragglers, wording
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.metrics import Metrics
@@ -42,7 +42,7 @@ def train(config: Config, index: ShardIndex, world: World, progress: Progress) -
     total = stream.total_clips(index, config)
     if world.main:
         replace_text(config.run_dir / "config.yaml", dump(config))
-    announce(engine, progress, total)
+    announce(engine, progress, total, wording.describe(config, index))
     if progress.clips >= total:
         return "done"
     with Metrics(config, world, progress, total) as metrics, Saver(engine, ema) as saver:

@@ -23,8 +23,8 @@ GIB = 2**30
 NOTHING = OffloadConfig()  # offloaded
 
 
-def announce(engine: Engine, progress: Progress, total: int) -> None:
-    """The first lines of a run, on the main rank."""
+def announce(engine: Engine, progress: Progress, total: int, told: str) -> None:
+    """The first lines of a run, on the main rank; `told` is of its text."""
     config, world = engine.config, engine.world
     parameters = sum(math.prod(shape) for shape in engine.shapes.values())
     micro = micro_batch_size(config, world.size)
@@ -42,6 +42,7 @@ def announce(engine: Engine, progress: Progress, total: int) -> None:
         f"({world.size} ranks x {micro} x {config.batch_size // (micro * world.size)} passes)"
     )
     begins = f"carries on from step {progress.step}, clip" if progress.step else "starts at clip"
+    world.say(told)
     world.say(f"{config.run_dir} {begins} {progress.clips:,} of {total:,}")
 
 

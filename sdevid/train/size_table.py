@@ -36,13 +36,14 @@ def size_table(config: Config) -> Iterator[str]:
 
 
 def sized(config: Config, name: str) -> Config:
-    """`config` at a named size: its frames and objective, the size's networks."""
+    """`config` at a named size: its frames, objective and text, the size's networks."""
     said = {
         "size": name,
         "model_type": config.model_type,
         "frame_size": config.frame_size,
         "channels": config.channels,
         "encoder": {"map_size": config.encoder.map_size},
+        "text": {"encoder": config.text.encoder, "layers": config.text.layers},
     }
     return parse(said)
 

@@ -27,6 +27,7 @@ SMALL = {
     "sequence_length": 15,
     "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
     "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
+    "text": {"encoder": "none"},
 }
 
 

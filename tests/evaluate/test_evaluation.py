@@ -22,6 +22,7 @@ SMALL = {
     "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
     "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
     "observation": {"max_context": 3},
+    "text": {"encoder": "none"},
 }
 FEW = ["--num_clips", "8", "--samples", "4", "--rollouts", "6", "--rollout_frames", "12"]
 

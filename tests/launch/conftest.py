@@ -33,6 +33,7 @@ CONFIG = {
     "sde": {"latent_size": 2, "content_size": 4, "hidden": 16, "depth": 1, "steps_per_frame": 1},
     "encoder": {"channels": 4, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
     "observation": {"max_context": 2},
+    "text": {"encoder": "none"},
 }
 
 

@@ -13,6 +13,7 @@ SMALL = {
     "sequence_length": 6,
     "observation": {"max_context": 3},
     "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
+    "text": {"encoder": "none"},
 }
 VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
 MAP = VECTOR | {"latent": "map"}

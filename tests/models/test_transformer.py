@@ -19,6 +19,7 @@ SMALL = {
     "sde": SDE | {"content_size": 4},
     "observation": {"max_context": 3},
     "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
+    "text": {"encoder": "none"},
 }
 
 
@@ -96,7 +97,7 @@ def test_what_a_transformer_cannot_take_is_told(sde, named):
 
 def test_sizes_are_what_their_names_say():
     about = {"S": 3e6, "B": 25e6, "L": 100e6, "XL": 320e6, "1B": 1e9}
-    config = parse({})
+    config = parse({"text": {"encoder": "none"}})
     for name in SIZES:
         assert parameters(sized(config, name)) == pytest.approx(about[name], rel=0.05), name
     lines = list(size_table(config))

@@ -23,6 +23,7 @@ SMALL = {
         "start_components": 3,
     },
     "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
+    "text": {"encoder": "none"},
 }
 DRAWS, CLIPS = 256, 4
 

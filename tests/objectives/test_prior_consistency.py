@@ -20,6 +20,7 @@ SMALL = {
     "observation": {"max_context": 3},
     "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
     "consistency": {"prior_consistency": 1.0, "step_halving": 1.0, "prior_frames": 3},
+    "text": {"encoder": "none"},
 }
 VECTOR = {"latent_size": 1, "content_size": 2, "hidden": 16, "steps_per_frame": 2}
 KINDS = {

@@ -36,6 +36,7 @@ SETTINGS = {
     "encoder": {"channels": 4, "features": 32, "layers": 1, "heads": 2, "map_size": 4},
     "observation": {"scale": NOISE, "max_context": 0},
     "follmer": {"steps": 64},
+    "text": {"encoder": "none"},
 }
 
 

@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
     "sde": {"latent_size": 2, "content_size": 3, "hidden": 8, "depth": 1, "steps_per_frame": 1},
     "encoder": {"channels": 4, "features": 8, "layers": 1, "heads": 2, "map_size": 4},
     "observation": {"max_context": 2},
+    "text": {"encoder": "none"},
 }
 
 MakeConfig = Callable[..., Config]
