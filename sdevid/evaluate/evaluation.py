@@ -23,6 +23,7 @@ from sdevid.evaluate import (
     prediction,
     provenance,
     rates,
+    refinement,
     tables,
 )
 from sdevid.evaluate.prediction import Shown
@@ -75,8 +76,7 @@ def run(args: argparse.Namespace) -> int:
     )
     _check(args, subject.config)
     given = frozenset(name for name, option in measures.OPTIONS.items() if getattr(args, option))
-    model_type = subject.config.model_type
-    taken = measures.chosen(args.measures, subject.index.dataset, model_type, given)
+    taken = measures.chosen(args.measures, subject.index.dataset, subject.config, given)
     networks = judged.networks(subject, args, taken)
     results, pictures = measure(subject, args, taken)
     results |= judged.measure(subject, args, taken, networks)
@@ -140,6 +140,8 @@ def measure(
     shown: list[Shown] = []
     if "prediction" in taken:
         results["prediction"], shown = _predict(subject, args)
+    if "refinement" in taken:
+        results["refinement"] = refinement.at_finer_rates(subject)
     free = _free(subject, args)
     results["motion"] = _motion(subject, free) if "motion" in taken else None
     if "rates" in taken:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdevid.data import stream
-from sdevid.evaluate import digit_futures, sets
+from sdevid.evaluate import digit_futures, prompts, sets
 from sdevid.evaluate.measured import Floats, mean_over
 from sdevid.evaluate.networks import as_input, image_distance, video_network
 from sdevid.evaluate.prediction import futures
@@ -55,6 +55,8 @@ def measure(
             found["fvd"] = sets.frechet_video_distance(gathered, subject, given["fvd"])
     if "digits" in taken:
         found["digits"] = digit_futures.protocol(subject, args.context, args.best_of)
+    if "prompts" in taken:
+        found["prompts"] = prompts.followed(subject)
     if "lpips" in taken:
         found["lpips"] = perceptual_distance(subject, args.context, given["lpips"])
     return found

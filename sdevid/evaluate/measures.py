@@ -7,25 +7,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from sdevid.config import Config
 from sdevid.errors import UserError
 
-ALWAYS = ("bound", "prediction")
+ALWAYS = ("bound", "prediction", "refinement")
 KNOWN_SDE = ("motion", "rates", "futures")  # drawn video with its SDE in dataset.json
-EXTRA = ("iwae", "warping", "kid", "digits")  # taken where they are named: they take long
+EXTRA = (
+    "iwae",
+    "warping",
+    "kid",
+    "digits",
+    "prompts",
+)  # taken where they are named: they take long
 GIVEN = ("fvd", "lpips")  # taken where the network is given
 OPTIONS = {"fvd": "fvd_i3d", "lpips": "lpips"}
 NAMES = (*ALWAYS, *KNOWN_SDE, *EXTRA, *GIVEN)
 
 
 def chosen(
-    asked: str | None, dataset: dict[str, Any], model_type: str, networks: frozenset[str]
+    asked: str | None, dataset: dict[str, Any], config: Config, networks: frozenset[str]
 ) -> tuple[str, ...]:
     """The measures to take: `auto`, names after it or alone, or all that the data allow.
 
     `asked` is a list with commas; `networks` are those of `GIVEN` whose network is there. UserError
     for a name that is none, or that data or model cannot give.
     """
-    unfit = _unfit(dataset, model_type) | {
+    unfit = _unfit(dataset, config) | {
         name: f"no network is given for it by --{OPTIONS[name]}"
         for name in GIVEN
         if name not in networks
@@ -47,7 +54,7 @@ def chosen(
     return tuple(name for name in NAMES if name in found)
 
 
-def _unfit(dataset: dict[str, Any], model_type: str) -> dict[str, str]:
+def _unfit(dataset: dict[str, Any], config: Config) -> dict[str, str]:
     """Measures that cannot be taken, each with the reason."""
     found: dict[str, str] = {}
     if not known_sde(dataset):
@@ -55,8 +62,10 @@ def _unfit(dataset: dict[str, Any], model_type: str) -> dict[str, str]:
         found |= dict.fromkeys(KNOWN_SDE, why)
     if "generator" not in (dataset.get("truth") or {}):
         found["digits"] = f"the shards are of {dataset.get('dataset')}, not of smmnist"
-    if model_type != "latent_sde":
-        found["iwae"] = f"model_type {model_type} has no posterior path whose draws have a weight"
+    if config.model_type != "latent_sde":
+        found["iwae"] = f"model_type {config.model_type} has no posterior path that can be weighted"
+    if config.text.encoder == "none":
+        found["prompts"] = "the model was trained without text (text.encoder is none)"
     return found
 
 

@@ -21,7 +21,18 @@ class Row:
 
 def rows(results: dict[str, Any]) -> list[Row]:
     """Every figure with its error that the results hold, section after section."""
-    makers = (_bound, _prediction, _digits, _judged, _sets, _motion, _rates, _futures)
+    makers = (
+        _bound,
+        _prediction,
+        _refinement,
+        _digits,
+        _prompts,
+        _judged,
+        _sets,
+        _motion,
+        _rates,
+        _futures,
+    )
     return [row for maker in makers for row in maker(results)]
 
 
@@ -64,6 +75,14 @@ def _prediction(results: dict[str, Any]) -> Iterator[Row]:
             yield Row(section, _plain(name), entry)
 
 
+def _refinement(results: dict[str, Any]) -> Iterator[Row]:
+    found = results.get("refinement", {"rates": {}})
+    for factor, entry in found["rates"].items():
+        section = f"The same seed at a finer rate, {found['videos']} free videos"
+        name = f"distance at {factor} times the rate, {entry['fps']:g} fps"
+        yield Row(section, name, entry["distance"], "0 the same video, 1 another seed's")
+
+
 def _digits(results: dict[str, Any]) -> Iterator[Row]:
     if "digits" not in results:
         return
@@ -76,6 +95,19 @@ def _digits(results: dict[str, Any]) -> Iterator[Row]:
     for key, name in DIGITS.items():
         real = scores.get(f"{key}_real")
         yield Row(section, name, scores[key], f"real {_short(real)}" if real else "")
+
+
+def _prompts(results: dict[str, Any]) -> Iterator[Row]:
+    if "prompts" not in results:
+        return
+    found = results["prompts"]
+    section = f"Prompts followed: {found['videos']} videos of each of {len(found['prompts'])}"
+    if not found["scales"]:
+        yield Row(section, "share", {"mean": None}, "no clip bears a caption or a label")
+    for scale, entry in found["scales"].items():
+        note = f"by chance {_number(found['chance'])}"
+        yield Row(section, f"nearest clip of that caption, guidance {scale}", entry["share"], note)
+        yield Row(section, f"nats spent, guidance {scale}", entry["nats"])
 
 
 def _judged(results: dict[str, Any]) -> Iterator[Row]:

@@ -1,0 +1,97 @@
+"""A model that has learnt two captions shows what it is told; an untrained one does not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from sdevid.config import parse
+from sdevid.data import stream
+from sdevid.data.cut import Plan, cut
+from sdevid.data.shards import open_shards
+from sdevid.data.spec import CutClip, CutSpec
+from sdevid.evaluate import measures, prompts, tables
+from sdevid.evaluate.subject import Subject
+from sdevid.models import text
+from sdevid.objectives import build
+
+SMALL = {
+    "frame_size": 8,
+    "channels": 1,
+    "sequence_length": 4,
+    "sde": {"latent_size": 2, "content_size": 2, "hidden": 16, "steps_per_frame": 1},
+    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
+    "observation": {"max_context": 1, "free_fraction": 1.0},
+    "text": {"layers": 1, "length": 8, "drop": 0.1},
+}
+
+
+@dataclass(frozen=True)
+class Light:
+    """A source of flat clips of one brightness."""
+
+    name: str
+    label: str
+    level: int
+    caption: str = ""
+    split: str | None = None
+
+    @property
+    def group(self):
+        return self.name
+
+    def identity(self):
+        return [self.name, self.level]
+
+    def clips(self, spec):
+        for k in range(6):
+            shape = (spec.clip_length, spec.frame_size, spec.frame_size, 1)
+            yield CutClip(self.name, float(k), np.full(shape, self.level + k, np.uint8))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    lights = [Light("a.mp4", "dark", 40), Light("b.mp4", "light", 200)]
+    spec = CutSpec(8, 8.0, 4, 4, "crop", "npy")
+    plan = Plan("custom", [("train", light) for light in lights], spec, 64, {})
+    cut(plan, folder, workers=0, max_bad_fraction=0.0, overwrite=False)
+    return open_shards(folder, "train")
+
+
+def subject(shards, steps):
+    config = parse(SMALL)
+    torch.manual_seed(0)
+    objective = build(config)
+    read = text.reader(config)
+    batch = stream.fixed(shards, config, range(len(shards)))
+    adam = torch.optim.Adam(objective.parameters(), 1e-2)
+    for step in range(steps):
+        told = text.told(read, batch.captions, torch.device("cpu"))
+        serial = batch.serial + step * len(shards)
+        adam.zero_grad()
+        objective(batch.video, batch.ticks, serial, 1.0, None, **told)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        adam.step()
+    return Subject(objective.model.eval(), config, shards, shards, range(len(shards)), seed=0)
+
+
+def test_a_model_that_has_learnt_its_captions_follows_them(shards):
+    found = prompts.followed(subject(shards, 150))
+    assert found["prompts"] == ["dark", "light"]
+    assert found["chance"] == 0.5
+    plain, guided = found["scales"]["1"], found["scales"]["3"]
+    assert plain["share"]["mean"] == 1
+    assert plain["nats"]["mean"] == 0
+    assert guided["nats"]["mean"] >= 0
+    assert "by chance 0.5" in tables.text({"prompts": found, "protocol": {}})
+
+
+def test_an_untrained_model_follows_them_by_chance(shards):
+    assert prompts.followed(subject(shards, 0))["scales"]["1"]["share"]["mean"] == 0.5
+
+
+def test_a_model_without_text_is_not_asked():
+    with pytest.raises(measures.UserError, match="prompts, but the model was trained without text"):
+        measures.chosen("prompts", {}, parse(SMALL | {"text": {"encoder": "none"}}), frozenset())
