@@ -24,6 +24,7 @@ SMALL = {
     "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
     "observation": {"max_context": 3},
     "follmer": {"steps": 4},
+    "text": {"encoder": "none"},
 }
 WHOLE = {
     "observation": {"max_context": 3, "ends_fraction": 0.2, "keyframes_fraction": 0.2},
