@@ -7,14 +7,14 @@ buffers outlive a solve: networks are bound to them for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from sdevid_kernels.em_trajectory.products import MKL, OneDNN, by_onednn, quickest
+from sdevid_kernels.em_trajectory.products import MKL, OneDNN, quickest
 
 _NEAR = 2**20  # hidden units of all steps that stay in a core's caches
 _silu = torch.ops.aten.silu.out
@@ -57,7 +57,8 @@ Call = Callable[[], object]
 class Tower:
     """What networks make of `steps` states, and keep for the way back.
 
-    Weights are copied in, so that each step's calls are put together once and for all.
+    Weights are copied in, so that each step's calls are put together once and for all; for oneDNN
+    a second time, turned: it would turn them at every step.
     """
 
     def __init__(self, units: list[list[int]], like: Tensor, states: Steps) -> None:
@@ -66,12 +67,14 @@ class Tower:
         self.before = [Side(like, steps, layer) for layer in units[:-1]]
         self.value = [Side(like, 1, layer) for layer in units[:-1]]
         self.out = Apart(like, steps, units[-1])
-        self._wide = quickest(self.rows, self.size, sum(units[0]), like) is OneDNN
         self.first = like.new_empty(sum(units[0]), self.size)
-        self.first_t = self.first.t()
         self.weights = [self._own(like, at) for at in range(len(units[0]))]
-        self._shifts: list[Sequence[Tensor]] = []
-        self._first = [by_onednn(z, self.first_t) for z in states] if self._wide else []
+        self._turned: list[tuple[Tensor, Tensor]] = []
+        self._first = self._right(self.first)
+        self._wide = bool(self._turned)
+        self._behind = [[self._right(x) for x in weights[1::2]] for weights in self.weights]
+        self._shift = Side(like, 1, units[0])  # of one step, where a product cannot add to it
+        self._moving: list[tuple[Tensor, Steps]] = []
         self._calls = [self._step_calls(k, z) for k, z in enumerate(states)]
 
     def _own(self, like: Tensor, network: int) -> Weights:
@@ -81,50 +84,64 @@ class Tower:
             made += [like.new_empty(out, into), like.new_empty(out)]
         return made
 
+    def _right(self, weight: Tensor) -> Tensor:
+        """`weight` as a product's right factor, (in, out)."""
+        if quickest(self.rows, weight.shape[1], len(weight), weight) is not OneDNN:
+            return weight.t()
+        turned = weight.new_empty(weight.shape[::-1])
+        self._turned.append((turned, weight))
+        return turned
+
     def bind(self, networks: list[Weights]) -> None:
         """Take these networks' weights."""
         own = [x for weights in self.weights for x in weights]
         torch._foreach_copy_(own, [x for weights in networks for x in weights])
+        for turned, weight in self._turned:
+            turned.copy_(weight.t())
 
     def _step_calls(self, k: int, z: Tensor) -> list[Call]:
-        """Step `k` from `z` on; from the first layer's SiLU on where that is oneDNN's."""
-        calls: list[Call] = []
-        if not self._wide:
-            calls.append(MKL.add(self.before[0].steps[k], z, self.first_t))
+        """Step `k` from `z` on."""
+        before = self.before[0].steps[k]
+        calls = [
+            OneDNN.put_on(before, self._shift.steps[0], z, self._first)
+            if self._wide
+            else MKL.add(before, z, self._first)
+        ]
         for n in range(1, self.depth + 1):
             to = self.out if n == self.depth else self.before[n]
             calls.append(
                 partial(_silu, self.before[n - 1].steps[k], out=self.value[n - 1].steps[0])
             )
             for at, weights in enumerate(self.weights):
-                weight, bias = weights[2 * n - 1 : 2 * n + 1]
+                bias, right = weights[2 * n], self._behind[at][n - 1]
                 value = self.value[n - 1].views[at][0]
-                products = quickest(self.rows, weight.shape[1], len(weight), weight)
-                calls.append(products.put_on(to.views[at][k], bias, value, weight.t()))
+                products = quickest(self.rows, len(right), right.shape[1], right)
+                calls.append(products.put_on(to.views[at][k], bias, value, right))
         return calls
 
     def begin(self, shifts: list[Tensor], steps: int) -> None:
         """Take the first layers' shifts (steps or 1, rows, units) of the next `steps`."""
-        if self._wide:
-            self._shifts = [
-                shift.unbind(0) if len(shift) > 1 else [shift[0]] * steps for shift in shifts
-            ]
+        if not self._wide:
+            for part, shift in zip(self.before[0].parts, shifts, strict=True):
+                part[:steps].copy_(shift)
             return
-        for part, shift in zip(self.before[0].parts, shifts, strict=True):
-            part[:steps].copy_(shift)
+        self._moving = []
+        for (to,), shift in zip(self._shift.views, shifts, strict=True):
+            if len(shift) == 1:
+                to.copy_(shift[0])
+            else:
+                self._moving.append((to, shift.unbind(0)))
 
     def step(self, k: int) -> None:
         """Outputs of step `k`, in `out.views[network][k]`."""
-        if self._wide:
-            first, made = self.before[0], self._first[k]()
-            for view, part, shift in zip(first.views, first.columns, self._shifts, strict=True):
-                torch.add(made[:, part], shift[k], out=view[k])
+        for to, shift in self._moving:
+            to.copy_(shift[k])
         for call in self._calls[k]:
             call()
 
     def release(self) -> None:
         """Let go of the shifts."""
-        self._shifts = []
+        self._moving = []
 
 
 class TowerBack:
@@ -178,7 +195,7 @@ class TowerBack:
 
     def begin(self) -> None:
         """The weights' gradients are 0."""
-        self.first = torch.zeros_like(self.tower.first_t)
+        self.first = torch.zeros_like(self.tower.first).t()
         self.made = [[torch.zeros_like(x) for x in weights] for weights in self.tower.weights]
 
     def end(self) -> list[Tensor]:
