@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sdevid_kernels.em_trajectory import by_hand, reference
+from sdevid_kernels.em_trajectory import by_hand, pool, products, reference
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
 from sdevid_kernels.em_trajectory.segment import Inputs
 from torch import Tensor
@@ -120,6 +120,22 @@ def test_by_hand_agrees_with_autograd_in_float64(options, steps_kept, monkeypatc
         monkeypatch.setattr(by_hand, "KEPT", steps_kept * sizes[-1])
     got = _values_and_gradients(by_hand.em_trajectory, case)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch._C._has_mkldnn, reason="this torch is without oneDNN")
+@pytest.mark.parametrize("options", [*CASES[:3], *CASES[6:8]], ids=str)
+def test_onednns_products_agree_with_autograd(options, monkeypatch):
+    """Every product by oneDNN, as large ones are where it is quicker; again with other weights."""
+    monkeypatch.setattr(products, "_WORTH", 0)
+    monkeypatch.setattr(products, "_onednn_is_quicker", lambda: True)
+    pool._idle.clear()
+    case = _case(**options, dtype=torch.float32)
+    for _ in range(2):
+        want = _values_and_gradients(_by_autograd, case)
+        got = _values_and_gradients(by_hand.em_trajectory, case)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+        torch._foreach_mul_([leaf.detach() for leaf in _leaves(case)], 0.9)
+    pool._idle.clear()
 
 
 def _by_autograd(noise: Tensor, **case):
