@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models.encoder import Tokens, lay_out
 from sdevid.models.gaussian import Gaussian, GaussianHead
-from sdevid.sde.matching import Curve, Moments, Moving, tangents
+from sdevid.sde.matching import Curve, Moments, Moving, Spread, tangents
+
+OPEN = math.log(math.e - 1)  # softplus of it is 1
 
 
 class FramePosterior(nn.Module):
@@ -30,25 +33,23 @@ class FramePosterior(nn.Module):
 
 
 class Marginals(NamedTuple):
-    """q(z_t | x) = N(m(t), s(t)^2) along each clip: curves of m and of log(s - floor)."""
+    """q(z_t | x) = N(m(t), s(t)^2) along each clip."""
 
     mean: Curve
-    level: Curve
-    floor: float  # of s
+    scale: Spread
 
     def at(self, moments: Moments) -> tuple[Moving, Moving]:
         """m and s with their rates."""
         where = moments.place, moments.share, moments.span
-        level = self.level.at(*where)
-        above = level.value.exp()
-        return self.mean.at(*where), Moving(self.floor + above, above * level.rate)
+        return self.mean.at(*where), self.scale.at(*where)
 
 
 class Marginal(nn.Module):
     """Curves through the posteriors of the frames, bent between two by both their tokens.
 
-    What bends them starts at zero, and speaks in units of the diffusion before training: a bridge
-    of h seconds is as wide as that times sqrt(h).
+    Before training the mean is not bent, and the spread between frames is that of a Brownian bridge
+    of the prior's diffusion: as that is learnt, the spread goes with it. The mean's bends speak in
+    units of the diffusion before training.
     """
 
     def __init__(self, config: Config, side: int | None) -> None:
@@ -60,21 +61,29 @@ class Marginal(nn.Module):
         nn.init.zeros_(self.bend.weight)
         nn.init.zeros_(self.bend.bias)
 
-    def forward(
-        self, tokens: Tokens, times: Float[Tensor, "batch time"]
-    ) -> tuple[Gaussian, Gaussian, Marginals]:
-        """q(w), q(z) at the frames, and between them, from tokens at `times` in seconds."""
+    def at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
+        """q(w), and q(z) at the frames."""
         content, state = self.frames(tokens)
-        state = Gaussian(state.mean, state.scale + self.floor)
+        return content, Gaussian(state.mean, state.scale + self.floor)
+
+    def between(
+        self,
+        state: Gaussian,
+        tokens: Tokens,
+        times: Float[Tensor, "batch time"],
+        diffusion: Float[Tensor, "batch intervals *latent"],
+    ) -> Marginals:
+        """Through q(z) at the frames at `times`, in seconds, where the prior's diffusion is g."""
         pairs = torch.cat([tokens[:, :-1], tokens[:, 1:]], dim=-1)
         bent = torch.unflatten(self.bend(pairs).float(), -1, (6, -1)).movedim(-2, 2)
-        shift, widen = lay_out(bent, self.side).chunk(2, dim=2)
+        shift, bridge = lay_out(bent, self.side).chunk(2, dim=2)
         reach = self.unit * times.diff(dim=1).sqrt()
         shift = shift * reach.view(*reach.shape, *[1] * (shift.dim() - 2))
         level = (state.scale - self.floor).log()
-        curves = Marginals(
+        start = torch.tensor([OPEN, 0.0, 0.0], device=bridge.device)
+        bridge = bridge + start.view(3, *[1] * (bridge.dim() - 3))
+        straight = Curve(level, tangents(level, times), torch.zeros_like(shift))
+        return Marginals(
             Curve(state.mean, tangents(state.mean, times), shift),
-            Curve(level, tangents(level, times), widen),
-            self.floor,
+            Spread(straight, bridge, diffusion, self.floor),
         )
-        return content, state, curves

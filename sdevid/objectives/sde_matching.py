@@ -66,11 +66,13 @@ class SDEMatchingObjective(ClipObjective):
         window, history = seen.window, seen.history
         shown = window.cut(ticks)
         times = seconds(shown - shown[:, :1])
-        content, state, marginals = model.marginal(window.cut(seen.full.tokens), times)
+        tokens = window.cut(seen.full.tokens)
+        content, state = model.marginal.at_frames(tokens)
         prior_content, prior_state = model.start_prior(history.summary)
         w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
         eps = normal(seed, serial, Stream.INITIAL, state.mean.shape[1:])
         conditions = model.prior.conditions(w, history.summary.mean(1))
+        marginals = model.marginal.between(state, tokens, times, self._diffusion(state, conditions))
         path = self._path(marginals, conditions, times, serial, (seen.ahead, shown[:, :1]))
         first = Gaussian(state.mean[:, 0], state.scale[:, 0])
         states = state.at(eps)
@@ -88,6 +90,12 @@ class SDEMatchingObjective(ClipObjective):
         intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(model.latent_shape)
         gauges = {"control_energy": path.kl, "gap": path.kl / intervals}
         return terms | decoded | gauges | {"diffusion": path.diffusion.detach()}
+
+    def _diffusion(self, state: Gaussian, conditions: Conditions) -> Tensor:
+        """The prior's g at the frames that begin an interval."""
+        starts = state.mean[:, :-1].transpose(0, 1)
+        g = self.model.prior.diffusion(starts, conditions)
+        return g.expand(len(starts), *g.shape[1 - starts.dim() :]).transpose(0, 1)
 
     def _path(
         self,
@@ -114,7 +122,7 @@ class SDEMatchingObjective(ClipObjective):
         slope = None if rates[2] is None else torch.unflatten(rates[2], 0, (-1, count))
         own = conditional_drift(mean, scale, eps, g, slope)
         density = 0.5 * ((drift - own) / g).square().flatten(2).sum(2)
-        return PathCost(times[:, -1] * density.mean(1), g)
+        return PathCost(times[:, -1] * (moments.weight * density).mean(1), g)
 
     def _seen(
         self, states: Tensor, w: Tensor, real: Frames, window: Window, serial: Serial

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional
 
 
 class Moving(NamedTuple):
@@ -36,8 +37,8 @@ class Curve(NamedTuple):
     """A C1 cubic through knots at irregular times, plus a part that vanishes at the knots.
 
     The second part is u (1 - u) (b_0 + b_1 x + b_2 x^2), u in [0, 1] across an interval and
-    x = 2 u - 1. It may bend at a knot: at an observation the slope of a true posterior mean and
-    variance jumps. Axes of the fields: batch, knots (`bump`: intervals, 3), then any.
+    x = 2 u - 1. It may bend at a knot: at an observation the slope of a true posterior mean jumps.
+    Axes of the fields: batch, knots (`bump`: intervals, 3), then any.
     """
 
     values: Float[Tensor, "batch knots *shape"]
@@ -64,6 +65,42 @@ class Curve(NamedTuple):
         turn = 6 * hump * (p1 - p0) + (1 - u) * (1 - 3 * u) * v0 + u * (3 * u - 2) * v1
         turn = turn - x * inner + hump * 2 * (b1 + 2 * x * b2)
         return Moving(cubic + hump * inner, turn / h)
+
+
+class Spread(NamedTuple):
+    """s(t) > floor: what is left of a state's spread at the knots, and a bridge's in between.
+
+    s^2 = (floor + exp(level))^2 + g^2 h u (1 - u) softplus(p_0 + p_1 x + p_2 x^2), with u, x and h,
+    the seconds of an interval, as in `Curve`. A Brownian bridge of diffusion g is s with
+    softplus(p) = 1: its slope is steep at a knot where little is left, as that of a true posterior
+    is. Axes of `bridge` as those of a `bump`.
+    """
+
+    level: Curve
+    bridge: Float[Tensor, "batch intervals 3 *shape"]
+    diffusion: Float[Tensor, "batch intervals *shape"]  # g, or what broadcasts to it
+    floor: float
+
+    def at(
+        self,
+        place: Int64[Tensor, "batch times"],
+        share: Float[Tensor, "batch times"],
+        span: Float[Tensor, "batch times"],
+    ) -> Moving:
+        """s and its rate, where `Curve.at` takes its own."""
+        level = self.level.at(place, share, span)
+        above = level.value.exp()
+        left = self.floor + above
+        wide = [*place.shape, *[1] * (above.dim() - 2)]
+        u, h = share.view(wide), span.view(wide)
+        rows = torch.arange(len(place), device=place.device)[:, None]
+        p0, p1, p2 = self.bridge[rows, place].unbind(2)
+        x, hump = 2 * u - 1, u * (1 - u)
+        inner = p0 + x * (p1 + x * p2)
+        share_of, variance = functional.softplus(inner), self.diffusion[rows, place].square()
+        scale = (left.square() + variance * h * hump * share_of).sqrt()
+        turn = variance * (hump * 2 * (p1 + 2 * x * p2) * inner.sigmoid() - x * share_of)
+        return Moving(scale, (left * above * level.rate + 0.5 * turn) / scale)
 
 
 def tangents(
@@ -99,11 +136,15 @@ class Moments(NamedTuple):
     share: Float[Tensor, "batch times"]  # of the interval, in [0, 1]
     span: Float[Tensor, "batch times"]  # of the interval, seconds
     seconds: Float[Tensor, "batch times"]  # since the first knot
+    weight: Float[Tensor, "batch times"]  # of what is found there, in a mean over a clip's time
 
 
 def stratified(draws: Float[Tensor, "batch times"], times: Float[Tensor, "batch knots"]) -> Moments:
     """A moment in each of equal parts of every clip's time, from uniform `draws`.
 
+    Within its interval a moment is then drawn toward the end, and weighs as much less: from v to
+    1 - (1 - v)^4, with weight 4 (1 - v)^3. A bridge's drift grows as 1 over the time left to it;
+    evenly drawn moments meet its last part so seldom that a clipped gradient forgets it.
     `times` are seconds since the first knot; they rise, and equal ones at the end are padding.
     """
     count = draws.shape[1]
@@ -113,4 +154,6 @@ def stratified(draws: Float[Tensor, "batch times"], times: Float[Tensor, "batch 
     place = (at[..., None] >= times[:, None, 1:-1]).sum(2).minimum(last)
     start, end = times.gather(1, place), times.gather(1, place + 1)
     span = (end - start).where(end > start, torch.ones_like(end))
-    return Moments(place, ((at - start) / span).clamp(0, 1), span, at)
+    left = 1 - ((at - start) / span).clamp(0, 1)
+    share = 1 - left**4
+    return Moments(place, share, span, start + share * span, 4 * left**3)

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from sdevid.sde.matching import Curve, Moving, conditional_drift, stratified, tangents
+from sdevid.sde.matching import (
+    Curve,
+    Moving,
+    Spread,
+    conditional_drift,
+    stratified,
+    tangents,
+)
 
 
 def mean_at(t):
@@ -138,12 +145,64 @@ def test_without_its_bump_a_curve_is_smooth_at_a_knot_and_a_parabola_comes_back_
     torch.testing.assert_close(found.value[0, 2:, 0], (1 + 2 * at - 0.7 * at**2)[0, 2:])
 
 
-def test_stratified_moments_lie_each_in_its_part_and_in_its_interval():
-    draws = torch.rand(2, 7, dtype=torch.float64)
-    moments = stratified(draws, TIMES)
-    part = moments.seconds / TIMES[:, -1:] * 7
-    assert torch.equal(part.floor(), torch.arange(7.0).double().expand(2, -1))
+def test_a_spread_is_the_knots_own_at_them_and_its_rate_is_its_derivative():
+    torch.manual_seed(0)
+    level = random_curve(TIMES)._replace(bump=torch.zeros(2, 3, 3, 3, dtype=torch.float64))
+    bridge, diffusion = torch.randn(2, 3, 3, 3).double(), 0.5 + torch.rand(2, 3, 3).double()
+    spread = Spread(level, bridge, diffusion, 0.02)
+    place = torch.tensor([[0, 0, 1, 2, 2], [0, 0, 0, 0, 0]])
+    share = torch.tensor([[0.0, 1.0, 0.3, 0.5, 1.0], [0.0, 0.2, 0.6, 0.9, 1.0]]).double()
+    span = TIMES.diff(dim=1).gather(1, place)
+    share.requires_grad_()
+    found = spread.at(place, share, span)
+    for moment, knot in ((0, 0), (1, 1), (4, 3)):
+        want = 0.02 + level.values[0, knot].exp()
+        torch.testing.assert_close(found.value[0, moment], want)
+    for component in range(3):
+        (by_share,) = torch.autograd.grad(
+            found.value[..., component].sum(), share, retain_graph=True
+        )
+        torch.testing.assert_close(by_share / span, found.rate[..., component].detach())
+
+
+def test_a_spread_can_be_a_brownian_bridge_whose_drift_pulls_to_its_end():
+    """From a known state to a known one: f = (end - z) / (h - t), at any g (Karatzas & Shreve)."""
+    g, h, least = 0.6, 0.5, 1e-5
+    times = torch.tensor([[0.0, h]], dtype=torch.float64)
+    ends = torch.tensor([[0.3, -0.4]], dtype=torch.float64)[..., None]
+    level = torch.full_like(ends, math.log(least / 2))
+    still = torch.zeros(1, 1, 3, 1, dtype=torch.float64)
+    bridge = still + torch.tensor([math.log(math.e - 1), 0, 0]).double()[:, None]
+    place, share = torch.zeros(1, 9, dtype=torch.long), torch.linspace(0.1, 0.9, 9)[None].double()
+    span = torch.full_like(share, h)
+    mean = Curve(ends, tangents(ends, times), still).at(place, share, span)
+    flat = Curve(level, torch.zeros_like(level), still)
+    scale = Spread(flat, bridge, torch.full((1, 1, 1), g).double(), least / 2).at(
+        place, share, span
+    )
+    eps = torch.randn(1, 9, 1, dtype=torch.float64)
+    drift = conditional_drift(mean, scale, eps, torch.full_like(eps, g), None)
+    z, left = mean.value + scale.value * eps, (h * (1 - share))[..., None]
+    torch.testing.assert_close(drift, (ends[:, 1:] - z) / left, rtol=1e-5, atol=1e-5)
+
+
+def test_stratified_moments_lie_in_their_intervals_and_in_the_order_of_their_draws():
+    moments = stratified(torch.rand(2, 7, dtype=torch.float64), TIMES)
+    assert (moments.seconds.diff(dim=1) > 0).all()
     start = TIMES.gather(1, moments.place)
     torch.testing.assert_close(start + moments.share * moments.span, moments.seconds)
     assert (moments.place[1] == 0).all()
     assert ((moments.share >= 0) & (moments.share <= 1)).all()
+
+
+def test_weighted_moments_give_the_integral_also_of_what_grows_to_the_end_of_an_interval():
+    """Of 1 / (1.001 - u) over u in [0, 1], in three intervals; each draw is one of a fine grid."""
+    count = 20_000
+    draws = ((torch.arange(count) + 0.5) / count).double()[:, None].expand(-1, 5)
+    moments = stratified(draws, TIMES[:1].expand(count, -1))
+    found = moments.weight / (1.001 - moments.share)
+    want = math.log(1.001 / 0.001)
+    assert found.mean().item() == pytest.approx(want, rel=1e-4)
+    assert moments.weight.mean().item() == pytest.approx(1, rel=1e-4)
+    even = 1 / (1.001 - draws)  # the same in one interval, drawn evenly
+    assert found.var() < 0.1 * even.var()
