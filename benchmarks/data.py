@@ -59,7 +59,7 @@ def make_shards(folder: Path, store: Store, size: int, clips: int) -> Path:
         for k in range(number * PER_SHARD, min((number + 1) * PER_SHARD, clips)):
             meta = {"source": f"{k}.mp4", "label": "", "caption": f"waves {k}", "fps": 8.0}
             meta |= {"num_frames": FRAMES, "height": size, "width": size, "channels": 3}
-            shard.add(f"{k:06d}", meta, store, encode(store, _waves(rng, size), 8.0))
+            shard.add(f"{k:06d}", meta, {store: encode(store, _waves(rng, size), 8.0)})
         shard.close()
     splits = {"train": {"clips": clips, "videos": clips, "shards": names}}
     write_json(output / "dataset.json", {"format": FORMAT, "splits": splits})

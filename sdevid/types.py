@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float16, Int64, UInt8
 from torch import Tensor
 
 TICKS_PER_SECOND = 76_800
@@ -22,6 +23,7 @@ TICKS_PER_SECOND = 76_800
 Video = UInt8[Tensor, "batch time height width channels"]  # as stored and moved
 Frames = Float[Tensor, "batch time channels height width"]  # in [0, 1], as the model sees it
 Ticks = Int64[Tensor, "batch time"]  # rising along time
+Embedding = Float16[np.ndarray, "tokens width"]  # of one caption, by a frozen encoder
 Serial = Int64[Tensor, " batch"]  # a clip's place in the order of training; keys its noise
 
 
@@ -45,6 +47,7 @@ class Batch:
     keys: tuple[str, ...]
     captions: tuple[str, ...]
     damage: tuple[Damage, ...] = ()  # what was met while it was put together
+    embeddings: tuple[Embedding, ...] | None = None  # of the captions, where shards gave them
 
 
 def frame_ticks(num_frames: int, fps: float) -> Int64[Tensor, " time"]:

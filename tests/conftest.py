@@ -1,8 +1,12 @@
-"""One thread a process, and no GPU test where there is no GPU."""
+"""One thread a process, no GPU test where there is no GPU, and small real text encoders."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers looks for deepspeed, which says so
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,3 +26,58 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(no_gpu)
+
+
+WORDS = ("a", "ball", "moves", "left", "right", "up", "down", "and", "the")
+
+
+def _save_tokenizer(folder: Path, begin: tuple[str, ...], end: str, most: int) -> int:
+    """A tokenizer of WORDS, with special tokens around; how many tokens it knows."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(("<pad>", end, "<unk>", *begin, *WORDS))}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single=" ".join((*begin, "$A", end)),
+        special_tokens=[(token, vocabulary[token]) for token in (*begin, end)],
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        eos_token=end,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=most,
+    ).save_pretrained(folder)
+    return len(vocabulary)
+
+
+@pytest.fixture(scope="session")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a T5 of two layers, 16 wide, with random weights."""
+    from transformers import T5Config, T5EncoderModel
+
+    folder: Path = tmp_path_factory.mktemp("t5")
+    known = _save_tokenizer(folder, (), "</s>", 512)
+    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    torch.manual_seed(0)
+    T5EncoderModel(T5Config(vocab_size=known, **shape)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole CLIP, text 16 wide and at most 8 tokens, with random weights."""
+    from transformers import CLIPConfig, CLIPModel
+
+    folder: Path = tmp_path_factory.mktemp("clip")
+    known = _save_tokenizer(folder, ("<begin>",), "<end>", 8)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    shape |= {"num_attention_heads": 2}
+    text = shape | {"vocab_size": known, "max_position_embeddings": 8, "eos_token_id": 1}
+    pictures = shape | {"image_size": 8, "patch_size": 4}
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text, vision_config=pictures, projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    return folder

@@ -28,6 +28,7 @@ DOORS = {
     "triton": ("kernels/",),
     "accelerate": ("sdevid/sample/",),
     "fsspec": ("sdevid/data/remote.py",),
+    "transformers": ("sdevid/models/frozen_text.py",),
 }
 
 # Slow to import or not there on a bare CPU: no module but a package's own door may import them at

@@ -12,12 +12,17 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from sdevid.config import TextConfig
 from sdevid.data.cut import Plan, cut
 from sdevid.data.digits import digit_artists, read_mnist
 from sdevid.data.drawn import Artist, disc_artist, drawn_sources
+from sdevid.data.embedding import Embedder
 from sdevid.data.kinetics import kinetics
 from sdevid.data.payload import default_store
 from sdevid.data.smmnist import stochastic_digits
@@ -56,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _settle(options)
         plan = _filmed(options) if options.dataset in _FILMED else _drawn(options)
+        if options.text_encoder is not None:
+            plan = replace(plan, embed=_embedder(options))
         if plan.left_out:
             name, reason = plan.left_out[0]
             print(f"{len(plan.left_out)} left out, as {name}: {reason}", file=sys.stderr)
@@ -91,7 +98,10 @@ def _settle(options: argparse.Namespace) -> None:
     if options.dataset in (*_FILMED, "smmnist") and options.input_dir is None:
         where = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         raise UserError(f"--dataset {options.dataset} needs --input_dir. {where}")
-    for name in ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips", "fps"):
+    if options.text_length is not None and options.text_encoder is None:
+        raise UserError("--text_length is for --text_encoder, which is not given")
+    positive = ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips", "fps")
+    for name in (*positive, "text_length"):
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise UserError(f"--{name} is {value:g}, but must be above 0")
@@ -156,6 +166,14 @@ def _drawn(options: argparse.Namespace) -> Plan:
     )
 
 
+def _embedder(options: argparse.Namespace) -> Embedder:
+    """Runs in this process alone, so that the ones that cut do not wait for its import."""
+    from sdevid.models.frozen_text import FrozenText
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return FrozenText(options.text_encoder, options.text_length or TextConfig().length, device)
+
+
 def _spec(options: argparse.Namespace) -> CutSpec:
     return CutSpec(
         frame_size=options.frame_size,
@@ -210,6 +228,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--split_files", type=Path, nargs="+", help="ucf101: trainlist01.txt testlist01.txt")
     add("--annotations", type=Path, nargs="+", help="kinetics: csv files (those in input_dir)")
     add("--captions", type=Path, help="custom: csv of path,caption (input_dir/captions.csv)")
+    add("--text_encoder", type=Path, help="local T5 or CLIP folder: store its embeddings too")
+    add("--text_length", type=int, help="tokens of a caption, as text.length in training (128)")
     add("--num_clips", type=int, help="drawn data: clips in all (2000)")
     add("--num_digits", type=int, help="moving-digits, smmnist: digits a clip (2)")
     add("--generator", choices=["svg", "srvp", "nsf"], help="smmnist: whose rules (srvp)")

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sdevid.data.embedding import TEXT, Embedder, encode
 from sdevid.data.folder import LocalFolder
 from sdevid.data.parts import Job, make_parts, read_part, remove_part
 from sdevid.data.shards import (
@@ -41,12 +42,15 @@ class Plan:
     settings: dict[str, Any]  # further ones, for dataset.json
     truth: dict[str, Any] | None = None  # of drawn motion
     left_out: Sequence[tuple[str, str]] = ()  # listed and not there, or the other way round
+    embed: Embedder | None = None  # makes an embedding of what is said of each clip
 
     def identity(self) -> dict[str, Any]:
         """What a cut carried on must find unchanged, as JSON."""
         sources = [[split, source.identity()] for split, source in self.sources]
         said = json.dumps([sources, list(self.left_out)], sort_keys=True).encode()
         settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
+        if self.embed is not None:
+            settings["text_encoder"] = self.embed.identity
         return {
             "dataset": self.dataset,
             "settings": settings,
@@ -144,8 +148,12 @@ class _Cut:
                 shard = f"{split}-{self.state.shards.get(split, 0):06d}.tar"
                 self.open = ShardFile(self.folder, shard)
             self.state.repeating += clip.meta.get("repeated_frames", 0) > 0
-            self.state.worded += bool(words(clip.meta))
-            self.open.add(clip.key, clip.meta, clip.extension, clip.payload)
+            said, embed = words(clip.meta), self.plan.embed
+            self.state.worded += bool(said)
+            members = {clip.extension: clip.payload}
+            if embed is not None:
+                members[TEXT] = encode(embed(said))
+            self.open.add(clip.key, clip.meta, members)
             if len(self.open) == self.plan.shard_size:
                 self._finish_shard(job.number, number + 1)
         self.done.append(job)
@@ -234,6 +242,8 @@ class _Cut:
             "clips_with_repeated_frames": self.state.repeating,
             "clips_with_words": self.state.worded,
         }
+        if self.plan.embed is not None:
+            content["text_encoder"] = self.plan.embed.identity
         return content if self.plan.truth is None else {**content, "truth": self.plan.truth}
 
 

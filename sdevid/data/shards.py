@@ -1,6 +1,6 @@
 """Shards: plain WebDataset tars, an index beside each, and one dataset.json for the folder.
 
-A clip is two members, KEY.json and one payload; KEY.text.npy is kept for a text embedding. An
+A clip is two members, KEY.json and one payload, or three with its caption's KEY.text.npy. An
 index (train-000000.index.json) tells for each clip where its members lie, so that a clip is read
 by offset. This is the only file that knows webdataset.
 """
@@ -13,18 +13,21 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from sdevid.data import embedding
+from sdevid.data.embedding import TEXT
 from sdevid.data.folder import Access, Folder, open_folder
 from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
 from sdevid.errors import UserError
+from sdevid.types import Embedding
 
 FORMAT = 1
 _RIGHT, _PLAIN = 1, 2  # what is known of a clip: its sha256 is right; and its npy is as we write it
@@ -55,7 +58,7 @@ class ClipEntry:
     height: int
     width: int
     channels: int
-    members: Mapping[str, Member]  # by extension: json and one of npy, jpg, mp4
+    members: Mapping[str, Member]  # by extension: json, one of npy, jpg, mp4, maybe text.npy
 
     @property
     def extension(self) -> str:
@@ -75,6 +78,13 @@ class Clip:
     key: str
     video: ClipVideo
     meta: dict[str, Any]
+
+
+class Beside(NamedTuple):
+    """What lies beside the video of a clip."""
+
+    meta: dict[str, Any]  # of KEY.json
+    embedding: Embedding | None  # where the index reads them
 
 
 class DamagedClipError(UserError):
@@ -101,6 +111,7 @@ class ShardIndex:
     split: str
     dataset: dict[str, Any]  # dataset.json; drawn data sets have "truth"
     clips: list[ClipEntry]
+    embedded: bool = False  # whether text embeddings are read too; set before the first read
     _damage: dict[int, str] = field(default_factory=dict, repr=False)
     _known: bytearray = field(init=False, repr=False)  # _RIGHT or _PLAIN, once read
 
@@ -124,10 +135,10 @@ class ShardIndex:
         """Clip `i` as a whole. DamagedClipError where its shard does not hold it."""
         entry = self.clips[i]
         video = np.empty(entry.shape, np.uint8)
-        return Clip(entry.key, video, self.read_into(i, 0, video))
+        return Clip(entry.key, video, self.read_into(i, 0, video).meta)
 
-    def read_into(self, i: int, first: int, video: ClipVideo) -> dict[str, Any]:
-        """Write the frames of clip `i` from `first` on into `video`; the fields of its KEY.json.
+    def read_into(self, i: int, first: int, video: ClipVideo) -> Beside:
+        """Write the frames of clip `i` from `first` on into `video`; what lies beside them.
 
         DamagedClipError where the shard does not hold it, UserError where it cannot be read.
         """
@@ -161,19 +172,25 @@ class ShardIndex:
         """Close the tars that reads have opened."""
         self.folder.close()
 
-    def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo) -> dict[str, Any]:
+    def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo) -> Beside:
+        beside = ("json", TEXT) if self.embedded else ("json",)
         if self._known[i] == _PLAIN:
             self._load_pixels(entry, first, video)
-            plain: dict[str, Any] = json.loads(self.read_member(entry, "json").decode())
-            return plain
-        found = self._members(entry, check=self._known[i] != _RIGHT)
+            return self._decoded({name: self.read_member(entry, name) for name in beside})
+        found = self._members(entry, beside, check=self._known[i] != _RIGHT)
         payload = found[entry.extension]
         video[:] = decode(entry.extension, payload, entry.shape)[first : first + len(video)]
-        meta: dict[str, Any] = json.loads(found["json"])
+        decoded = self._decoded(found)
         if self.folder.steady:
             plain_npy = entry.extension == "npy" and payload.startswith(npy_header(entry.shape))
             self._known[i] = _PLAIN if plain_npy else _RIGHT
-        return meta
+        return decoded
+
+    def _decoded(self, found: Mapping[str, bytes]) -> Beside:
+        meta = json.loads(found["json"])
+        if not self.embedded:
+            return Beside(meta, None)
+        return Beside(meta, embedding.decode(found[TEXT], self.dataset["text_encoder"]["width"]))
 
     def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
         """From an npy payload that is as `payload.encode` writes it, without a copy."""
@@ -183,9 +200,11 @@ class ShardIndex:
         if missing:
             raise ValueError(f"the tar ends {missing} bytes too early")
 
-    def _members(self, entry: ClipEntry, check: bool) -> dict[str, bytes]:
-        """Payload and KEY.json, by extension, in one read."""
-        wanted = {name: entry.members[name] for name in (entry.extension, "json")}
+    def _members(self, entry: ClipEntry, beside: Sequence[str], check: bool) -> dict[str, bytes]:
+        """The payload and what lies beside it, by extension, in one read."""
+        if not entry.members.keys() >= set(beside):
+            raise ValueError(f"the index names no {TEXT} of it")
+        wanted = {name: entry.members[name] for name in (entry.extension, *beside)}
         begin = min(member.offset for member in wanted.values())
         size = max(member.offset + member.size for member in wanted.values()) - begin
         for attempt in (1, 2):
@@ -309,12 +328,10 @@ class ShardFile:
     def __len__(self) -> int:
         return len(self._clips)
 
-    def add(self, key: str, meta: dict[str, Any], extension: str, payload: bytes) -> None:
-        """Append the clip `key`, whose `meta` becomes KEY.json."""
-        members = {
-            extension: payload,
-            "json": json.dumps(meta, sort_keys=True, ensure_ascii=False).encode(),
-        }
+    def add(self, key: str, meta: dict[str, Any], members: Mapping[str, bytes]) -> None:
+        """Append the clip `key`: its `members` by extension, and `meta`, which becomes KEY.json."""
+        said = json.dumps(meta, sort_keys=True, ensure_ascii=False)
+        members = {**members, "json": said.encode()}
         self._tar.write({"__key__": key, **members})
         named = {name: meta[name] for name in ("source", "label", "num_frames", "fps")}
         named |= {name: meta[name] for name in ("height", "width", "channels")}

@@ -27,7 +27,7 @@ from sdevid.data.shards import DamagedClipError, ShardIndex
 from sdevid.data.spec import words
 from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, uniform
-from sdevid.types import Batch, Damage, Video
+from sdevid.types import Batch, Damage, Embedding, Video
 
 _FPS_TOLERANCE = 0.01  # relative
 _MOST_IN_A_ROW = 1_000  # damaged clips, before the data is given up
@@ -148,6 +148,7 @@ class _Filled:
 
     key: str
     caption: str
+    embedding: Embedding | None
     damage: list[Damage]
 
 
@@ -192,6 +193,7 @@ class _Reader:
 
     def _finished(self, video: Video, serials: range, filled: list[_Filled]) -> Batch:
         serial = torch.arange(serials.start, serials.stop, serials.step)
+        embeddings = tuple(p.embedding for p in filled if p.embedding is not None)
         ticks = times.ticks(self.config, times.places(self.config, serial))
         if self.pinned:
             ticks, serial = ticks.pin_memory(), serial.pin_memory()
@@ -202,6 +204,7 @@ class _Reader:
             keys=tuple(place.key for place in filled),
             captions=tuple(place.caption for place in filled),
             damage=tuple(damage for place in filled for damage in place.damage),
+            embeddings=embeddings if self.index.embedded else None,
         )
 
     def _fill(self, serials: range, videos: UInt8[np.ndarray, "..."]) -> list[_Filled]:
@@ -223,14 +226,14 @@ class _Reader:
             entry = self.index.clips[number]
             first = _cut(crop, entry.num_frames, length)
             try:
-                meta = self.index.read_into(number, first, read)
+                meta, embedding = self.index.read_into(number, first, read)
             except DamagedClipError as error:
                 last = error
                 damage.append(Damage(serial, entry.shard, entry.key, error.reason))
                 continue
             if spare:
                 video[:] = read[places]
-            return _Filled(entry.key, words(meta), damage)
+            return _Filled(entry.key, words(meta), embedding, damage)
         if len(damage) == 1:
             raise last
         raise UserError(f"{len(damage)} clips in a row are damaged; the last: {last}") from last

@@ -11,9 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sdevid.data import embedding
+from sdevid.data.embedding import TEXT
 from sdevid.data.folder import Folder, FolderFile, open_folder
 from sdevid.data.payload import decode
-from sdevid.data.shards import ClipEntry, Member, index_name, read_index, read_json
+from sdevid.data.shards import (
+    ClipEntry,
+    Member,
+    index_name,
+    read_dataset,
+    read_index,
+    read_json,
+)
 from sdevid.errors import UserError
 
 _AHEAD = 2**20  # bytes read at once
@@ -35,7 +44,8 @@ def check_shard(location: str, shard: str, decoding: bool) -> ShardReport:
         folder = open_folder(location)
         entries = read_index(folder, shard)
         size = read_json(folder, index_name(shard))["size"]
-        faults = list(_tar_faults(folder, shard, entries, size, decoding))
+        encoder = read_dataset(folder).get("text_encoder") or {}
+        faults = list(_tar_faults(folder, shard, entries, size, decoding, encoder.get("width", 0)))
     except (UserError, OSError, KeyError, tarfile.TarError) as error:
         return ShardReport(shard, 0, (f"{shard}: {error}",))
     return ShardReport(shard, len(entries), tuple(f"{shard}: {fault}" for fault in faults))
@@ -44,6 +54,7 @@ def check_shard(location: str, shard: str, decoding: bool) -> ShardReport:
 def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
     """What is wrong between dataset.json, the indices and the files of the folder."""
     side_of: dict[str, str] = {}
+    embedded = dataset.get("text_encoder") is not None
     keys: Counter[str] = Counter()
     for split, said in dataset["splits"].items():
         try:
@@ -53,6 +64,13 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
         if len(clips) != said["clips"]:
             yield f"split {split} has {len(clips)} clips, but dataset.json says {said['clips']}"
         keys.update(clip.key for clip in clips)
+        odd = [clip.key for clip in clips if (TEXT in clip.members) != embedded]
+        if odd:
+            have, names = ("lack", "a") if embedded else ("have", "no")
+            yield (
+                f"{len(odd)} clips, as {odd[0]}, {have} a {TEXT}, but dataset.json names {names} "
+                "text_encoder"
+            )
         for source in sorted({clip.source for clip in clips}):
             if side_of.setdefault(source, split) != split:
                 yield f"source {source} is in both {side_of[source]} and {split}"
@@ -64,7 +82,7 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
 
 
 def _tar_faults(
-    folder: Folder, shard: str, entries: list[ClipEntry], size: int, decoding: bool
+    folder: Folder, shard: str, entries: list[ClipEntry], size: int, decoding: bool, width: int
 ) -> Iterator[str]:
     found_size = folder.size(shard)
     if found_size != size:
@@ -86,7 +104,7 @@ def _tar_faults(
             file.seek(member.offset)
             content = file.read(member.size)
             fault = _member_fault(info, member, content) or _content_fault(
-                entry, extension, content, decoding
+                entry, extension, content, decoding, width
             )
             if fault:
                 yield f"member {info.name} {fault}"
@@ -104,12 +122,16 @@ def _member_fault(info: tarfile.TarInfo, member: Member, content: bytes) -> str 
     return None
 
 
-def _content_fault(entry: ClipEntry, extension: str, content: bytes, decoding: bool) -> str | None:
+def _content_fault(
+    entry: ClipEntry, extension: str, content: bytes, decoding: bool, width: int
+) -> str | None:
     try:
         if extension == "json":
             meta = json.loads(content)
             wrong = [name for name in _DESCRIBED if meta.get(name) != getattr(entry, name)]
             return f"differs from the index in {', '.join(wrong)}" if wrong else None
+        if extension == TEXT:
+            embedding.decode(content, width)
         if decoding and extension == entry.extension:
             decode(extension, content, entry.shape)
     except ValueError as error:

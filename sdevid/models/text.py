@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.errors import UserError
+from sdevid.models import frozen_text
+from sdevid.models.frozen_text import FrozenText
 from sdevid.models.temporal import Block, TimeFeatures
+from sdevid.types import Batch, Embedding
 
 
 class Text(NamedTuple):
@@ -30,22 +32,43 @@ class Text(NamedTuple):
 Reader = Callable[[Sequence[str]], Text]
 
 
-def reader(config: Config) -> Reader | None:
+def reader(config: Config, device: torch.device | str = "cpu") -> Reader | None:
     """What turns captions into `Text`; None for a model without text.
 
-    Raises UserError where a frozen encoder is asked for and cannot be had.
+    Raises UserError where a frozen encoder, which runs on `device`, is asked for and cannot be had.
     """
     if config.text.encoder == "none":
         return None
     length = config.text.length
     if config.text.encoder == "bytes":
         return lambda captions: as_bytes(captions, length)
-    return _frozen(Path(config.text.encoder), length)
+    frozen = FrozenText(Path(config.text.encoder), length, device)
+    return lambda captions: padded([frozen(caption) for caption in captions])
 
 
-def told(read: Reader | None, captions: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-    """The captions as an objective takes them, by name; nothing for a model without text."""
-    return {} if read is None else read(captions).to(device)._asdict()
+def silent(config: Config) -> Reader:
+    """A reader for where embeddings come with the clips: it makes captions of no letters alone."""
+    nothing = np.zeros((0, frozen_text.width(Path(config.text.encoder))), np.float16)
+    return lambda captions: padded([nothing] * len(captions))
+
+
+def told(read: Reader | None, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """What a batch says in words as an objective takes it, by name; nothing for a model without
+    text. Embeddings that lie beside the clips go before their captions."""
+    if read is None:
+        return {}
+    said = read(batch.captions) if batch.embeddings is None else padded(batch.embeddings)
+    return said.to(device)._asdict()
+
+
+def padded(embeddings: Sequence[Embedding]) -> Text:
+    """Embeddings of several captions side by side, in float32; zeros after each one's end."""
+    lengths = torch.tensor([len(each) for each in embeddings])
+    longest = max(1, int(lengths.max()))
+    tokens = torch.zeros(len(embeddings), longest, embeddings[0].shape[1])
+    for row, each in zip(tokens, embeddings, strict=True):
+        row[: len(each)] = torch.from_numpy(each)
+    return Text(tokens, torch.arange(longest) < lengths[:, None])
 
 
 def as_bytes(captions: Sequence[str], length: int) -> Text:
@@ -75,7 +98,7 @@ class TextEncoder(nn.Module):
             self.place = TimeFeatures(features)
             self.blocks = nn.ModuleList(Block(config.encoder) for _ in range(config.text.layers))
         else:
-            self.embed = nn.Linear(_width(Path(config.text.encoder)), features)
+            self.embed = nn.Linear(frozen_text.width(Path(config.text.encoder)), features)
         self.norm = nn.LayerNorm(features)
         self.out = nn.Linear(features, features)
         self.null = nn.Parameter(0.02 * torch.randn(features))
@@ -94,58 +117,3 @@ class TextEncoder(nn.Module):
         mean = (x * weight).sum(1) / weight.sum(1)
         out: Tensor = torch.where(some, self.out(self.norm(mean)), self.null.to(mean.dtype))
         return out
-
-
-def _width(folder: Path) -> int:
-    """Width of a local Hugging Face encoder's output, from its config.json."""
-    settings = _settings(folder)
-    settings = settings.get("text_config") or settings
-    width = settings.get("d_model") or settings.get("hidden_size")
-    if width is None:
-        raise UserError(
-            f"text.encoder is {folder}, but its config.json names neither d_model nor hidden_size; "
-            "give the folder of a T5 or CLIP model"
-        )
-    return int(width)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"text.encoder is {folder}, but no Hugging Face model is there ({error}); give "
-            "'bytes', 'none' or the local folder of a T5 or CLIP model"
-        ) from error
-    return found
-
-
-def _frozen(folder: Path, length: int) -> Reader:
-    kind = str(_settings(folder).get("model_type"))
-    names = {"t5": "T5EncoderModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel"}
-    if kind not in names:
-        raise UserError(
-            f"text.encoder is {folder}, whose config.json says model_type {kind}; T5 and CLIP "
-            "are read"
-        )
-    try:
-        import transformers
-    except ImportError:
-        raise UserError(
-            f"text.encoder is {folder}, but transformers is not installed here; install it, or set "
-            "text.encoder=bytes"
-        ) from None
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    encoder = getattr(transformers, names[kind]).from_pretrained(folder, local_files_only=True)
-    encoder = encoder.eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def read(captions: Sequence[str]) -> Text:
-        given = tokenizer(
-            list(captions), padding=True, truncation=True, max_length=length, return_tensors="pt"
-        )
-        found = encoder(**given).last_hidden_state
-        some = torch.tensor([bool(caption) for caption in captions])[:, None]
-        return Text(found, given["attention_mask"].bool() & some)
-
-    return read

@@ -36,6 +36,11 @@ class Request:
         """Videos in all."""
         return self.num_samples * max(1, len(self.prompts))
 
+    @property
+    def worded(self) -> bool:
+        """Whether there is anything to read."""
+        return bool(self.prompts) or self.negative_prompt is not None
+
     def prompt(self, number: int) -> str | None:
         """That of the sample with this number; the last one's for what only fills a batch."""
         if not self.prompts:

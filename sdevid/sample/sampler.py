@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     model, config = export.load(args.model_path, args.weights)
     request = check(args, config, batch_size=8 if state.device.type == "cuda" else 1)
     given = conditions.read(args, config, request)
-    read_text = text.reader(config)
+    read_text = text.reader(config, state.device) if request.worded else None
     if state.is_main_process:
         for note in given.notes if given else ():
             print(note, file=sys.stderr)

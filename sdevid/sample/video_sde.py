@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sdevid.checkpoint import Weights
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models import text
+from sdevid.models.text import Reader
 from sdevid.models.video_model import VideoModel
 from sdevid.sample import conditions
 from sdevid.sample.conditions import Observed
@@ -32,7 +34,6 @@ class VideoSDE:
 
     def __init__(self, model: VideoModel, config: Config, folder: Path) -> None:
         self.model, self.config, self.folder = model, config, folder
-        self._read = text.reader(config)
 
     @classmethod
     def from_pretrained(
@@ -103,6 +104,10 @@ class VideoSDE:
                 raise UserError(f"the hub did not take {repo_id}: {error}") from error
         return str(commit)
 
+    @cached_property
+    def _reader(self) -> Reader | None:
+        return text.reader(self.config, next(self.model.parameters()).device)
+
     def _request(self, num_samples: int, options: dict[str, Any]) -> Request:
         settings = dict(options)
         prompt = settings.pop("prompt", None)
@@ -141,8 +146,8 @@ class VideoSDE:
         return frames
 
     def _generate(self, request: Request, given: Observed | None) -> Pixels:
-        made = []
+        made, read = [], self._reader if request.worded else None
         for first in range(0, request.total, request.batch_size):
             numbers = range(first, first + request.batch_size)
-            made.append(generate(self.model, request, numbers, given, self._read).videos)
+            made.append(generate(self.model, request, numbers, given, read).videos)
         return np.concatenate(made)[: request.total]

@@ -18,6 +18,7 @@ from sdevid.checkpoint import Piece, Slice
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models import text
+from sdevid.models.text import Reader
 from sdevid.train.stragglers import OwnTime
 from sdevid.train.world import World
 from sdevid.train.zero import deepspeed_settings
@@ -41,15 +42,18 @@ class Engine:
     The objective maps (video, ticks, serial, kl_weight) to named scalars, among them "loss".
     Its parameters stay float32 under every stage and precision; with bf16 its networks run under
     autocast. Stage 3 gathers weights as modules are called, so every rank must call the same ones
-    in the same order, whatever its clips.
+    in the same order, whatever its clips. `read` turns captions into what the objective takes;
+    without it, as the config says.
     """
 
-    def __init__(self, objective: nn.Module, config: Config, world: World) -> None:
+    def __init__(
+        self, objective: nn.Module, config: Config, world: World, read: Reader | None = None
+    ) -> None:
         self.config, self.world = config, world
         self.objective = objective.to(world.device)
         self.shapes = {name: tuple(p.shape) for name, p in objective.named_parameters()}
         self._names = {id(p): name for name, p in objective.named_parameters()}
-        self._read = text.reader(config)
+        self._read = read or text.reader(config, world.device)
         self.own_time = OwnTime(world.device)
         groups = parameter_groups(objective, config)
         self._ratios = [group.pop("ratio") for group in groups]
@@ -112,7 +116,7 @@ class Engine:
         video, ticks, serial = (
             x.to(device, non_blocking=True) for x in (batch.video, batch.ticks, batch.serial)
         )
-        told = text.told(self._read, batch.captions, device)
+        told = text.told(self._read, batch, device)
         return cast(Terms, self._engine(video, ticks, serial, kl_weight, **told))
 
     @torch.no_grad()

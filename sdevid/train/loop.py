@@ -31,18 +31,19 @@ def train(config: Config, index: ShardIndex, world: World, progress: Progress) -
     `progress` is kept up to date, so that whoever called knows how far it came. Raises
     NonFiniteError where training is lost, and UserError for what a user can put right.
     """
+    read, told = wording.open_text(config, index, world)
     torch.manual_seed(config.seed)
     objective = objectives.build(config)
     if config.compile:
         compiled.compile_parts(objective.model)
-    engine = Engine(objective, config, world)
+    engine = Engine(objective, config, world, read)
     ema = EMA([piece.tensor for piece in engine.pieces()], config.ema_decay)
     resumed = snapshot.resume(engine, ema, config) or Progress()
     progress.clips, progress.step, progress.faults = resumed.clips, resumed.step, resumed.faults
     total = stream.total_clips(index, config)
     if world.main:
         replace_text(config.run_dir / "config.yaml", dump(config))
-    announce(engine, progress, total, wording.describe(config, index))
+    announce(engine, progress, total, told)
     if progress.clips >= total:
         return "done"
     with Metrics(config, world, progress, total) as metrics, Saver(engine, ema) as saver:

@@ -1,19 +1,59 @@
-"""What the model is told in words of the clips that it is trained on."""
+"""What the model is told in words of the clips that it is trained on, and where that comes from."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from sdevid.config import Config
 from sdevid.data.shards import ShardIndex
+from sdevid.errors import UserError
+from sdevid.models import frozen_text, text
+from sdevid.models.text import Reader
+from sdevid.train.world import World
 
 
-def describe(config: Config, index: ShardIndex) -> str:
-    """For the first lines of a run: which encoder reads what."""
-    encoder = config.text.encoder
+def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Reader | None, str]:
+    """What reads captions, None for a model without text; and a line for the run's beginning.
+
+    Where the shards hold embeddings by the encoder of the config, `index` is told to read them.
+    Raises UserError where another encoder made them, or the one of the config cannot be had.
+    """
+    encoder, made = config.text.encoder, index.dataset.get("text_encoder")
     if encoder == "none":
-        return "text none"
+        return None, "text none"
+    what = "captions, and labels where a clip has none"
     if index.dataset.get("clips_with_words") == 0:
-        return (
-            f"text {encoder}, but no clip of {index.folder.location} has a caption or label: all "
-            "are trained without; text.encoder=none saves the encoder"
+        what = (
+            f"no clip of {index.folder.location} has a caption or label, so all are trained "
+            "without; text.encoder=none saves the encoder"
         )
-    return f"text {encoder}: captions, and labels where a clip has none"
+    if encoder == "bytes":
+        beside = "; the embeddings in the shards are not read" if made else ""
+        return text.reader(config), f"text bytes: {what}{beside}"
+    if made is None:
+        how = f"encoded on {world.device.type} as training goes on, since the shards hold none"
+        return text.reader(config, world.device), f"text {encoder}: {what}; {how}"
+    apart = _apart(config, index, made)
+    index.embedded = True
+    return text.silent(config), f"text {encoder}: {what}; embeddings from the shards{apart}"
+
+
+def _apart(config: Config, index: ShardIndex, made: dict[str, Any]) -> str:
+    """What could not be compared, since the folder lacks it; UserError where encoders differ."""
+    here = frozen_text.identity(Path(config.text.encoder), config.text.length)
+    found = frozen_text.difference(made, here)
+    if found:
+        raise UserError(
+            f"text.encoder is {config.text.encoder} ({_named(here)}), but the embeddings in "
+            f"{index.folder.location} were made by another ({_named(made)}): {found}; give the "
+            "folder and the text.length that they were made with, or make the shards anew with "
+            "--text_encoder"
+        )
+    absent = [name for name in ("weights", "tokenizer") if here[name] is None]
+    return f" (made by the same config; no {' or '.join(absent)} here to compare)" if absent else ""
+
+
+def _named(encoder: dict[str, Any]) -> str:
+    kind, width, weights = (encoder.get(name) for name in ("model_type", "width", "weights"))
+    return f"{kind}, {width} wide, weights {weights}"

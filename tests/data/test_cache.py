@@ -36,7 +36,7 @@ def site(web):
             buffer = rng.integers(0, 255, SHAPE, np.uint8)
             meta = {"source": f"{number}.mp4", "label": "", "caption": "", "fps": 8.0}
             meta |= {"num_frames": 4, "height": 256, "width": 256, "channels": 3}
-            shard.add(f"clip-{number}-{k}", meta, "npy", encode("npy", buffer, 8.0))
+            shard.add(f"clip-{number}-{k}", meta, {"npy": encode("npy", buffer, 8.0)})
         shard.close()
     splits = {"train": {"clips": SHARDS * CLIPS, "videos": SHARDS, "shards": names}}
     write_json(web.folder / "dataset.json", {"format": 1, "splits": splits})

@@ -27,7 +27,7 @@ def write(folder: Path, store: Store = "npy", clips: int = 5) -> Path:
         for number in range(first, min(first + 3, clips)):
             meta = {"source": f"{number}.mp4", "label": "a b", "caption": "é", "start": 0.0}
             meta |= {"fps": 8.0, "num_frames": 4, "height": 16, "width": 16, "channels": 3}
-            shard.add(f"clip-{number}", meta, EXTENSION[store], encode(store, video(number), 8.0))
+            shard.add(f"clip-{number}", meta, {EXTENSION[store]: encode(store, video(number), 8.0)})
         shard.close()
     splits = {"train": {"clips": clips, "videos": clips, "shards": names}}
     write_json(folder / "dataset.json", {"format": FORMAT, "splits": splits})

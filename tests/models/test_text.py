@@ -1,12 +1,9 @@
 import json
-import sys
 
-import pytest
 import torch
 
 from sdevid.config import parse
-from sdevid.errors import UserError
-from sdevid.models.text import TextEncoder, as_bytes, reader
+from sdevid.models.text import TextEncoder, as_bytes
 
 SMALL = {
     "encoder": {"features": 16, "heads": 2},
@@ -38,19 +35,6 @@ def test_a_caption_does_not_depend_on_its_batch_and_its_order_matters():
 
 def config(folder):
     return parse({"text": {"encoder": str(folder)}, "encoder": {"features": 16, "heads": 2}})
-
-
-def test_a_frozen_encoder_that_is_not_there_is_named(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="no Hugging Face model is there"):
-        reader(config(tmp_path / "nowhere"))
-    settings = tmp_path / "config.json"
-    settings.write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UserError, match="T5 and CLIP are read"):
-        reader(config(tmp_path))
-    settings.write_text(json.dumps({"model_type": "t5", "d_model": 24}))
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match="transformers is not installed"):
-        reader(config(tmp_path))
 
 
 def test_embeddings_of_a_frozen_encoder_are_taken_at_its_width(tmp_path):

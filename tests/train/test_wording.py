@@ -1,14 +1,29 @@
-"""What a run is told in words, and what it says of that."""
+"""What a run is told in words, where that comes from, and what it says of it."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 
+import sdevid
 from sdevid import objectives
+from sdevid.checkpoint import Progress
 from sdevid.config import parse
+from sdevid.data.shards import open_shards
 from sdevid.data.stream import fixed
+from sdevid.errors import UserError
 from sdevid.models import text
+from sdevid.train.loop import train
+from sdevid.train.wording import open_text
 
+ROOT = Path(__file__).resolve().parents[2]
 BYTES = {"encoder": "bytes", "layers": 1, "length": 12}
 
 
@@ -25,7 +40,7 @@ def test_clips_of_which_nothing_is_said_are_trained_without_and_the_run_says_so(
     torch.manual_seed(0)
     objective = objectives.build(config)
     batch = fixed(index, config, range(4))
-    told = text.told(text.reader(config), batch.captions, torch.device("cpu"))
+    told = text.told(text.reader(config), batch, torch.device("cpu"))
     loss = objective(batch.video, batch.ticks, batch.serial, 1.0, **told)["loss"]
     loss.backward()
     moved = {
@@ -39,3 +54,142 @@ def test_clips_of_which_nothing_is_said_are_trained_without_and_the_run_says_so(
 def test_a_run_without_text_says_so(make_config, train_here, capsys):
     assert train_here(make_config(max_clips=4)) == "done"
     assert "text none\n" in capsys.readouterr().out
+
+
+def cut(folder: Path, *arguments: object) -> Path:
+    """Moving digits, whose captions name them, by the command that a user gives."""
+    tool = [sys.executable, "tools/make_shards.py", "--dataset", "moving-digits", "--workers", "0"]
+    shape = ["--num_clips", "24", "--frame_size", "16", "--clip_length", "6", "--num_digits", "1"]
+    given = [*tool, *shape, "--output_dir", folder, *arguments]
+    done = subprocess.run(
+        list(map(str, given)), cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teller(t5, tmp_path_factory) -> Path:
+    """A T5 that knows the words of the captions."""
+    folder: Path = shutil.copytree(t5, tmp_path_factory.mktemp("encoders") / "t5")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    for word, digit in zip(("left", "right", "up", "down"), "0123", strict=True):
+        tokenizer["model"]["vocab"][digit] = tokenizer["model"]["vocab"].pop(word)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_embeddings(teller, tmp_path_factory) -> Path:
+    return cut(tmp_path_factory.mktemp("digits") / "t5", "--text_encoder", teller)
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory) -> Path:
+    return cut(tmp_path_factory.mktemp("digits") / "none")
+
+
+def losses(config, world) -> list[float]:
+    config.run_dir.mkdir(parents=True)
+    assert train(config, open_shards(config.data, "train"), world, Progress()) == "done"
+    lines = (config.run_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_stored_embeddings_train_as_those_made_meanwhile_and_need_no_transformers(
+    make_config, world, with_embeddings, without, teller, tmp_path, capsys, monkeypatch
+):
+    settings = {"max_clips": 20, "batch_size": 4, "log_every": 4}
+
+    def run(name, data, encoder):
+        told = {"encoder": str(encoder), "drop": 0.3}
+        return losses(make_config(name, data=str(data), text=told, **settings), world)
+
+    meanwhile = run("meanwhile", without, teller)
+    said = capsys.readouterr().out
+    assert f"text {teller}: captions, and labels" in said
+    assert "encoded on cpu as training goes on, since the shards hold none" in said
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(teller / "config.json", bare)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert run("stored", with_embeddings, bare) == meanwhile
+    said = capsys.readouterr().out
+    assert "embeddings from the shards (made by the same config; no weights or tokenizer" in said
+    assert run("bytes", with_embeddings, "bytes") != meanwhile
+    assert "the embeddings in the shards are not read" in capsys.readouterr().out
+
+
+def test_embeddings_by_another_encoder_are_told(
+    make_config, world, with_embeddings, teller, clip, tmp_path
+):
+    index = open_shards(with_embeddings, "train")
+
+    def fault(encoder, **more):
+        told = {"encoder": str(encoder), **more}
+        with pytest.raises(UserError) as caught:
+            open_text(make_config(data=str(with_embeddings), text=told), index, world)
+        return str(caught.value)
+
+    message = fault(clip)
+    assert f"text.encoder is {clip} (clip, 16 wide" in message
+    assert f"{with_embeddings} were made by another (t5, 16 wide" in message
+    assert "length 128 there, 64 here" in fault(teller, length=64)
+    other = shutil.copytree(teller, tmp_path / "other")
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 64
+    (other / "model.safetensors").write_bytes(weights)
+    assert ": weights " in fault(other)
+    assert not index.embedded
+
+
+def test_embeddings_are_withheld_as_captions_are(make_config, world, with_embeddings, teller):
+    found = {}
+    for drop in (0.0, 1.0):
+        settings = {"encoder": str(teller), "drop": drop}
+        config = make_config(data=str(with_embeddings), text=settings)
+        index = open_shards(with_embeddings, "train")
+        read, _ = open_text(config, index, world)
+        batch = fixed(index, config, range(4))
+        torch.manual_seed(0)
+        objective = objectives.build(config)
+        told = text.told(read, batch, world.device)
+        assert told["written"].any(1).all()
+        blank = text.told(read, blanked(batch), world.device)
+        for name, each in (("told", told), ("blank", blank)):
+            loss = objective(batch.video, batch.ticks, batch.serial, 1.0, **each)["loss"]
+            found[name, drop] = float(loss.detach())
+    assert found["told", 1.0] == found["blank", 1.0] == found["blank", 0.0]
+    assert found["told", 0.0] != found["blank", 0.0]
+
+
+def blanked(batch):
+    return type(batch)(batch.video, batch.ticks, batch.serial, batch.keys, ("",) * len(batch.keys))
+
+
+def test_prompts_go_through_the_frozen_encoder_of_the_run(
+    make_config, world, with_embeddings, teller, tmp_path
+):
+    encoder = shutil.copytree(teller, tmp_path / "encoder")
+    told = {"encoder": str(encoder), "drop": 0.0}
+    config = make_config(data=str(with_embeddings), text=told, max_clips=8, learning_rate=0.02)
+    losses(config, world)
+    model = sdevid.VideoSDE.from_pretrained(config.run_dir)
+    videos = {
+        prompt: model.sample(prompt=prompt, num_frames=3)
+        for prompt in ("the digit 0", "the digit 3", "the digit 0 ")
+    }
+    assert np.array_equal(videos["the digit 0"], videos["the digit 0 "])
+    assert not np.array_equal(videos["the digit 0"], videos["the digit 3"])
+    away = model.sample(
+        prompt="the digit 0", negative_prompt="the digit 3", guidance_scale=3, num_frames=3
+    )
+    assert not np.array_equal(away, videos["the digit 0"])
+    (encoder / "model.safetensors").unlink()
+    again = sdevid.VideoSDE.from_pretrained(config.run_dir)
+    assert again.sample(num_frames=3).shape == (1, 3, 16, 16, 1)  # nothing is to be read
+    with pytest.raises(UserError, match="holds no weights"):
+        again.sample(prompt="the digit 0")
+    shutil.rmtree(encoder)
+    with pytest.raises(UserError, match="put the folder back or name its new place"):
+        sdevid.VideoSDE.from_pretrained(config.run_dir)

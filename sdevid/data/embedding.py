@@ -1,0 +1,46 @@
+"""KEY.text.npy: what a frozen text encoder makes of a clip's caption, stored beside the clip."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Protocol
+
+import numpy as np
+
+from sdevid.types import Embedding
+
+TEXT = "text.npy"  # the member's extension
+
+
+class Embedder(Protocol):
+    """A frozen text encoder."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells encoders apart, as JSON; `width` is the values that it gives a token."""
+        ...
+
+    def __call__(self, caption: str) -> Embedding:
+        """Of one caption; of an empty one no token."""
+        ...
+
+
+def encode(embedding: Embedding) -> bytes:
+    """As the bytes of one tar member; the same bytes for the same embedding."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(embedding), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode(content: bytes, width: int) -> Embedding:
+    """The embedding in a member's bytes. ValueError where they hold anything else."""
+    try:
+        found = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"its {TEXT} does not decode: {error}") from error
+    if found.dtype != np.float16 or found.ndim != 2 or found.shape[1] != width:
+        raise ValueError(
+            f"its {TEXT} holds {found.dtype} {found.shape}, not float16 (tokens, {width})"
+        )
+    embedding: Embedding = found
+    return embedding
