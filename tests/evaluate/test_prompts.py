@@ -68,7 +68,7 @@ def subject(shards, steps):
     batch = stream.fixed(shards, config, range(len(shards)))
     adam = torch.optim.Adam(objective.parameters(), 1e-2)
     for step in range(steps):
-        told = text.told(read, batch.captions, torch.device("cpu"))
+        told = text.told(read, batch, torch.device("cpu"))
         serial = batch.serial + step * len(shards)
         adam.zero_grad()
         objective(batch.video, batch.ticks, serial, 1.0, None, **told)["loss"].backward()

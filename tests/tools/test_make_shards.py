@@ -105,6 +105,8 @@ def test_a_killed_cut_carries_on_to_the_same_bytes(tool, tmp_path):
         (["--dataset", "ou", "--clip_length", "0"], "--clip_length is 0, but must be above 0"),
         (["--dataset", "ou", "--splits", "train=2"], "--splits holds"),
         (["--dataset", "ou", "--num_clips", "1"], "1 clips cannot fill 2 splits"),
+        (["--dataset", "ou", "--text_length", "9"], "--text_length is for --text_encoder, which"),
+        (["--dataset", "ou", "--text_encoder", "missing"], "missing: no Hugging Face model is"),
     ],
 )
 def test_mistakes_are_told(tool, tmp_path, arguments, message):
