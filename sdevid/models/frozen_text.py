@@ -139,7 +139,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"text encoder {folder}: no Hugging Face model is there ({_said(error)}); give the "
             "local folder of a T5 or CLIP model, or set text.encoder to bytes or none; for a "
-            "trained model, put the folder back or name its new place in the model's config.yaml"
+            "trained model, put the folder back, or export the model and name the new place in "
+            "the export's config.yaml"
         ) from error
     if kind not in _CLASSES:
         raise UserError(

@@ -19,6 +19,7 @@ from sdevid.config import parse
 from sdevid.data.shards import open_shards
 from sdevid.data.stream import fixed
 from sdevid.errors import UserError
+from sdevid.export import export
 from sdevid.models import text
 from sdevid.train.loop import train
 from sdevid.train.wording import open_text
@@ -191,5 +192,10 @@ def test_prompts_go_through_the_frozen_encoder_of_the_run(
     with pytest.raises(UserError, match="holds no weights"):
         again.sample(prompt="the digit 0")
     shutil.rmtree(encoder)
-    with pytest.raises(UserError, match="put the folder back or name its new place"):
+    with pytest.raises(UserError, match="put the folder back, or export the model"):
         sdevid.VideoSDE.from_pretrained(config.run_dir)
+    export(config.run_dir, tmp_path / "exported")
+    settings = tmp_path / "exported/config.yaml"
+    settings.write_text(settings.read_text().replace(str(encoder), str(teller)))
+    moved = sdevid.VideoSDE.from_pretrained(tmp_path / "exported")
+    assert np.array_equal(moved.sample(prompt="the digit 3", num_frames=3), videos["the digit 3"])
