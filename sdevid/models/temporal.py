@@ -66,16 +66,21 @@ class Block(nn.Module):
 
 
 class Summary(nn.Module):
-    """The token in which a clip's history is gathered."""
+    """The token in which a clip's history is gathered: one a cell of a map, which knows its place.
 
-    def __init__(self, features: int) -> None:
+    Else all cells of a video that begins with no frame would begin alike.
+    """
+
+    def __init__(self, features: int, cells: int) -> None:
         super().__init__()
         self.token = nn.Parameter(0.02 * torch.randn(features))
+        self.place = nn.Parameter(0.02 * torch.randn(cells, features)) if cells > 1 else None
 
     def forward(self, tokens: Tokens, text: Float[Tensor, "batch features"] | None) -> Tokens:
         """`tokens` with the summary's put before the first, in the light of a text."""
         batch, _, cells, features = tokens.shape
-        first = self.token.to(tokens.dtype).expand(batch, 1, cells, features)
+        token = self.token if self.place is None else self.token + self.place
+        first = token.to(tokens.dtype).expand(batch, 1, cells, features)
         if text is not None:
             first = first + text.to(tokens.dtype)[:, None, None]
         return torch.cat([first, tokens], dim=1)
@@ -89,9 +94,9 @@ class TemporalEncoder(nn.Module):
     rate and any set of times can be given.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, cells: int = 1) -> None:
         super().__init__()
-        self.summary = Summary(config.features)
+        self.summary = Summary(config.features, cells)
         self.time = TimeFeatures(config.features)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.features)

@@ -84,7 +84,7 @@ class VideoModel(nn.Module, ABC):
         self.config = config
         self.side = config.encoder.map_size if config.sde.latent == "map" else None
         self.encoder = FrameEncoder(config)
-        self.temporal = TemporalEncoder(config.encoder)
+        self.temporal = TemporalEncoder(config.encoder, self.cells)
         self.start_prior = PriorStart(config, self.side)
 
     def finish(self) -> None:
@@ -102,6 +102,11 @@ class VideoModel(nn.Module, ABC):
     def cell(self) -> int:
         """Ticks of a solver step at the training frame rate; also the Brownian path's cell."""
         return max(1, round(TICKS_PER_SECOND / (self.config.fps * self.config.sde.steps_per_frame)))
+
+    @property
+    def cells(self) -> int:
+        """Places of a map latent; 1 of a vector."""
+        return 1 if self.side is None else self.side**2
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -206,8 +211,7 @@ class VideoModel(nn.Module, ABC):
         return found
 
     def _no_tokens(self, ticks: Ticks) -> Tokens:
-        cells = 1 if self.side is None else self.side**2
-        shape = (len(ticks), 0, cells, self.config.encoder.features)
+        shape = (len(ticks), 0, self.cells, self.config.encoder.features)
         return torch.zeros(shape, device=ticks.device)
 
 
