@@ -26,13 +26,16 @@ class BridgeDrift(nn.Module):
     """b(X, s | x0, w, c), regressed on the interpolant's rate.
 
     The network sees where X lies from the interpolant of a frame that stays as it is, in units of
-    the bridge's noise, and says how b differs from that interpolant's rate; it starts at zero.
+    the bridge's noise, and says how b differs from that interpolant's rate; it starts at zero. What
+    it says is bounded softly, so that no frame, however unlike those of training, makes the next
+    ones grow without end.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         sde = config.sde
         self.noise, self.fps, self.is_map = config.follmer.noise, config.fps, sde.latent == "map"
+        self.bound = config.follmer.drift_bound
         self.condition = nn.Linear(sde.content_size + config.encoder.features, sde.hidden)
         self.time = nn.Linear(2 * _WAVES + 2, sde.hidden)
         self.network = state_network(sde, sde.latent_size, inputs=2 * sde.latent_size)
@@ -64,6 +67,7 @@ class BridgeDrift(nn.Module):
         eps, at = self.eps(span, x), s.view(-1, *[1] * (x.dim() - 1))
         apart = (x - (1 - at + at.square()) * x0) / eps
         moved = self.network(torch.cat([apart, x0], dim=1), told)
+        moved = self.bound * torch.tanh(moved / self.bound)
         drift: Tensor = (2 * at - 1) * x0 + eps * moved
         return drift
 

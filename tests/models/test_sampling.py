@@ -44,6 +44,20 @@ def test_windows_carry_the_state_with_no_seam(kind, more):
     torch.testing.assert_close(torch.cat([p.frames for p in parts], 1), whole, rtol=0, atol=2e-5)
 
 
+@torch.no_grad()
+def test_a_bridge_far_from_what_it_learnt_does_not_leave_what_float32_holds():
+    made = model("follmer", MAP)
+    for parameter in made.bridge.network.parameters():
+        parameter *= 20
+    ticks = frame_ticks(60, 8.0).expand(2, -1)
+    move = made.mover(
+        torch.zeros(2, 2), made._known(ticks, Given(), False)[0], Walk(0, torch.arange(2))
+    )
+    states = move(torch.full((2, *made.latent_shape), 30.0), ticks).states
+    most = 30 + made.config.follmer.drift_bound * made.config.follmer.noise * 8**-0.5 * 60
+    assert states.abs().max() < 1.1 * most
+
+
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching"])
 def test_the_same_seed_at_twice_the_rate_passes_through_the_same_frames(kind):
     """Equal to rounding on the same solver steps; else as far apart as halving the steps takes."""
