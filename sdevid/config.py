@@ -122,9 +122,7 @@ class FollmerConfig(_Section):
     noise: PositiveFloat = 2.0  # epsilon of a bridge of a second, latent units
     times: PositiveInt = 4  # in each bridge at which its drift is regressed
     steps: PositiveInt = 32  # of the solver a frame, in sampling
-    drift_bound: PositiveFloat = (
-        30.0  # most by which b differs from a still frame's, in units of eps
-    )
+    drift_bound: PositiveFloat = 30.0  # most by which b leaves a still frame's, in eps
     diffusion: Literal["interpolant", "follmer"] = "interpolant"  # in sampling
     frame_divergence: NonNegativeFloat = 0.1  # weight of the frames' KL from N(0, 1)
 

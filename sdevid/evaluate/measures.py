@@ -12,13 +12,7 @@ from sdevid.errors import UserError
 
 ALWAYS = ("bound", "prediction", "refinement")
 KNOWN_SDE = ("motion", "rates", "futures")  # drawn video with its SDE in dataset.json
-EXTRA = (
-    "iwae",
-    "warping",
-    "kid",
-    "digits",
-    "prompts",
-)  # taken where they are named: they take long
+EXTRA = ("iwae", "warping", "kid", "digits", "prompts")  # where they are named: they take long
 GIVEN = ("fvd", "lpips")  # taken where the network is given
 OPTIONS = {"fvd": "fvd_i3d", "lpips": "lpips"}
 NAMES = (*ALWAYS, *KNOWN_SDE, *EXTRA, *GIVEN)

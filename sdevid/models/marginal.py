@@ -40,8 +40,7 @@ class Marginals(NamedTuple):
 
     def at(self, moments: Moments) -> tuple[Moving, Moving]:
         """m and s with their rates."""
-        where = moments.place, moments.share, moments.span
-        return self.mean.at(*where), self.scale.at(*where)
+        return self.mean.at(moments.spots), self.scale.at(moments.spots)
 
 
 class Marginal(nn.Module):
@@ -82,7 +81,7 @@ class Marginal(nn.Module):
         level = (state.scale - self.floor).log()
         start = torch.tensor([OPEN, 0.0, 0.0], device=bridge.device)
         bridge = bridge + start.view(3, *[1] * (bridge.dim() - 3))
-        straight = Curve(level, tangents(level, times), torch.zeros_like(shift))
+        straight = Curve(level, tangents(level, times))
         return Marginals(
             Curve(state.mean, tangents(state.mean, times), shift),
             Spread(straight, bridge, diffusion, self.floor),

@@ -33,36 +33,45 @@ def conditional_drift(
     return drift if slope is None else drift + diffusion * slope
 
 
+class Spots(NamedTuple):
+    """Where in its intervals a curve is read."""
+
+    place: Int64[Tensor, "batch times"]  # interval between two knots
+    share: Float[Tensor, "batch times"]  # of the interval, in [0, 1]
+    span: Float[Tensor, "batch times"]  # of the interval, seconds
+
+    def across(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows that index `values` (batch, knots, ...) with `place`; share and span as wide."""
+        wide = [*self.place.shape, *[1] * (values.dim() - 2)]
+        rows = torch.arange(len(self.place), device=self.place.device)[:, None]
+        return rows, self.share.view(wide), self.span.view(wide)
+
+
 class Curve(NamedTuple):
     """A C1 cubic through knots at irregular times, plus a part that vanishes at the knots.
 
     The second part is u (1 - u) (b_0 + b_1 x + b_2 x^2), u in [0, 1] across an interval and
     x = 2 u - 1. It may bend at a knot: at an observation the slope of a true posterior mean jumps.
-    Axes of the fields: batch, knots (`bump`: intervals, 3), then any.
+    Axes of the fields: batch, knots (`bump`: intervals, 3), then any. Without a `bump`: the cubic.
     """
 
     values: Float[Tensor, "batch knots *shape"]
     tangents: Float[Tensor, "batch knots *shape"]  # per second
-    bump: Float[Tensor, "batch intervals 3 *shape"]
+    bump: Float[Tensor, "batch intervals 3 *shape"] | None = None
 
-    def at(
-        self,
-        place: Int64[Tensor, "batch times"],
-        share: Float[Tensor, "batch times"],
-        span: Float[Tensor, "batch times"],
-    ) -> Moving:
-        """The curve in interval `place`, a `share` in [0, 1] of its `span` seconds in."""
-        wide = [*place.shape, *[1] * (self.values.dim() - 2)]
-        u, h = share.view(wide), span.view(wide)
-        rows = torch.arange(len(place), device=place.device)[:, None]
+    def at(self, spots: Spots) -> Moving:
+        """The curve and its rate at `spots`."""
+        place, (rows, u, h) = spots.place, spots.across(self.values)
         p0, p1 = self.values[rows, place], self.values[rows, place + 1]
         v0, v1 = h * self.tangents[rows, place], h * self.tangents[rows, place + 1]
-        b0, b1, b2 = self.bump[rows, place].unbind(2)
         x, hump = 2 * u - 1, u * (1 - u)
-        inner = b0 + x * (b1 + x * b2)
         cubic = (1 + 2 * u) * (1 - u) ** 2 * p0 + u**2 * (3 - 2 * u) * p1
         cubic = cubic + hump * ((1 - u) * v0 - u * v1)
         turn = 6 * hump * (p1 - p0) + (1 - u) * (1 - 3 * u) * v0 + u * (3 * u - 2) * v1
+        if self.bump is None:
+            return Moving(cubic, turn / h)
+        b0, b1, b2 = self.bump[rows, place].unbind(2)
+        inner = b0 + x * (b1 + x * b2)
         turn = turn - x * inner + hump * 2 * (b1 + 2 * x * b2)
         return Moving(cubic + hump * inner, turn / h)
 
@@ -81,19 +90,12 @@ class Spread(NamedTuple):
     diffusion: Float[Tensor, "batch intervals *shape"]  # g, or what broadcasts to it
     floor: float
 
-    def at(
-        self,
-        place: Int64[Tensor, "batch times"],
-        share: Float[Tensor, "batch times"],
-        span: Float[Tensor, "batch times"],
-    ) -> Moving:
-        """s and its rate, where `Curve.at` takes its own."""
-        level = self.level.at(place, share, span)
+    def at(self, spots: Spots) -> Moving:
+        """s and its rate at `spots`."""
+        place, (rows, u, h) = spots.place, spots.across(self.level.values)
+        level = self.level.at(spots)
         above = level.value.exp()
         left = self.floor + above
-        wide = [*place.shape, *[1] * (above.dim() - 2)]
-        u, h = share.view(wide), span.view(wide)
-        rows = torch.arange(len(place), device=place.device)[:, None]
         p0, p1, p2 = self.bridge[rows, place].unbind(2)
         x, hump = 2 * u - 1, u * (1 - u)
         inner = p0 + x * (p1 + x * p2)
@@ -132,9 +134,7 @@ def tangents(
 class Moments(NamedTuple):
     """Where in a clip the times of an objective fall."""
 
-    place: Int64[Tensor, "batch times"]  # interval between two knots
-    share: Float[Tensor, "batch times"]  # of the interval, in [0, 1]
-    span: Float[Tensor, "batch times"]  # of the interval, seconds
+    spots: Spots
     seconds: Float[Tensor, "batch times"]  # since the first knot
     weight: Float[Tensor, "batch times"]  # of what is found there, in a mean over a clip's time
 
@@ -156,4 +156,4 @@ def stratified(draws: Float[Tensor, "batch times"], times: Float[Tensor, "batch 
     span = (end - start).where(end > start, torch.ones_like(end))
     left = 1 - ((at - start) / span).clamp(0, 1)
     share = 1 - left**4
-    return Moments(place, share, span, start + share * span, 4 * left**3)
+    return Moments(Spots(place, share, span), start + share * span, 4 * left**3)

@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal
 from sdevid.sde.matching import (
     Curve,
     Moving,
+    Spots,
     Spread,
     conditional_drift,
     stratified,
@@ -120,7 +121,7 @@ def test_a_curve_passes_through_its_knots_and_its_rate_is_its_derivative():
     share = torch.tensor([[0.0, 1.0, 0.3, 0.5, 1.0], [0.0, 0.2, 0.6, 0.9, 1.0]]).double()
     span = TIMES.diff(dim=1).gather(1, place)
     share.requires_grad_()
-    found = curve.at(place, share, span)
+    found = curve.at(Spots(place, share, span))
     torch.testing.assert_close(found.value[0, 1], curve.values[0, 1])
     torch.testing.assert_close(found.value[0, 4], curve.values[0, 3])
     torch.testing.assert_close(found.value[1, 0], curve.values[1, 0])
@@ -139,7 +140,7 @@ def test_without_its_bump_a_curve_is_smooth_at_a_knot_and_a_parabola_comes_back_
     curve = Curve(values, slopes, torch.zeros(1, 4, 3, 1, dtype=torch.float64))
     place, share = torch.tensor([[0, 1, 1, 2]]), torch.tensor([[1.0, 0.0, 0.37, 0.6]]).double()
     span = times.diff(dim=1).gather(1, place)
-    found = curve.at(place, share, span)
+    found = curve.at(Spots(place, share, span))
     torch.testing.assert_close(found.rate[0, 0], found.rate[0, 1])
     at = times.gather(1, place) + share * span
     torch.testing.assert_close(found.value[0, 2:, 0], (1 + 2 * at - 0.7 * at**2)[0, 2:])
@@ -154,7 +155,7 @@ def test_a_spread_is_the_knots_own_at_them_and_its_rate_is_its_derivative():
     share = torch.tensor([[0.0, 1.0, 0.3, 0.5, 1.0], [0.0, 0.2, 0.6, 0.9, 1.0]]).double()
     span = TIMES.diff(dim=1).gather(1, place)
     share.requires_grad_()
-    found = spread.at(place, share, span)
+    found = spread.at(Spots(place, share, span))
     for moment, knot in ((0, 0), (1, 1), (4, 3)):
         want = 0.02 + level.values[0, knot].exp()
         torch.testing.assert_close(found.value[0, moment], want)
@@ -175,10 +176,10 @@ def test_a_spread_can_be_a_brownian_bridge_whose_drift_pulls_to_its_end():
     bridge = still + torch.tensor([math.log(math.e - 1), 0, 0]).double()[:, None]
     place, share = torch.zeros(1, 9, dtype=torch.long), torch.linspace(0.1, 0.9, 9)[None].double()
     span = torch.full_like(share, h)
-    mean = Curve(ends, tangents(ends, times), still).at(place, share, span)
+    mean = Curve(ends, tangents(ends, times), still).at(Spots(place, share, span))
     flat = Curve(level, torch.zeros_like(level), still)
     scale = Spread(flat, bridge, torch.full((1, 1, 1), g).double(), least / 2).at(
-        place, share, span
+        Spots(place, share, span)
     )
     eps = torch.randn(1, 9, 1, dtype=torch.float64)
     drift = conditional_drift(mean, scale, eps, torch.full_like(eps, g), None)
@@ -188,11 +189,11 @@ def test_a_spread_can_be_a_brownian_bridge_whose_drift_pulls_to_its_end():
 
 def test_stratified_moments_lie_in_their_intervals_and_in_the_order_of_their_draws():
     moments = stratified(torch.rand(2, 7, dtype=torch.float64), TIMES)
+    place, share, span = moments.spots
     assert (moments.seconds.diff(dim=1) > 0).all()
-    start = TIMES.gather(1, moments.place)
-    torch.testing.assert_close(start + moments.share * moments.span, moments.seconds)
-    assert (moments.place[1] == 0).all()
-    assert ((moments.share >= 0) & (moments.share <= 1)).all()
+    torch.testing.assert_close(TIMES.gather(1, place) + share * span, moments.seconds)
+    assert (place[1] == 0).all()
+    assert ((share >= 0) & (share <= 1)).all()
 
 
 def test_weighted_moments_give_the_integral_also_of_what_grows_to_the_end_of_an_interval():
@@ -200,7 +201,7 @@ def test_weighted_moments_give_the_integral_also_of_what_grows_to_the_end_of_an_
     count = 20_000
     draws = ((torch.arange(count) + 0.5) / count).double()[:, None].expand(-1, 5)
     moments = stratified(draws, TIMES[:1].expand(count, -1))
-    found = moments.weight / (1.001 - moments.share)
+    found = moments.weight / (1.001 - moments.spots.share)
     want = math.log(1.001 / 0.001)
     assert found.mean().item() == pytest.approx(want, rel=1e-4)
     assert moments.weight.mean().item() == pytest.approx(1, rel=1e-4)
