@@ -3,7 +3,8 @@
     python kernels/bench.py [--sizes small map medium] [--seconds 20] [--compile]
 
 Contestants run in one process, interleaved in random order; a figure is the least of its times (on
-a CPU, of the thread's own time, so that a busy machine disturbs it less). Results go to
+a CPU, of the thread's own time, so that a busy machine disturbs it less). OpenBLAS chooses its
+kernels by the processor, whatever the environment tells it. Results go to
 benchmarks/results/*.csv with machine, versions and date. GPU rows read "not measured yet" where
 there is no GPU.
 """
@@ -27,6 +28,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("OPENBLAS_CORETYPE", None)  # it takes the processor for what it is
+os.environ.pop("OPENBLAS_L2_SIZE", None)
 
 import torch
 from bench_cases import DEVICE, ON_GPU, SIZES, Step, memory_of

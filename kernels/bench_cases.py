@@ -11,6 +11,7 @@ from sdevid_kernels.em_trajectory import Draw, Key, em_trajectory
 from sdevid_kernels.em_trajectory.reference import Network, Posterior
 from torch import Tensor
 
+from sdevid.sde import openblas
 from sdevid.sde.equation import SDE
 from sdevid.sde.integrate import Gradient, solve
 from sdevid.sde.noise import Brownian
@@ -44,6 +45,7 @@ class Step:
     """One training step of a latent SDE: ELBO with noise and KL, and every gradient."""
 
     def __init__(self, size: Size) -> None:
+        openblas.offer()
         torch.manual_seed(0)
         self.size, self.rows = size, size.clips * size.tokens
         self.drift, self.control = self._network(), self._network()

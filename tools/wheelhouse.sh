@@ -16,7 +16,7 @@ version=${1:-3.12}
 [[ $version =~ ^3\.[0-9]+$ ]] || { echo "wheelhouse.sh: PYTHON_VERSION is $version; give e.g. 3.12" >&2; exit 2; }
 shift || true
 names=(xformers pydantic pydantic_core simplejpeg webdataset torchsde hjson typing_extensions
-  typing-inspection annotated-types braceexpand trampoline "$@")
+  typing-inspection annotated-types braceexpand trampoline threadpoolctl "$@")
 python=.venv/bin/python
 
 locked() {

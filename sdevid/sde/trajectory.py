@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sdevid import types
 from sdevid.errors import UserError
+from sdevid.sde import openblas
 from sdevid.sde.equation import check_fits
 from sdevid.sde.integrate import Path, check_path
 from sdevid.sde.noise import Brownian
@@ -48,6 +49,8 @@ def solve(
         check_fits("diffusion", diffusion, start)
     dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
     draws = _draws(start, ticks, noise, kernels)
+    if start.device.type == "cpu":
+        openblas.offer()
     try:
         given = (start, drift, drift_shift, diffusion, posterior, dt, draws, saved)
         made = em_trajectory(*given, setting=kernels, finite=False)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from sdevid_kernels.em_trajectory import by_hand, pool, products, reference
+from sdevid_kernels.em_trajectory import by_hand, pool, products, reference, tower
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
 from sdevid_kernels.em_trajectory.segment import Inputs
 from torch import Tensor
+
+from sdevid.sde.openblas import OpenBLAS
 
 
 def _network(inputs: int, hidden: int, depth: int, outputs: int, like: dict) -> Network:
@@ -122,12 +124,14 @@ def test_by_hand_agrees_with_autograd_in_float64(options, steps_kept, monkeypatc
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.skipif(not torch._C._has_mkldnn, reason="this torch is without oneDNN")
+@pytest.mark.parametrize("library", [products.MKL, products.OneDNN, OpenBLAS])
 @pytest.mark.parametrize("options", [*CASES[:3], *CASES[6:8]], ids=str)
-def test_onednns_products_agree_with_autograd(options, monkeypatch):
-    """Every product by oneDNN, as large ones are where it is quicker; again with other weights."""
-    monkeypatch.setattr(products, "_WORTH", 0)
-    monkeypatch.setattr(products, "_onednn_is_quicker", lambda: True)
+def test_products_of_each_library_agree_with_autograd(options, library, monkeypatch):
+    """Every product by one library; again with other weights."""
+    if library is products.OneDNN and not products.has_onednn():
+        pytest.skip("this torch is without oneDNN")
+    for module in (products, tower):
+        monkeypatch.setattr(module, "quickest", lambda *_: library)
     pool._idle.clear()
     case = _case(**options, dtype=torch.float32)
     for _ in range(2):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdevid_kernels.em_trajectory import pool
+from sdevid_kernels.em_trajectory import pool, products
 from sdevid_kernels.em_trajectory.coefficients import Spec
 from sdevid_kernels.em_trajectory.reference import (
     Diffusion,
@@ -44,7 +44,8 @@ class _Chain(torch.autograd.Function):
         starts = z.new_empty(len(cuts), *z.shape)
         for (first, last), start in zip(cuts, starts.unbind(0), strict=True):
             start.copy_(z)
-            z = segment.run(start, first, last)
+            with products.scope():
+                z = segment.run(start, first, last)
             places, ends = _own(saved, first, last)
             torch.index_select(
                 segment.points, 0, torch.tensor(places, dtype=torch.int64), out=states[ends]
@@ -68,10 +69,11 @@ class _Chain(torch.autograd.Function):
         back = segment.back = segment.back or SegmentBack(segment)
         back.begin(*grads)
         for start, (first, last) in reversed(list(zip(starts.unbind(0), ctx.cuts, strict=True))):
-            if kept is None:
-                segment.run(start, first, last)
             places, ends = _own(ctx.saved, first, last)
-            back.run(first, last, places, grad_states[ends])
+            with products.scope():
+                if kept is None:
+                    segment.run(start, first, last)
+                back.run(first, last, places, grad_states[ends])
         made = back.end()
         pool.give(segment)
         return None, None, None, *made

@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from sdevid_kernels.em_trajectory.products import MKL, OneDNN, quickest
+from sdevid_kernels.em_trajectory.products import MKL, quickest
 
 _NEAR = 2**20  # hidden units of all steps that stay in a core's caches
 _silu = torch.ops.aten.silu.out
@@ -57,8 +57,8 @@ Call = Callable[[], object]
 class Tower:
     """What networks make of `steps` states, and keep for the way back.
 
-    Weights are copied in, so that each step's calls are put together once and for all; for oneDNN
-    a second time, turned: it would turn them at every step.
+    Weights are copied in, so that each step's calls are put together once and for all; but for MKL
+    a second time, turned: other libraries would turn them at every step.
     """
 
     def __init__(self, units: list[list[int]], like: Tensor, states: Steps) -> None:
@@ -86,7 +86,7 @@ class Tower:
 
     def _right(self, weight: Tensor) -> Tensor:
         """`weight` as a product's right factor, (in, out)."""
-        if quickest(self.rows, weight.shape[1], len(weight), weight) is not OneDNN:
+        if quickest(self.rows, weight.shape[1], len(weight), weight) is MKL:
             return weight.t()
         turned = weight.new_empty(weight.shape[::-1])
         self._turned.append((turned, weight))
@@ -101,11 +101,13 @@ class Tower:
 
     def _step_calls(self, k: int, z: Tensor) -> list[Call]:
         """Step `k` from `z` on."""
+        given = z, self._first
         before = self.before[0].steps[k]
+        products = quickest(self.rows, self.size, sum(self.units[0]), z)
         calls = [
-            OneDNN.put_on(before, self._shift.steps[0], z, self._first)
+            products.put_on(before, self._shift.steps[0], *given)
             if self._wide
-            else MKL.add(before, z, self._first)
+            else products.add(before, *given)
         ]
         for n in range(1, self.depth + 1):
             to = self.out if n == self.depth else self.before[n]
