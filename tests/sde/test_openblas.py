@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
+import torch
+from sdevid_kernels.em_trajectory import products
 
 from sdevid.sde import openblas
 
@@ -31,3 +34,14 @@ def test_narrow_kernels_are_not_offered():
     command = [sys.executable, "-c", said]
     done = subprocess.run(command, env=narrow, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "[]"]
+
+
+def test_a_library_taken_gets_the_small_products_of_float32_alone(monkeypatch):
+    small = products.Small(openblas.OpenBLAS, 8, nullcontext)
+    monkeypatch.setattr(products, "_small", [])
+    monkeypatch.setattr(products, "mkl_holds_back", lambda: True)
+    products.take(small)
+    single, double = torch.empty(0), torch.empty(0, dtype=torch.float64)
+    assert products.quickest(2, 2, 2, single) is openblas.OpenBLAS
+    assert products.quickest(2, 2, 3, single) is products.MKL
+    assert products.quickest(2, 2, 2, double) is products.MKL
