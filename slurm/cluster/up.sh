@@ -16,10 +16,10 @@ fail() { echo "up.sh: $*" >&2; exit 2; }
 
 [ "$(id -u)" = 0 ] || fail "slurmd runs other users' jobs, so this needs root; try sudo"
 [[ $nodes =~ ^[1-9][0-9]*$ ]] || fail "NODES is $nodes, but must be a number from 1 up"
+[ ! -e "$folder" ] || fail "$folder exists; bash slurm/cluster/down.sh $folder removes a cluster there"
 for program in munged slurmctld slurmd sinfo; do
   command -v "$program" >/dev/null || fail "$program is missing; apt-get install slurm-wlm munge"
 done
-[ ! -e "$folder" ] || fail "$folder exists; bash slurm/cluster/down.sh $folder removes a cluster there"
 
 free_ports() {  # as many as asked, held together so that they differ
   python3 - "$1" <<'PY'

@@ -156,7 +156,7 @@ FAULTS: dict[str, Callable[..., None]] = {
 
 
 def main(faults: str, *arguments: str) -> int:
-    from sdevid.__main__ import main as sdevid
+    from sdevid.cli.main import main as sdevid
 
     for name, settings in json.loads(faults).items():
         FAULTS[name](**settings)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from sdevid.__main__ import main
+from sdevid.cli.main import COMMANDS, main
 from sdevid.config import OffloadConfig, load
 from sdevid.objectives import build
 from sdevid.train.opening import host_bytes, memory_bytes
 
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "frame_size: 16\nencoder: {map_size: 4, channels: 8}\n"
 
 
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "config.yaml"
-    path.write_text(SETTINGS)
+    path.write_text(f"{SETTINGS}run_dir: {tmp_path / 'run'}\n")
     return str(path)
 
 
@@ -26,7 +29,15 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in ("train", "sample", "evaluate", "report", "export"))
+    assert all(f"\n  {name} " in said for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_names_itself_and_an_example(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"sdevid {name}" in capsys.readouterr().out
 
 
 def test_no_command_is_a_mistake_with_a_usage_line(capsys):
@@ -34,6 +45,45 @@ def test_no_command_is_a_mistake_with_a_usage_line(capsys):
         main([])
     assert ended.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_misspelt_command_is_answered_with_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+
+
+def test_setting_given_as_an_option_is_answered_as_a_setting(config, capsys):
+    assert main(["train", "--config", config, "--batch_size", "4"]) == 2
+    assert "batch_size=4" in capsys.readouterr().err
+
+
+def test_config_stands_first_without_an_option(config, capsys):
+    assert main(["train", config, "seed=7", "--dry-run"]) == 0
+    assert "seed: 7" in capsys.readouterr().out
+
+
+def test_packaged_config_is_found_by_name_anywhere(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", "demo", "--dry-run"]) == 0
+    assert "model_type: latent_sde" in capsys.readouterr().out
+    assert main(["train", "--config", "dem"]) == 2
+    assert "demo" in capsys.readouterr().err
+
+
+def test_doctor_reports_what_is_installed(capsys):
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in " ".join(said.split())
+
+
+def test_slurm_scripts_are_laid_and_never_overwritten(tmp_path, capsys):
+    assert main(["slurm-scripts", str(tmp_path)]) == 0
+    laid = tmp_path / "launch" / "train.sh"
+    assert laid.read_bytes() == (ROOT / "launch" / "train.sh").read_bytes()
+    laid.write_text("mine")
+    assert main(["slurm-scripts", str(tmp_path)]) == 2
+    assert str(laid) in capsys.readouterr().err
+    assert laid.read_text() == "mine"
 
 
 def test_a_misspelt_setting_is_one_message_and_exit_code_2(config, capsys):
@@ -45,7 +95,8 @@ def test_a_misspelt_setting_is_one_message_and_exit_code_2(config, capsys):
 def test_missing_shards_are_one_message_and_exit_code_2(config, capsys, tmp_path):
     assert main(["train", "--config", config, f"data={tmp_path / 'none'}"]) == 2
     assert "none" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    ending = json.loads((tmp_path / "run" / "exit.json").read_text())
+    assert (ending["reason"], ending["retry"]) == ("failed", False)
 
 
 def test_a_missing_model_is_one_message_and_exit_code_2(capsys, tmp_path):

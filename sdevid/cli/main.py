@@ -1,0 +1,99 @@
+"""Dispatch `sdevid COMMAND` and turn a user's mistake into one message and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sdevid import __version__
+from sdevid.errors import UserError
+
+USER_FAULT = 2  # exit code
+
+
+class Command(NamedTuple):
+    """A command of the command line."""
+
+    module: str  # its `main(arguments) -> exit code`, imported when it is asked for
+    help: str
+
+
+COMMANDS = {
+    "train": Command("sdevid.cli.train", "train, or carry on where the run stopped"),
+    "sample": Command("sdevid.sample.__main__", "generate video with a trained model"),
+    "evaluate": Command("sdevid.evaluate.__main__", "measure a trained model on held-out clips"),
+    "export": Command("sdevid.cli.export", "write a run's weights, settings and model card"),
+    "report": Command("sdevid.report.__main__", "write the page of a run"),
+    "doctor": Command("sdevid.cli.doctor", "say what this machine has, lacks, and what that costs"),
+    "preflight": Command("sdevid.cli.preflight", "look whether the nodes are fit to train"),
+    "slurm-scripts": Command("sdevid.cli.slurm_scripts", "lay the launch and Slurm scripts"),
+}
+
+_EXAMPLE = """\
+example:
+  sdevid shards --dataset custom --input_dir my_videos --output_dir data/mine
+  sdevid train --config default data=data/mine run_dir=runs/mine
+  sdevid sample --model_path runs/mine --output_dir runs/mine/samples
+
+exit codes: 0 finished; 2 yours to mend, said in one message; 3 stopped or preempted, the same
+command carries on; 4 training was lost; 1 anything else
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; 2, after one message, for a user's mistake."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0].startswith("-"):
+        _parser().parse_args(given)
+        return USER_FAULT
+    name, *rest = given
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(COMMANDS)}"
+        print(f"sdevid: {name} is not a command; {hint}", file=sys.stderr)
+        return USER_FAULT
+    command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name].module).main
+    try:
+        return command(rest)
+    except UserError as error:
+        rank = os.environ.get("RANK", "0")
+        print(f"sdevid: {error}" if rank == "0" else f"rank {rank}: {error}", file=sys.stderr)
+        return USER_FAULT
+
+
+def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Build the parser of one command: the example stands first in its `--help`."""
+    return argparse.ArgumentParser(
+        prog=f"sdevid {name}",
+        description=f"{description}\n\nexample:\n  {example}",
+        formatter_class=_Help,
+    )
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keep the lines of the description, and show each option's default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS) or action.required:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS)) + 2
+    listed = "\n".join(f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="sdevid",
+        usage="sdevid COMMAND [arguments]   (sdevid COMMAND --help shows an example)",
+        description=f"Train neural SDEs on video and generate video from them.\n\n{_EXAMPLE}",
+        epilog=f"commands:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sdevid {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
+    return parser

@@ -1,0 +1,28 @@
+"""`sdevid train`: train, or carry on where the run stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdevid.cli.main import command_parser
+from sdevid.cli.run_config import add_config_arguments, parse_with_config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the config says. Raises UserError for what a user can mend."""
+    parser = command_parser(
+        "train",
+        "Train, or carry on where the run stopped: the same command again resumes.",
+        "sdevid train --config signs data=data/mine run_dir=runs/mine batch_size=16",
+    )
+    add_config_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
+    options, config = parse_with_config(parser, arguments)
+    if options.dry_run:
+        from sdevid.train.opening import dry_run
+
+        print(dry_run(config))
+        return 0
+    from sdevid.train.run import run
+
+    return run(config)
