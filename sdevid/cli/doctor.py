@@ -79,7 +79,7 @@ def _accelerators() -> Iterator[Finding]:
         why = f"torch is built for {built}, no device answers" if built else "torch is a CPU build"
         yield Finding("GPU", f"none ({why})", "training and sampling run on the CPU")
         return
-    yield Finding("CUDA", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    yield Finding("CUDA", f"{torch.version.cuda or torch.version.hip}")
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         kind = f"sm_{device.major}{device.minor}, {device.total_memory / GIB:.0f} GiB"
