@@ -1,58 +1,10 @@
-"""Verify shards against their index: places, sizes, sha256, fields, and that every clip decodes."""
+"""Verify shards against their index: `python tools/check_shards.py FOLDER`."""
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import os
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 
-from tqdm import tqdm
-
-from sdevid.data.folder import open_folder
-from sdevid.data.shards import read_dataset
-from sdevid.data.verify import ShardReport, check_shard, folder_faults
-from sdevid.errors import UserError
-
-_SHOWN = 100  # faults printed
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, 1 where something is damaged, 2 where the folder holds no shards."""
-    parser = argparse.ArgumentParser(prog="check_shards", description=__doc__)
-    parser.add_argument("folder", help="a path or URL")
-    parser.add_argument("--no_decode", action="store_true", help="read and compare bytes alone")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    options = parser.parse_args(arguments)
-    try:
-        folder = open_folder(options.folder)
-        dataset = read_dataset(folder)
-    except UserError as error:
-        print(f"check_shards: {error}", file=sys.stderr)
-        return 2
-    shards = [shard for said in dataset["splits"].values() for shard in said["shards"]]
-    reports = _check(options.folder, shards, not options.no_decode, options.workers)
-    faults = list(folder_faults(folder, dataset))
-    faults += [fault for report in reports for fault in report.faults]
-    for fault in faults[:_SHOWN]:
-        print(fault)
-    if len(faults) > _SHOWN:
-        print(f"... and {len(faults) - _SHOWN} more")
-    clips = sum(report.clips for report in reports)
-    result = f"{len(faults)} faults" if faults else "all as the index says"
-    print(f"{options.folder}: {len(shards)} shards, {clips} clips: {result}")
-    return 1 if faults else 0
-
-
-def _check(folder: str, shards: Sequence[str], decoding: bool, workers: int) -> list[ShardReport]:
-    arguments = [folder] * len(shards), shards, [decoding] * len(shards)
-    if workers < 2:
-        return list(tqdm(map(check_shard, *arguments), total=len(shards), unit="shard"))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(tqdm(pool.map(check_shard, *arguments), total=len(shards), unit="shard"))
-
+from sdevid.data.cut.check_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

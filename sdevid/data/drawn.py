@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sdevid.data.cut.splits import counts
 from sdevid.data.payload import ClipVideo
 from sdevid.data.pendulum import Pendulum, Swing
 from sdevid.data.radius import GeometricBrownian, Pulse
 from sdevid.data.spec import CutClip, CutSpec
-from sdevid.data.splits import counts
 from sdevid.data.synthetic import DoubleWell, Motion, OrnsteinUhlenbeck, from_truth
 
 _BLOCK = 64  # clips drawn in one go

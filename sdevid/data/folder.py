@@ -13,7 +13,6 @@ from sdevid.config import Config
 from sdevid.errors import UserError
 
 _OPEN = 64  # files kept open
-_LOCAL = "file://"
 
 
 @dataclass(frozen=True)
@@ -73,24 +72,6 @@ class Folder(Protocol):
     def close(self) -> None:
         """Close what reads have opened."""
         ...
-
-
-def open_folder(location: Path | str, access: Access | None = None) -> Folder:
-    """The folder at a path or URL. UserError where it is not there or not allowed."""
-    text = str(location)
-    if text.startswith(_LOCAL):
-        text = text.removeprefix(_LOCAL)
-    if "://" not in text:
-        return LocalFolder(Path(text))
-    from sdevid.data.remote import RemoteFolder
-
-    access = access or Access()
-    remote = RemoteFolder(text.rstrip("/"), access.timeout)
-    if access.cache is None:
-        return remote
-    from sdevid.data.cache import BlockCache, CachedFolder
-
-    return CachedFolder(remote, BlockCache(access.cache, access.cache_bytes))
 
 
 class LocalFolder:

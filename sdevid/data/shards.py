@@ -24,7 +24,8 @@ import numpy as np
 
 from sdevid.data import embedding
 from sdevid.data.embedding import TEXT
-from sdevid.data.folder import Access, Folder, open_folder
+from sdevid.data.folder import Access, Folder
+from sdevid.data.open import open_folder
 from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
 from sdevid.errors import UserError
 from sdevid.types import Embedding

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from sdevid.data.cache import BlockCache
-from sdevid.data.folder import Access, open_folder
+from sdevid.data.folder import Access
+from sdevid.data.open import open_folder
 from sdevid.data.payload import encode
 from sdevid.data.shards import DamagedClipError, ShardFile, open_shards, write_json
 from sdevid.errors import UserError

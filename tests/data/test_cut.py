@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdevid.data.cut import Plan, cut
-from sdevid.data.folder import open_folder
+from sdevid.data.cut.plan import Plan
+from sdevid.data.cut.run import cut
+from sdevid.data.cut.verify import check_shard, folder_faults
+from sdevid.data.open import open_folder
 from sdevid.data.shards import open_shards
 from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec
-from sdevid.data.verify import check_shard, folder_faults
 from sdevid.errors import UserError
 
 SPEC = CutSpec(8, 8.0, 2, 2, "crop", "npy")

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdevid.config import Config, parse
-from sdevid.data.cut import Plan, cut
+from sdevid.data.cut.plan import Plan
+from sdevid.data.cut.run import cut
+from sdevid.data.cut.splits import assign
 from sdevid.data.drawn import disc_artist, drawn_sources
 from sdevid.data.order import Order
 from sdevid.data.shards import DamagedClipError, ShardIndex, open_shards
 from sdevid.data.spec import CutSpec
-from sdevid.data.splits import assign
 from sdevid.data.stream import fixed, steps
 from sdevid.errors import UserError
 from sdevid.types import Batch

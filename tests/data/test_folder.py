@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sdevid.config import dump, parse
-from sdevid.data.folder import FolderFile, LocalFolder, open_folder
+from sdevid.data.folder import FolderFile, LocalFolder
+from sdevid.data.open import open_folder
 from sdevid.errors import UserError
 
 

@@ -18,12 +18,14 @@ from moto.server import ThreadedMotoServer
 
 from sdevid.config import Config, parse
 from sdevid.data import remote
-from sdevid.data.cut import Plan, cut
+from sdevid.data.cut.plan import Plan
+from sdevid.data.cut.run import cut
+from sdevid.data.cut.splits import assign
 from sdevid.data.drawn import disc_artist, drawn_sources
-from sdevid.data.folder import Access, open_folder
+from sdevid.data.folder import Access
+from sdevid.data.open import open_folder
 from sdevid.data.shards import DamagedClipError, open_shards
 from sdevid.data.spec import CutSpec
-from sdevid.data.splits import assign
 from sdevid.data.stream import steps
 from sdevid.errors import UserError
 

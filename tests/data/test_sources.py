@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sdevid.data.kinetics import kinetics
-from sdevid.data.sources import custom
-from sdevid.data.ucf101 import ucf101
+from sdevid.data.cut.custom import custom
+from sdevid.data.cut.kinetics import kinetics
+from sdevid.data.cut.ucf101 import ucf101
 from sdevid.errors import UserError
 
 

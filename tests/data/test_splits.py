@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdevid.data.sources import VideoSource
-from sdevid.data.splits import assign, counts, parse_splits
+from sdevid.data.cut.sources import VideoSource
+from sdevid.data.cut.splits import assign, counts, parse_splits
 from sdevid.errors import UserError
 
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from sdevid.config import Config, parse
-from sdevid.data.cut import Plan, cut
+from sdevid.data.cut.plan import Plan
+from sdevid.data.cut.run import cut
+from sdevid.data.cut.splits import assign
 from sdevid.data.drawn import disc_artist, drawn_sources
 from sdevid.data.shards import ShardIndex, open_shards
 from sdevid.data.spec import CutSpec
-from sdevid.data.splits import assign
 from sdevid.data.stream import check, fixed, steps, total_clips
 from sdevid.errors import UserError
 from sdevid.types import Batch

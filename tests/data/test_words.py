@@ -16,7 +16,8 @@ import pytest
 import webdataset
 
 from sdevid.config import Config, parse
-from sdevid.data.cut import Plan, cut
+from sdevid.data.cut.plan import Plan
+from sdevid.data.cut.run import cut
 from sdevid.data.embedding import TEXT, Embedder
 from sdevid.data.folder import Access
 from sdevid.data.payload import Store

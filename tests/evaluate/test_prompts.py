@@ -8,7 +8,8 @@ import torch
 
 from sdevid.config import parse
 from sdevid.data import stream
-from sdevid.data.cut import Plan, cut
+from sdevid.data.cut.plan import Plan
+from sdevid.data.cut.run import cut
 from sdevid.data.shards import open_shards
 from sdevid.data.spec import CutClip, CutSpec
 from sdevid.evaluate import measures, prompts, tables

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from sdevid.data.embedding import TEXT, Embedder, encode
+from sdevid.data.cut.parts import Job, make_parts, read_part, remove_part
+from sdevid.data.cut.plan import Plan
+from sdevid.data.embedding import TEXT, encode
 from sdevid.data.folder import LocalFolder
-from sdevid.data.parts import Job, make_parts, read_part, remove_part
 from sdevid.data.shards import (
     FORMAT,
     ClipEntry,
@@ -24,38 +24,11 @@ from sdevid.data.shards import (
     read_json,
     write_json,
 )
-from sdevid.data.spec import ClipSource, CutSpec, words
+from sdevid.data.spec import words
 from sdevid.errors import UserError
 
 _WORK = ".cut"  # state and parts of a cut that is not finished
 _OURS = ("*.tar", "*.tar.part", "*.index.json", "*.json.part", "dataset.json", "quarantine.jsonl")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that decides what a cut writes."""
-
-    dataset: str
-    sources: Sequence[tuple[str, ClipSource]]  # each with its split, split after split
-    spec: CutSpec
-    shard_size: int  # clips a tar
-    settings: dict[str, Any]  # further ones, for dataset.json
-    truth: dict[str, Any] | None = None  # of drawn motion
-    left_out: Sequence[tuple[str, str]] = ()  # listed and not there, or the other way round
-    embed: Embedder | None = None  # makes an embedding of what is said of each clip
-
-    def identity(self) -> dict[str, Any]:
-        """What a cut carried on must find unchanged, as JSON."""
-        sources = [[split, source.identity()] for split, source in self.sources]
-        said = json.dumps([sources, list(self.left_out)], sort_keys=True).encode()
-        settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
-        if self.embed is not None:
-            settings["text_encoder"] = self.embed.identity
-        return {
-            "dataset": self.dataset,
-            "settings": settings,
-            "inputs": hashlib.sha256(said).hexdigest(),
-        }
 
 
 @dataclass

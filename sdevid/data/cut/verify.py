@@ -13,7 +13,8 @@ from typing import Any
 
 from sdevid.data import embedding
 from sdevid.data.embedding import TEXT
-from sdevid.data.folder import Folder, FolderFile, open_folder
+from sdevid.data.folder import Folder, FolderFile
+from sdevid.data.open import open_folder
 from sdevid.data.payload import decode
 from sdevid.data.shards import (
     ClipEntry,

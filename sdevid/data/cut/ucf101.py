@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdevid.data.sources import VIDEO, Listing, VideoSource, find
+from sdevid.data.cut.sources import VIDEO, Listing, VideoSource, find
 from sdevid.errors import UserError
 
 WHERE = "https://www.crcv.ucf.edu/data/UCF101.php"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdevid.data.sources import VIDEO, Listing, VideoSource, find, read_csv
+from sdevid.data.cut.sources import VIDEO, Listing, VideoSource, find, read_csv
 from sdevid.errors import UserError
 
 WHERE = "https://github.com/cvdfoundation/kinetics-dataset"

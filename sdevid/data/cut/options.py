@@ -1,0 +1,108 @@
+"""The options of `make_shards`: which there are, for which data sets, and what they may be."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sdevid.errors import UserError
+
+DESCRIPTION = """Cut videos, or draw them, into WebDataset shards that `sdevid train` reads.
+
+Nothing is downloaded. UCF101: https://www.crcv.ucf.edu/data/UCF101.php, Kinetics:
+https://github.com/cvdfoundation/kinetics-dataset, MNIST: its IDX files, for moving-digits and
+smmnist (Stochastic Moving MNIST).
+The same command carries on an interrupted cut.
+"""
+FILMED = ("kinetics", "ucf101", "custom")
+DISC = ("double-well", "ou")
+SCENES = (*DISC, "pendulum", "gbm-radius")  # each of a known SDE
+DIGITS = ("moving-digits", "smmnist")
+DRAWN = (*DIGITS, *SCENES)
+SPLITS = "train=0.9,val=0.1"
+_BELONGS: dict[
+    str, tuple[tuple[str, ...], Any]
+] = {  # options that only some data sets take, with their defaults
+    "input_dir": ((*FILMED, *DIGITS), None),
+    "fit": (FILMED, "crop"),
+    "clip_stride": (FILMED, None),
+    "captions": (("custom",), None),
+    "annotations": (("kinetics",), []),
+    "split_files": (("ucf101",), []),
+    "num_clips": (DRAWN, 2000),
+    "num_digits": (DIGITS, 2),
+    "generator": (("smmnist",), "srvp"),
+    "vertical": (DISC, "none"),
+}
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line. UserError where options do not fit the data set."""
+    options = _parser().parse_args(arguments)
+    _settle(options)
+    return options
+
+
+def _settle(options: argparse.Namespace) -> None:
+    """Check the options and put in the defaults of those that this data set takes."""
+    for name, (takers, default) in _BELONGS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+        elif options.dataset not in takers:
+            raise UserError(f"--{name} is for {', '.join(takers)}, not for {options.dataset}")
+    if options.frame_size is None:
+        options.frame_size = 32 if options.dataset in SCENES else 64
+    if options.dataset in (*FILMED, "smmnist") and options.input_dir is None:
+        where = DESCRIPTION.split("\n\n")[1].replace("\n", " ")
+        raise UserError(f"--dataset {options.dataset} needs --input_dir. {where}")
+    if options.text_length is not None and options.text_encoder is None:
+        raise UserError("--text_length is for --text_encoder, which is not given")
+    positive = ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips", "fps")
+    for name in (*positive, "text_length"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UserError(f"--{name} is {value:g}, but must be above 0")
+    if options.frame_size < 8 or options.workers < 0 or not 0 <= options.max_bad_fraction <= 1:
+        raise UserError(
+            f"--frame_size is {options.frame_size} (8 or more), --workers {options.workers} (0 or "
+            f"more), --max_bad_fraction {options.max_bad_fraction:g} (from 0 to 1)"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="make_shards",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--dataset", required=True, choices=[*FILMED, *DRAWN])
+    add(
+        "--input_dir", type=Path, help="folder of videos; moving-digits: of MNIST (default: a font)"
+    )
+    add("--output_dir", type=Path, required=True)
+    add("--frame_size", type=int, help="pixels, square (64; of a known SDE: 32)")
+    add("--fps", type=float, default=8.0, help="frames a second (8)")
+    add("--clip_length", type=int, default=16, help="frames (16)")
+    add("--clip_stride", type=int, help="frames between starts (clip_length)")
+    add("--fit", choices=["crop", "letterbox"], help="for frames that are not square (crop)")
+    add("--store", choices=["npy", "jpeg", "mp4"], help="npy up to 128 pixels, jpeg above")
+    add("--shard_size", type=int, default=512, help="clips a tar (512)")
+    add("--splits", help=f"shares of source videos; the official ones, or {SPLITS}")
+    add("--split_files", type=Path, nargs="+", help="ucf101: trainlist01.txt testlist01.txt")
+    add("--annotations", type=Path, nargs="+", help="kinetics: csv files (those in input_dir)")
+    add("--captions", type=Path, help="custom: csv of path,caption (input_dir/captions.csv)")
+    add("--text_encoder", type=Path, help="local T5 or CLIP folder: store its embeddings too")
+    add("--text_length", type=int, help="tokens of a caption, as text.length in training (128)")
+    add("--num_clips", type=int, help="drawn data: clips in all (2000)")
+    add("--num_digits", type=int, help="moving-digits, smmnist: digits a clip (2)")
+    add("--generator", choices=["svg", "srvp", "nsf"], help="smmnist: whose rules (srvp)")
+    add("--vertical", choices=["none", "ou"], help="double-well, ou: motion along y (none)")
+    add("--seed", type=int, default=0, help="of the splits and of drawn data (0)")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
+    add("--max_bad_fraction", type=float, default=0.1, help="stop past this share (0.1)")
+    add("--overwrite", action="store_true", help="drop what output_dir holds of another cut")
+    return parser

@@ -1,0 +1,39 @@
+"""What a cut is to write: its sources with their splits, its settings, and its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sdevid.data.embedding import Embedder
+from sdevid.data.spec import ClipSource, CutSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what a cut writes."""
+
+    dataset: str
+    sources: Sequence[tuple[str, ClipSource]]  # each with its split, split after split
+    spec: CutSpec
+    shard_size: int  # clips a tar
+    settings: dict[str, Any]  # further ones, for dataset.json
+    truth: dict[str, Any] | None = None  # of drawn motion
+    left_out: Sequence[tuple[str, str]] = ()  # listed and not there, or the other way round
+    embed: Embedder | None = None  # makes an embedding of what is said of each clip
+
+    def identity(self) -> dict[str, Any]:
+        """What a cut carried on must find unchanged, as JSON."""
+        sources = [[split, source.identity()] for split, source in self.sources]
+        said = json.dumps([sources, list(self.left_out)], sort_keys=True).encode()
+        settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
+        if self.embed is not None:
+            settings["text_encoder"] = self.embed.identity
+        return {
+            "dataset": self.dataset,
+            "settings": settings,
+            "inputs": hashlib.sha256(said).hexdigest(),
+        }

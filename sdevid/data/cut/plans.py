@@ -1,0 +1,88 @@
+"""From options to a plan: lists the videos of a folder, or the artists of drawn ones."""
+
+from __future__ import annotations
+
+import argparse
+
+from sdevid.data.cut.custom import custom
+from sdevid.data.cut.kinetics import kinetics
+from sdevid.data.cut.options import DISC, FILMED, SPLITS
+from sdevid.data.cut.plan import Plan
+from sdevid.data.cut.splits import assign, parse_splits
+from sdevid.data.cut.ucf101 import ucf101
+from sdevid.data.digits import digit_artists, read_mnist
+from sdevid.data.drawn import Artist, disc_artist, drawn_sources
+from sdevid.data.payload import default_store
+from sdevid.data.smmnist import stochastic_digits
+from sdevid.data.spec import CutSpec
+from sdevid.errors import UserError
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """Plan the cut that `options` describe. UserError where there is nothing to cut."""
+    return _filmed(options) if options.dataset in FILMED else _drawn(options)
+
+
+def _filmed(options: argparse.Namespace) -> Plan:
+    folder, official = options.input_dir, options.splits is None
+    if options.dataset == "kinetics":
+        listing = kinetics(folder, options.annotations, official)
+    elif options.dataset == "ucf101":
+        listing = ucf101(folder, options.split_files, official)
+    else:
+        listing = custom(folder, options.captions)
+    if not listing.sources:
+        name, reason = listing.left_out[0]
+        raise UserError(f"no video of {folder} can be taken: {name} {reason}")
+    shares = parse_splits(options.splits or SPLITS)
+    return Plan(
+        dataset=options.dataset,
+        sources=assign(listing.sources, shares, options.seed),
+        spec=_spec(options),
+        shard_size=options.shard_size,
+        settings={"splits": "official" if listing.sources[0].split else shares}
+        | {"seed": options.seed},
+        left_out=listing.left_out,
+    )
+
+
+def _drawn(options: argparse.Namespace) -> Plan:
+    shares = parse_splits(options.splits or SPLITS)
+    settings = {"splits": shares, "seed": options.seed, "num_clips": options.num_clips}
+    artists: dict[str, Artist] = {}
+    if options.dataset == "moving-digits":
+        folder = options.input_dir
+        artists.update(digit_artists(options.num_digits, folder, shares))
+        glyphs = "font" if folder is None else f"{len(read_mnist(folder)[0])} of MNIST"
+        settings |= {"num_digits": options.num_digits, "digits": glyphs}
+    elif options.dataset == "smmnist":
+        folder, side = options.input_dir, options.frame_size
+        artists.update(
+            stochastic_digits(options.generator, options.num_digits, folder, shares, side)
+        )
+        settings |= {"num_digits": options.num_digits, "generator": options.generator}
+        settings |= {"digits": f"{len(read_mnist(folder)[0])} of MNIST"}
+    else:
+        artists.update(dict.fromkeys(shares, disc_artist(options.dataset, options.vertical)))
+        if options.dataset in DISC:
+            settings |= {"vertical": options.vertical}
+    sources = drawn_sources(options.dataset, artists, options.seed, options.num_clips, shares)
+    return Plan(
+        dataset=options.dataset,
+        sources=assign(sources, shares, options.seed),
+        spec=_spec(options),
+        shard_size=options.shard_size,
+        settings=settings,
+        truth=next(iter(artists.values())).truth(),
+    )
+
+
+def _spec(options: argparse.Namespace) -> CutSpec:
+    return CutSpec(
+        frame_size=options.frame_size,
+        fps=options.fps,
+        clip_length=options.clip_length,
+        clip_stride=options.clip_stride or options.clip_length,
+        fit=options.fit,
+        store=options.store or default_store(options.frame_size),
+    )

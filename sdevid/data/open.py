@@ -1,0 +1,25 @@
+"""Opens the folder of shards at a path or URL: local, remote, or remote through a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdevid.data.cache import BlockCache, CachedFolder
+from sdevid.data.folder import Access, Folder, LocalFolder
+from sdevid.data.remote import RemoteFolder
+
+_LOCAL = "file://"
+
+
+def open_folder(location: Path | str, access: Access | None = None) -> Folder:
+    """Open the folder at `location`, a path or URL. UserError where it is missing or refused."""
+    text = str(location)
+    if text.startswith(_LOCAL):
+        text = text.removeprefix(_LOCAL)
+    if "://" not in text:
+        return LocalFolder(Path(text))
+    access = access or Access()
+    remote = RemoteFolder(text.rstrip("/"), access.timeout)
+    if access.cache is None:
+        return remote
+    return CachedFolder(remote, BlockCache(access.cache, access.cache_bytes))
