@@ -1,243 +1,58 @@
-"""Every setting of a run: typed, checked, one YAML file, `key=value` overrides."""
+"""The config of a run: typed and checked settings, one YAML file, `key=value` overrides."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError, model_validator
 
 from sdevid import sizes
 from sdevid.errors import UserError
 from sdevid.explain import explain
+from sdevid.settings.checkpoint import CheckpointConfig, MetricsConfig, OffloadConfig
+from sdevid.settings.encoder import EncoderConfig, TextConfig
+from sdevid.settings.health import FaultsConfig, WatchdogConfig
+from sdevid.settings.objectives import ConsistencyConfig, FollmerConfig, MatchingConfig
+from sdevid.settings.observation import ObservationConfig
+from sdevid.settings.run import (
+    DataSettings,
+    Location,
+    OptimizationSettings,
+    RuntimeSettings,
+    VideoSettings,
+)
+from sdevid.settings.sde import SDEConfig
+from sdevid.settings.setting import Setting, walk
 
-Location = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SDEConfig(_Section):
-    """The latent SDE and how it is solved."""
-
-    latent: Literal["vector", "map"] = "vector"
-    latent_size: PositiveInt = 64  # components of a vector latent, channels of a map latent
-    order: Literal[1, 2] = 1  # 2: a state of positions, which are seen, and as many velocities
-    start_components: PositiveInt = 1  # Gaussians that p(z_0 | c) is mixed of
-    content_size: PositiveInt = 64  # components of the static content code w
-    hidden: PositiveInt = 256  # width of drift, control and diffusion networks
-    depth: PositiveInt = 2  # hidden layers of each, or a transformer's blocks
-    backbone: Literal["plain", "transformer"] = "plain"  # plain: linear, or convolutions over a map
-    heads: PositiveInt = 4  # of a transformer
-    checkpoint: bool = False  # keep no activations within these networks: less memory, more time
-    solver: Literal["euler_maruyama"] = "euler_maruyama"
-    kernels: Literal["auto", "triton", "reference"] = "auto"  # auto: Triton's on CUDA
-    capture: bool = False  # a map's solve in training as one CUDA graph: no Python between steps
-    steps_per_frame: PositiveInt = 2  # solver steps between two frames
-    noise: Literal["additive", "diagonal"] = "additive"  # diagonal: g may depend on z
-    posterior_width: Literal["chain", "continuous"] = "chain"  # which bound
-    posterior_drift: Literal["control", "own"] = "control"  # h + g u, or a drift f of its own
-    diffusion_floor: PositiveFloat = 1e-2  # smallest |g|, latent units per sqrt(second)
-    diffusion_start: PositiveFloat = 0.5  # |g| before training, latent units per sqrt(second)
-    control_bound: PositiveFloat = 30.0  # most of |u|, per sqrt(second): 10 sd of a step of 1/8 s
-
-    @property
-    def state_size(self) -> int:
-        """Components or channels of the whole state."""
-        return self.order * self.latent_size
-
-
-class EncoderConfig(_Section):
-    """Frame encoder, decoder and temporal encoder."""
-
-    channels: PositiveInt = 32  # of the first stage; doubled at each halving, up to 8 times
-    map_size: PositiveInt = 8  # side of a map latent, in cells; frame_size / map_size is 2**k
-    features: PositiveInt = 128  # width of a frame token
-    layers: PositiveInt = 2  # temporal attention blocks
-    heads: PositiveInt = 4
-    attention: Literal["auto", "xformers", "sdpa"] = "auto"
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "ConsistencyConfig",
+    "EncoderConfig",
+    "FaultsConfig",
+    "FollmerConfig",
+    "Location",
+    "MatchingConfig",
+    "MetricsConfig",
+    "ObservationConfig",
+    "OffloadConfig",
+    "SDEConfig",
+    "Setting",
+    "TextConfig",
+    "WatchdogConfig",
+    "dump",
+    "load",
+    "parse",
+    "settings_by_path",
+]
 
 
-class ObservationConfig(_Section):
-    """p(x | D(w, z)): how a frame is scored against the decoded one."""
-
-    likelihood: Literal["laplace", "gaussian"] = "gaussian"
-    scale: PositiveFloat = 0.2  # of a pixel in [0, 1]
-    max_context: NonNegativeInt = 5  # most frames that the prior may be shown in training
-    free_fraction: float = 0.25  # share of clips for which the prior is shown none
-    ends_fraction: float = 0.0  # of clips of which it is shown first and last frames
-    keyframes_fraction: float = 0.0  # of clips of which it is shown scattered frames
-
-    @property
-    def ahead(self) -> bool:
-        """Whether frames that lie ahead may be observed."""
-        return self.ends_fraction + self.keyframes_fraction > 0
-
-    @model_validator(mode="after")
-    def _shares(self) -> ObservationConfig:
-        shares = (self.free_fraction, self.ends_fraction, self.keyframes_fraction)
-        if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(
-                "free_fraction, ends_fraction and keyframes_fraction are "
-                f"{', '.join(f'{share:g}' for share in shares)}, but they are shares of all clips: "
-                "0 or more each, at most 1 together"
-            )
-        return self
-
-
-class TextConfig(_Section):
-    """How captions are read, and labels where there is no caption."""
-
-    encoder: str = "bytes"  # learnt here; none; or the local folder of a Hugging Face T5 or CLIP
-    length: PositiveInt = 128  # bytes or tokens of a caption that are read
-    layers: PositiveInt = 2  # attention blocks over bytes
-    drop: float = 0.1  # share of clips whose caption is withheld, for guidance
-
-
-class MatchingConfig(_Section):
-    """`model_type: sde_matching`: the bound without a solver."""
-
-    times: PositiveInt = 8  # at which a clip's path KL is taken, one in each of equal parts
-    frames: PositiveInt | None = None  # decoded a clip, drawn; None: all of them
-    scale_floor: PositiveFloat = 1e-2  # smallest posterior scale s, latent units
-
-
-class FollmerConfig(_Section):
-    """`model_type: follmer`: bridges from each latent frame to the next."""
-
-    noise: PositiveFloat = 2.0  # epsilon of a bridge of a second, latent units
-    times: PositiveInt = 4  # in each bridge at which its drift is regressed
-    steps: PositiveInt = 32  # of the solver a frame, in sampling
-    drift_bound: PositiveFloat = 30.0  # most by which b leaves a still frame's, in eps
-    diffusion: Literal["interpolant", "follmer"] = "interpolant"  # in sampling
-    frame_divergence: NonNegativeFloat = 0.1  # weight of the frames' KL from N(0, 1)
-
-
-class ConsistencyConfig(_Section):
-    """Weights of the consistency module's terms; 0 switches a term off."""
-
-    frame_difference: NonNegativeFloat = 0.0
-    prior_consistency: NonNegativeFloat = 0.0  # the prior rolled on, against the posterior there
-    prior_frames: PositiveInt = 4  # how many frames it is rolled on
-    step_halving: NonNegativeFloat = 0.0  # one step of the prior against two of half its length
-    warp: bool = False  # the warp-and-mask head: x_i = M warp(x_{i-1}, F) + (1 - M) I_i
-
-
-class MetricsConfig(_Section):
-    """Where figures go beside metrics.jsonl."""
-
-    wandb: bool = False  # offline where WANDB_API_KEY is not set
-    wandb_project: str = "sdevid"
-    tensorboard: bool = False
-
-
-class CheckpointConfig(_Section):
-    """What is kept of a run's checkpoints."""
-
-    keep: PositiveInt = 3  # newest ones kept, at least 2
-    keep_every: PositiveInt | None = None  # clips; the first past each multiple stays for ever
-    best: str | None = None  # a name in metrics.jsonl; the checkpoint with the best value stays
-    best_is: Literal["lowest", "highest"] = "lowest"
-    pin: tuple[PositiveInt, ...] = ()  # these steps stay, as does one that holds a file `pinned`
-    asynchronous: bool = True  # training waits for the copy to host memory only
-    on_failure: Literal["warn", "stop"] = "warn"  # where one cannot be written; the last one stops
-    patience: PositiveInt = 1_500  # seconds that a write, or a conversion, may take
-
-    @model_validator(mode="after")
-    def _two(self) -> CheckpointConfig:
-        if self.keep < 2:
-            raise ValueError(
-                f"keep is {self.keep}, but one damaged checkpoint must not end a run; "
-                "give 2 or more"
-            )
-        return self
-
-
-class OffloadConfig(_Section):
-    """What ZeRO keeps outside the GPU: in the host's memory or on its NVMe disk."""
-
-    optimizer: Literal["none", "cpu", "nvme"] = "none"  # and the update is computed on the CPU
-    parameters: Literal["none", "cpu", "nvme"] = "none"  # between their uses; ZeRO 3
-    nvme_path: Path | None = None  # folder on a disk of the node
-
-
-class FaultsConfig(_Section):
-    """What is done about a loss or gradient that is not finite, or a loss that jumps."""
-
-    skips: PositiveInt = 3  # such steps in a row: the updates are skipped, at the last it returns
-    rollbacks: NonNegativeInt = 3  # returns to a checkpoint, then it stops
-    spike: NonNegativeFloat = 0.0  # robust sd (of the MAD) above the median of past losses; 0: off
-    window: PositiveInt = 100  # past losses kept; as many good steps forgive former returns
-
-
-class WatchdogConfig(_Section):
-    """When a run counts as stalled and is ended, and when a rank counts as slow."""
-
-    seconds: NonNegativeFloat = 900.0  # longest step; 0: no watchdog
-    start_seconds: PositiveFloat = 3600.0  # up to the end of the first step, which may compile
-    checkpoint_seconds: PositiveFloat = 3600.0  # a save, or a return to a checkpoint
-    grace_seconds: PositiveFloat = 10.0  # for all ranks to write down where they stand
-    slow_ratio: NonNegativeFloat = 1.5  # of the other ranks' time for their part of a step; 0: off
-
-
-class Config(_Section):
+class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings):
     """A run. Lengths of training are in clips, whatever the number of GPUs."""
-
-    model_type: Literal["latent_sde", "sde_matching", "follmer"] = "latent_sde"
-    size: Literal["S", "B", "L", "XL", "1B"] | None = None  # settings at once: sdevid/sizes.py
-    sde_type: Literal["ito", "stratonovich"] = "ito"
-    frame_size: PositiveInt = 64  # pixels, square
-    channels: Literal[1, 3] = 3
-    sequence_length: PositiveInt = 16  # frames a clip
-    fps: PositiveFloat = 8.0  # frames a second; also sets the cell of the Brownian path
-
-    run_dir: Path = Path("runs/default")
-    data: Location = "data/shards"  # folder of shards: a path, s3://..., http(s)://...
-    data_cache: Path | None = None  # folder on a node's disk that keeps what was read by URL
-    data_cache_gib: PositiveFloat = 64.0
-    data_timeout: PositiveFloat = 60.0  # seconds without an answer from a URL
-    split: str = "train"
-    seed: NonNegativeInt = 0
-
-    learning_rate: PositiveFloat = 3e-4
-    prior_learning_rate_ratio: PositiveFloat = 4.0  # the prior learns only through the KL
-    warmup_clips: NonNegativeInt = 0  # learning rate rises from 0
-    final_learning_rate_ratio: float = 0.1  # cosine decay ends here
-    weight_decay: NonNegativeFloat = 0.0
-    gradient_clip: PositiveFloat = 1.0
-    kl_warmup_fraction: float = 0.2  # of the run; the KL weight ends at exactly 1
-    kl_weight_start: float = 0.01
-    ema_decay: float = 0.999  # a step
-
-    batch_size: PositiveInt = 32  # clips an optimizer step, over all ranks
-    micro_batch_size: PositiveInt | None = None  # clips a rank and pass; None: all at once
-    num_epochs: PositiveInt = 100
-    max_clips: PositiveInt | None = None  # stop there, whatever the epochs
-    save_every: PositiveInt = 100_000  # clips
-    log_every: PositiveInt = 1_000  # clips
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False  # encoder, temporal encoder and decoder in training: faster after minutes
-    preflight: bool = True  # look at every node before training, and name a bad one
-    frame_strides: tuple[PositiveInt, ...] = (1,)  # drawn a clip: every how many-th frame is taken
-    irregular_fraction: float = 0.0  # share of clips taken at random times within that length
-    data_workers: NonNegativeInt = 0  # decoding threads a rank; 0: in the training process
-    data_max_damaged: float = Field(0.01, ge=0, le=1)  # share of clips; past it the run stops
-    shuffle_window: PositiveInt = 16  # shards; clips are shuffled within so many, to read locally
 
     sde: SDEConfig = SDEConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -275,6 +90,8 @@ class Config(_Section):
     def _times_are_there(self) -> Config:
         if not self.frame_strides:
             raise ValueError("frame_strides is empty; give [1] for every frame")
+        if min(self.frame_strides) < 1:
+            raise ValueError(f"frame_strides is {list(self.frame_strides)}, but each is 1 or more")
         if self.irregular_fraction and max(self.frame_strides) == 1:
             raise ValueError(
                 f"irregular_fraction is {self.irregular_fraction:g}, but with frame_strides "
@@ -345,6 +162,12 @@ class Config(_Section):
         return self
 
 
+@cache
+def settings_by_path() -> dict[str, Setting]:
+    """Every setting by its path with dots, in the order of a dumped config."""
+    return {found.path: found for found in walk(Config)}
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The config in the YAML file `path`, with `key=value` overrides (dots reach into sections).
 
@@ -353,7 +176,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     if not path.is_file():
         raise UserError(f"config {path} does not exist; configs/ holds ready ones")
     try:
-        settings = yaml.safe_load(path.read_text()) or {}
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise UserError(f"config {path} is not valid YAML: {error}") from error
     if not isinstance(settings, dict):

@@ -8,22 +8,12 @@ from pathlib import Path
 
 import torch
 
-from sdevid.config import Config
+from sdevid.config import Config, settings_by_path
 from sdevid.errors import UserError
 from sdevid.train.engine import Engine
 from sdevid.types import Batch, frame_ticks
 
 CLIPS = 2
-
-# Settings without a say in the loss of a batch. Where any other has changed, no loss is compared.
-WITHOUT_A_SAY = (
-    *("run_dir", "data", "split", "data_workers", "metrics", "checkpoint", "faults", "offload"),
-    *("watchdog", "preflight", "data_max_damaged", "data_cache", "data_cache_gib", "data_timeout"),
-    *("learning_rate", "prior_learning_rate_ratio", "warmup_clips", "final_learning_rate_ratio"),
-    *("weight_decay", "gradient_clip", "kl_warmup_fraction", "kl_weight_start", "ema_decay"),
-    *("batch_size", "micro_batch_size", "num_epochs", "max_clips", "save_every", "log_every"),
-    *("zero_stage", "watchdog", "preflight"),
-)
 
 
 def batch(config: Config) -> Batch:
@@ -41,8 +31,9 @@ def batch(config: Config) -> Batch:
 
 
 def comparable(changed: Iterable[str]) -> bool:
-    """Whether settings (with dots) that have changed leave the loss of a batch as it was."""
-    return all(name.partition(".")[0] in WITHOUT_A_SAY for name in changed)
+    """Whether the loss of a batch is the same after these settings (with dots) changed."""
+    known = settings_by_path()
+    return all(name in known and not known[name].alters_loss for name in changed)
 
 
 def tolerance(config: Config) -> float:

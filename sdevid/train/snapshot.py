@@ -10,37 +10,14 @@ from safetensors.torch import load_file
 
 from sdevid import checkpoint
 from sdevid.checkpoint import Manifest, Progress
-from sdevid.config import Config
+from sdevid.config import Config, settings_by_path
 from sdevid.errors import UserError
+from sdevid.settings.setting import Role
 from sdevid.train import elastic, probe
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.saving import total_sums
 from sdevid.train.world import World
-
-ARCHITECTURE = frozenset(
-    {
-        "model_type",
-        "sde_type",
-        "frame_size",
-        "channels",
-        "sde.latent",
-        "sde.latent_size",
-        "sde.content_size",
-        "sde.hidden",
-        "sde.depth",
-        "sde.noise",
-        "sde.start_components",
-        "sde.posterior_width",
-        "sde.posterior_drift",
-        "encoder.channels",
-        "encoder.map_size",
-        "encoder.features",
-        "encoder.layers",
-        "encoder.heads",
-        "consistency.warp",
-    }
-)
 
 
 def resume(engine: Engine, ema: EMA, config: Config, at_most: int | None = None) -> Progress | None:
@@ -127,7 +104,7 @@ def check_fits(folder: Path, manifest: Manifest, engine: Engine) -> list[str]:
         if name != "run_dir"
     }
     tensor = checkpoint.first_difference(manifest.parameters, engine.shapes)
-    structural = [text for name, text in changed.items() if name in ARCHITECTURE]
+    structural = [text for name, text in changed.items() if _role(name) == "architecture"]
     if tensor or structural:
         found = "; ".join(filter(None, [tensor, ", ".join(structural)]))
         raise UserError(
@@ -137,6 +114,12 @@ def check_fits(folder: Path, manifest: Manifest, engine: Engine) -> list[str]:
     if changed:
         engine.world.say(f"settings changed since {folder.name}: {', '.join(changed.values())}")
     return list(changed)
+
+
+def _role(name: str) -> Role:
+    """The role of a setting; one that this version does not know has shaped the objective."""
+    known = settings_by_path().get(name)
+    return known.role if known else "objective"
 
 
 def _setting(settings: dict[str, Any], name: str) -> Any:

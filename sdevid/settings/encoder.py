@@ -1,0 +1,68 @@
+"""Settings of the encoders of frames, time and text."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sdevid.settings.setting import Section, setting
+
+
+class EncoderConfig(Section):
+    """Frame encoder, decoder and temporal encoder."""
+
+    channels: int = setting(
+        32,
+        ge=1,
+        le=65_536,
+        role="architecture",
+        help="channels of the first stage; doubled at each halving, up to 8 times",
+    )
+    map_size: int = setting(
+        8,
+        ge=1,
+        le=4096,
+        unit="cells",
+        role="architecture",
+        help="side of a map latent; frame_size / map_size is a power of two",
+    )
+    features: int = setting(
+        128, ge=1, le=65_536, role="architecture", help="width of a frame token"
+    )
+    layers: int = setting(
+        2, ge=1, le=1024, role="architecture", help="attention blocks of the temporal encoder"
+    )
+    heads: int = setting(
+        4, ge=1, le=4096, role="architecture", help="attention heads of the temporal encoder"
+    )
+    attention: Literal["auto", "xformers", "sdpa"] = setting(
+        "auto",
+        role="runtime",
+        alters_loss=True,
+        help="implementation of attention; auto: xformers for packed clips on CUDA",
+    )
+
+
+class TextConfig(Section):
+    """How captions are read, and labels where there is no caption."""
+
+    encoder: str = setting(
+        "bytes",
+        role="architecture",
+        help="bytes: learnt here; none; or the local folder of a Hugging Face T5 or CLIP",
+    )
+    length: int = setting(
+        128,
+        ge=1,
+        le=65_536,
+        unit="bytes or tokens",
+        role="architecture",
+        help="longest caption that is read",
+    )
+    layers: int = setting(2, ge=1, le=1024, role="architecture", help="attention blocks over bytes")
+    drop: float = setting(
+        0.1,
+        ge=0,
+        le=1,
+        role="objective",
+        help="share of clips whose caption is withheld, for guidance",
+    )

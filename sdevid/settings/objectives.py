@@ -1,0 +1,97 @@
+"""Settings of the objectives other than the simulated bound, and of the consistency module."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sdevid.settings.setting import Section, setting
+
+
+class MatchingConfig(Section):
+    """`model_type: sde_matching`: the bound without a solver."""
+
+    times: int = setting(
+        8,
+        ge=1,
+        le=65_536,
+        role="objective",
+        help="times at which a clip's path KL is taken, one in each of equal parts",
+    )
+    frames: int | None = setting(
+        None, ge=1, role="objective", help="frames decoded a clip, drawn; null: all of them"
+    )
+    scale_floor: float = setting(
+        1e-2,
+        gt=0,
+        le=1e6,
+        unit="latent units",
+        role="objective",
+        help="smallest posterior scale s",
+    )
+
+
+class FollmerConfig(Section):
+    """`model_type: follmer`: bridges from each latent frame to the next."""
+
+    noise: float = setting(
+        2.0,
+        gt=0,
+        le=1e6,
+        unit="latent units",
+        role="objective",
+        help="epsilon of a bridge of a second",
+    )
+    times: int = setting(
+        4,
+        ge=1,
+        le=65_536,
+        role="objective",
+        help="times in each bridge at which its drift is regressed",
+    )
+    steps: int = setting(
+        32, ge=1, le=65_536, role="objective", help="solver steps a frame, in sampling"
+    )
+    drift_bound: float = setting(
+        30.0,
+        gt=0,
+        le=1e6,
+        unit="epsilon",
+        role="objective",
+        help="largest departure of b from a still frame's drift",
+    )
+    diffusion: Literal["interpolant", "follmer"] = setting(
+        "interpolant", role="objective", help="diffusion in sampling"
+    )
+    frame_divergence: float = setting(
+        0.1, ge=0, le=1e6, role="objective", help="weight of the frames' KL from N(0, 1)"
+    )
+
+
+class ConsistencyConfig(Section):
+    """Weights of the consistency module's terms; 0 switches a term off."""
+
+    frame_difference: float = setting(
+        0.0, ge=0, le=1e6, role="objective", help="weight of the L1 of frame differences"
+    )
+    prior_consistency: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        role="objective",
+        help="weight of the rolled prior's distance to the posterior",
+    )
+    prior_frames: int = setting(
+        4, ge=1, le=65_536, role="objective", help="frames that the prior is rolled on"
+    )
+    step_halving: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        role="objective",
+        help="weight of one prior step against two of half its length",
+    )
+    warp: bool = setting(
+        False,
+        role="architecture",
+        help="warp-and-mask head: x_i = M warp(x_{i-1}, F) + (1 - M) I_i",
+    )

@@ -1,0 +1,58 @@
+"""Settings of the likelihood and of which frames are observed in training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from sdevid.settings.setting import Section, setting
+
+
+class ObservationConfig(Section):
+    """p(x | D(w, z)): how a frame is scored against the decoded one."""
+
+    likelihood: Literal["laplace", "gaussian"] = setting(
+        "gaussian", role="objective", help="distribution of a pixel around the decoded one"
+    )
+    scale: float = setting(
+        0.2,
+        gt=0,
+        le=1e6,
+        unit="pixels in [0, 1]",
+        role="objective",
+        help="scale of the likelihood",
+    )
+    max_context: int = setting(
+        5,
+        ge=0,
+        le=65_536,
+        unit="frames",
+        role="objective",
+        help="most frames that the prior is shown in training",
+    )
+    free_fraction: float = setting(
+        0.25, role="objective", help="share of clips for which the prior is shown no frame"
+    )
+    ends_fraction: float = setting(
+        0.0, role="objective", help="share of clips of which it is shown first and last frames"
+    )
+    keyframes_fraction: float = setting(
+        0.0, role="objective", help="share of clips of which it is shown scattered frames"
+    )
+
+    @property
+    def ahead(self) -> bool:
+        """Whether frames that lie ahead may be observed."""
+        return self.ends_fraction + self.keyframes_fraction > 0
+
+    @model_validator(mode="after")
+    def _shares(self) -> ObservationConfig:
+        shares = (self.free_fraction, self.ends_fraction, self.keyframes_fraction)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(
+                "free_fraction, ends_fraction and keyframes_fraction are "
+                f"{', '.join(f'{share:g}' for share in shares)}, but they are shares of all clips: "
+                "0 or more each, at most 1 together"
+            )
+        return self

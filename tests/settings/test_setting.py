@@ -1,0 +1,84 @@
+"""Every setting states its role, type and help once, and readers find them there."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from sdevid.config import Config, dump, parse, settings_by_path
+from sdevid.errors import UserError
+from sdevid.settings.setting import ROLES, Section, setting, walk
+
+
+def test_every_setting_has_role_and_help():
+    known = settings_by_path()
+    assert len(known) > 100
+    for path, found in known.items():
+        assert found.role in ROLES, path
+        assert len(found.help) > 5, path
+        assert found.type, path
+
+
+def test_settings_are_those_of_a_dumped_config():
+    def leaves(values, prefix=""):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
+
+    assert list(leaves(yaml.safe_load(dump(Config())))) == list(settings_by_path())
+
+
+def test_walk_describes_type_unit_limits_and_default():
+    class Part(Section):
+        width: int | None = setting(3, ge=1, le=1024, unit="cells", role="runtime", help="a width")
+
+    assert [(s.path, s.type, s.unit, s.default, s.limits) for s in walk(Part, "part.")] == [
+        ("part.width", "integer | null", "cells", 3, ">= 1, <= 1,024")
+    ]
+
+
+def test_walk_refuses_a_field_without_role():
+    class Part(BaseModel):
+        width: int = 3
+
+    with pytest.raises(TypeError, match="width has no role"):
+        list(walk(Part))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_loss_is_altered_by_architecture_and_objective_unless_said(role):
+    class Part(Section):
+        width: int = setting(3, role=role, help="a width")
+        other: int = setting(3, role=role, alters_loss=True, help="another width")
+
+    width, other = walk(Part)
+    assert width.alters_loss == (role in ("architecture", "objective"))
+    assert other.alters_loss
+
+
+def test_numbers_have_finite_limits_unless_their_rule_is_elsewhere():
+    shares = {  # bounded together by ObservationConfig's own rule
+        "observation.free_fraction",
+        "observation.ends_fraction",
+        "observation.keyframes_fraction",
+    }
+    for found in settings_by_path().values():
+        if "number" in found.type and found.path not in shares:
+            assert ">" in found.limits, f"{found.path} has no lower limit"
+            assert "<" in found.limits, f"{found.path} has no upper limit"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    "path", [p for p, s in settings_by_path().items() if s.type.startswith("number")]
+)
+def test_setting_that_is_not_finite_is_refused_by_name(path, value):
+    *sections, name = path.split(".")
+    given = {name: value}
+    for section in reversed(sections):
+        given = {section: given}
+    with pytest.raises(UserError, match=rf"^{path} is (inf|nan)"):
+        parse(given)
