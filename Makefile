@@ -13,11 +13,12 @@ DRAW := tools/make_shards.py --num_clips 3000
 # One thread each: the jobs below run several processes, or are too small for more threads to pay.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-slow drills lint format lock gpu-check clean
+.PHONY: help setup demo check test test-slow drills lint format lock gpu-check clean
 
 help:
 	@echo "make demo       draw video of a known SDE, train on it, sample, write $(DEMO_RUN)/report.html"
-	@echo "make test       the quick tests (CPU)"
+	@echo "make check      lint, types, rooms and a smoke test of the whole path, within 90 s"
+	@echo "make test       the quick tests (CPU); they need no system package"
 	@echo "make test-slow  the rest that needs no GPU; Slurm's tests need slurm-wlm, munge and root"
 	@echo "make drills     faults in real runs, each carried on and compared; needs root; docs/drills.md"
 	@echo "make lint       ruff and mypy;  make format  rewrites with ruff"
@@ -58,6 +59,10 @@ demo: $(STAMP)
 	done
 	@echo "Done. Open $(DEMO_RUN)/report.html (the double well) and $(DEMO_RUN)-ou/report.html:"
 	@echo "what was learnt, measured beside the truth. The videos are in $(DEMO_RUN)/samples."
+
+check: lint
+	$(BIN)/python -m pytest -q -m smoke tests/test_smoke.py
+	$(BIN)/python -m pytest -q tests/test_rooms.py tests/cli
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm"
