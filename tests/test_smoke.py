@@ -38,7 +38,7 @@ def sdevid(*arguments: object) -> str:
 @pytest.mark.smoke
 def test_shards_train_sample_report_end_to_end(tmp_path):
     shards, run = tmp_path / "shards", tmp_path / "run"
-    tool = [sys.executable, "tools/make_shards.py", "--dataset", "ou", "--num_clips", "40"]
+    tool = [sys.executable, "-m", "sdevid", "shards", "--dataset", "ou", "--num_clips", "40"]
     shape = ["--frame_size", "16", "--clip_length", "8", "--workers", "1"]
     subprocess.run([*tool, *shape, "--output_dir", shards], cwd=ROOT, check=True)
     config = tmp_path / "smoke.yaml"
