@@ -1,0 +1,121 @@
+"""Drawn film of dark blobs, each of which moves by a known SDE: identities and places are kept.
+
+Lengths are in pixels of the film. Those below are for frames of 64 pixels and grow with the frame;
+D grows with its square. Times are in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from sdevid.data.drawn import Drawing
+from sdevid.data.spec import CutSpec
+from sdevid.data.synthetic import HALF_WIDTH, DoubleWell, OrnsteinUhlenbeck
+
+MotionName = Literal["brownian", "ou", "double-well"]
+MOTIONS: tuple[MotionName, ...] = ("brownian", "ou", "double-well")
+
+SIDE = 64  # pixels of the frame that the lengths below are for
+DIFFUSION = 3.25  # pixel^2 / s: that of 1-micron spheres in water, 2.85 pixels a micron
+WALL = 4.0  # pixels from the frame's edge at which a Brownian blob is reflected
+COUNT = (3, 6)  # blobs a clip
+RADII = (3.0, 5.0)  # pixels
+CONTRASTS = (0.2, 0.3)  # of a blob below the ground, in [0, 1]
+GROUND, EDGE, NOISE = 0.75, 0.7, 0.02  # grey, pixels of the blob's soft edge, sd of a pixel
+PULL = OrnsteinUhlenbeck(theta=0.25, sigma=0.5)  # along both axes, or along y of the double well
+WELL = DoubleWell()
+
+Places = Float[np.ndarray, "time blobs 2"]  # (x, y), pixels; x to the right, y down
+
+
+@dataclass(frozen=True)
+class Blob:
+    """What is seen of one blob; its number in the clip is its identity."""
+
+    radius: float  # pixels
+    contrast: float  # below the ground
+
+
+@dataclass(frozen=True)
+class BlobFilm:
+    """Films of blobs, each with the motion `motion`: independent, along both axes."""
+
+    motion: MotionName = "brownian"
+
+    def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
+        """`count` clips, each with its blobs and their places, in pixels, at each frame."""
+        times = np.arange(spec.clip_length) / spec.fps
+        scale = spec.frame_size / SIDE
+        for _ in range(count):
+            number = int(rng.integers(COUNT[0], COUNT[1] + 1))
+            blobs = [
+                Blob(scale * rng.uniform(*RADII), rng.uniform(*CONTRASTS)) for _ in range(number)
+            ]
+            places = scale * self.places(rng, number, times)
+            video = draw(places, blobs, spec.frame_size, rng)
+            said = {"blobs": [asdict(blob) for blob in blobs], "places": places.round(4).tolist()}
+            yield video, said
+
+    def places(
+        self, rng: np.random.Generator, blobs: int, times: Float[np.ndarray, " time"]
+    ) -> Places:
+        """Places of `blobs` at `times`, in pixels of a frame of 64."""
+        if self.motion == "brownian":
+            return _reflected(rng, blobs, times)
+        along_x = WELL if self.motion == "double-well" else PULL
+        units = np.stack([sde.simulate(rng, blobs, times) for sde in (along_x, PULL)], axis=-1)
+        return (SIDE - 1) / 2 + units.swapaxes(0, 1) * (SIDE / 2 / HALF_WIDTH)
+
+    def diffusion(self, frame_size: int) -> dict[str, float]:
+        """D = sigma^2 / 2 along each axis, in pixel^2 / s."""
+        if self.motion == "brownian":
+            along = {"x": DIFFUSION, "y": DIFFUSION}
+        else:
+            scale = SIDE / 2 / HALF_WIDTH
+            first = WELL.sigma if self.motion == "double-well" else PULL.sigma
+            along = {"x": first**2 / 2 * scale**2, "y": PULL.sigma**2 / 2 * scale**2}
+        return {axis: d * (frame_size / SIDE) ** 2 for axis, d in along.items()}
+
+    def truth(self) -> dict[str, Any]:
+        """What dataset.json says of the motion; lengths for frames of `side` pixels."""
+        laws: dict[MotionName, dict[str, Any]] = {
+            "brownian": {"walls": [WALL, SIDE - WALL]},
+            "ou": {"x": asdict(PULL), "y": asdict(PULL)},
+            "double-well": {"x": asdict(WELL), "y": asdict(PULL)},
+        }
+        said = {"motion": self.motion, "side": SIDE, "diffusion": self.diffusion(SIDE)}
+        return {"particles": said | laws[self.motion]}
+
+
+def _reflected(rng: np.random.Generator, blobs: int, times: Float[np.ndarray, " time"]) -> Places:
+    """Brownian motion between walls, from anywhere: a free path folded back, which is exact."""
+    free = rng.uniform(WALL, SIDE - WALL, (blobs, 2))[None]
+    for step in np.diff(times):
+        moved = free[-1] + np.sqrt(2 * DIFFUSION * step) * rng.standard_normal((blobs, 2))
+        free = np.concatenate([free, moved[None]])
+    room = SIDE - 2 * WALL
+    folded: Places = SIDE - WALL - np.abs((free - WALL) % (2 * room) - room)
+    return folded
+
+
+def draw(
+    places: Places, blobs: list[Blob], frame_size: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "time height width 1"]:
+    """Blobs with soft edges on grey ground; where they meet, the darkest is seen; pixel noise."""
+    pixel = np.arange(frame_size)
+    dark = np.zeros((len(places), frame_size, frame_size))
+    for number, blob in enumerate(blobs):
+        x, y = places[:, number, 0], places[:, number, 1]
+        distance = np.hypot(
+            pixel[None, None, :] - x[:, None, None], pixel[None, :, None] - y[:, None, None]
+        )
+        softness = EDGE * frame_size / SIDE
+        cover = blob.contrast / (1 + np.exp((distance - blob.radius) / softness))
+        dark = np.maximum(dark, cover)
+    grey = GROUND - dark + NOISE * rng.standard_normal(dark.shape)
+    return np.rint(255 * grey.clip(0, 1)).astype(np.uint8)[..., None]
