@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from scipy.special import expit
 
 from sdevid.data.drawn import Drawing
 from sdevid.data.spec import CutSpec
@@ -107,15 +108,16 @@ def draw(
     places: Places, blobs: list[Blob], frame_size: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "time height width 1"]:
     """Blobs with soft edges on grey ground; where they meet, the darkest is seen; pixel noise."""
-    pixel = np.arange(frame_size)
-    dark = np.zeros((len(places), frame_size, frame_size))
+    pixel = np.arange(frame_size, dtype=np.float32)
+    dark = np.zeros((len(places), frame_size, frame_size), np.float32)
     for number, blob in enumerate(blobs):
-        x, y = places[:, number, 0], places[:, number, 1]
+        x, y = places[:, number].T.astype(np.float32)
         distance = np.hypot(
             pixel[None, None, :] - x[:, None, None], pixel[None, :, None] - y[:, None, None]
         )
         softness = EDGE * frame_size / SIDE
-        cover = blob.contrast / (1 + np.exp((distance - blob.radius) / softness))
+        cover = blob.contrast * expit((np.float32(blob.radius) - distance) / np.float32(softness))
         dark = np.maximum(dark, cover)
-    grey = GROUND - dark + NOISE * rng.standard_normal(dark.shape)
-    return np.rint(255 * grey.clip(0, 1)).astype(np.uint8)[..., None]
+    grey = GROUND - dark + NOISE * rng.standard_normal(dark.shape, np.float32)
+    film: UInt8[np.ndarray, "time height width 1"] = np.rint(255 * grey.clip(0, 1)).astype(np.uint8)
+    return film[..., None]

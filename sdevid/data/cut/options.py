@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sdevid.data.brownian import MOTIONS
 from sdevid.errors import UserError
 
 DESCRIPTION = """Cut videos, or draw them, into WebDataset shards that `sdevid train` reads.
@@ -21,7 +22,7 @@ FILMED = ("kinetics", "ucf101", "custom")
 DISC = ("double-well", "ou")
 SCENES = (*DISC, "pendulum", "gbm-radius")  # each of a known SDE
 DIGITS = ("moving-digits", "smmnist")
-DRAWN = (*DIGITS, *SCENES)
+DRAWN = (*DIGITS, *SCENES, "brownian")
 SPLITS = "train=0.9,val=0.1"
 _BELONGS: dict[
     str, tuple[tuple[str, ...], Any]
@@ -36,6 +37,7 @@ _BELONGS: dict[
     "num_digits": (DIGITS, 2),
     "generator": (("smmnist",), "srvp"),
     "vertical": (DISC, "none"),
+    "motion": (("brownian",), "brownian"),
 }
 
 
@@ -101,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--num_digits", type=int, help="moving-digits, smmnist: digits a clip (2)")
     add("--generator", choices=["svg", "srvp", "nsf"], help="smmnist: whose rules (srvp)")
     add("--vertical", choices=["none", "ou"], help="double-well, ou: motion along y (none)")
+    add("--motion", choices=MOTIONS, help="brownian: the SDE of each blob (brownian)")
     add("--seed", type=int, default=0, help="of the splits and of drawn data (0)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
     add("--max_bad_fraction", type=float, default=0.1, help="stop past this share (0.1)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from sdevid.data.brownian import BlobFilm
 from sdevid.data.cut.custom import custom
 from sdevid.data.cut.kinetics import kinetics
 from sdevid.data.cut.options import DISC, FILMED, SPLITS
@@ -62,6 +63,9 @@ def _drawn(options: argparse.Namespace) -> Plan:
         )
         settings |= {"num_digits": options.num_digits, "generator": options.generator}
         settings |= {"digits": f"{len(read_mnist(folder)[0])} of MNIST"}
+    elif options.dataset == "brownian":
+        artists.update(dict.fromkeys(shares, BlobFilm(options.motion)))
+        settings |= {"motion": options.motion}
     else:
         artists.update(dict.fromkeys(shares, disc_artist(options.dataset, options.vertical)))
         if options.dataset in DISC:
