@@ -1,24 +1,68 @@
-"""Measure a trained model on held-out clips."""
+"""Evaluate a trained model on held-out clips."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
 
 from sdevid.errors import UserError
-from sdevid.evaluate import evaluation
+from sdevid.evaluate.context import EvalOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `evaluate`: the fields of EvalOptions, the metrics and the output."""
+    default = {field.name: field.default for field in fields(EvalOptions)}
+
+    def number(name: str, what: str) -> None:
+        parser.add_argument(
+            f"--{name}", type=int, default=default[name], help=f"{what} (default: {default[name]})"
+        )
+
+    add = parser.add_argument
+    add("--model_path", type=Path, required=True, help="a run, a checkpoint or an exported model")
+    add("--data", help="folder of shards, a path or URL (default: that of the training)")
+    add("--output", type=Path, help="default: results.json in the folder of the model")
+    add("--split", default="val", help="held-out split (default: val)")
+    add("--metrics", "--measures", help="auto, all, or names with commas; see docs/evaluation.md")
+    number("num_clips", "held-out clips, at most")
+    number("samples", "futures of each clip")
+    number("context", "frames that a prediction is given")
+    number("rollouts", "free videos to track")
+    number("rollout_frames", "frames of each")
+    number("draws", "posterior draws of the IWAE bound")
+    number("best_of", "futures of a clip of digits")
+    add("--fvd_i3d", type=Path, help="a TorchScript I3D, for FVD")
+    add("--lpips", type=Path, help="a TorchScript LPIPS")
+    add("--set_size", type=int, help="videos of a set, for FVD and KID (default: 2048 at most)")
+    add(
+        "--set_context",
+        choices=("none", "in", "out"),
+        default="none",
+        help="sets generated freely, or predicted with observed frames in or left out",
+    )
+    number("seed", "of the samples")
+    add("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `evaluate`, and tell a user's mistake without a traceback. Returns the exit code."""
+    """Run `evaluate`, and report a user's mistake without a traceback. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sdevid evaluate", description=__doc__)
-    evaluation.add_arguments(parser)
+    add_arguments(parser)
+    given = vars(parser.parse_args(arguments))
+    asked, output = given.pop("metrics"), given.pop("output")
+    from sdevid.evaluate import evaluation
+
     try:
-        return evaluation.run(parser.parse_args(arguments))
+        options = EvalOptions(**given)
+        path = output or options.model_path / "results.json"
+        print(evaluation.run(options, asked, path), end="")
     except UserError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
+    return 0
 
 
 if __name__ == "__main__":

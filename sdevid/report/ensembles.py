@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from sdevid.evaluate import tables
+from sdevid.evaluate import registry
+from sdevid.evaluate.digits import futures as digit_futures
 from sdevid.report.chart import Series, chart
 from sdevid.report.record import Record
 from sdevid.report.words import measured, number, table
@@ -50,7 +51,7 @@ def _axis_rates(axis: str, found: dict[str, Any], motion: dict[str, Any], fps: f
 
 def futures(run: Record) -> str:
     """The model's futures beside the simulator's."""
-    found = (run.results or {}).get("futures")
+    found = (run.results or {}).get("simulator_futures")
     if not found:
         return ""
     together = found["energy_score"]
@@ -103,7 +104,7 @@ def digits(run: Record) -> str:
     scores = found["scores"]
     rows = [
         [label, measured(scores[key], 4), measured(scores.get(f"{key}_real"), 4)]
-        for key, label in tables.DIGITS.items()
+        for key, label in digit_futures.TITLES.items()
     ]
     return (
         f"<h2>Stochastic Moving MNIST, {html.escape(found['generator'])}'s generator</h2>"
@@ -120,7 +121,7 @@ def figures(run: Record) -> str:
     if run.results is None:
         return ""
     body, section = [], ""
-    for row in tables.rows(run.results):
+    for row in registry.rows(run.results):
         if row.section != section:
             section = row.section
             body.append([f"<b>{html.escape(section)}</b>", "", "", ""])

@@ -11,7 +11,7 @@ from sdevid.data.drawn import disc_artist, known_scene
 from sdevid.data.pendulum import Pendulum, Swing
 from sdevid.data.radius import GeometricBrownian, Pulse
 from sdevid.data.synthetic import DoubleWell, Motion, OrnsteinUhlenbeck
-from sdevid.evaluate.observe import observer
+from sdevid.evaluate.sde_recovery.scene_tracker import scene_tracker
 
 PATHS, TIMES = 8000, np.arange(13) / 8
 SCENES = [Swing(), Pulse(), Motion(DoubleWell(), OrnsteinUhlenbeck())]
@@ -79,7 +79,7 @@ def test_short_steps_of_the_radius_show_drift_and_diffusion():
 @pytest.mark.parametrize("size", [32, 64])
 def test_what_is_followed_in_the_drawing_is_what_moved(scene, size):
     states = scene.simulate(np.random.default_rng(5), 20, TIMES)
-    watcher = observer(json.loads(json.dumps(scene.truth())))
+    watcher = scene_tracker(json.loads(json.dumps(scene.truth())))
     assert watcher.scene == scene
     found = watcher.paths(scene.draw(states, size))
     seen, pixel = scene.seen(states), 4.4 / size

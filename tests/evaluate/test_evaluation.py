@@ -77,10 +77,10 @@ def test_results_hold_every_part_and_come_again_with_the_same_seed(model, tmp_pa
     assert set(first["motion"]) == {"x", "y"}
     assert set(first["rates"]) == {"0.5", "2", "4"}
     assert first["rates"]["4"]["y"]["fps"] == 32
-    assert first["futures"]["members"] == 64
-    assert first["futures"]["axes"]["x"]["simulator"]["crps"]["mean"] > 0
-    again = evaluate(model, tmp_path / "b.json", "--measures", "prediction,motion,futures")
-    for measure in ("prediction", "motion", "futures"):
+    assert first["simulator_futures"]["members"] == 64
+    assert first["simulator_futures"]["axes"]["x"]["simulator"]["crps"]["mean"] > 0
+    again = evaluate(model, tmp_path / "b.json", "--metrics", "prediction,motion,simulator_futures")
+    for measure in ("prediction", "motion", "simulator_futures"):
         assert first[measure] == again[measure]
 
 
@@ -88,7 +88,9 @@ def test_results_hold_every_part_and_come_again_with_the_same_seed(model, tmp_pa
 def test_every_kind_is_evaluated_and_one_without_a_bound_says_so(shards, tmp_path, capsys, kind):
     (tmp_path / "model").mkdir()
     other = untrained(tmp_path / "model", shards, model_type=kind)
-    results = evaluate(other, tmp_path / "a.json", "--measures", "bound,prediction,futures")
+    results = evaluate(
+        other, tmp_path / "a.json", "--metrics", "bound,prediction,simulator_futures"
+    )
     told = capsys.readouterr().out
     assert results["prediction"]["psnr"]["mean_of_samples"]["mean"] > 0
     if kind == "follmer":
@@ -96,15 +98,15 @@ def test_every_kind_is_evaluated_and_one_without_a_bound_says_so(shards, tmp_pat
         assert "not defined: model_type follmer has no bound" in told
     else:
         assert results["elbo"]["elbo"]["standard_error"] > 0
-    refused = ["--model_path", str(other), "--context", "3", "--measures", "iwae"]
+    refused = ["--model_path", str(other), "--context", "3", "--metrics", "iwae"]
     assert main(refused) == 2
-    assert "--measures names iwae, but model_type" in capsys.readouterr().err
+    assert "--metrics names iwae, but model_type" in capsys.readouterr().err
 
 
 def test_baselines_are_those_of_the_clips(model, shards, tmp_path):
     from sdevid.data.shards import open_shards
 
-    results = evaluate(model, tmp_path / "a.json", "--num_clips", "20", "--measures", "prediction")
+    results = evaluate(model, tmp_path / "a.json", "--num_clips", "20", "--metrics", "prediction")
     index = open_shards(shards, "val")
     video = np.stack([index.read(i).video for i in range(len(index))]) / 255
     error = ((video[:, 3:] - video[:, 2:3]) ** 2).mean(axis=(1, 2, 3, 4))
@@ -132,7 +134,7 @@ def networks(tmp_path_factory):
 
 @pytest.mark.parametrize(("context", "frames"), [("none", 8), ("in", 8), ("out", 5)])
 def test_sets_are_told_with_their_protocol_and_floor(model, networks, tmp_path, context, frames):
-    asked = ["--measures", "fvd,kid", "--set_context", context, "--set_size", "12"]
+    asked = ["--metrics", "fvd,kid", "--set_context", context, "--set_size", "12"]
     found = evaluate(model, tmp_path / "a.json", *networks, *asked)
     for name in ("fvd", "kid"):
         told = found[name]
@@ -147,13 +149,13 @@ def test_sets_are_told_with_their_protocol_and_floor(model, networks, tmp_path, 
 
 
 def test_flow_and_perceptual_distance_are_measured(model, networks, tmp_path):
-    found = evaluate(model, tmp_path / "a.json", *networks, "--measures", "warping,lpips")
+    found = evaluate(model, tmp_path / "a.json", *networks, "--metrics", "warping,lpips")
     assert found["warping"]["real"]["mean"] > 0
     assert found["lpips"]["one_sample"]["mean"] > found["lpips"]["copy_last_frame"]["mean"] > 0
 
 
 def test_pictures_for_the_page_lie_beside_the_results(model, tmp_path):
-    evaluate(model, tmp_path / "a.json", "--measures", "prediction")
+    evaluate(model, tmp_path / "a.json", "--metrics", "prediction")
     held = np.load(tmp_path / "a.npz")
     assert held["generated"].shape == (6, 8, 16, 16, 1)
     assert held["real"].shape == (16, 8, 16, 16, 1)
@@ -166,7 +168,7 @@ def test_other_scenes_are_measured_along_their_own_axis(tmp_path, dataset, axis)
     shards = draw(tmp_path / "shards", dataset)
     (tmp_path / "model").mkdir()
     model = untrained(tmp_path / "model", shards)
-    found = evaluate(model, tmp_path / "a.json", "--measures", "motion,futures,iwae")
+    found = evaluate(model, tmp_path / "a.json", "--metrics", "motion,simulator_futures,iwae")
     assert set(found["motion"]) == {axis}
     told = found["motion"][axis]
     assert told["ratio_to_truth"]["real"]["squared_diffusion"] == pytest.approx(1, abs=0.4)
@@ -179,23 +181,23 @@ def test_other_scenes_are_measured_along_their_own_axis(tmp_path, dataset, axis)
 def test_the_true_state_of_a_cut_clip_is_where_its_video_shows_it(shards):
     from sdevid.data import stream
     from sdevid.data.shards import open_shards
-    from sdevid.evaluate.observe import observer
+    from sdevid.evaluate.sde_recovery.scene_tracker import scene_tracker
 
     config = parse(SMALL | {"data": str(shards), "sequence_length": 5})
     index = open_shards(shards, "val")
-    watcher = observer(index.dataset["truth"])
+    tracker = scene_tracker(index.dataset["truth"])
     firsts = [stream.first_frame(index, config, number) for number in range(len(index))]
     assert len(set(firsts)) > 1
-    paths = watcher.paths(stream.fixed(index, config, range(len(index))).video.numpy())
+    paths = tracker.paths(stream.fixed(index, config, range(len(index))).video.numpy())
     for number, first in enumerate(firsts):
-        state = watcher.scene.state(index.read(number).meta, first + 2)
+        state = tracker.scene.state(index.read(number).meta, first + 2)
         assert paths["x"][number, 2] == pytest.approx(state[0], abs=0.05)
 
 
 def test_the_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
     """Twenty clips of five frames ahead, 64 futures of the true SDE from each true state."""
-    arguments = ["--measures", "futures", "--num_clips", "20"]
-    found = evaluate(model, tmp_path / "a.json", *arguments)["futures"]
+    arguments = ["--metrics", "simulator_futures", "--num_clips", "20"]
+    found = evaluate(model, tmp_path / "a.json", *arguments)["simulator_futures"]
     for axis in ("x", "y"):
         simulator = found["axes"][axis]["simulator"]
         ratio = simulator["spread_skill"]
@@ -207,8 +209,8 @@ def test_the_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--context", "3", "--measures", "fidelity"], "--measures names 'fidelity'"),
-        (["--context", "3", "--measures", "fvd"], "no network is given for it by --fvd_i3d"),
+        (["--context", "3", "--metrics", "fidelity"], "--metrics names 'fidelity'"),
+        (["--context", "3", "--metrics", "fvd"], "no network is given for it by --fvd_i3d"),
         (["--context", "3", "--fvd_i3d", "/nowhere.pt"], "--fvd_i3d /nowhere.pt is no file"),
         (["--context", "3", "--lpips", __file__], "is no TorchScript"),
         (["--set_size", "1"], "--set_size is 1"),

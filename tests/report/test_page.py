@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from sdevid.config import dump, parse
 from sdevid.evaluate.__main__ import main as evaluate
-from sdevid.evaluate.tables import DIGITS
+from sdevid.evaluate.digits.futures import TITLES
 from sdevid.models.latent_sde import LatentSDE
 from sdevid.report.__main__ import main
 
@@ -117,7 +117,7 @@ def test_video_of_unknown_motion_leaves_out_the_sde(run, tmp_path):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     results = json.loads((run / "results.json").read_text())
     results["motion"] = None
-    del results["rates"], results["futures"]
+    del results["rates"], results["simulator_futures"]
     del results["prediction"]["energy_score"]
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = read(tmp_path)
@@ -134,13 +134,13 @@ def test_other_frame_rates_stand_side_by_side(run):
     assert "Ranks of what came" in text
 
 
-def test_a_run_with_few_measures_shows_those(run, tmp_path):
+def test_a_run_with_few_metrics_shows_those(run, tmp_path):
     for name in ("config.yaml", "results.npz", "metrics.jsonl"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     whole = json.loads((run / "results.json").read_text())
     score = {"mean": 0.5, "standard_error": 0.1, "interval": [0.3, 0.7]}
     digits = {"generator": "srvp", "context": 5, "predicted": 20, "clips": 4, "best_of": 100}
-    names = [*DIGITS, "identity_real", "speed_real"]
+    names = [*TITLES, "identity_real", "speed_real"]
     kept = {key: whole[key] for key in ("protocol", "provenance")}
     kept["digits"] = digits | {"scores": dict.fromkeys(names, score)}
     (tmp_path / "results.json").write_text(json.dumps(kept))

@@ -1,0 +1,1 @@
+"""Stochastic Moving MNIST: futures of digits, read by a small network."""

@@ -1,0 +1,84 @@
+"""Video that the evaluated model generates: freely, after a prefix, or of a prompt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sdevid.evaluate.progress import batches
+from sdevid.evaluate.statistics.estimate import Floats
+from sdevid.models.text import Reader
+from sdevid.models.video_model import Given, VideoModel, Walk
+from sdevid.sample.sampler import as_pixels
+from sdevid.sample.write import Pixels
+from sdevid.types import Batch, as_frames, frame_ticks
+
+ROWS = 64  # futures generated at once
+FREE_ROWS = 32  # free videos generated at once, at most
+VALUES = 2**25  # values of free videos generated at once, at most
+
+
+class Futures(NamedTuple):
+    """Futures of clips after their context."""
+
+    samples: Pixels  # (clips, samples, predicted frames, height, width, channels)
+    mean: Floats  # over the samples, in [0, 1]; (clips, predicted, height, width, channels)
+
+
+@torch.no_grad()
+def free_videos(
+    model: VideoModel, videos: range, frames: int, fps: float, seed: int, title: str
+) -> Pixels:
+    """Videos from no frame, `videos` being their serials: the same ones at any frame rate."""
+    config, device = model.config, _device(model)
+    ticks = frame_ticks(frames, fps).to(device)
+    values = frames * config.frame_size**2 * config.channels
+    parts = []
+    for part in batches(videos, max(1, min(FREE_ROWS, VALUES // values)), title):
+        serial = torch.tensor(part, device=device)
+        video = model.sample(ticks.expand(len(part), -1), seed=seed, serial=serial)
+        parts.append(as_pixels(video))
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def futures(model: VideoModel, batch: Batch, context: int, samples: int, seed: int) -> Futures:
+    """Generate `samples` futures of each clip after its first `context` frames."""
+    device = _device(model)
+    serial = (batch.serial[:, None] * samples + torch.arange(samples)).flatten()
+    observed = as_frames(batch.video[:, :context]).repeat_interleave(samples, 0)
+    ticks = batch.ticks.repeat_interleave(samples, 0)
+    parts = []
+    for row in range(0, len(serial), ROWS):
+        rows = slice(row, row + ROWS)
+        parts.append(
+            model.sample(
+                ticks[rows, context:].to(device),
+                seed=seed,
+                serial=serial[rows].to(device),
+                context=observed[rows].to(device),
+                context_ticks=ticks[rows, :context].to(device),
+            )
+        )
+    frames = torch.cat(parts).reshape(-1, samples, *parts[0].shape[1:])
+    mean = frames.clamp(0, 1).mean(dim=1).movedim(-3, -1).double().cpu().numpy()
+    return Futures(as_pixels(frames), mean)
+
+
+@torch.no_grad()
+def prompted(
+    model: VideoModel, read: Reader, prompt: str, scale: float, serials: range, seed: int
+) -> tuple[Pixels, list[float]]:
+    """Videos of a prompt, as long as training's clips, and the nats guidance spent on each."""
+    config, device = model.config, _device(model)
+    serial = torch.tensor(serials, device=device)
+    ticks = frame_ticks(config.sequence_length, config.fps).to(device).expand(len(serials), -1)
+    walk = Walk(seed, serial, guidance_scale=scale)
+    made = model.generate(ticks, walk, Given(text=read([prompt] * len(serials)).to(device)))
+    return as_pixels(made.frames), made.nats.tolist()
+
+
+def _device(model: VideoModel) -> torch.device:
+    return next(model.parameters()).device

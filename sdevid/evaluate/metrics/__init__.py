@@ -1,0 +1,1 @@
+"""The metrics that any data set allows, one file each."""

@@ -1,0 +1,95 @@
+"""Perceptual distance of predicted frames from the observed ones, by the user's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdevid.data import stream
+from sdevid.evaluate.context import EvalContext
+from sdevid.evaluate.generation import futures
+from sdevid.evaluate.metric import Metric, Results, Row
+from sdevid.evaluate.metrics.networks import as_input, image_distance
+from sdevid.evaluate.progress import batches, evenly
+from sdevid.evaluate.statistics.estimate import Floats, mean_over
+
+CLIPS, SAMPLES = 64, 4  # clips predicted, futures of each
+
+Distance = Callable[[Tensor, Tensor], Any]
+
+
+def needs(context: EvalContext) -> str | None:
+    """A network that the user gives."""
+    given = context.options.lpips is not None
+    return None if given else "no network is given for it by --lpips"
+
+
+@lru_cache(maxsize=1)
+def _network(context: EvalContext) -> Distance:
+    assert context.options.lpips is not None
+    return image_distance(context.options.lpips, context.config.frame_size, context.device)
+
+
+def prepare(context: EvalContext) -> None:
+    """Try the network on two frames."""
+    _network(context)
+
+
+@torch.no_grad()
+def run(context: EvalContext) -> Results:
+    """The distance of predicted frames from observed ones, of samples and of the last frame."""
+    distance, observed = _network(context), context.options.context
+    clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
+    samples, copied = [], []
+    for part in batches(clips, 4, "LPIPS"):
+        batch = stream.fixed(context.index, context.config, part)
+        predicted = futures(context.model, batch, observed, SAMPLES, context.seed).samples
+        true = _frames(batch.video[:, observed:], context)
+        last = batch.video[:, observed - 1 : observed].expand_as(batch.video[:, observed:])
+        each = [_frames(torch.from_numpy(predicted[:, i]), context) for i in range(SAMPLES)]
+        samples.append(np.mean([_by_clip(distance(one, true), part) for one in each], axis=0))
+        copied.append(_by_clip(distance(_frames(last, context), true), part))
+    return {
+        "lpips": {
+            "clips": len(clips),
+            "samples": SAMPLES,
+            "context": observed,
+            "one_sample": mean_over(np.concatenate(samples)).as_json(),
+            "copy_last_frame": mean_over(np.concatenate(copied)).as_json(),
+        }
+    }
+
+
+def _frames(video: Tensor, context: EvalContext) -> Tensor:
+    """uint8 (clips, time, height, width, channels) as (clips * time, channels, height, width)."""
+    return as_input(video.to(context.device)).transpose(1, 2).flatten(0, 1)
+
+
+def _by_clip(distance: Tensor, clips: range) -> Floats:
+    means: Floats = distance.double().cpu().numpy().reshape(len(clips), -1).mean(axis=1)
+    return means
+
+
+def rows(results: Results) -> Iterator[Row]:
+    """A sample's distance and the last frame's."""
+    if "lpips" not in results:
+        return
+    entries = results["lpips"]
+    section = f"LPIPS of frames predicted from {entries['context']}, {entries['clips']} clips"
+    yield Row(section, f"one of {entries['samples']} samples", entries["one_sample"])
+    yield Row(section, "copy last frame", entries["copy_last_frame"])
+
+
+METRIC = Metric(
+    name="lpips",
+    summary="distance of predicted frames by a TorchScript LPIPS (`--lpips`)",
+    run=run,
+    rows=rows,
+    needs=needs,
+    prepare=prepare,
+)

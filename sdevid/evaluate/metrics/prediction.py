@@ -1,0 +1,172 @@
+"""Prediction from the first frames: the model beside two baselines, on held-out clips.
+
+PSNR is of a clip's mean squared error over its predicted frames, averaged over clips. It is taken
+of the mean of the samples, which is what it rewards; that of single samples is told apart: one
+draw of a stochastic motion is rightly worse in PSNR than copying. SSIM is a frame's; of single
+samples it is that of the first. Energy scores are of
+the tracked position (or radius) of the disc, where the video is drawn; a baseline is a point
+forecast.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdevid.data import stream
+from sdevid.data.shards import ShardIndex
+from sdevid.evaluate.context import EvalContext
+from sdevid.evaluate.generation import ROWS, futures
+from sdevid.evaluate.metric import Metric, Results, Row
+from sdevid.evaluate.metrics.training_mean import Mean, training_mean
+from sdevid.evaluate.progress import batches
+from sdevid.evaluate.sde_recovery.scene_tracker import SceneTracker
+from sdevid.evaluate.statistics.energy import energy_score
+from sdevid.evaluate.statistics.estimate import Estimate, Floats, finite, mean_over
+from sdevid.evaluate.statistics.quality import decibels, squared_error, structural_similarity
+from sdevid.evaluate.table import plain
+from sdevid.models.video_model import VideoModel
+from sdevid.sample.write import Pixels
+
+TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "energy_score": "energy score, units"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One measure of one forecast: (clips, predicted frames), and how a mean of it is read."""
+
+    values: Floats
+    reading: Callable[[Floats], Floats] = np.asarray
+
+    def as_json(self) -> dict[str, object]:
+        """Mean and standard error by clip, and the measure at each frame ahead over all clips."""
+        by_clip: Estimate = mean_over(self.reading(np.nanmean(self.values, axis=1)))
+        means = np.array([mean_over(column).mean for column in self.values.T])
+        by_frame = [finite(value) for value in self.reading(means)]
+        return by_clip.as_json() | {"by_frame": by_frame}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip and its prediction, for the eye."""
+
+    clip: Pixels  # time, height, width, channels
+    mean: Pixels  # of all samples, at the predicted frames
+    samples: Pixels  # number, predicted frames, height, width, channels
+
+
+def predict(
+    model: VideoModel,
+    index: ShardIndex,
+    clips: range,
+    context: int,
+    samples: int,
+    seed: int,
+    reference: Mean,
+    tracker: SceneTracker | None,
+    examples: int = 3,
+) -> tuple[dict[str, dict[str, Scores]], list[Example]]:
+    """Scores by measure and forecast, and `examples` clips at even distances with their futures."""
+    table: dict[tuple[str, str], list[Floats]] = defaultdict(list)
+    pictures = []
+    wanted = set(clips[:: max(1, len(clips) // examples)][:examples])
+    for part in batches(clips, max(1, ROWS // samples), "prediction"):
+        batch = stream.fixed(index, model.config, part)
+        made, mean = futures(model, batch, context, samples, seed)
+        video = batch.video.numpy()
+        true = video[:, context:] / 255
+        forecasts = _forecasts(made, mean, video, context, reference)
+        errors = {name: squared_error(frames, true) for name, frames in forecasts.items()}
+        each = squared_error(made / np.float32(255), true[:, None])
+        for name, values in (errors | {"one_sample": each.mean(axis=1)}).items():
+            table["psnr", name].append(values)
+        for name, frames in forecasts.items():
+            table["ssim", name].append(structural_similarity(frames, true))
+        if tracker is not None and reference.position is not None:
+            energies = _energy(made, video, context, reference.position, tracker)
+            for name, values in energies.items():
+                table["energy_score", name].append(values)
+        for place, number in enumerate(part):
+            if number in wanted:
+                middle = np.rint(255 * mean[place]).astype(np.uint8)
+                pictures.append(Example(video[place], middle, made[place, :4]))
+    scores: dict[str, dict[str, Scores]] = defaultdict(dict)
+    for (measure, name), parts in table.items():
+        values = np.concatenate(parts)
+        scores[measure][name] = Scores(values, decibels) if measure == "psnr" else Scores(values)
+    return dict(scores), pictures
+
+
+def _forecasts(
+    made: Pixels, mean: Floats, video: Pixels, context: int, reference: Mean
+) -> dict[str, Floats]:
+    """Frames in [0, 1] that broadcast to the predicted ones; of the samples, the first."""
+    return {
+        "mean_of_samples": mean,
+        "one_sample": made[:, 0] / 255,
+        "copy_last_frame": video[:, context - 1 : context] / 255,
+        "mean_frame": reference.frame,
+    }
+
+
+def _energy(
+    made: Pixels, video: Pixels, context: int, mean_position: Floats, tracker: SceneTracker
+) -> dict[str, Floats]:
+    true = tracker.place(video)
+    samples = tracker.place(made).swapaxes(0, 1)
+    future, last = true[:, context:], true[:, context - 1 : context]
+    return {
+        "samples": energy_score(samples, future),
+        "copy_last_frame": energy_score(np.broadcast_to(last, future.shape)[None], future),
+        "mean_frame": energy_score(np.broadcast_to(mean_position, future.shape)[None], future),
+    }
+
+
+def run(context: EvalContext) -> Results:
+    """Score predictions of the evaluated clips; keep a few for the run page."""
+    options = context.options
+    scores, examples = predict(
+        context.model,
+        context.index,
+        context.clips,
+        options.context,
+        options.samples,
+        options.seed,
+        training_mean(context.training, context.config, context.tracker),
+        context.tracker,
+    )
+    if examples:
+        context.pictures["clips"] = np.stack([one.clip for one in examples])
+        context.pictures["means"] = np.stack([one.mean for one in examples])
+        context.pictures["samples"] = np.stack([one.samples for one in examples])
+    entries = {
+        measure: {name: score.as_json() for name, score in forecasts.items()}
+        for measure, forecasts in scores.items()
+    }
+    return {"prediction": entries}
+
+
+def rows(results: Results) -> Iterator[Row]:
+    """Every forecast by every score."""
+    protocol = results["protocol"]
+    for score, forecasts in results.get("prediction", {}).items():
+        section = (
+            f"Prediction from {protocol['context']} frames, {protocol['samples']} samples: "
+            f"{TITLES.get(score, plain(score))}"
+        )
+        for name, entry in forecasts.items():
+            yield Row(section, plain(name), entry)
+
+
+METRIC = Metric(
+    name="prediction",
+    summary=(
+        "PSNR and SSIM of futures after `--context` frames beside two baselines; energy score of "
+        "what moves"
+    ),
+    run=run,
+    rows=rows,
+)

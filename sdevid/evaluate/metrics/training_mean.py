@@ -1,0 +1,38 @@
+"""What the training split says in one frame and one position: the mean-frame baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdevid.config import Config
+from sdevid.data import stream
+from sdevid.data.shards import ShardIndex
+from sdevid.evaluate.progress import batches, evenly
+from sdevid.evaluate.sde_recovery.scene_tracker import SceneTracker
+from sdevid.evaluate.statistics.estimate import Floats
+
+CLIPS = 512  # of the training split, at most
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Means over the frames of the training split."""
+
+    frame: Floats  # height, width, channels; in [0, 1]
+    position: Floats | None  # (x, y), or the radius, in units, for drawn video
+
+
+def training_mean(index: ShardIndex, config: Config, tracker: SceneTracker | None) -> Mean:
+    """Over up to 512 clips of `index`, at even distances. Positions where one is tracked."""
+    frames, places = [], []
+    for part in batches(evenly(CLIPS, len(index)), 32, "mean of training clips"):
+        video = stream.fixed(index, config, part).video.numpy()
+        frames.append(video.mean(axis=(0, 1), dtype=np.float64) * (len(part) / 255))
+        if tracker is not None:
+            place = tracker.place(video)
+            places.append(place.reshape(-1, place.shape[-1]))
+    count = min(CLIPS, len(index))
+    position = np.nanmean(np.concatenate(places), axis=0) if places else None
+    return Mean(np.sum(frames, axis=0) / count, position)

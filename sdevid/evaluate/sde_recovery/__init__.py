@@ -1,0 +1,1 @@
+"""Is the SDE of tracked motion the true one? Trackers, estimators, and their metrics."""

@@ -1,0 +1,1 @@
+"""Estimates, intervals and scores of samples; nothing here knows a model."""

@@ -1,0 +1,51 @@
+"""Peak signal-to-noise ratio and structural similarity of predicted frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdevid.evaluate.statistics.estimate import Floats
+
+_WINDOW = 11  # pixels, of SSIM
+CEILING = 100.0  # dB, given to an error below 1e-10, so that means stay finite
+
+
+def squared_error(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
+    """Mean square over the pixels of frames (..., height, width, channels) in [0, 1].
+
+    The two broadcast; the result has the axes before height.
+    """
+    error: Floats = np.square(np.subtract(predicted, true, dtype=np.float64)).mean((-3, -2, -1))
+    return error
+
+
+def decibels(error: Floats) -> Floats:
+    """PSNR in dB of a mean squared error of values in [0, 1]: -10 log10 of it.
+
+    Take the mean over a clip's frames first: of frames by themselves, one that is copied exactly
+    because nothing moved would outweigh all others.
+    """
+    ratio: Floats = -10 * np.log10(np.maximum(error, 10 ** (-CEILING / 10)))
+    return ratio
+
+
+def structural_similarity(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
+    """Mean SSIM of frames (..., height, width, channels) in [0, 1], by scikit-image.
+
+    Wang et al. 2004 as published: a Gaussian window of 11 pixels, deviation 1.5. The two broadcast;
+    the result has the axes before height. NaN for frames smaller than the window.
+    """
+    from skimage import metrics
+
+    similarity: Any = metrics.structural_similarity
+    a, b = np.broadcast_arrays(np.float32(predicted), np.float32(true))
+    shape, frame = a.shape[:-3], a.shape[-3:]
+    if min(frame[:2]) < _WINDOW:
+        return np.full(shape, np.nan)
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    pairs = zip(a.reshape(-1, *frame), b.reshape(-1, *frame), strict=True)
+    values = [similarity(x, y, data_range=1.0, channel_axis=-1, **window) for x, y in pairs]
+    return np.array(values, np.float64).reshape(shape)
