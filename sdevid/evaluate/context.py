@@ -141,13 +141,13 @@ def read_clips(index: ShardIndex, config: Config, clips: range, title: str) -> P
 def open_context(options: EvalOptions) -> EvalContext:
     """Load the model and open its shards. UserError where they or the options do not fit."""
     model, config = export.load(options.model_path, options.weights)
-    options.check(config)
     folder = options.data or config.data
     access = Access.of(config)
     held_out = open_shards(folder, options.split, access)
     training = open_shards(folder, config.split, access)
     stream.check(held_out, config)
     stream.check(training, config)
+    options.check(config)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     clips = evenly(options.num_clips, len(held_out))
     return EvalContext(model, config, held_out, training, clips, options)

@@ -27,7 +27,7 @@ class SceneTracker:
         return dict(self.scene.axes)
 
     def place(self, video: NDArray[np.uint8]) -> Floats:
-        """Track what a forecast is scored on: the disc's (x, y) (..., 2), or its radius (..., 1)."""
+        """Track what a forecast is scored on, (..., 2) or (..., 1): the disc's place or radius."""
         track = radii if "radius" in self.axes else positions
         return track(video, self.half_width)
 
