@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError, model_validator
 from sdevid import sizes
 from sdevid.errors import UserError
 from sdevid.explain import explain
+from sdevid.objectives.registry import ENTRIES, Capabilities
 from sdevid.settings.checkpoint import CheckpointConfig, MetricsConfig, OffloadConfig
 from sdevid.settings.encoder import EncoderConfig, TextConfig
 from sdevid.settings.health import FaultsConfig, WatchdogConfig
@@ -67,6 +69,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
     watchdog: WatchdogConfig = WatchdogConfig()
     offload: OffloadConfig = OffloadConfig()
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the objective that `model_type` names can do."""
+        return ENTRIES[self.model_type].capabilities
+
     @model_validator(mode="after")
     def _map_fits(self) -> Config:
         ratio, rest = divmod(self.frame_size, self.encoder.map_size)
@@ -117,13 +124,18 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
         return self
 
     @model_validator(mode="after")
-    def _terms_have_a_prior(self) -> Config:
-        for name in ("prior_consistency", "step_halving"):
-            if self.model_type == "follmer" and getattr(self.consistency, name):
+    def _objective_fits(self) -> Config:
+        for need in self.capabilities.needs:
+            value = attrgetter(need.setting)(self)
+            if value != need.value:
                 raise ValueError(
-                    f"consistency.{name} is {getattr(self.consistency, name):g}, but model_type "
-                    "follmer has no prior SDE to step; set it to 0"
+                    f"{need.setting} is {value:g}, but model_type is {self.model_type}, which "
+                    f"{need.reason}; set {need.setting}={need.value:g}, or another model_type"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _prior_frames_fit(self) -> Config:
         if self.consistency.prior_consistency and (
             self.consistency.prior_frames >= self.sequence_length
         ):
@@ -137,12 +149,6 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
     def _second_order_fits(self) -> Config:
         if self.sde.order == 1:
             return self
-        if self.model_type != "latent_sde":
-            raise ValueError(
-                f"sde.order is 2, but model_type is {self.model_type}, whose paths do not have "
-                "positions that are their velocities' integral; it takes model_type=latent_sde, "
-                "or set sde.order=1"
-            )
         if self.observation.ahead:
             raise ValueError(
                 "sde.order is 2, but observation.ends_fraction or keyframes_fraction is above 0, "

@@ -13,8 +13,8 @@ from sdevid import checkpoint
 from sdevid.checkpoint import Weights
 from sdevid.config import Config, parse
 from sdevid.errors import UserError
-from sdevid.models.build import build_model
 from sdevid.models.video_model import VideoModel
+from sdevid.objectives import build_model
 
 MODEL_FILE = "model.safetensors"
 _PREFIX = "model."  # of the model's tensors within the objective's

@@ -193,6 +193,8 @@ CLOSED = [
     ("sdevid/export.py", ("sdevid/train/",)),
     ("kernels/", ("sdevid/",)),
 ]
+# The table of objectives, which settings are checked against: it imports nothing of ours.
+DECLARED = ("sdevid/objectives/__init__.py", "sdevid/objectives/registry.py")
 
 
 @pytest.mark.parametrize(("room", "closed"), CLOSED, ids=[room for room, _ in CLOSED])
@@ -202,9 +204,29 @@ def test_rooms_that_never_reach_others(room, closed):
         for start in CODE
         if start.startswith(room)
         for path, importer in reach(start, at_top=False).items()
-        if path.startswith(closed)
+        if path.startswith(closed) and path not in DECLARED
     ]
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", DECLARED)
+def test_the_table_of_objectives_reaches_nothing_else(path):
+    assert set(reach(path, at_top=False)) <= {*DECLARED, "sdevid/__init__.py"}
+
+
+def test_nobody_compares_model_type():
+    """What an objective can do is asked of its capabilities, never of its name."""
+    compared = [
+        f"{path}:{node.lineno}"
+        for path in CODE
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Compare)
+        and any(
+            isinstance(part, ast.Attribute) and part.attr == "model_type"
+            for part in (node.left, *node.comparators)
+        )
+    ]
+    assert not compared, f"ask config.capabilities (objectives/registry.py) at {compared}"
 
 
 def test_layout():

@@ -107,9 +107,7 @@ class EvalContext:
     @cached_property
     def objective(self) -> ClipObjective:
         """The model's objective, in evaluation mode."""
-        objective = objectives.build(self.config)
-        objective.model = self.model
-        return objective.eval()
+        return objectives.build(self.config, self.model).eval()
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models.consistency import Carried, WarpHead
 from sdevid.models.encoder import norm, widths
+from sdevid.models.initial_weights import initial_weights
+from sdevid.models.protocols import Decoder
 from sdevid.types import Frames
 
 
@@ -73,9 +76,9 @@ class FrameDecoder(nn.Module):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         self.grow = nn.Sequential(*layers)
         self.image = self._last(config, channels[-1], config.channels)
-        self.warp = (
-            WarpHead(self._last(config, 2 * channels[-1], 3)) if config.consistency.warp else None
-        )
+        with initial_weights(config.seed, "decoder.warp"):
+            head = self._last(config, 2 * channels[-1], 3) if config.consistency.warp else None
+        self.warp = None if head is None else WarpHead(head)
 
     @staticmethod
     def _last(config: Config, inputs: int, outputs: int) -> nn.ConvTranspose2d | nn.Conv2d:
@@ -105,3 +108,11 @@ class FrameDecoder(nn.Module):
         features = features.unflatten(0, (batch, time))
         images = self.warp(features, images, before)
         return images, Carried(features[:, -1:], images[:, -1:])
+
+
+DECODERS: dict[str, Callable[[Config], Decoder]] = {"vector": FrameDecoder, "map": FrameDecoder}
+
+
+def build_decoder(config: Config) -> Decoder:
+    """Build the decoder of the latent that `sde.latent` names."""
+    return DECODERS[config.sde.latent](config)

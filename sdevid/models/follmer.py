@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.backbone import State, state_network
+from sdevid.models.encoder import Tokens
+from sdevid.models.gaussian import Gaussian
 from sdevid.models.guide import Ahead, Toward
 from sdevid.models.marginal import FramePosterior
+from sdevid.models.solver_grid import solver_grid
 from sdevid.models.temporal import History
-from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk, solver_grid
+from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk
 from sdevid.sde import interpolant
 from sdevid.types import TICKS_PER_SECOND, seconds
 
@@ -76,12 +79,19 @@ class Follmer(VideoModel):
     """Frames as latents, and a bridge that generates each from the one before it."""
 
     prior_parts = ("start_prior", "bridge", "guide")
+    guide_pulls = False
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.posterior = FramePosterior(config, self.side)
-        self.bridge = BridgeDrift(config)
-        self.finish()
+        with self.named("posterior"):
+            self.posterior = FramePosterior(config, self.side)
+        with self.named("bridge"):
+            self.bridge = BridgeDrift(config)
+
+    def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
+        """Return q(w | x), and q(z | x) at every frame."""
+        marginals: tuple[Gaussian, Gaussian] = self.posterior(tokens)
+        return marginals
 
     @property
     def cell(self) -> int:
@@ -99,7 +109,7 @@ class Follmer(VideoModel):
             )
         noise = self.brownian(walk.seed, walk.serial)
         steps = walk.steps_per_frame or self.config.follmer.steps
-        told = [self.told(w, history) for history in (known.history, known.other) if history]
+        told = [self.conditions(w, history) for history in (known.history, known.other) if history]
 
         def move(z: State, ticks: Int64[Tensor, "batch points"]) -> Moved:
             grid, saved = solver_grid(ticks, self.cell, steps)
@@ -116,8 +126,8 @@ class Follmer(VideoModel):
 
         return move
 
-    def told(self, w: Float[Tensor, "batch content"], history: History) -> Tensor:
-        """What the bridge is told of a clip, (batch, hidden) and, for a map, (.., 1, 1)."""
+    def conditions(self, w: Float[Tensor, "batch content"], history: History) -> Tensor:
+        """Return the bridge's condition for a clip, (batch, hidden) and, for a map, (.., 1, 1)."""
         return self.bridge.known(w, history.summary.mean(1))
 
     def ahead(self, ahead: Ahead | None, at: Int64[Tensor, "batch times"]) -> Tensor | None:

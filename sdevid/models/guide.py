@@ -46,18 +46,18 @@ class Guide(nn.Module):
     """The observed frame that comes next, and how long it is until then, for the prior's drift.
 
     The pull is that of a Brownian bridge, (target - z) / (time left), times a weight for each
-    component that starts at zero; no time left counts as less than one solver step. Follmer's
-    bridge reads the shift alone.
+    component that starts at zero; no time left counts as less than one solver step. Without `pulls`
+    the frame shifts the drift's condition alone.
     """
 
-    def __init__(self, config: Config, side: int | None, cell: int) -> None:
+    def __init__(self, config: Config, side: int | None, cell: int, *, pulls: bool = True) -> None:
         super().__init__()
         features, size = config.encoder.features, config.sde.latent_size
         self.side, self.shortest = side, cell / TICKS_PER_SECOND
         self.time = TimeFeatures(features)
         self.shift = nn.Sequential(nn.SiLU(), nn.Linear(features, config.sde.hidden))
         self.frame = nn.Linear(features, features)
-        self.pulls = config.model_type != "follmer"
+        self.pulls = pulls
         if self.pulls:
             self.target = nn.Linear(features, size)
             self.weight = nn.Parameter(torch.zeros(size))

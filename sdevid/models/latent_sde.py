@@ -8,15 +8,16 @@ from torch import Tensor
 from sdevid.config import Config
 from sdevid.models import trajectory
 from sdevid.models.backbone import Conditions, Control, Prior, State
+from sdevid.models.encoder import Tokens
+from sdevid.models.gaussian import Gaussian
 from sdevid.models.guide import Ahead, Toward
+from sdevid.models.solver_grid import solver_grid
 from sdevid.models.start import PosteriorStart
 from sdevid.models.temporal import History
-from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk, solver_grid
+from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk
 from sdevid.sde.equation import SDE
 from sdevid.sde.integrate import Step, solve
 from sdevid.types import TICKS_PER_SECOND
-
-__all__ = ["LatentSDE", "SDEModel", "solver_grid"]
 
 
 class SDEModel(VideoModel):
@@ -100,7 +101,14 @@ class LatentSDE(SDEModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         sde, features = config.sde, config.encoder.features
-        self.start_posterior = PosteriorStart(config, self.side)
-        self.prior = Prior(sde, features, stratonovich=config.sde_type == "stratonovich")
-        self.control = Control(sde, features)
-        self.finish()
+        with self.named("start_posterior"):
+            self.start_posterior = PosteriorStart(config, self.side)
+        with self.named("prior"):
+            self.prior = Prior(sde, features, stratonovich=config.sde_type == "stratonovich")
+        with self.named("control"):
+            self.control = Control(sde, features)
+
+    def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
+        """Return q(w | x), and q(z | x) at the first frame, where the controlled path begins."""
+        content, state = self.start_posterior(tokens[:, 0])
+        return content, Gaussian(state.mean[:, None], state.scale[:, None])

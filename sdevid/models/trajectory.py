@@ -84,7 +84,7 @@ def describe(config: Config, device: torch.device, clips: int) -> str:
 
     Raises UserError where `sde.kernels` cannot run there.
     """
-    if config.model_type != "latent_sde":
+    if not config.capabilities.simulates:
         return "no SDE solve in training"
     steps = integrate.describe(device, config.sde.kernels)
     if graphed.takes(config):

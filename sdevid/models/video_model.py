@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,9 +13,13 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.backbone import State
-from sdevid.models.decoder import FrameDecoder
+from sdevid.models.decoder import build_decoder
 from sdevid.models.encoder import FrameEncoder, Tokens
+from sdevid.models.gaussian import Gaussian
 from sdevid.models.guide import Ahead, Guide
+from sdevid.models.initial_weights import initial_weights
+from sdevid.models.likelihood import build_likelihood
+from sdevid.models.protocols import Decoder
 from sdevid.models.start import PriorStart
 from sdevid.models.temporal import History, TemporalEncoder
 from sdevid.models.text import Text, TextEncoder
@@ -74,25 +78,41 @@ Mover = Callable[[State, Int64[Tensor, "batch points"]], Moved]
 class VideoModel(nn.Module, ABC):
     """Encoder, temporal encoder, decoder and p(w, z_0 | c) around a motion of the latent state."""
 
-    decoder: FrameDecoder
+    decoder: Decoder
     guide: Guide | None
     text: TextEncoder | None
     prior_parts: tuple[str, ...] = ("start_prior", "guide")  # learn through a divergence alone
+    guide_pulls = True  # whether a frame ahead also pulls the state, beside shifting the drift
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.side = config.encoder.map_size if config.sde.latent == "map" else None
-        self.encoder = FrameEncoder(config)
-        self.temporal = TemporalEncoder(config.encoder, self.cells)
-        self.start_prior = PriorStart(config, self.side)
+        self.likelihood = build_likelihood(config.observation)
+        with self.named("encoder"):
+            self.encoder = FrameEncoder(config)
+        with self.named("temporal"):
+            self.temporal = TemporalEncoder(config.encoder, self.cells)
+        with self.named("start_prior"):
+            self.start_prior = PriorStart(config, self.side)
+        with self.named("decoder"):
+            self.decoder = build_decoder(config)
+        with self.named("guide"):
+            self.guide = (
+                Guide(config, self.side, self.cell, pulls=self.guide_pulls)
+                if config.observation.ahead
+                else None
+            )
+        with self.named("text"):
+            self.text = TextEncoder(config) if config.text.encoder != "none" else None
 
-    def finish(self) -> None:
-        """Make the parts that come last, so that a model without them is what it was."""
-        config = self.config
-        self.decoder = FrameDecoder(config)
-        self.guide = Guide(config, self.side, self.cell) if config.observation.ahead else None
-        self.text = TextEncoder(config) if config.text.encoder != "none" else None
+    def named(self, part: str) -> AbstractContextManager[None]:
+        """Give the part built inside initial weights that its name and the seed decide alone."""
+        return initial_weights(self.config.seed, part)
+
+    @abstractmethod
+    def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
+        """Return q(w | x), and q(z | x) at the first frame or at all (batch, frames, *latent)."""
 
     @abstractmethod
     def mover(self, w: Float[Tensor, "batch content"], known: Known, walk: Walk) -> Mover:
@@ -213,20 +233,3 @@ class VideoModel(nn.Module, ABC):
     def _no_tokens(self, ticks: Ticks) -> Tokens:
         shape = (len(ticks), 0, self.cells, self.config.encoder.features)
         return torch.zeros(shape, device=ticks.device)
-
-
-def solver_grid(
-    ticks: Ticks, cell: int, steps_per_frame: int | None
-) -> tuple[Int64[Tensor, "batch points"], list[int]]:
-    """Solver times through all of `ticks`, and the places of `ticks` among them.
-
-    Between two of `ticks` lie `steps_per_frame` steps, also where they are equal, so that all ranks
-    take as many; or, without it, as many as keep each within `cell`.
-    """
-    points, saved = [ticks[:, :1]], [0]
-    for before, after in pairwise(ticks.T):
-        count = steps_per_frame or -(-int((after - before).max()) // cell)
-        part = torch.arange(1, count + 1, device=ticks.device)
-        points.append(before[:, None] + (after - before)[:, None] * part // max(1, count))
-        saved.append(saved[-1] + count)
-    return torch.cat(points, dim=1), saved

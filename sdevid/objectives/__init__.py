@@ -1,18 +1,26 @@
-"""What is trained: each objective is a module that turns a batch of clips into a loss."""
+"""What is trained: an objective is a module that turns a batch of clips into a loss.
 
-from sdevid.config import Config
-from sdevid.objectives.clip_objective import ClipObjective
-from sdevid.objectives.follmer import FollmerObjective
-from sdevid.objectives.latent_sde import LatentSDEObjective
-from sdevid.objectives.sde_matching import SDEMatchingObjective
+`registry` holds all of them by name; its classes are imported when one is built.
+"""
 
-OBJECTIVES: dict[str, type[ClipObjective]] = {
-    "latent_sde": LatentSDEObjective,
-    "sde_matching": SDEMatchingObjective,
-    "follmer": FollmerObjective,
-}
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sdevid.objectives.registry import ENTRIES
+
+if TYPE_CHECKING:
+    from sdevid.config import Config
+    from sdevid.models.video_model import VideoModel
+    from sdevid.objectives.clip_objective import ClipObjective
 
 
-def build(config: Config) -> ClipObjective:
-    """The objective that `config.model_type` names."""
-    return OBJECTIVES[config.model_type](config)
+def build_model(config: Config) -> VideoModel:
+    """Build the untrained model that `config.model_type` names."""
+    return ENTRIES[config.model_type].model_class()(config)
+
+
+def build(config: Config, model: VideoModel | None = None) -> ClipObjective:
+    """Build the objective that `config.model_type` names, around `model` or an untrained one."""
+    made = build_model(config) if model is None else model
+    return ENTRIES[config.model_type].objective_class()(config, made)

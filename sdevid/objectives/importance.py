@@ -11,12 +11,11 @@ from torch import Tensor
 from sdevid.models import trajectory
 from sdevid.models.backbone import State
 from sdevid.models.gaussian import Gaussian
-from sdevid.models.video_model import solver_grid
-from sdevid.objectives.clip_objective import log_likelihood
+from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.latent_sde import LatentSDEObjective, step_tokens
 from sdevid.sde.integrate import Step
 from sdevid.sde.noise import Stream, normal
-from sdevid.types import Serial, Ticks, Video, as_frames, seconds
+from sdevid.types import Serial, Ticks, Video, seconds
 
 
 @torch.no_grad()
@@ -31,17 +30,15 @@ def log_weight(
     log r + 1/2 eps^2 - 1/2 (u sqrt(d) + r eps)^2, eps = dW / sqrt(d), summed over components.
     """
     model, seed = objective.model, objective.config.seed
-    frames = as_frames(video)
-    seen = objective.look(frames, ticks, serial, context=0)
-    history, full = seen.history, seen.full
-    content, state = model.start_posterior(full.tokens[:, 0])
-    prior_content, prior_state = model.start_prior(history.summary)
+    clips = objective.encode(video, ticks, serial, context=0)
+    content, state = model.start_posterior(clips.tokens[:, 0])
+    prior_content, prior_state = model.start_prior(clips.context.summary)
     eps_w = normal(seed, serial, Stream.CONTENT, content.mean.shape[1:])
     eps_z = normal(seed, serial, Stream.INITIAL, model.latent_shape)
     w, z0 = content.at(eps_w), state.at(eps_z)
     grid, saved = solver_grid(ticks, model.cell, objective.config.sde.steps_per_frame)
-    conditions = model.prior.conditions(w, history.summary.mean(1))
-    controls = model.control.conditions(step_tokens(full.tokens, saved), model.side)
+    conditions = model.prior.conditions(w, clips.context.summary.mean(1))
+    controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
     taken: list[Step] = []
 
     def coefficients(z: State, step: int) -> Step:
@@ -54,7 +51,7 @@ def log_weight(
     chain = trajectory.chain_of(objective.config)
     path = chain(z0, grid, dw, coefficients, objective.config.sde.kernels)
     decoded = model.decoder(path.states[:, saved], w)
-    found = log_likelihood(decoded, frames, objective.config.observation).sum(1)
+    found = model.likelihood.log_prob(decoded, clips.frames).sum(1)
     found = found + _normal_log_prob(prior_content, w) - _normal_log_prob(content, w)
     found = found + prior_state.log_prob(z0) - _normal_log_prob(state, z0)
     weight: Tensor = found + _path_log_ratio(taken, dw, seconds(grid.diff(dim=1)).to(dw))

@@ -15,8 +15,8 @@ from sdevid.models import trajectory
 from sdevid.models.backbone import Conditions
 from sdevid.models.guide import Ahead
 from sdevid.models.latent_sde import SDEModel
-from sdevid.models.video_model import solver_grid
-from sdevid.objectives.clip_objective import PerClip, Window
+from sdevid.models.solver_grid import solver_grid
+from sdevid.objectives.window import Window
 from sdevid.sde.noise import Stream, normal, uniform
 from sdevid.types import TICKS_PER_SECOND, Serial, Ticks, seconds
 
@@ -32,10 +32,10 @@ class Rolled(NamedTuple):
     serial: Serial
 
 
-def terms(model: SDEModel, rolled: Rolled) -> PerClip:
+def terms(model: SDEModel, rolled: Rolled) -> dict[str, Float[Tensor, " batch"]]:
     """The terms whose weight is not 0, a clip each."""
     settings = model.config.consistency
-    found: PerClip = {}
+    found: dict[str, Tensor] = {}
     rolled = rolled._replace(states=rolled.states.detach())
     if settings.prior_consistency:
         found["prior_consistency"] = over_frames(model, rolled)
@@ -52,7 +52,7 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     (Gneiting & Raftery 2007, section 4.3): unlike a distance, it does not call for less noise.
     """
     config, count = model.config, model.config.consistency.prior_frames
-    frames = rolled.window.counts.sum(1, keepdim=True)
+    frames = rolled.window.valid.sum(1, keepdim=True)
     share = uniform(config.seed, rolled.serial, Stream.ROLL, (1,))
     first = (share * (frames - count).clamp(min=1)).long()
     place = (first + torch.arange(count + 1, device=first.device)).minimum(frames - 1)
@@ -100,8 +100,8 @@ def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     drift, later = model.prior(half, told, toward)
     halves = moved(half, drift, later, 0.5 * d, late)
     apart = (whole - halves)[:, -model.noise_shape[0] :].square() / (g.detach().square() * d)
-    each = torch.unflatten(apart.flatten(1).sum(1), 0, (-1, size)) * rolled.window.counts
-    return each.sum(1) / rolled.window.counts.sum(1)
+    each = torch.unflatten(apart.flatten(1).sum(1), 0, (-1, size)) * rolled.window.valid
+    return each.sum(1) / rolled.window.valid.sum(1)
 
 
 def _distance(a: Tensor, b: Tensor) -> Float[Tensor, " batch"]:

@@ -14,26 +14,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sdevid.config import Config
 from sdevid.models.backbone import Conditions
-from sdevid.models.consistency import frame_difference
-from sdevid.models.gaussian import Gaussian, kl, kl_to_mixture
-from sdevid.models.guide import Ahead
+from sdevid.models.gaussian import Gaussian
 from sdevid.models.marginal import Marginals
 from sdevid.models.matched_sde import MatchedSDE
-from sdevid.models.text import Text
 from sdevid.objectives import prior_consistency
-from sdevid.objectives.clip_objective import (
-    ClipObjective,
-    PerClip,
-    Window,
-    log_likelihood,
-    with_bound,
-)
+from sdevid.objectives.clip_objective import ClipObjective, EncodedClips, PathTerms, PerClip
 from sdevid.objectives.prior_consistency import Rolled
+from sdevid.objectives.start import Start
+from sdevid.objectives.window import Window
 from sdevid.sde.matching import conditional_drift, stratified
 from sdevid.sde.noise import Stream, normal, uniform
-from sdevid.types import TICKS_PER_SECOND, Frames, Serial, Ticks, Video, as_frames, seconds
+from sdevid.types import TICKS_PER_SECOND, Serial, seconds
 
 
 class PathCost(NamedTuple):
@@ -48,48 +40,38 @@ class SDEMatchingObjective(ClipObjective):
 
     model: MatchedSDE
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.model = MatchedSDE(config)
-
-    def terms(
-        self,
-        video: Video,
-        ticks: Ticks,
-        serial: Serial,
-        context: int | None = None,
-        text: Text | None = None,
-    ) -> PerClip:
-        """Each clip's bound and its parts, in nats; and `diffusion`, all values of g used."""
-        model, seed, frames = self.model, self.config.seed, as_frames(video)
-        seen = self.look(frames, ticks, serial, context, text)
-        window, history = seen.window, seen.history
-        shown = window.cut(ticks)
-        times = seconds(shown - shown[:, :1])
-        tokens = window.cut(seen.full.tokens)
-        content, state = model.marginal.at_frames(tokens)
-        prior_content, prior_state = model.start_prior(history.summary)
-        w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
-        eps = normal(seed, serial, Stream.INITIAL, state.mean.shape[1:])
-        conditions = model.prior.conditions(w, history.summary.mean(1))
-        marginals = model.marginal.between(state, tokens, times, self._diffusion(state, conditions))
-        path = self._path(marginals, conditions, times, serial, (seen.ahead, shown[:, :1]))
-        first = Gaussian(state.mean[:, 0], state.scale[:, 0])
-        states = state.at(eps)
-        decoded = self._seen(states, w, window.cut(frames), window, serial)
-        terms = with_bound(
-            {
-                "reconstruction": decoded.pop("reconstruction"),
-                "kl_path": path.kl,
-                "kl_initial": kl_to_mixture(first, prior_state, first.at(eps[:, 0]), eps[:, 0]),
-                "kl_content": kl(content, prior_content),
-            }
+    def path(self, clips: EncodedClips, start: Start) -> PathTerms:
+        """Fit marginals through the frames' states and estimate the KL of their path."""
+        model, window = self.model, clips.window
+        times = seconds(clips.ticks - clips.ticks[:, :1])
+        conditions = model.prior.conditions(start.content, clips.context.summary.mean(1))
+        g = self._diffusion(start.posterior, conditions)
+        marginals = model.marginal.between(start.posterior, clips.tokens, times, g)
+        cost = self._path_cost(marginals, conditions, times, clips)
+        rolled = Rolled(start.states, clips.ticks, window, conditions, clips.ahead, clips.serial)
+        size = math.prod(model.latent_shape)
+        terms = {
+            "kl_path": cost.kl,
+            "control_energy": cost.kl,
+            "gap": cost.kl / (window.intervals() * size),
+        }
+        return PathTerms(
+            states=start.states,
+            terms=terms | prior_consistency.terms(model, rolled),
+            diffusion=cost.diffusion,
         )
-        rolled = Rolled(states, shown, window, conditions, seen.ahead, serial)
-        terms |= prior_consistency.terms(model, rolled)
-        intervals = (window.counts.sum(1) - 1).clamp(min=1) * math.prod(model.latent_shape)
-        gauges = {"control_energy": path.kl, "gap": path.kl / intervals}
-        return terms | decoded | gauges | {"diffusion": path.diffusion.detach()}
+
+    def score(
+        self, clips: EncodedClips, states: Float[Tensor, "batch time *latent"], w: Tensor
+    ) -> PerClip:
+        """Score all frames, or as many as `matching.frames`, each for those around it."""
+        if self.config.matching.frames is None:
+            return super().score(clips, states, w)
+        chosen, weight = self._chosen(clips.window, clips.serial)
+        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+        decoded = self.model.decoder(states[rows, chosen], w)
+        log_prob = self.model.likelihood.log_prob(decoded, clips.frames[rows, chosen])
+        return {"reconstruction": weight * log_prob.sum(1)}
 
     def _diffusion(self, state: Gaussian, conditions: Conditions) -> Tensor:
         """The prior's g at the frames that begin an interval."""
@@ -97,25 +79,22 @@ class SDEMatchingObjective(ClipObjective):
         g = self.model.prior.diffusion(starts, conditions)
         return g.expand(len(starts), *g.shape[1 - starts.dim() :]).transpose(0, 1)
 
-    def _path(
+    def _path_cost(
         self,
         marginals: Marginals,
         conditions: Conditions,
         times: Float[Tensor, "batch time"],
-        serial: Serial,
-        ahead: tuple[Ahead | None, Int64[Tensor, "batch 1"]],
+        clips: EncodedClips,
     ) -> PathCost:
-        """T E 1/2 |(h - f) / g|^2, from one time in each of equal parts of the clip.
-
-        `ahead`: the observed frames, and the tick at which the path begins.
-        """
+        """Estimate T E 1/2 |(h - f) / g|^2 at one time in each of equal parts of the clip."""
+        serial = clips.serial
         count, seed = self.config.matching.times, self.config.seed
         moments = stratified(uniform(seed, serial, Stream.TIME, (count,)), times)
         mean, scale = marginals.at(moments)
         eps = normal(seed, serial, Stream.MARGINAL, mean.value.shape[1:])
         z = mean.value + scale.value * eps
-        at = ahead[1] + (moments.seconds * TICKS_PER_SECOND).long()
-        toward = self.model.toward(ahead[0], at)
+        at = clips.ticks[:, :1] + (moments.seconds * TICKS_PER_SECOND).long()
+        toward = self.model.toward(clips.ahead, at)
         toward = None if toward is None else toward.flatten()
         rates = self.model.prior.rates(z.flatten(0, 1), conditions.repeated(count), toward)
         drift, g = (torch.unflatten(part, 0, (-1, count)) for part in rates[:2])
@@ -124,32 +103,14 @@ class SDEMatchingObjective(ClipObjective):
         density = 0.5 * ((drift - own) / g).square().flatten(2).sum(2)
         return PathCost(times[:, -1] * (moments.weight * density).mean(1), g)
 
-    def _seen(
-        self, states: Tensor, w: Tensor, real: Frames, window: Window, serial: Serial
-    ) -> PerClip:
-        """N E_i log p(x_i | z_i, w), from all frames or from as many as `matching.frames`."""
-        model, observation = self.model, self.config.observation
-        if self.config.matching.frames is None:
-            decoded = model.decoder(states, w)
-            score = log_likelihood(decoded, real, observation) * window.counts
-            found = {"reconstruction": score.sum(1)}
-            if self.config.consistency.frame_difference:
-                found["frame_difference"] = frame_difference(decoded, real, window.counts)
-            return found
-        chosen, each = self._chosen(window, serial)
-        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-        decoded = model.decoder(states[rows, chosen], w)
-        score = log_likelihood(decoded, real[rows, chosen], observation)
-        return {"reconstruction": each * score.sum(1)}
-
     def _chosen(
         self, window: Window, serial: Serial
     ) -> tuple[Int64[Tensor, "batch frames"], Float[Tensor, " batch"]]:
-        """Frames of the window, one in each of equal parts of it; and how many each stands for."""
+        """Draw frames of the window, one in each equal part; and how many each stands for."""
         count = self.config.matching.frames
         assert count is not None
         draws = uniform(self.config.seed, serial, Stream.FRAMES, (count,))
-        frames = window.counts.sum(1, keepdim=True)
+        frames = window.valid.sum(1, keepdim=True)
         share = (torch.arange(count, device=draws.device) + draws) / count
         chosen = (share * frames).long().minimum(frames - 1)
         return chosen, frames[:, 0] / count

@@ -9,7 +9,8 @@ from typing import Literal
 
 from sdevid.config import Config
 from sdevid.errors import UserError
-from sdevid.models.video_model import solver_grid
+from sdevid.models.solver_grid import solver_grid
+from sdevid.objectives.registry import takers_of
 from sdevid.sde.solvers import SOLVERS
 from sdevid.types import TICKS_PER_SECOND, frame_ticks
 
@@ -67,7 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, default=1.0, help="scales the noise of the motion; 0: none")
     add("--steps_per_frame", type=int, help="solver steps between frames (default: training)")
     add("--solver", choices=tuple(SOLVERS), default="euler_maruyama", help="of the SDE")
-    add("--bridge_diffusion", choices=("interpolant", "follmer"), help="for model_type follmer")
+    add(
+        "--bridge_diffusion",
+        choices=("interpolant", "follmer"),
+        help=f"for model_type {', '.join(takers_of('bridge_diffusion'))}",
+    )
     add("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
     add("--batch_size", type=int, help="videos made at once (default: 1 on a CPU, 8 on a GPU)")
 
@@ -141,16 +146,19 @@ def _check_text(request: Request, config: Config) -> None:
 
 
 def _check_solver(request: Request, config: Config) -> None:
-    name, follmer = request.solver, config.model_type == "follmer"
-    if request.bridge_diffusion is not None and not follmer:
+    name, can = request.solver, config.capabilities
+    if request.bridge_diffusion is not None and "bridge_diffusion" not in can.sampling_options:
         raise UserError(
             f"--bridge_diffusion is given, but this model's model_type is {config.model_type}; it "
-            "is for follmer"
+            f"is for {', '.join(takers_of('bridge_diffusion'))}"
+        )
+    if can.schemes is not None and name not in can.schemes:
+        raise UserError(
+            f"--solver is {name}, but model_type {config.model_type} takes "
+            f"{', '.join(can.schemes)} alone"
         )
     if name == "euler_maruyama":
         return
-    if follmer:
-        raise UserError(f"--solver is {name}, but model_type follmer takes euler_maruyama alone")
     if config.sde.order == 2:
         raise UserError(
             f"--solver is {name}, but a model of sde.order 2 has no noise on its positions and "

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
+from sdevid.objectives.registry import ModelType
 from sdevid.settings.setting import Section, setting
 
 Location = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
@@ -15,9 +16,7 @@ Location = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path
 class VideoSettings(Section):
     """The kind of model and the size of its clips."""
 
-    model_type: Literal["latent_sde", "sde_matching", "follmer"] = setting(
-        "latent_sde", role="architecture", help="model and objective"
-    )
+    model_type: ModelType = setting("latent_sde", role="architecture", help="model and objective")
     size: Literal["S", "B", "L", "XL", "1B"] | None = setting(
         None,
         role="runtime",

@@ -9,6 +9,7 @@ from torch import nn
 
 from sdevid import objectives
 from sdevid.config import Config, parse
+from sdevid.models.transformer import StateTransformer
 from sdevid.sizes import SIZES
 
 GIB = 2**30
@@ -20,7 +21,7 @@ def size_table(config: Config) -> Iterator[str]:
     A transformer block has 18 hidden^2 (attention 4, MLP 8, modulation 6), a temporal layer
     8 features^2; bytes are of float32 weights, gradients, two moments and the EMA.
     """
-    networks = 2 if config.model_type == "latent_sde" else 1  # prior and control; or one alone
+    networks = _transformers(sized(config, "S"))  # prior and control; or one alone
     yield "sizes (size=NAME): blocks over the state, temporal layers, the rest; GiB on one rank"
     for name, values in SIZES.items():
         sde, encoder = values["sde"], values["encoder"]
@@ -53,3 +54,10 @@ def parameters(config: Config) -> int:
     with torch.device("meta"):
         objective: nn.Module = objectives.build(config)
     return sum(parameter.numel() for parameter in objective.parameters())
+
+
+def _transformers(config: Config) -> int:
+    """Count the transformers over the state."""
+    with torch.device("meta"):
+        objective: nn.Module = objectives.build(config)
+    return sum(isinstance(module, StateTransformer) for module in objective.modules())

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sdevid.config import dump, parse
 from sdevid.evaluate.__main__ import main
-from sdevid.models.build import build_model
+from sdevid.objectives import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {

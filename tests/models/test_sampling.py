@@ -5,9 +5,9 @@ import torch
 
 from sdevid.config import parse
 from sdevid.errors import UserError
-from sdevid.models.build import build_model
 from sdevid.models.text import as_bytes
 from sdevid.models.video_model import Given, Walk
+from sdevid.objectives import build_model
 from sdevid.types import frame_ticks
 
 SMALL = {

@@ -76,51 +76,8 @@ def test_a_clips_terms_do_not_depend_on_its_batch(kind):
             torch.testing.assert_close(alone[name][0], together[name][k], rtol=1e-4, atol=2e-3)
 
 
-def test_frames_are_observed_in_every_way_as_often_as_set():
-    made, count, frames = objective(), 4000, 8
-    seen = made._observed(torch.arange(count), frames, None)
-    number = seen.sum(1)
-    leading = seen.long().cumprod(1).sum(1)
-    none, initial = number == 0, (number == leading) & (number > 0)
-    trailing = seen.flip(1).long().cumprod(1).sum(1)
-    ends = (leading > 0) & (trailing > 0) & (leading + trailing == number) & (number < frames)
-    error = 4 * (0.19 / count) ** 0.5
-    assert abs(none.float().mean() - 0.25) < error
-    # scattered frames may also look like one of the others, so these are the least there are
-    assert initial.float().mean() > 0.25 - error
-    assert ends.float().mean() > 0.25 - error
-    assert (~(none | initial | ends)).float().mean() > 0.15
-    assert number[initial].max() <= 3 + 5
-    assert seen.any(0).all()
-
-
-def test_fractions_of_zero_leave_the_draws_as_they_were():
-    plain = objective(observation={"max_context": 3, "free_fraction": 0.25})
-    serial = torch.arange(500)
-    known = plain._context(serial, 8, None)
-    want = torch.arange(8) < known[:, None]
-    assert torch.equal(plain._observed(serial, 8, None), want)
-    assert plain.model.guide is None
-
-
-def test_the_window_starts_at_the_last_of_the_frames_that_a_clip_begins_with():
+def test_captions_move_the_start_and_blank_ones_count_as_none():
     made = objective()
-    observed = torch.tensor(
-        [
-            [1, 1, 0, 0, 0, 0, 0, 1],
-            [0, 0, 0, 1, 0, 0, 0, 0],
-            [1, 1, 1, 1, 1, 1, 1, 1],
-        ]
-    ).bool()
-    window = made._window(observed)
-    assert window.reference[:, 0].tolist() == [1, 0, 6]
-    assert window.counts.sum(1).tolist() == [7, 8, 2]
-
-
-def test_captions_are_withheld_as_often_as_set_and_move_the_rest():
-    made, serial = objective(), torch.arange(2000)
-    kept = made._kept(as_bytes(["disc"] * 2000, 12), serial).written.any(1).float().mean()
-    assert abs(kept - 0.75) < 4 * (0.19 / 2000) ** 0.5
     video, ticks, serial = clips(3)
     with_text = made.terms(video, ticks, serial, 0, as_bytes(["left"] * 3, 12))
     without = made.terms(video, ticks, serial, 0, as_bytes([""] * 3, 12))

@@ -2,11 +2,9 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Laplace, Normal
 
-from sdevid.config import ObservationConfig, parse
+from sdevid.config import parse
 from sdevid.objectives import build
-from sdevid.objectives.latent_sde import log_likelihood
 from sdevid.types import frame_ticks
 
 SMALL = {
@@ -98,23 +96,6 @@ def test_context_moves_the_start_and_shortens_what_is_predicted():
     within = made.terms(video, ticks, serial, context=3)
     per_frame = later["reconstruction"] / 4
     assert ((within["reconstruction"] / 4 - per_frame).abs() < 0.2 * per_frame.abs()).all()
-
-
-@pytest.mark.parametrize(("name", "law"), [("laplace", Laplace), ("gaussian", Normal)])
-def test_log_likelihood_is_the_laws(name, law):
-    decoded, real = torch.rand(2, 3, 4, 1, 5, 5)
-    want = law(decoded, 0.3).log_prob(real).sum((2, 3, 4))
-    settings = ObservationConfig(likelihood=name, scale=0.3)
-    torch.testing.assert_close(log_likelihood(decoded, real, settings), want)
-
-
-def test_context_is_drawn_free_as_often_as_set_and_evenly_otherwise():
-    made = objective("vector")
-    known = made._context(torch.arange(4000), 6, None)
-    shares = torch.bincount(known, minlength=4) / 4000
-    torch.testing.assert_close(
-        shares, torch.tensor([0.25, 0.25, 0.25, 0.25]), rtol=0, atol=4 * (0.19 / 4000) ** 0.5
-    )
 
 
 def test_with_a_drift_of_its_own_the_posterior_stays_while_the_prior_is_learnt():

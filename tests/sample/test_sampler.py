@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sdevid.config import dump, parse
-from sdevid.models.build import build_model
+from sdevid.objectives import build_model
 from sdevid.sample.__main__ import main
 
 SMALL = {

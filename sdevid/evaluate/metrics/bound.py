@@ -49,7 +49,7 @@ def held_out(
 
 def run(context: EvalContext) -> Results:
     """The bound of the model and of its run's checkpoints; None for an objective without one."""
-    if not context.objective.bound:
+    if not context.config.capabilities.has_bound:
         return {"elbo": None, "elbo_over_time": []}
     terms = held_out(context.objective, context.index, context.clips)
     return {
@@ -68,8 +68,7 @@ def _history(context: EvalContext) -> list[dict[str, Any]]:
             clips = checkpoint.read_manifest(folder).clips
         except UserError:  # a damaged one: the run's newest whole one is evaluated all the same
             continue
-        objective = objectives.build(config)
-        objective.model = model.to(context.device)
+        objective = objectives.build(config, model.to(context.device))
         title = f"held-out ELBO, step {step}"
         terms = held_out(objective.eval(), context.index, context.clips, title)
         entries = {name: value.as_json() for name, value in terms.items()}

@@ -44,7 +44,7 @@ def importance_weighted(
 
 def needs(context: EvalContext) -> str | None:
     """A posterior path whose density is known."""
-    if isinstance(context.objective, LatentSDEObjective):
+    if context.config.capabilities.simulates:
         return None
     return f"model_type {context.config.model_type} has no posterior path that can be weighted"
 

@@ -17,7 +17,7 @@ from sdevid.data.shards import open_shards
 from sdevid.evaluate.__main__ import main
 from sdevid.evaluate.digits.futures import best_and_mean, speeds
 from sdevid.evaluate.digits.reader import Reading, followed, middles, read, train_reader
-from sdevid.models.build import build_model
+from sdevid.objectives import build_model
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = {

@@ -9,7 +9,7 @@ import torch
 from sdevid.config import parse
 from sdevid.evaluate.context import EvalContext, EvalOptions
 from sdevid.evaluate.metrics import refinement
-from sdevid.models.build import build_model
+from sdevid.objectives import build_model
 
 SMALL = {
     "frame_size": 16,

@@ -1,0 +1,38 @@
+"""What a decoder and a likelihood offer, so that another of either is one file."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sdevid.models.consistency import Carried
+from sdevid.types import Frames
+
+
+class Decoder(Protocol):
+    """A module that draws what is seen from the latent path and the static content."""
+
+    def __call__(
+        self, z: Float[Tensor, "batch time *latent"], w: Float[Tensor, "batch *content"]
+    ) -> Frames:
+        """Decode the whole of a clip."""
+
+    def carry_on(
+        self,
+        z: Float[Tensor, "batch time *latent"],
+        w: Float[Tensor, "batch *content"],
+        before: Carried | None,
+    ) -> tuple[Frames, Carried | None]:
+        """Decode frames that follow those whose last one is `before`; return them and their last.
+
+        A decoder that draws each frame from its own state alone returns None for the last.
+        """
+
+
+class Likelihood(Protocol):
+    """p(x | what the decoder made)."""
+
+    def log_prob(self, decoded: Tensor, target: Tensor) -> Float[Tensor, "batch time"]:
+        """Sum log p(target | decoded) over all but batch and time, in nats and float32."""

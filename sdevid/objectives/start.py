@@ -1,0 +1,45 @@
+"""Draws of the static content and of the states that the posterior gives directly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sdevid.models.gaussian import Gaussian, kl, kl_to_mixture
+from sdevid.sde.noise import Stream, normal
+
+if TYPE_CHECKING:
+    from sdevid.models.video_model import VideoModel
+    from sdevid.objectives.clip_objective import EncodedClips, PerClip
+
+
+class Start(NamedTuple):
+    """A draw of w and z from the posterior, and the divergence of where the path begins."""
+
+    content: Float[Tensor, "batch content"]  # w
+    states: Float[Tensor, "batch frames *latent"]  # z at the first frame of the window, or at all
+    posterior: Gaussian  # of the states
+    divergence: PerClip  # nats: kl_initial of z_0, kl_content of w
+
+
+def draw_start(model: VideoModel, clips: EncodedClips, seed: int, *, detach: bool = False) -> Start:
+    """Draw w ~ q(w | x) and z ~ q(z | x), and score them under p(w | c) and p(z_0 | c).
+
+    With `detach` p(z_0 | c) learns on the posterior's draws, which do not move for it.
+    """
+    content, states = model.posterior_at_frames(clips.tokens)
+    prior_content, prior_state = model.start_prior(clips.context.summary)
+    w = content.at(normal(seed, clips.serial, Stream.CONTENT, content.mean.shape[1:]))
+    eps = normal(seed, clips.serial, Stream.INITIAL, states.mean.shape[1:])
+    z = states.at(eps)
+    first = Gaussian(states.mean[:, 0], states.scale[:, 0])
+    z0 = z[:, 0]
+    if detach:
+        first, z0 = Gaussian(first.mean.detach(), first.scale.detach()), z0.detach()
+    divergence = {
+        "kl_initial": kl_to_mixture(first, prior_state, z0, eps[:, 0]),
+        "kl_content": kl(content, prior_content),
+    }
+    return Start(w, z, states, divergence)
