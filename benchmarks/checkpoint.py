@@ -30,10 +30,10 @@ from sdevid import checkpoint, objectives
 from sdevid.checkpoint import Progress
 from sdevid.config import Config, parse
 from sdevid.evaluate import provenance
-from sdevid.train import probe
+from sdevid.train.checkpointing import probe
+from sdevid.train.checkpointing.saver import Saver
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
-from sdevid.train.saving import Saver
 from sdevid.train.world import World, open_world
 
 RESULTS = Path(__file__).resolve().parent / "results" / "checkpoint.csv"
@@ -92,7 +92,7 @@ def measure(config: Config, world: World, saves: int) -> tuple[dict[bool, Second
     """Times by whether asynchronous, MB written, and the seconds of a probe."""
     torch.manual_seed(0)
     engine = Engine(objectives.build(config), config, world)
-    ema = EMA([piece.tensor for piece in engine.pieces()], config.ema_decay)
+    ema = EMA([shard.tensor for shard in engine.parameter_shards()], config.ema_decay)
     names = ("stall", "published", "step alone", "step while writing")
     found: dict[bool, Seconds] = {way: {name: [] for name in names} for way in (False, True)}
     timed_steps(engine, 2)

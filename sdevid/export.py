@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdevid import checkpoint
+from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Weights
 from sdevid.config import Config, parse
 from sdevid.errors import UserError
@@ -49,7 +50,7 @@ def export(model_path: Path, output_dir: Path, weights: Weights = "ema") -> Path
         output_dir.mkdir(parents=True, exist_ok=True)
         save_file(tensors, aside, metadata={"format": "pt", "weights": weights})
         aside.replace(target)
-        checkpoint.replace_text(output_dir / "config.yaml", settings)
+        replace_text(output_dir / "config.yaml", settings)
     except OSError as error:
         raise UserError(f"output_dir {output_dir} cannot be written: {error}") from error
     return target

@@ -15,19 +15,20 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sdevid import checkpoint
-from sdevid.checkpoint import Manifest, Piece, Progress, Slice
+from sdevid.atomic_file import replace_text
+from sdevid.checkpoint import Manifest, ParameterShard, Progress, Slice
 from sdevid.errors import UserError
 
 RANDOM = checkpoint.random_state()
 SHAPES = {"a.weight": [3, 4], "a.bias": [4], "scale": []}
 
 
-def cut(tensors: dict[str, torch.Tensor], ranks: int, padding: int) -> list[Piece]:
-    """All parameters end to end, padded, in equal ranges: one piece a rank."""
+def cut(tensors: dict[str, torch.Tensor], ranks: int, padding: int) -> list[ParameterShard]:
+    """All parameters end to end, padded, in equal ranges: one shard a rank."""
     flat = torch.cat([t.flatten() for t in tensors.values()] + [torch.zeros(padding)])
     size = -(-len(flat) // ranks)
     flat = torch.cat([flat, torch.zeros(size * ranks - len(flat))])
-    pieces = []
+    shards = []
     for left in range(0, size * ranks, size):
         slices, place = [], 0
         for name, tensor in tensors.items():
@@ -35,8 +36,8 @@ def cut(tensors: dict[str, torch.Tensor], ranks: int, padding: int) -> list[Piec
             if first < last:
                 slices.append(Slice(name, first - place, first - left, last - first))
             place += tensor.numel()
-        pieces.append(Piece(flat[left : left + size].clone(), slices))
-    return pieces
+        shards.append(ParameterShard(flat[left : left + size].clone(), slices))
+    return shards
 
 
 def write(folder: Path, ranks: int = 2, padding: int = 0, step: int = 1) -> dict[str, torch.Tensor]:
@@ -45,8 +46,8 @@ def write(folder: Path, ranks: int = 2, padding: int = 0, step: int = 1) -> dict
         name: torch.arange(math.prod(shape)).float().reshape(shape) + i
         for i, (name, shape) in enumerate(SHAPES.items())
     }
-    for rank, piece in enumerate(cut(weights, ranks, padding)):
-        checkpoint.write_rank(folder, rank, [piece], [piece.tensor * 2], RANDOM)
+    for rank, shard in enumerate(cut(weights, ranks, padding)):
+        checkpoint.write_rank(folder, rank, [shard], [shard.tensor * 2], RANDOM)
     save_file({"steps": torch.tensor([7])}, folder / "buffers.safetensors")
     files = {
         path.name: (path.stat().st_size, checkpoint.digest(path))
@@ -74,12 +75,12 @@ def test_weights_are_the_same_however_the_ranks_cut_them(ranks, padding):
 def test_a_rank_reads_its_own_slices_from_any_other_cut(ranks, padding, others):
     with tempfile.TemporaryDirectory() as name:
         weights = write(Path(name) / "checkpoints" / ".partial", ranks, padding)
-        pieces = cut(weights, others, 3)
-        expected = [2 * piece.tensor for piece in pieces]
-        for piece in pieces:
-            piece.tensor.fill_(torch.nan)
-        checkpoint.read_slices(checkpoint.folder_of(Path(name), 1), "ema", pieces)
-    assert all(torch.equal(p.tensor, e) for p, e in zip(pieces, expected, strict=True))
+        shards = cut(weights, others, 3)
+        expected = [2 * shard.tensor for shard in shards]
+        for shard in shards:
+            shard.tensor.fill_(torch.nan)
+        checkpoint.read_slices(checkpoint.folder_of(Path(name), 1), "ema", shards)
+    assert all(torch.equal(p.tensor, e) for p, e in zip(shards, expected, strict=True))
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     checkpoint.write_rank(
         tmp_path,
         0,
-        [Piece(torch.ones(2), [Slice("a", 0, 0, 2)])],
+        [ParameterShard(torch.ones(2), [Slice("a", 0, 0, 2)])],
         [average + 5],
         checkpoint.random_state(),
     )
@@ -185,8 +186,8 @@ def test_progress_passes_each_multiple_once(size, every, steps):
 
 def test_a_reader_of_a_replaced_file_never_sees_half_of_it(tmp_path):
     path = tmp_path / "exit.json"
-    checkpoint.replace_text(path, json.dumps({"reason": "done"}))
+    replace_text(path, json.dumps({"reason": "done"}))
     with path.open() as reader:
-        checkpoint.replace_text(path, "x" * 10_000)
+        replace_text(path, "x" * 10_000)
         assert json.load(reader) == {"reason": "done"}
     assert path.read_text() == "x" * 10_000

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from sdevid import checkpoint, export
-from sdevid.checkpoint import Manifest, Piece, Slice
+from sdevid.checkpoint import Manifest, ParameterShard, Slice
 from sdevid.config import Config, dump, parse
 from sdevid.errors import UserError
 from sdevid.objectives import build
@@ -39,9 +39,11 @@ def run_dir(tmp_path: Path, config: Config) -> Path:
         partial = tmp_path / "checkpoints" / ".partial"
         partial.mkdir(parents=True)
         parameters = dict(objective.named_parameters())
-        pieces = [Piece(p.data, [Slice(n, 0, 0, p.numel())]) for n, p in parameters.items()]
-        average = [p.tensor + step for p in pieces]
-        checkpoint.write_rank(partial, 0, pieces, average, checkpoint.random_state())
+        shards = [
+            ParameterShard(p.data, [Slice(n, 0, 0, p.numel())]) for n, p in parameters.items()
+        ]
+        average = [p.tensor + step for p in shards]
+        checkpoint.write_rank(partial, 0, shards, average, checkpoint.random_state())
         buffers = {n: b for n, b in objective.state_dict().items() if n not in parameters}
         save_file(buffers, partial / "buffers.safetensors")
         (partial / "config.yaml").write_text(dump(config))

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # package -> the files (or folders) that may import it
 DOORS = {
-    "deepspeed": ("sdevid/train/engine.py", "sdevid/checkpoint.py"),
-    "wandb": ("sdevid/train/metrics.py",),
+    "deepspeed": ("sdevid/train/engine.py", "sdevid/train/checkpointing/elastic.py"),
+    "wandb": ("sdevid/train/metrics_sinks.py",),
     "webdataset": ("sdevid/data/shards.py",),
     "xformers": ("sdevid/models/attention.py",),
     "torchsde": ("sdevid/sde/torchsde_bridge.py",),

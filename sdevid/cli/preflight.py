@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_config_arguments(parser)
     _, config = parse_with_config(parser, arguments)
-    from sdevid.train import preflight
+    from sdevid.train.health import preflight
     from sdevid.train.world import open_world
 
     with open_world() as world:

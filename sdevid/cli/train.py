@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
     options, config = parse_with_config(parser, arguments)
     if options.dry_run:
-        from sdevid.train.opening import dry_run
+        from sdevid.train.startup_summary import dry_run
 
         print(dry_run(config))
         return 0

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, on the piece of them that each rank holds."""
+"""Exponential moving average of the weights, on the shard of them that each rank holds."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from sdevid.checkpoint import Piece, Slice
+from sdevid.checkpoint import ParameterShard, Slice
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models import text
 from sdevid.models.text import Reader
-from sdevid.train.stragglers import OwnTime
+from sdevid.train.health.stragglers import OwnTime
 from sdevid.train.world import World
 from sdevid.train.zero import deepspeed_settings
 from sdevid.types import Batch
@@ -160,20 +160,20 @@ class Engine:
         loss, everywhere = self.world.mean_now(torch.stack([self._loss, self._norm]))
         return self._judge(loss, everywhere)
 
-    def pieces(self) -> list[Piece]:
-        """The float32 weights that this rank answers for, live, and what they are pieces of."""
+    def parameter_shards(self) -> list[ParameterShard]:
+        """The float32 weights that this rank answers for, live, and what they are shards of."""
         stage, optimizer = self.config.zero_stage, self._engine.optimizer
         if stage == 0:
             return self._whole_parameters() if self.world.main else []
         if stage == 3:
             flats, groups = optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups
             return [
-                Piece(flat, list(self._shards_within(group)))
+                ParameterShard(flat, list(self._shards_within(group)))
                 for flat, group in zip(flats, groups, strict=True)
             ]
         flats, groups = optimizer.single_partition_of_fp32_groups, optimizer.bit16_groups
         return [
-            Piece(flat, list(self._range_of(group, flat.numel())))
+            ParameterShard(flat, list(self._range_of(group, flat.numel())))
             for flat, group in zip(flats, groups, strict=True)
         ]
 
@@ -182,9 +182,9 @@ class Engine:
         kept = self.objective.state_dict()
         return {n: kept[n] for n, _ in self.objective.named_buffers() if n in kept}
 
-    def _whole_parameters(self) -> list[Piece]:
+    def _whole_parameters(self) -> list[ParameterShard]:
         return [
-            Piece(p.data, [Slice(name, 0, 0, p.numel())])
+            ParameterShard(p.data, [Slice(name, 0, 0, p.numel())])
             for name, p in self.objective.named_parameters()
         ]
 
@@ -209,8 +209,8 @@ class Engine:
             place += shard
 
     def _check_resident(self) -> None:
-        """Raise UserError where DeepSpeed has put away the float32 weights that `pieces` gives."""
-        if any(p.tensor.numel() < sum(s.count for s in p.slices) for p in self.pieces()):
+        """Raise UserError where DeepSpeed has put away the float32 weights that `shards` gives."""
+        if any(p.tensor.numel() < sum(s.count for s in p.slices) for p in self.parameter_shards()):
             raise UserError(
                 "offload.optimizer is nvme, and DeepSpeed keeps this model's float32 weights on "
                 "the disk; the EMA and the checkpoints need them in memory: set "
@@ -222,19 +222,19 @@ class Engine:
         return [self._place[id(p)] for p in self.objective.parameters()]
 
     def moments(self) -> list[dict[str, Any]]:
-        """Adam's state of each of `pieces()`, live: cut as the piece is. Empty before a step."""
+        """Adam's state of each of `shards()`, live: cut as the shard is. Empty before a step."""
         state = self._base_optimizer().state
         keys = self.objective.parameters() if self.config.zero_stage == 0 else self._flats()
-        return [state.get(key, {}) for key in keys] if self.pieces() else []
+        return [state.get(key, {}) for key in keys] if self.parameter_shards() else []
 
     def _flats(self) -> list[Tensor]:
-        return [piece.tensor for piece in self.pieces()]
+        return [shard.tensor for shard in self.parameter_shards()]
 
     def _base_optimizer(self) -> torch.optim.Optimizer:
         optimizer = self._engine.optimizer
         return cast(torch.optim.Optimizer, getattr(optimizer, "optimizer", optimizer))
 
-    def states(self, folder: Path, keep: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    def state_dicts(self, folder: Path, keep: Callable[[Any], Any] | None = None) -> dict[str, Any]:
         """What DeepSpeed's files of this rank hold, by file name. Every rank takes part.
 
         Each state passes through `keep` while it is as it shall be written. Writes nothing but

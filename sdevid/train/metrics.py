@@ -1,30 +1,26 @@
-"""What a run reports: metrics.jsonl, wandb, TensorBoard, a progress bar. The only file that knows
-wandb."""
+"""Means of the loss terms over steps and ranks, reported at intervals."""
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
-import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sdevid.checkpoint import Progress, replace_text
+from sdevid.checkpoint import Progress
 from sdevid.config import Config
+from sdevid.train.metrics_file import append, forget_after
+from sdevid.train.metrics_sinks import Figures, open_sinks
 from sdevid.train.world import World
 
 Item = TypeVar("Item")
-Figures = dict[str, float]
 
 
 class Metrics:
@@ -42,7 +38,7 @@ class Metrics:
         self._flushed_at, self._since = progress.clips, time.perf_counter()
         self._path = config.run_dir / "metrics.jsonl"
         self._unwritten = ""  # lines that a full disk did not take yet
-        self._sinks = _sinks(config, progress) if world.main else []
+        self._sinks = open_sinks(config, progress) if world.main else []
         if world.main:
             forget_after(self._path, progress.clips)
         self._bar = tqdm(
@@ -136,83 +132,3 @@ class Metrics:
             self.world.say(
                 f"warning: {self._path} cannot be written ({error}); lines kept for later: {kept}"
             )
-
-
-def append(path: Path, text: str) -> None:
-    """Write all of `text` at the end of a file or, where that raises OSError, none of it."""
-    data = text.encode()
-    with path.open("ab", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        try:
-            if file.write(data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            file.truncate(end)
-            raise
-
-
-def forget_after(path: Path, clips: int) -> None:
-    """Drop the lines of a metrics file that lie past `clips`, or are torn: they are run again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["clips"] <= clips:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue
-    replace_text(path, "".join(kept))
-
-
-class _TensorBoard:
-    def __init__(self, config: Config, progress: Progress) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder = config.run_dir / "tensorboard"
-        self._writer = SummaryWriter(str(folder), purge_step=progress.clips + 1)
-
-    def write(self, clips: int, figures: Figures) -> None:
-        for name, value in figures.items():
-            self._writer.add_scalar(name, value, clips)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _Wandb:
-    """One wandb run for a run folder, carried on at a resume; offline where no key is set."""
-
-    def __init__(self, config: Config, progress: Progress) -> None:
-        import wandb
-
-        name_file = config.run_dir / "wandb_run_id"
-        if not name_file.exists():
-            name_file.write_text(secrets.token_hex(4))
-        offline = "offline" if not os.environ.get("WANDB_API_KEY") else "online"
-        self._run: Any = wandb.init(
-            project=config.metrics.wandb_project,
-            id=name_file.read_text().strip(),
-            name=config.run_dir.name,
-            dir=str(config.run_dir),
-            mode=os.environ.get("WANDB_MODE", offline),  # type: ignore[arg-type]
-            resume="allow" if progress.clips else None,
-            config=config.model_dump(mode="json"),
-            settings=wandb.Settings(silent=True),
-        )
-        self._run.define_metric("*", step_metric="clips")
-
-    def write(self, clips: int, figures: Figures) -> None:
-        self._run.log({"clips": clips, **figures})
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-def _sinks(config: Config, progress: Progress) -> list[_TensorBoard | _Wandb]:
-    chosen: list[_TensorBoard | _Wandb] = []
-    if config.metrics.tensorboard:
-        chosen.append(_TensorBoard(config, progress))
-    if config.metrics.wandb:
-        chosen.append(_Wandb(config, progress))
-    return chosen

@@ -11,10 +11,11 @@ from sdevid.config import Config
 from sdevid.data import shards, stream
 from sdevid.data.folder import Access
 from sdevid.errors import NonFiniteError, UserError
-from sdevid.train import compiled, ending, memory, preflight
+from sdevid.train import compiled, exit_file
+from sdevid.train.checkpointing.saver import SaveError
+from sdevid.train.health import out_of_memory, preflight
+from sdevid.train.health.watchdog import Watchdog
 from sdevid.train.loop import train
-from sdevid.train.saving import SaveError
-from sdevid.train.watchdog import Watchdog
 from sdevid.train.world import World, open_world
 
 FAILED = 1  # exit code
@@ -34,12 +35,12 @@ def run(config: Config) -> int:
                 reason = _train(config, world, progress)
                 if world.main:
                     retry = reason == "preempted"
-                    ending.write(config.run_dir, reason, progress, retry=retry)
+                    exit_file.write(config.run_dir, reason, progress, retry=retry)
                 world.barrier()  # srun ends a node once another has: none before exit.json is there
         except NonFiniteError as error:
             world.say(f"training has diverged: {error}; the last checkpoint is from before that")
             if world.main:
-                ending.write(config.run_dir, "nan", progress, str(error))
+                exit_file.write(config.run_dir, "nan", progress, str(error))
             return FAILED
         except Exception as error:
             return _failed(error, config, world, progress)
@@ -62,13 +63,15 @@ def _failed(error: Exception, config: Config, world: World, progress: Progress) 
     if isinstance(error, UserError):
         retry = isinstance(error, SaveError)
         if world.main:
-            ending.write(config.run_dir, "failed", progress, str(error), retry=retry)
+            exit_file.write(config.run_dir, "failed", progress, str(error), retry=retry)
         else:  # it may be this rank's alone: then the main one only sees it gone
             message = f"rank {world.rank}: {error}"
-            ending.write_first(config.run_dir, "failed", progress, message, world.rank, retry=retry)
+            exit_file.write_first(
+                config.run_dir, "failed", progress, message, world.rank, retry=retry
+            )
         raise error
-    if memory.is_exhausted(error):
-        summary = memory.report(error, config, world)
+    if out_of_memory.is_exhausted(error):
+        summary = out_of_memory.report(error, config, world)
     elif isinstance(error, OSError) and error.errno in _FULL:
         summary = (
             f"rank {world.rank}: {error}; make room, in run_dir {config.run_dir} or on this node, "
@@ -76,9 +79,9 @@ def _failed(error: Exception, config: Config, world: World, progress: Progress) 
         )
     else:
         message = f"rank {world.rank}: {traceback.format_exc()}"
-        ending.write_first(config.run_dir, "failed", progress, message, world.rank)
+        exit_file.write_first(config.run_dir, "failed", progress, message, world.rank)
         raise error
-    ending.write_first(config.run_dir, "failed", progress, summary, world.rank)
+    exit_file.write_first(config.run_dir, "failed", progress, summary, world.rank)
     print(f"sdevid: {summary}", file=sys.stderr, flush=True)
     return FAILED
 
@@ -88,7 +91,7 @@ def _prepare(config: Config, world: World) -> None:
         return
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        (config.run_dir / ending.NAME).unlink(missing_ok=True)
+        (config.run_dir / exit_file.NAME).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"run_dir is {config.run_dir}, but it cannot be written: {error}"

@@ -11,8 +11,7 @@ from sdevid import objectives
 from sdevid.config import Config, parse
 from sdevid.models.transformer import StateTransformer
 from sdevid.sizes import SIZES
-
-GIB = 2**30
+from sdevid.train.memory_budget import GIB
 
 
 def size_table(config: Config) -> Iterator[str]:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from sdevid.errors import UserError
-from sdevid.train.pulse import Pulse
+from sdevid.train.health.heartbeat import Heartbeat
 
 LEAVING_SECONDS = 60.0  # for the process group to come apart
 StopReason = Literal["stopped", "preempted"]
@@ -40,7 +40,7 @@ class World:
     size: int
     device: torch.device
     control: dist.ProcessGroup
-    pulse: Pulse = field(default_factory=Pulse)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     _stop: int = 0  # 0, or 1 + the place in _REASONS
     _save: bool = False
     _vote: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))

@@ -11,7 +11,7 @@ import torch
 from sdevid.cli.main import COMMANDS, main
 from sdevid.config import OffloadConfig, load
 from sdevid.objectives import build
-from sdevid.train.opening import host_bytes, memory_bytes
+from sdevid.train.memory_budget import host_bytes, memory_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "frame_size: 16\nencoder: {map_size: 4, channels: 8}\n"

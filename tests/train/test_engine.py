@@ -53,9 +53,9 @@ def engined(config: Config, index, world):
 
 def weights_of(engine: Engine) -> dict[str, torch.Tensor]:
     flat = {name: torch.full(shape, torch.nan).flatten() for name, shape in engine.shapes.items()}
-    for piece in engine.pieces():
-        for s in piece.slices:
-            part = piece.tensor.detach().flatten()[s.in_piece : s.in_piece + s.count]
+    for shard in engine.parameter_shards():
+        for s in shard.slices:
+            part = shard.tensor.detach().flatten()[s.in_shard : s.in_shard + s.count]
             flat[s.name][s.in_parameter : s.in_parameter + s.count] = part
     return {name: flat[name].view(shape) for name, shape in engine.shapes.items()}
 
@@ -84,7 +84,7 @@ def test_accumulated_passes_make_the_step_of_the_whole_batch(make_config, index,
 def test_bf16_keeps_float32_weights_and_comes_near_float32(stage, make_config, index, world):
     _, exact, _ = engined(make_config(zero_stage=stage), index, world)
     engine, rough, _ = engined(make_config(zero_stage=stage, precision="bf16"), index, world)
-    assert {piece.tensor.dtype for piece in engine.pieces()} == {torch.float32}
+    assert {shard.tensor.dtype for shard in engine.parameter_shards()} == {torch.float32}
     assert rough != exact
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=0)
 
@@ -107,8 +107,8 @@ def test_the_average_of_pieces_is_the_average_of_parameters(stage, make_config, 
     config = make_config(zero_stage=stage)
     torch.manual_seed(0)
     engine = Engine(objectives.build(config), config, world)
-    pieces = engine.pieces()
-    ema = EMA([piece.tensor for piece in pieces], 0.9)
+    shards = engine.parameter_shards()
+    ema = EMA([shard.tensor for shard in shards], 0.9)
     by_name = weights_of(engine)
     whole = EMA([w.clone() for w in by_name.values()], 0.9)
     for number, step in enumerate(batches(config, index), start=1):
@@ -118,10 +118,10 @@ def test_the_average_of_pieces_is_the_average_of_parameters(stage, make_config, 
             kept.copy_(new)
         whole.update(number)
     averages = dict(zip(by_name, whole.average, strict=True))
-    for piece, average in zip(pieces, ema.average, strict=True):
-        for s in piece.slices:
+    for shard, average in zip(shards, ema.average, strict=True):
+        for s in shard.slices:
             part = averages[s.name].flatten()[s.in_parameter : s.in_parameter + s.count]
-            assert torch.equal(average.flatten()[s.in_piece : s.in_piece + s.count], part)
+            assert torch.equal(average.flatten()[s.in_shard : s.in_shard + s.count], part)
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused(make_config, world):

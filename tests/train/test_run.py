@@ -10,7 +10,7 @@ import pytest
 from sdevid.checkpoint import Progress
 from sdevid.errors import UserError
 from sdevid.train import run
-from sdevid.train.saving import SaveError
+from sdevid.train.checkpointing.saver import SaveError
 from sdevid.train.world import World
 
 

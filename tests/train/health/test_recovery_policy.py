@@ -1,4 +1,4 @@
-"""The ladder of remedies, as a pure function of the losses that it is shown."""
+"""The recovery policy, as a pure function of the losses that it is shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdevid.config import FaultsConfig
-from sdevid.train.ladder import Ladder, Verdict
+from sdevid.train.health.recovery_policy import RecoveryPolicy, Verdict
 
 APPLY, SKIP, ROLL_BACK, STOP = Verdict
 BAD = math.nan
@@ -27,13 +27,13 @@ figures = st.sampled_from([1.0, 1.5, 2.0, 3.0, 50.0, math.nan, math.inf, -math.i
 history = st.lists(st.tuples(figures, figures), max_size=40)
 
 
-def climb(ladder: Ladder, steps, first: int = 1) -> list[Verdict]:
+def climb(policy: RecoveryPolicy, steps, first: int = 1) -> list[Verdict]:
     """Verdicts up to the end or the first STOP; each return goes to the last good step."""
     verdicts = []
     for number, (loss, norm) in enumerate(steps, start=first):
-        verdicts.append(ladder.verdict(number, loss, norm))
+        verdicts.append(policy.verdict(number, loss, norm))
         if verdicts[-1] is ROLL_BACK:
-            ladder.returned_to(ladder.good_step)
+            policy.returned_to(policy.good_step)
         if verdicts[-1] is STOP:
             break
     return verdicts
@@ -41,7 +41,7 @@ def climb(ladder: Ladder, steps, first: int = 1) -> list[Verdict]:
 
 @given(settings, history)
 def test_nothing_that_is_not_finite_is_applied(faults, steps):
-    for (loss, norm), verdict in zip(steps, climb(Ladder(faults), steps), strict=False):
+    for (loss, norm), verdict in zip(steps, climb(RecoveryPolicy(faults), steps), strict=False):
         if not math.isfinite(loss + norm):
             assert verdict is not APPLY
         elif not faults.spike:
@@ -51,7 +51,7 @@ def test_nothing_that_is_not_finite_is_applied(faults, steps):
 @given(settings, history)
 def test_every_kth_fault_in_a_row_climbs_and_no_other(faults, steps):
     in_a_row = 0
-    for verdict in climb(Ladder(faults), steps):
+    for verdict in climb(RecoveryPolicy(faults), steps):
         in_a_row = 0 if verdict is APPLY else in_a_row + 1
         climbs = in_a_row > 0 and in_a_row % faults.skips == 0
         assert (verdict in (ROLL_BACK, STOP)) == climbs
@@ -59,9 +59,9 @@ def test_every_kth_fault_in_a_row_climbs_and_no_other(faults, steps):
 
 @given(settings, st.integers(1, 30))
 def test_faults_without_end_stop_after_the_stated_returns(faults, more):
-    ladder = Ladder(faults)
+    policy = RecoveryPolicy(faults)
     needed = faults.skips * (faults.rollbacks + 1)
-    verdicts = climb(ladder, [(BAD, 1.0)] * (needed + more))
+    verdicts = climb(policy, [(BAD, 1.0)] * (needed + more))
     assert len(verdicts) == needed
     assert verdicts.count(ROLL_BACK) == faults.rollbacks
     assert verdicts[-1] is STOP
@@ -69,54 +69,54 @@ def test_faults_without_end_stop_after_the_stated_returns(faults, more):
 
 @given(settings, history, st.integers(0, 40))
 def test_a_resume_climbs_on_from_where_it_was(faults, steps, cut):
-    whole = Ladder(faults)
+    whole = RecoveryPolicy(faults)
     expected = climb(whole, steps)
-    first = Ladder(faults)
+    first = RecoveryPolicy(faults)
     before = climb(first, steps[:cut])
-    second = Ladder(faults, json.loads(json.dumps(first.state())))
+    second = RecoveryPolicy(faults, json.loads(json.dumps(first.state())))
     after = [] if STOP in before else climb(second, steps[cut:], first=cut + 1)
     assert before + after == expected
 
 
 @given(settings, history)
 def test_it_never_returns_to_a_step_with_a_fault_or_after_it(faults, steps):
-    ladder, last_good = Ladder(faults), 0
+    policy, last_good = RecoveryPolicy(faults), 0
     for number, (loss, norm) in enumerate(steps, start=1):
-        verdict = ladder.verdict(number, loss, norm)
+        verdict = policy.verdict(number, loss, norm)
         last_good = number if verdict is APPLY else last_good
-        assert ladder.good_step == last_good
+        assert policy.good_step == last_good
 
 
 def test_a_second_return_without_a_good_step_between_goes_further_back():
-    ladder = Ladder(FaultsConfig(skips=1, rollbacks=5))
-    climb(ladder, [(1.0, 1.0)] * 10)
-    assert ladder.verdict(11, BAD, 1.0) is ROLL_BACK
-    ladder.returned_to(8)
-    assert ladder.verdict(12, BAD, 1.0) is ROLL_BACK
-    assert ladder.good_step == 7
+    policy = RecoveryPolicy(FaultsConfig(skips=1, rollbacks=5))
+    climb(policy, [(1.0, 1.0)] * 10)
+    assert policy.verdict(11, BAD, 1.0) is ROLL_BACK
+    policy.returned_to(8)
+    assert policy.verdict(12, BAD, 1.0) is ROLL_BACK
+    assert policy.good_step == 7
 
 
 def test_a_return_goes_to_a_checkpoint_that_was_due_if_there_is_one():
-    ladder = Ladder(FaultsConfig(skips=2, rollbacks=5))
-    climb(ladder, [(1.0, 1.0)] * 5)
-    assert ladder.return_point == 5
-    assert ladder.may_save(5, due=True)
-    climb(ladder, [(1.0, 1.0)] * 5, first=6)
-    assert ladder.return_point == 5
-    assert ladder.may_save(10, due=True)
-    climb(ladder, [(BAD, 1.0)], first=11)
-    assert ladder.return_point == 10
-    ladder.returned_to(10)
-    assert ladder.return_point == 5
+    policy = RecoveryPolicy(FaultsConfig(skips=2, rollbacks=5))
+    climb(policy, [(1.0, 1.0)] * 5)
+    assert policy.return_point == 5
+    assert policy.may_save(5, due=True)
+    climb(policy, [(1.0, 1.0)] * 5, first=6)
+    assert policy.return_point == 5
+    assert policy.may_save(10, due=True)
+    climb(policy, [(BAD, 1.0)], first=11)
+    assert policy.return_point == 10
+    policy.returned_to(10)
+    assert policy.return_point == 5
 
 
 def test_a_save_that_is_due_in_a_bad_stretch_waits_for_a_good_step():
-    ladder = Ladder(FaultsConfig(skips=4))
-    climb(ladder, [(1.0, 1.0), (BAD, 1.0)])
-    assert not ladder.may_save(2, due=True)
-    climb(ladder, [(BAD, 1.0)], first=3)
-    assert not ladder.may_save(3, due=False)
-    again = Ladder(FaultsConfig(skips=4), ladder.state())
+    policy = RecoveryPolicy(FaultsConfig(skips=4))
+    climb(policy, [(1.0, 1.0), (BAD, 1.0)])
+    assert not policy.may_save(2, due=True)
+    climb(policy, [(BAD, 1.0)], first=3)
+    assert not policy.may_save(3, due=False)
+    again = RecoveryPolicy(FaultsConfig(skips=4), policy.state())
     climb(again, [(1.0, 1.0)], first=4)
     assert again.may_save(4, due=False)
     climb(again, [(1.0, 1.0)], first=5)
@@ -124,33 +124,33 @@ def test_a_save_that_is_due_in_a_bad_stretch_waits_for_a_good_step():
 
 
 def test_returns_are_forgiven_after_a_window_of_good_steps():
-    ladder = Ladder(FaultsConfig(skips=1, rollbacks=1, window=3))
+    policy = RecoveryPolicy(FaultsConfig(skips=1, rollbacks=1, window=3))
     bad, good = (BAD, 1.0), (1.0, 1.0)
-    assert climb(ladder, [bad, good, good, good, bad]) == [
+    assert climb(policy, [bad, good, good, good, bad]) == [
         ROLL_BACK,
         APPLY,
         APPLY,
         APPLY,
         ROLL_BACK,
     ]
-    assert climb(ladder, [good, good, bad]) == [APPLY, APPLY, STOP]
+    assert climb(policy, [good, good, bad]) == [APPLY, APPLY, STOP]
 
 
 @given(st.lists(st.floats(-10, 10), min_size=3, max_size=12), st.floats(-100, 100))
 def test_a_spike_is_what_lies_above_median_and_mad_of_a_full_window(losses, loss):
     faults = FaultsConfig(skips=2, spike=4.0, window=len(losses))
-    ladder = Ladder(faults, {"losses": losses})
+    policy = RecoveryPolicy(faults, {"losses": losses})
     middle = statistics.median(losses)
     sd = 1.4826 * statistics.median(abs(x - middle) for x in losses)
     limit = middle + 4.0 * max(sd, 1e-6 * abs(middle))
-    assert ladder.verdict(1, loss, 1.0) is (SKIP if loss > limit else APPLY)
-    assert (loss in ladder.losses) == (loss <= limit or loss in losses)
+    assert policy.verdict(1, loss, 1.0) is (SKIP if loss > limit else APPLY)
+    assert (loss in policy.losses) == (loss <= limit or loss in losses)
 
 
 def test_no_spike_is_seen_before_the_window_is_full_or_where_it_is_off():
-    early = Ladder(FaultsConfig(spike=3.0, window=5))
+    early = RecoveryPolicy(FaultsConfig(spike=3.0, window=5))
     assert climb(early, [(1.0, 1.0)] * 4 + [(1e9, 1.0)]) == [APPLY] * 5
-    off = Ladder(FaultsConfig(window=2))
+    off = RecoveryPolicy(FaultsConfig(window=2))
     assert climb(off, [(1.0, 1.0)] * 4 + [(1e9, 1.0)]) == [APPLY] * 5
 
 
@@ -159,6 +159,6 @@ def test_no_spike_is_seen_before_the_window_is_full_or_where_it_is_off():
     [(math.nan, 1.0, "the loss is nan"), (1.0, math.inf, "the gradient's norm is inf")],
 )
 def test_the_fault_is_named(loss, norm, said):
-    ladder = Ladder(FaultsConfig())
-    ladder.verdict(1, loss, norm)
-    assert ladder.fault == said
+    policy = RecoveryPolicy(FaultsConfig())
+    policy.verdict(1, loss, norm)
+    assert policy.fault == said

@@ -22,7 +22,7 @@ from sdevid.errors import UserError
 from sdevid.export import export
 from sdevid.models import text
 from sdevid.train.loop import train
-from sdevid.train.wording import open_text
+from sdevid.train.text_conditioning import open_text
 
 ROOT = Path(__file__).resolve().parents[2]
 BYTES = {"encoder": "bytes", "layers": 1, "length": 12}

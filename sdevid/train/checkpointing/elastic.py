@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sdevid import checkpoint
-from sdevid.checkpoint import Manifest, Piece
+from sdevid.checkpoint import Manifest, ParameterShard
 from sdevid.errors import UserError
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
@@ -52,7 +52,10 @@ def load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest) -> None:
     finally:
         if world.main:
             shutil.rmtree(aside, ignore_errors=True)
-    average = [Piece(a, p.slices) for a, p in zip(ema.average, engine.pieces(), strict=True)]
+    average = [
+        ParameterShard(a, p.slices)
+        for a, p in zip(ema.average, engine.parameter_shards(), strict=True)
+    ]
     checkpoint.read_slices(folder, "ema", average)
     torch.manual_seed(engine.config.seed + _STEP_SEEDS * manifest.step + world.rank)
 

@@ -20,7 +20,7 @@ class Beat:
     phase: Phase
 
 
-class Pulse:
+class Heartbeat:
     """Beaten by the training thread, felt by the watchdog's."""
 
     def __init__(self) -> None:

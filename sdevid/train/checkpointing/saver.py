@@ -18,14 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sdevid import checkpoint
-from sdevid.checkpoint import Manifest, Piece, Progress
+from sdevid.checkpoint import Manifest, ParameterShard, Progress
 from sdevid.config import dump
 from sdevid.errors import UserError
-from sdevid.train import probe, retention
-from sdevid.train.checksum import checksum
+from sdevid.train.checkpointing import probe, retention
+from sdevid.train.checkpointing.checksum import checksum
+from sdevid.train.checkpointing.host_memory import HostMemory
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
-from sdevid.train.host import HostMemory
 from sdevid.train.world import World
 
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ class Capture:
     folder: Path
     partial: Path
     states: dict[str, Any]  # DeepSpeed's, by file name
-    pieces: list[Piece]
+    shards: list[ParameterShard]
     moments: list[dict[str, Any]]
     average: list[Tensor]
     buffers: dict[str, Tensor]
@@ -150,8 +150,11 @@ class Saver:
         capture = Capture(
             folder=folder,
             partial=partial,
-            states=engine.states(partial, keep),
-            pieces=[Piece(keep(piece.tensor), piece.slices) for piece in engine.pieces()],
+            states=engine.state_dicts(partial, keep),
+            shards=[
+                ParameterShard(keep(shard.tensor), shard.slices)
+                for shard in engine.parameter_shards()
+            ],
             moments=keep(engine.moments()),
             average=keep(self.ema.average),
             buffers=keep({n: b.detach().contiguous() for n, b in engine.buffers().items()}),
@@ -194,7 +197,7 @@ class Saver:
         if self.world.main:
             (partial / "config.yaml").write_text(dump(self.engine.config))
             save_file(capture.buffers, partial / "buffers.safetensors")
-        checkpoint.write_rank(partial, rank, capture.pieces, capture.average, capture.random_state)
+        checkpoint.write_rank(partial, rank, capture.shards, capture.average, capture.random_state)
 
     def _publish(self, capture: Capture, manifest: Manifest) -> None:
         checkpoint.publish(capture.partial, capture.folder, manifest)
@@ -231,15 +234,15 @@ def _hashes(partial: Path, world: World) -> Files:
 
 
 def _sums(capture: Capture) -> Sums:
-    return sums_of(capture.pieces, capture.moments)
+    return sums_of(capture.shards, capture.moments)
 
 
-def sums_of(pieces: list[Piece], moments: list[dict[str, Any]]) -> Sums:
+def sums_of(shards: list[ParameterShard], moments: list[dict[str, Any]]) -> Sums:
     """This rank's share of the checksums of weights and of Adam's moments."""
-    sums = {"weights": checksum((piece.tensor, piece.slices) for piece in pieces)}
+    sums = {"weights": checksum((shard.tensor, shard.slices) for shard in shards)}
     for name in ("exp_avg", "exp_avg_sq"):
         if all(name in moment for moment in moments):
-            sums[name] = checksum((m[name], p.slices) for m, p in zip(moments, pieces, strict=True))
+            sums[name] = checksum((m[name], p.slices) for m, p in zip(moments, shards, strict=True))
     return sums
 
 
@@ -251,7 +254,7 @@ def _added(parts: list[Sums]) -> dict[str, str]:
 
 def total_sums(engine: Engine) -> dict[str, str]:
     """The checksums of an engine's live weights and moments over all ranks."""
-    return _added(engine.world.gather(sums_of(engine.pieces(), engine.moments())))
+    return _added(engine.world.gather(sums_of(engine.parameter_shards(), engine.moments())))
 
 
 def _start(partial: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the model is told in words of the clips that it is trained on, and where that comes from."""
+"""Text conditioning for training: choose the caption encoder and the source of its embeddings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sdevid.train.world import World
 
 
 def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Reader | None, str]:
-    """What reads captions, None for a model without text; and a line for the run's beginning.
+    """Choose what encodes captions (None for a model without text) and describe it in a line.
 
-    Where the shards hold embeddings by the encoder of the config, `index` is told to read them.
-    Raises UserError where another encoder made them, or the one of the config cannot be had.
+    Embeddings in the shards are used, by setting `index.embedded`, if the encoder of the config
+    made them. Raises UserError if another encoder made them, or this one is not available.
     """
     encoder, made = config.text.encoder, index.dataset.get("text_encoder")
     if encoder == "none":

@@ -19,9 +19,10 @@ import pytest
 import torch
 
 from sdevid import checkpoint
+from sdevid.atomic_file import replace_text
 from sdevid.config import Config, dump
 from sdevid.errors import UserError
-from sdevid.train import elastic
+from sdevid.train.checkpointing import elastic
 
 CLIPS, HALF, BATCH = 72, 36, 12
 RTOL = 5e-6  # six digits
@@ -48,7 +49,7 @@ def halfway(whole: Config, run_dir: Path) -> None:
     """A run folder as it was when a finished run had come half its way."""
     shutil.copytree(whole.run_dir, run_dir)
     checkpoint.remove(checkpoint.folder_of(run_dir, CLIPS // BATCH))
-    checkpoint.replace_text(run_dir / "latest", f"checkpoints/step_{HALF // BATCH}\n")
+    replace_text(run_dir / "latest", f"checkpoints/step_{HALF // BATCH}\n")
 
 
 def losses(config: Config) -> list[float]:

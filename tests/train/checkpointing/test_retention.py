@@ -15,7 +15,7 @@ from sdevid import checkpoint
 from sdevid.checkpoint import FORMAT, Manifest
 from sdevid.config import CheckpointConfig, parse
 from sdevid.errors import UserError
-from sdevid.train import retention
+from sdevid.train.checkpointing import retention
 
 
 def write(run_dir: Path, step: int, score: float | None = None) -> Path:

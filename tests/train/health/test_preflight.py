@@ -14,8 +14,8 @@ import pytest
 from sdevid.config import dump
 from sdevid.data.shards import open_shards
 from sdevid.errors import UserError
-from sdevid.train import gpus, preflight, versions
-from sdevid.train.preflight import Report, judge
+from sdevid.train.health import gpus, preflight, versions
+from sdevid.train.health.preflight import Report, judge
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {"torch": "2.13.0", "data index": "ab12"}
@@ -92,7 +92,7 @@ def test_gpus_that_were_asked_for_and_do_not_answer_are_told(make_config, world,
 
 STUCK = """
 import sys, time
-from sdevid.train import network
+from sdevid.train.health import network
 from sdevid.train.world import open_world
 network.SECONDS = 2
 with open_world() as world:
@@ -123,7 +123,7 @@ def test_a_rank_that_does_not_answer_is_found_by_the_one_after_it(tmp_path):
 HUNG = """
 import os, pathlib, sys, time
 from sdevid import config, errors
-from sdevid.train import network, preflight
+from sdevid.train.health import network, preflight
 from sdevid.train.world import open_world
 network.MEETING_SECONDS = 2
 os.environ["SLURMD_NODENAME"] = "n" + os.environ["RANK"]

@@ -47,7 +47,9 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 def state(engine: Engine) -> list[torch.Tensor]:
     """This rank's weights and what its optimizer keeps."""
-    return tensors([[p.tensor for p in engine.pieces()], engine._engine.optimizer.state_dict()])
+    return tensors(
+        [[p.tensor for p in engine.parameter_shards()], engine._engine.optimizer.state_dict()]
+    )
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

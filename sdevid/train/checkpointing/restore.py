@@ -13,10 +13,10 @@ from sdevid.checkpoint import Manifest, Progress
 from sdevid.config import Config, settings_by_path
 from sdevid.errors import UserError
 from sdevid.settings.setting import Role
-from sdevid.train import elastic, probe
+from sdevid.train.checkpointing import elastic, probe
+from sdevid.train.checkpointing.saver import total_sums
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
-from sdevid.train.saving import total_sums
 from sdevid.train.world import World
 
 

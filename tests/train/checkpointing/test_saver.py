@@ -20,12 +20,12 @@ from sdevid.checkpoint import Progress
 from sdevid.config import dump
 from sdevid.data import stream
 from sdevid.errors import UserError
-from sdevid.train import probe, snapshot
-from sdevid.train.checksum import checksum
+from sdevid.train.checkpointing import probe, restore
+from sdevid.train.checkpointing.checksum import checksum
+from sdevid.train.checkpointing.host_memory import HostMemory
+from sdevid.train.checkpointing.saver import SaveError, Saver
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
-from sdevid.train.host import HostMemory
-from sdevid.train.saving import SaveError, Saver
 
 FAULTY = Path(__file__).parents[1] / "drills" / "faulty.py"
 
@@ -38,7 +38,7 @@ def begin(world, index):
         config.run_dir.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
         engine = Engine(objectives.build(config), config, world)
-        ema = EMA([piece.tensor for piece in engine.pieces()], 0.9)
+        ema = EMA([shard.tensor for shard in engine.parameter_shards()], 0.9)
         batches = stream.steps(index, config, 0, 1, 0)
         for number, batch in enumerate(itertools.islice(batches, steps), start=1):
             engine.step(batch, 1.0, 1e-3)
@@ -122,9 +122,9 @@ def test_a_live_engine_goes_back_to_a_checkpoint_and_repeats_its_steps(stage, ma
 
     first = go_on()
     for _ in range(2):
-        assert snapshot.resume(engine, ema, engine.config, at_most=2) == Progress(8, 2)
+        assert restore.resume(engine, ema, engine.config, at_most=2) == Progress(8, 2)
         assert go_on() == first
-    assert snapshot.resume(engine, ema, engine.config, at_most=1) is None
+    assert restore.resume(engine, ema, engine.config, at_most=1) is None
 
 
 def stuck(saver: Saver) -> threading.Event:

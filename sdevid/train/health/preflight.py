@@ -25,8 +25,9 @@ from sdevid.data import shards
 from sdevid.data.folder import Access
 from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
-from sdevid.train import gpus, network, versions
-from sdevid.train.opening import GIB, memory_bytes, model_on_meta
+from sdevid.train.health import gpus, network, versions
+from sdevid.train.memory_budget import GIB, memory_bytes
+from sdevid.train.startup_summary import model_on_meta
 from sdevid.train.world import World, node_name
 
 _MOST_SKEW = 5.0  # seconds; logs and file times of several nodes should be comparable

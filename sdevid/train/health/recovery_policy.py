@@ -1,8 +1,8 @@
-"""What to do about a step whose loss or gradient is lost: a ladder of ever stronger remedies.
+"""The recovery policy for steps whose loss or gradient is not finite, or whose loss spikes.
 
-Skip the update; after several skips in a row go back to the last good checkpoint, and on with the
-data after that stretch; after several such returns stop. Every rank sees the same figures and so
-climbs the same rung. The state is saved with each checkpoint, so a resume climbs on from there.
+Skip the update; after several skips in a row return to the last good checkpoint and continue with
+the data after the bad stretch; after several such returns stop. Every rank sees the same figures
+and so reaches the same verdict. The state is saved with each checkpoint and restored on resume.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Verdict(Enum):
     STOP = "stop"
 
 
-class Ladder:
-    """The state of a run's remedies: `verdict` is asked once a step, with figures of all ranks.
+class RecoveryPolicy:
+    """The state of a run's recovery: `verdict` is asked once a step, with figures of all ranks.
 
     `fault` says what was wrong with the last step, None if nothing; `good_step` is the last step
     before any of the faults at hand.
@@ -50,7 +50,7 @@ class Ladder:
         self.fault: str | None = None
 
     def state(self) -> dict[str, Any]:
-        """What `Ladder(settings, state)` carries on from, as JSON holds it."""
+        """What `RecoveryPolicy(settings, state)` carries on from, as JSON holds it."""
         return {
             "in_a_row": self.in_a_row,
             "sound": self.sound,

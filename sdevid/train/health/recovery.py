@@ -1,16 +1,16 @@
-"""What the ladder of remedies does to a running training: skips, returns, the end."""
+"""What the recovery policy does to a running training: skips, returns, the end."""
 
 from __future__ import annotations
 
 from sdevid.checkpoint import Progress
 from sdevid.errors import NonFiniteError
-from sdevid.train import snapshot
-from sdevid.train.ladder import Ladder, Verdict
-from sdevid.train.saving import Saver
+from sdevid.train.checkpointing import restore
+from sdevid.train.checkpointing.saver import Saver
+from sdevid.train.health.recovery_policy import RecoveryPolicy, Verdict
 
 
-class Remedy:
-    """Holds a run's ladder to its engine; `progress.faults` always has its state.
+class Recovery:
+    """Holds a run's policy to its engine; `progress.faults` always has its state.
 
     A return takes weights, optimizer, average and random state from a checkpoint. Clips and steps
     go on counting from where they are: the clips of the bad stretch count as consumed, so the
@@ -20,7 +20,7 @@ class Remedy:
     def __init__(self, saver: Saver, progress: Progress) -> None:
         self._saver, self._engine, self._progress = saver, saver.engine, progress
         unknown = {"good_step": progress.step}  # resumed from a checkpoint that does not say
-        self._ladder = Ladder(self._engine.config.faults, progress.faults or unknown)
+        self._policy = RecoveryPolicy(self._engine.config.faults, progress.faults or unknown)
         self._verdict = Verdict.APPLY
 
     @property
@@ -30,39 +30,39 @@ class Remedy:
 
     def approves(self, loss: float, grad_norm: float) -> bool:
         """Judge the step under way, before its update."""
-        self._verdict = self._ladder.verdict(self._progress.step + 1, loss, grad_norm)
+        self._verdict = self._policy.verdict(self._progress.step + 1, loss, grad_norm)
         return self.good
 
     def may_save(self, due: bool) -> bool:
         """Whether to save after this step, where by the clips a save is `due` or not."""
-        saves = self._ladder.may_save(self._progress.step, due)
-        self._progress.faults = self._ladder.state()
+        saves = self._policy.may_save(self._progress.step, due)
+        self._progress.faults = self._policy.state()
         return saves
 
     def apply(self) -> None:
         """Carry out the verdict on the step that has just been counted. Every rank calls it.
 
-        Raises NonFiniteError where the ladder is at its end, or there is nothing to return to.
+        Raises NonFiniteError where the policy is at its end, or there is nothing to return to.
         """
-        step, fault = self._progress.step, self._ladder.fault
+        step, fault = self._progress.step, self._policy.fault
         if self._verdict is Verdict.SKIP:
             self._engine.world.say(f"step {step}: {fault}; its update is skipped")
         elif self._verdict is Verdict.ROLL_BACK:
-            self._roll_back(f"step {step}: {fault}, as {self._ladder.settings.skips} in a row")
+            self._roll_back(f"step {step}: {fault}, as {self._policy.settings.skips} in a row")
         elif self._verdict is Verdict.STOP:
             raise NonFiniteError(
-                f"step {step}: {fault}, after {self._ladder.rollbacks} returns to a checkpoint "
+                f"step {step}: {fault}, after {self._policy.rollbacks} returns to a checkpoint "
                 "(faults.rollbacks); look at the learning rate and at the data of these steps"
             )
 
     def _roll_back(self, why: str) -> None:
-        at_most = self._ladder.return_point
-        with self._engine.world.pulse.phase("checkpoint"):
+        at_most = self._policy.return_point
+        with self._engine.world.heartbeat.phase("checkpoint"):
             self._saver.wait()
-            found = snapshot.resume(self._engine, self._saver.ema, self._engine.config, at_most)
+            found = restore.resume(self._engine, self._saver.ema, self._engine.config, at_most)
         if found is None:
             raise NonFiniteError(f"{why}, and there is no checkpoint from before them")
-        self._ladder.returned_to(found.step)
+        self._policy.returned_to(found.step)
         self._engine.world.say(
             f"{why}: back to the weights of step {found.step}, and on with the data from clip "
             f"{self._progress.clips:,}"

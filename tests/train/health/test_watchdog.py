@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sdevid.config import Config, dump
-from sdevid.train.pulse import Pulse
-from sdevid.train.stragglers import slowest
+from sdevid.train.health.heartbeat import Heartbeat
+from sdevid.train.health.stragglers import slowest
 from sdevid.train.world import World, node_name
 
 FAULTY = Path(__file__).parents[1] / "drills/faulty.py"
@@ -42,14 +42,16 @@ def ending(config: Config) -> dict[str, Any]:
 
 
 def test_a_pulse_tells_step_and_phase_and_takes_up_the_former_one():
-    pulse = Pulse()
-    assert pulse.last.phase == "start"
-    pulse.beat(7)
-    before = pulse.last
-    with pulse.phase("checkpoint"):
-        assert (pulse.last.step, pulse.last.phase) == (7, "checkpoint")
-    assert (pulse.last.step, pulse.last.phase) == (7, "step")
-    assert pulse.last.at > before.at  # what was spent in the phase does not count against the step
+    heartbeat = Heartbeat()
+    assert heartbeat.last.phase == "start"
+    heartbeat.beat(7)
+    before = heartbeat.last
+    with heartbeat.phase("checkpoint"):
+        assert (heartbeat.last.step, heartbeat.last.phase) == (7, "checkpoint")
+    assert (heartbeat.last.step, heartbeat.last.phase) == (7, "step")
+    assert (
+        heartbeat.last.at > before.at
+    )  # what was spent in the phase does not count against the step
 
 
 def test_a_rank_that_hangs_is_ended_with_its_stacks_written(make_config):

@@ -16,8 +16,8 @@ from sdevid.checkpoint import Progress
 from sdevid.config import Config, dump
 from sdevid.data.shards import ShardIndex, open_shards
 from sdevid.errors import UserError
+from sdevid.train.health.quarantine import Quarantine
 from sdevid.train.loop import train
-from sdevid.train.quarantine import Quarantine
 from sdevid.types import Batch, Damage
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

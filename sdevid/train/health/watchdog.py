@@ -15,8 +15,8 @@ import torch
 
 from sdevid.checkpoint import Progress
 from sdevid.config import Config
-from sdevid.train import ending
-from sdevid.train.pulse import Beat
+from sdevid.train import exit_file
+from sdevid.train.health.heartbeat import Beat
 from sdevid.train.world import World
 
 STALLED = 3  # exit code
@@ -24,7 +24,7 @@ _OFTEN = 20  # looks within a limit, at most one a second
 
 
 class Watchdog:
-    """A thread that feels the pulse of this rank while the context is open.
+    """A thread that feels the heartbeat of this rank while the context is open.
 
     Where it stays away longer than `watchdog.seconds` (or the limit of the phase that is under
     way), or another rank has called a stall, this rank writes `stall/rank-R.txt` (Python stacks of
@@ -68,7 +68,7 @@ class Watchdog:
         pause = min(1.0, self._settings.seconds / _OFTEN)
         last_resort = _stderr()
         while not self._closed.wait(pause):
-            beat = self._world.pulse.last
+            beat = self._world.heartbeat.last
             limit, spent = self._limits[beat.phase], time.monotonic() - beat.at
             if spent > limit:
                 self._end(beat, f"rank {self._world.rank} has not got past it for {spent:.0f} s")
@@ -91,7 +91,9 @@ class Watchdog:
             self._dump(f"stall in {where}: {why}")
             self._wait_for_others(grace)
             message = f"stall in {where}: {self._waiting()}; stacks are in {self._folder}"
-            ending.write_first(self._run_dir, "failed", self._progress, message, self._world.rank)
+            exit_file.write_first(
+                self._run_dir, "failed", self._progress, message, self._world.rank
+            )
             print(f"sdevid: rank {self._world.rank}: {message}", file=sys.stderr, flush=True)
         except OSError as error:
             print(f"sdevid: stall in {where}: {why}; {error}", file=sys.stderr, flush=True)

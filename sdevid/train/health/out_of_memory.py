@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdevid.config import Config
 from sdevid.data.stream import micro_batch_size
-from sdevid.train.opening import GIB, memory_bytes
+from sdevid.train.memory_budget import GIB, memory_bytes
 from sdevid.train.world import World
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -37,10 +37,10 @@ def report(error: BaseException, config: Config, world: World) -> str:
     """
     path = config.run_dir / "oom" / f"rank-{world.rank}.txt"
     where = "GPU" if world.device.type == "cuda" and _is_cuda(error) else "host"
-    remedies = "; ".join(_remedies(config, world, where))
+    recovery = "; ".join(_remedies(config, world, where))
     summary = (
         f"rank {world.rank} ran out of {where} memory: {str(error).splitlines()[0]}. "
-        f"What took it: {path}. Try {remedies}"
+        f"What took it: {path}. Try {recovery}"
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from sdevid.checkpoint import Progress, replace_text
+from sdevid.atomic_file import replace_text
+from sdevid.checkpoint import Progress
 
 NAME = "exit.json"
 

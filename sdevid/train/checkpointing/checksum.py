@@ -27,7 +27,7 @@ def checksum(parts: Iterable[tuple[Tensor, Sequence[Slice]]]) -> int:
             key = int.from_bytes(hashlib.sha256(s.name.encode()).digest()[:8], signed=True)
             for start in range(0, s.count, _CHUNK):
                 size = min(_CHUNK, s.count - start)
-                part = flat[s.in_piece + start : s.in_piece + start + size]
+                part = flat[s.in_shard + start : s.in_shard + start + size]
                 total += _chunk(part, s.in_parameter + start, key)
     return total % 2**64
 

@@ -10,7 +10,7 @@ from sdevid.train.world import Asked, World
 _SECONDS_BETWEEN_LOOKS = 1.0  # a shared file system should not feel them
 
 
-class Switches:
+class ControlFiles:
     """`touch RUN/STOP` saves and ends the run, `touch RUN/SAVE` saves and lets it go on.
 
     The main rank looks, all ranks agree, and a file is removed once what it asks for is done: a
@@ -42,13 +42,13 @@ class Switches:
         if asked.save or asked.stop:
             self._consume(self._save)
 
-    def _new(self, switch: Path) -> bool:
-        if switch in self._heeded or not switch.exists():
+    def _new(self, path: Path) -> bool:
+        if path in self._heeded or not path.exists():
             return False
-        self._heeded.add(switch)
+        self._heeded.add(path)
         return True
 
-    def _consume(self, switch: Path) -> None:
-        if switch in self._heeded:
-            switch.unlink(missing_ok=True)
-            self._heeded.discard(switch)
+    def _consume(self, path: Path) -> None:
+        if path in self._heeded:
+            path.unlink(missing_ok=True)
+            self._heeded.discard(path)

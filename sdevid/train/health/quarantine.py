@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
-from sdevid.checkpoint import replace_text
+from sdevid.atomic_file import replace_text
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.train.world import World

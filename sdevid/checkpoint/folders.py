@@ -1,0 +1,76 @@
+"""The folders of checkpoints: found, verified, published, removed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from sdevid.atomic_file import replace_text, sync_folder
+from sdevid.checkpoint.manifest import Manifest
+
+
+def folder_of(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run_dir / "checkpoints" / f"step_{step}"
+
+
+def steps(run_dir: Path) -> list[int]:
+    """Steps at which the run has checkpoints, newest first; whether they are whole is not said."""
+    names = (path.name for path in (run_dir / "checkpoints").glob("step_*"))
+    return sorted((int(n[5:]) for n in names if n[5:].isdigit()), reverse=True)
+
+
+def faults(folder: Path, manifest: Manifest, share: slice = slice(None)) -> list[str]:
+    """What is wrong with those of a checkpoint's files that `share` picks, by size and hash."""
+    wrong = []
+    for name, (size, sha256) in sorted(manifest.files.items())[share]:
+        path = folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif path.stat().st_size != size:
+            wrong.append(f"{name} has {path.stat().st_size} bytes of {size}")
+        elif digest(path) != sha256:
+            wrong.append(f"{name} does not have the hash that it was written with")
+    return wrong
+
+
+def digest(path: Path, *, sync: bool = False) -> str:
+    """SHA-256 of a file; with `sync`, the file is on the disk when this returns."""
+    with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a checkpoint but its manifest, in order."""
+    every = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in every if path.name != "manifest.json")
+
+
+def publish(partial: Path, folder: Path, manifest: Manifest) -> None:
+    """Give a finished checkpoint its name and point `latest` at it."""
+    replace_text(partial / "manifest.json", json.dumps(asdict(manifest), indent=1))
+    if folder.exists():  # a damaged one, which was not resumed from
+        remove(folder)
+    partial.replace(folder)
+    sync_folder(folder.parent)
+    replace_text(folder.parent.parent / "latest", f"checkpoints/{folder.name}\n")
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint such that a half-deleted one never bears a checkpoint's name."""
+    doomed = folder.with_name(f".deleted-{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.replace(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def tidy(run_dir: Path) -> None:
+    """Delete what a killed process left half written or half deleted."""
+    for left in (run_dir / "checkpoints").glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""Weights in a checkpoint: each rank writes its shards, and readers put them together."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sdevid.checkpoint.manifest import read_manifest
+from sdevid.errors import UserError
+
+Weights = Literal["ema", "raw"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """`count` elements of a flattened parameter: where they start in it, and in their shard."""
+
+    name: str
+    in_parameter: int
+    in_shard: int
+    count: int
+
+
+@dataclass(frozen=True)
+class ParameterShard:
+    """A float32 tensor of some rank, made of slices of parameters and perhaps padding."""
+
+    tensor: Tensor
+    slices: list[Slice]
+
+
+def read_weights(folder: Path, which: Weights) -> dict[str, Tensor]:
+    """Every parameter of a checkpoint, put together on the CPU from all ranks, and the buffers.
+
+    Reads neither pickles nor DeepSpeed's files. Raises UserError where a part is missing.
+    """
+    manifest = read_manifest(folder)
+    flat = {n: torch.empty(math.prod(shape)) for n, shape in manifest.parameters.items()}
+    filled = dict.fromkeys(flat, 0)
+    for path in sorted(folder.glob("layout-*.json")):
+        file = folder / path.name.replace("layout", which).replace(".json", ".safetensors")
+        with safe_open(file, framework="pt") as tensors:
+            for key, slices in json.loads(path.read_text()).items():
+                shard = tensors.get_tensor(key).flatten()
+                for s in (Slice(**fields) for fields in slices):
+                    part = shard[s.in_shard : s.in_shard + s.count]
+                    flat[s.name][s.in_parameter : s.in_parameter + s.count] = part
+                    filled[s.name] += s.count
+    for name, tensor in flat.items():
+        if filled[name] != tensor.numel():
+            raise UserError(
+                f"checkpoint {folder} holds {filled[name]} of the {tensor.numel()} elements of "
+                f"{name}; a rank's {which} file is missing, so use another checkpoint"
+            )
+    shaped = {n: tensor.view(manifest.parameters[n]) for n, tensor in flat.items()}
+    return shaped | load_file(folder / "buffers.safetensors")
+
+
+def write_rank(
+    folder: Path,
+    rank: int,
+    shards: Sequence[ParameterShard],
+    average: Sequence[Tensor],
+    random_state: dict[str, Tensor],
+) -> None:
+    """Write one rank's weights, their average and the random state of its process."""
+    keys = [f"{i:06d}" for i in range(len(shards))]
+    layout = {k: [asdict(s) for s in p.slices] for k, p in zip(keys, shards, strict=True)}
+    raw = {k: p.tensor.detach().contiguous() for k, p in zip(keys, shards, strict=True)}
+    ema = {k: tensor.contiguous() for k, tensor in zip(keys, average, strict=True)}
+    (folder / f"layout-{rank:05d}.json").write_text(json.dumps(layout))
+    save_file(raw, folder / f"raw-{rank:05d}.safetensors")
+    save_file(ema, folder / f"ema-{rank:05d}.safetensors")
+    save_file(random_state, folder / f"rng-{rank:05d}.safetensors")
+
+
+def read_rank(folder: Path, rank: int, average: Sequence[Tensor]) -> None:
+    """Take up the average and the random state that `write_rank` wrote, in place."""
+    saved = load_file(folder / f"ema-{rank:05d}.safetensors")
+    for tensor, key in zip(average, sorted(saved), strict=True):
+        tensor.copy_(saved[key])
+    state = load_file(folder / f"rng-{rank:05d}.safetensors")
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def read_slices(folder: Path, which: Weights, shards: Sequence[ParameterShard]) -> None:
+    """Fill each shard's tensor, in place, from however many ranks wrote the checkpoint.
+
+    Padding is set to 0. Reads only what the shards hold. Raises UserError where a part is missing.
+    """
+    written: dict[str, list[tuple[Path, str, Slice]]] = {}
+    for path in sorted(folder.glob("layout-*.json")):
+        file = folder / path.name.replace("layout", which).replace(".json", ".safetensors")
+        for key, slices in json.loads(path.read_text()).items():
+            for s in (Slice(**fields) for fields in slices):
+                written.setdefault(s.name, []).append((file, key, s))
+    with ExitStack() as stack:
+        opened: dict[Path, Any] = {}
+        for shard in shards:
+            flat = shard.tensor.detach().view(-1).zero_()
+            for mine in shard.slices:
+                filled = 0
+                for file, key, theirs in written.get(mine.name, []):
+                    if file not in opened:
+                        opened[file] = stack.enter_context(safe_open(file, framework="pt"))
+                    filled += _copy_overlap(flat, mine, opened[file], key, theirs)
+                if filled != mine.count:
+                    raise UserError(
+                        f"checkpoint {folder} holds {filled} of {mine.count} elements that this "
+                        f"rank needs of {mine.name} ({which}); use another checkpoint"
+                    )
+
+
+def _copy_overlap(flat: Tensor, mine: Slice, file: Any, key: str, theirs: Slice) -> int:
+    """Copy into `flat` the elements of a parameter that two slices share; how many there are."""
+    first = max(mine.in_parameter, theirs.in_parameter)
+    last = min(mine.in_parameter + mine.count, theirs.in_parameter + theirs.count)
+    if first >= last:
+        return 0
+    source = file.get_slice(key)
+    if len(source.get_shape()) == 1:
+        start = theirs.in_shard + first - theirs.in_parameter
+        part = source[start : start + last - first]
+    else:  # ZeRO 0 writes whole parameters in their own shape
+        part = file.get_tensor(key).view(-1)[theirs.in_shard :][first - theirs.in_parameter :]
+    place = mine.in_shard + first - mine.in_parameter
+    flat[place : place + last - first].copy_(part.view(-1)[: last - first])
+    return last - first
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of torch's generators in this process."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state

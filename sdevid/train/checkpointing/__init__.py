@@ -1,0 +1,1 @@
+"""Checkpoints of a run: written while training goes on, kept, verified, carried on from."""

@@ -1,0 +1,37 @@
+"""metrics.jsonl, the record of a run: one JSON object a line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+from sdevid.atomic_file import replace_text
+
+
+def append(path: Path, text: str) -> None:
+    """Write all of `text` at the end of a file or, where that raises OSError, none of it."""
+    data = text.encode()
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def forget_after(path: Path, clips: int) -> None:
+    """Drop the lines of a metrics file that lie past `clips`, or are torn: they are run again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["clips"] <= clips:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    replace_text(path, "".join(kept))
