@@ -7,7 +7,7 @@ from typing import Any
 
 from sdevid.evaluate import registry
 from sdevid.evaluate.digits import futures as digit_futures
-from sdevid.report.chart import Series, chart
+from sdevid.report.plot import Series, plot
 from sdevid.report.record import Record
 from sdevid.report.words import measured, number, table
 
@@ -75,8 +75,8 @@ def _axis_futures(axis: str, who: dict[str, Any]) -> str:
         cells += [number(entry["reliability_index"]), number(last["p_value"])]
         rows.append([name, *cells])
     head = [f"along {axis}", "CRPS", "spread over error", "reliability index", "p of flat ranks"]
-    charts = "".join(
-        chart(title, _curves(who, key), label, unit)
+    plots = "".join(
+        plot(title, _curves(who, key), label, unit)
         for key, title, label, unit in (
             ("ranks", "Ranks of what came", "bin of ranks", "share of cases"),
             ("crps_by_frame", "CRPS by frame", "frames ahead", "lower is better"),
@@ -85,7 +85,7 @@ def _axis_futures(axis: str, who: dict[str, Any]) -> str:
     note = (
         "The reliability index is the ranks' mean distance from even shares; p at the last frame."
     )
-    return f'{table(head, rows)}<p class="quiet">{note}</p><div class="charts">{charts}</div>'
+    return f'{table(head, rows)}<p class="quiet">{note}</p><div class="plots">{plots}</div>'
 
 
 def _curves(who: dict[str, Any], key: str) -> list[Series]:

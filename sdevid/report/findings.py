@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from sdevid.report import picture
-from sdevid.report.chart import Series, chart
+from sdevid.report.plot import Kind, Series, plot
 from sdevid.report.record import Record
 from sdevid.report.words import NOT_MEASURED, measured, number, table
 
@@ -84,8 +84,8 @@ def videos(run: Record) -> str:
         return ""
     fps = float(run.pictures["fps"])
     columns = 4 if len(real) > 4 else 2
-    left = picture.animation(generated, fps, columns, SIDE, "generated videos")
-    right = picture.animation(real, fps, columns, SIDE, "real videos")
+    left = picture.film(generated, fps, columns, SIDE, "generated videos")
+    right = picture.film(real, fps, columns, SIDE, "real videos")
     return (
         '<h2>Generated beside real video</h2><div class="pair">'
         f"<figure>{left}<figcaption>Generated from nothing: the first {len(generated)} samples of "
@@ -103,7 +103,7 @@ def prediction(run: Record) -> str:
     protocol, scores = run.results["protocol"], run.results["prediction"]
     context, samples = protocol["context"], protocol["samples"]
     strips = "".join(_strip(run, i, context) for i in range(len(run.pictures.get("clips", ()))))
-    charts = "".join(
+    plots = "".join(
         _by_frame(scores[name], title, unit, protocol)
         for name, title, unit in (
             ("psnr", "PSNR by frame", "dB, higher is better"),
@@ -116,7 +116,7 @@ def prediction(run: Record) -> str:
         f"<p>{protocol['clips']} held-out clips, {samples} futures each. PSNR is taken of the mean "
         f"of the samples, which is what it rewards. {_of_one_sample(scores['psnr'])}"
         f"{_of_energy(scores)}</p>"
-        f'{_scores(scores, samples)}<div class="charts">{charts}</div>'
+        f'{_scores(scores, samples)}<div class="plots">{plots}</div>'
         f'<h3>Clips at even distances through the split</h3><div class="scroll">{strips}</div>'
     )
 
@@ -167,10 +167,10 @@ def _by_frame(scores: dict[str, Any], title: str, unit: str, protocol: dict[str,
     for (name, score), colour in zip(scores.items(), _colours(scores), strict=True):
         values = score["by_frame"]
         label = FORECASTS[name].format(samples=protocol["samples"])
-        kind = "dashed" if name == "one_sample" else "line"
+        kind: Kind = "dashed" if name == "one_sample" else "line"
         ahead = list(range(1, len(values) + 1))
-        curves.append(Series(label, ahead, values, colour, kind))  # type: ignore[arg-type]
-    return chart(title, curves, "frames ahead", unit)
+        curves.append(Series(label, ahead, values, colour, kind))
+    return plot(title, curves, "frames ahead", unit)
 
 
 def _colours(scores: dict[str, Any]) -> list[str]:
@@ -224,12 +224,12 @@ def _axis(axis: str, entry: dict[str, Any], protocol: dict[str, Any]) -> str:
     sde = dict(protocol["truth"]["axes"][axis])
     name = sde.pop("sde")
     parameters = ", ".join(f"{key} = {value:g}" for key, value in sde.items())
-    charts = "".join(
+    plots = "".join(
         _coefficient(entry["grid"], key, title, unit)
         for key, title, unit in (_SECOND_ORDER if entry.get("order") == 2 else _FIRST_ORDER)
     )
     title = f"<h3>Along {axis}: {html.escape(name)} with {html.escape(parameters)}</h3>"
-    return f'{title}<div class="charts">{charts}</div>{_statistics(entry)}'
+    return f'{title}<div class="plots">{plots}</div>{_statistics(entry)}'
 
 
 def _coefficient(grid: dict[str, Any], key: str, title: str, unit: str) -> str:
@@ -244,12 +244,12 @@ def _coefficient(grid: dict[str, Any], key: str, title: str, unit: str) -> str:
         width = x[1] - x[0]
         places = [value + shift * width for value in x]
         errors = grid[f"{name}"][f"{key}_error"]
-        curves.append(Series(name, places, grid[name][key], name, "points", errors))  # type: ignore[arg-type]
+        curves.append(Series(name, places, grid[name][key], name, "points", errors))
     values = [v for one in curves for v in one.y if v is not None]
     low, high = min(values), max(values)
     pad = 0.1 * (high - low)
     floor = 0.0 if key == "squared_diffusion" else low - pad
-    return chart(title, curves, "position, units", unit, (floor, high + pad))
+    return plot(title, curves, "position, units", unit, (floor, high + pad))
 
 
 def _statistics(entry: dict[str, Any]) -> str:

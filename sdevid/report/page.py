@@ -8,26 +8,32 @@ from pathlib import Path
 
 from sdevid.errors import UserError
 from sdevid.evaluate import provenance
-from sdevid.report import ensembles, findings, training
+from sdevid.report import compare, ensembles, findings, history, training
+from sdevid.report.document import document
 from sdevid.report.record import Record, read
-from sdevid.report.style import CSS
 from sdevid.report.words import duration, missing
 
 NAME = "report.html"
+COMPARED = "compare.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `report`."""
-    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser.add_argument("run_dir", type=Path, nargs="+", help="folder of a run; several: compared")
+    parser.add_argument(
+        "--output", type=Path, help="file to write; by default report.html in the (first) run"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write RUN_DIR/report.html from what the run has so far."""
-    content = page(read(args.run_dir))
-    target = args.run_dir / NAME
-    aside = target.with_suffix(".html.part")
+    """Write the page of a run, or of several beside each other."""
+    records = [read(folder) for folder in args.run_dir]
+    name = NAME if len(records) == 1 else COMPARED
+    target = args.output or args.run_dir[0] / name
+    content = page(records[0]) if len(records) == 1 else comparison(records)
+    aside = target.with_name(f"{target.name}.part")
     try:
-        aside.write_text(content)
+        aside.write_text(content, encoding="utf-8")
         aside.replace(target)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error}") from error
@@ -35,10 +41,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def page(record: Record) -> str:
-    """The whole page."""
-    name = html.escape(record.folder.resolve().name)
-    sections = [_head(record)]
+def page(record: Record, refresh: str = "") -> str:
+    """The whole page of one run; `refresh` is a script that looks for a newer one."""
+    name = record.folder.resolve().name
+    sections = [history.warnings(record)]
     if record.results is None:
         sections.append(
             missing("results.json is not there yet: nothing was measured.", _evaluate(record))
@@ -49,14 +55,16 @@ def page(record: Record) -> str:
     if record.results is not None:
         sections += [findings.videos(record), findings.prediction(record), findings.motion(record)]
         sections += [ensembles.rates(record), ensembles.futures(record), ensembles.digits(record)]
-    sections += [training.diagnostics(record), ensembles.figures(record), _making(record)]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}</title><style>{CSS}</style></head><body>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</body></html>\n"
-    )
+    sections += [training.diagnostics(record), ensembles.figures(record)]
+    sections += [history.section(record), _making(record)]
+    return document(name, _head(record), sections, refresh)
+
+
+def comparison(records: list[Record]) -> str:
+    """The page of several runs."""
+    names = ", ".join(record.folder.resolve().name for record in records)
+    head = f'<h1>{len(records)} runs</h1><p class="quiet">{html.escape(names)}</p>'
+    return document(names, head, compare.sections(records))
 
 
 def _evaluate(record: Record) -> str:

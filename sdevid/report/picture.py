@@ -1,9 +1,11 @@
-"""Pictures inside the page: PNG and GIF as data URIs."""
+"""Pictures inside the page: PNG and mp4 as data URIs."""
 
 from __future__ import annotations
 
 import base64
 import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -14,15 +16,16 @@ from sdevid.sample.write import Pixels
 GAP = 2  # pixels between frames of a strip
 
 
-def animation(videos: Pixels, fps: float, columns: int, side: int, title: str) -> str:
-    """Videos as one endless GIF of tiles; a still picture for who wants no motion."""
+def film(videos: Pixels, fps: float, columns: int, side: int, title: str) -> str:
+    """Videos (number, time, height, width, channels) side by side as one film with controls."""
     sheet = write.tile(write.enlarge(videos, side), columns)
-    moving = io.BytesIO()
-    write.gif(moving, sheet, fps)
-    still = _png(write.picture(sheet[0]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        write.mp4(path, sheet, fps)
+        source = _uri("video/mp4", path.read_bytes())
     return (
-        f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
-        f'<img src="{_uri("gif", moving.getvalue())}" alt="{title}"></picture>'
+        f'<video src="{source}" poster="{_png(write.picture(sheet[0]))}" aria-label="{title}" '
+        "controls loop muted playsinline></video>"
     )
 
 
@@ -41,8 +44,8 @@ def strip(frames: Pixels, before: int, title: str) -> str:
 def _png(image: Image.Image) -> str:
     held = io.BytesIO()
     image.save(held, "PNG", optimize=True)
-    return _uri("png", held.getvalue())
+    return _uri("image/png", held.getvalue())
 
 
 def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

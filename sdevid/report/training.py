@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sdevid.report.chart import Series, chart
+from sdevid.report.plot import Series, plot
 from sdevid.report.record import Record
 from sdevid.report.words import missing
 
@@ -26,14 +26,14 @@ def bound(run: Record) -> str:
     if not run.metrics:
         command = f"python -m sdevid train --config {run.folder / 'config.yaml'}"
         return title + missing("metrics.jsonl is not there yet: nothing was trained.", command)
-    charts = "".join(_term(run, name, label) for name, label in TERMS if run.curve(name)[0])
+    plots = "".join(_term(run, name, label) for name, label in TERMS if run.curve(name)[0])
     context = run.config.get("observation", {}).get("max_context")
     seen = f"0 to {context}" if context is not None else "some of its"
     return (
         f"{title}<p>Nats a clip, higher is better for the first two and lower for the divergences. "
         "Points are held-out clips with no frame observed, by the averaged weights of each "
         f"checkpoint kept; lines are training clips, whose prior is shown {seen} frames and whose "
-        f'bound counts the frames from the last shown one on.</p><div class="charts">{charts}</div>'
+        f'bound counts the frames from the last shown one on.</p><div class="plots">{plots}</div>'
     )
 
 
@@ -58,7 +58,7 @@ def _term(run: Record, name: str, label: str) -> str:
         value is not None and not limits[0] <= value <= limits[1] for c in curves for value in c.y
     )
     note = "The start of the run lies outside the scale." if cut else ""
-    return chart(label, curves, "clips", "nats a clip", limits, note, from_zero=True)
+    return plot(label, curves, "clips", "nats a clip", limits, note, from_zero=True)
 
 
 def _limits(curves: list[Series]) -> tuple[float, float] | None:
@@ -81,8 +81,8 @@ def diagnostics(run: Record) -> str:
     if not run.metrics:
         return ""
     panels = [
-        chart("Control energy", [_curve(run, "control_energy")], "clips", "½∫|u|² dt, nats a clip"),
-        chart(
+        plot("Control energy", [_curve(run, "control_energy")], "clips", "½∫|u|² dt, nats a clip"),
+        plot(
             "Diffusion g",
             [
                 _curve(run, "g_q95", "95 %", "exact"),
@@ -92,24 +92,24 @@ def diagnostics(run: Record) -> str:
             "clips",
             "latent units per √s",
         ),
-        chart(
+        plot(
             "Posterior against prior",
             [_curve(run, "gap")],
             "clips",
             "path KL a frame and component",
         ),
-        chart("Gradient norm", [_curve(run, "grad_norm")], "clips", "before clipping"),
-        chart("Learning rate", [_curve(run, "learning_rate")], "clips"),
-        chart("KL weight", [_curve(run, "kl_weight")], "clips"),
-        chart("Speed", [_curve(run, "clips_per_s")], "clips", "clips a second"),
-        chart("Waiting for data", [_curve(run, "data_wait")], "clips", "share of a step"),
+        plot("Gradient norm", [_curve(run, "grad_norm")], "clips", "before clipping"),
+        plot("Learning rate", [_curve(run, "learning_rate")], "clips"),
+        plot("KL weight", [_curve(run, "kl_weight")], "clips"),
+        plot("Speed", [_curve(run, "clips_per_s")], "clips", "clips a second"),
+        plot("Waiting for data", [_curve(run, "data_wait")], "clips", "share of a step"),
     ]
-    return f'<h2>Diagnostics</h2><div class="charts small">{"".join(panels)}</div>'
+    return f'<h2>Diagnostics</h2><div class="plots small">{"".join(panels)}</div>'
 
 
 def _curve(run: Record, name: str, label: str = "", colour: str = "generated") -> Series:
     x, y = thin(*run.curve(name))
-    return Series(label, x, y, colour)  # type: ignore[arg-type]
+    return Series(label, x, y, colour)
 
 
 def thin(x: list[float], y: list[float | None]) -> tuple[list[float], list[float | None]]:

@@ -1,0 +1,80 @@
+"""What happened to a run: order of its steps, starts, the ending, and what is not measured."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from itertools import pairwise
+
+from sdevid.report.record import Record
+from sdevid.report.words import table
+
+GAP_SECONDS = 60.0  # between two lines of the metrics; a longer one is a pause
+FEW = 3  # held-out source videos; intervals over fewer say little
+
+
+def warnings(run: Record) -> str:
+    """What is wrong with the run or its evaluation, as one block; empty where nothing is."""
+    found = [*_order(run), *_ending(run), *_evaluation(run)]
+    if not found:
+        return ""
+    listed = "".join(f"<p>{html.escape(text)}</p>" for text in found)
+    return f'<div class="warning" role="note">{listed}</div>'
+
+
+def section(run: Record) -> str:
+    """Starts, resumes and pauses as the metrics tell them."""
+    if not run.metrics:
+        return ""
+    rows = [[text, when] for text, when in _events(run)]
+    return f"<h2>History</h2>{table(['event', 'at'], rows)}"
+
+
+def _events(run: Record) -> Iterator[tuple[str, str]]:
+    first = run.metrics[0]
+    yield "first figures", _place(first)
+    for before, after in pairwise(run.metrics):
+        pause = (after.get("time") or 0.0) - (before.get("time") or 0.0)
+        if (after.get("step") or 0) <= (before.get("step") or 0):
+            yield "went back, and on from there", f"{_place(before)} to {_place(after)}"
+        elif pause > max(GAP_SECONDS, 10 * _typical(run)):
+            yield f"pause of {pause / 60:.0f} min", _place(before)
+    if run.ending:
+        reason = html.escape(str(run.ending.get("reason", "unknown")))
+        yield f"ended: {reason}", f"step {int(run.ending.get('step') or 0):,}"
+
+
+def _typical(run: Record) -> float:
+    times = [line["time"] for line in run.metrics if line.get("time") is not None]
+    spans = sorted(b - a for a, b in pairwise(times) if a is not None and b is not None)
+    return spans[len(spans) // 2] if spans else 0.0
+
+
+def _place(line: dict[str, float | None]) -> str:
+    return f"step {int(line.get('step') or 0):,}, clip {int(line['clips'] or 0):,}"
+
+
+def _order(run: Record) -> Iterator[str]:
+    steps = [int(line["step"] or 0) for line in run.metrics if "step" in line]
+    falls = [(a, b) for a, b in pairwise(steps) if b <= a]
+    if falls:
+        a, b = falls[0]
+        yield (
+            f"Steps run out of order {len(falls)} times (first: {a:,}, then {b:,}): the run went "
+            "back to a checkpoint, or two trainings wrote into this folder."
+        )
+
+
+def _ending(run: Record) -> Iterator[str]:
+    ending = run.ending or {}
+    if ending.get("reason") in ("failed", "nan"):
+        yield f"Training ended: {ending['reason']}. {ending.get('message') or ''}".strip()
+
+
+def _evaluation(run: Record) -> Iterator[str]:
+    if run.results is None:
+        yield "Nothing was measured on held-out video yet."
+        return
+    videos = run.results.get("protocol", {}).get("videos")
+    if isinstance(videos, int) and videos < FEW:
+        yield f"The held-out split has {videos} source video(s); intervals mean little."
