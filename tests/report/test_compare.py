@@ -1,0 +1,53 @@
+"""Several runs on one page, and what is said of a run that went wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sdevid.config import dump, parse
+from sdevid.report.__main__ import main
+from sdevid.report.page import page
+from sdevid.report.record import read
+
+SETTINGS = {"frame_size": 16, "channels": 1, "encoder": {"map_size": 4}}
+
+
+def run(folder: Path, steps: list[int], **settings: object) -> Path:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump(parse(SETTINGS | settings)))
+    lines = [{"clips": 8 * s, "step": s, "time": 1e9 + 10 * s, "loss": 1.0 / s} for s in steps]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_two_runs_are_overlaid_and_their_settings_differ_by_name(tmp_path):
+    first = run(tmp_path / "first", [1, 2, 3])
+    second = run(tmp_path / "second <script>", [1, 2, 3], seed=7)
+    assert main([str(first), str(second)]) == 0
+    text = (first / "compare.html").read_text()
+    assert "<td>seed</td><td>0</td><td>7</td>" in text
+    assert "second &lt;script&gt;" in text
+    assert "second <script>" not in text
+
+
+def test_steps_that_run_backwards_are_said_first(tmp_path):
+    text = page(read(run(tmp_path / "torn", [1, 2, 3, 2, 3, 4])))
+    assert "Steps run out of order 1 times (first: 3, then 2)" in text
+    assert text.index("Steps run out of order") < text.index("<h2")
+    assert "went back, and on from there" in text
+
+
+def test_a_failed_ending_is_said_and_escaped(tmp_path):
+    folder = run(tmp_path / "failed", [1])
+    (folder / "exit.json").write_text('{"reason": "nan", "message": "<b>lost</b>", "step": 1}')
+    text = page(read(folder))
+    assert "Training ended: nan. &lt;b&gt;lost&lt;/b&gt;" in text
+
+
+def test_scripts_of_the_page_are_named_by_hash_and_no_other_may_run(tmp_path):
+    text = page(read(run(tmp_path / "safe", [1])))
+    policy = text.split('http-equiv="Content-Security-Policy" content="')[1].split('"')[0]
+    assert policy.count("sha256-") == text.count("<script>") == 2
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy
