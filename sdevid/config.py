@@ -15,6 +15,7 @@ from sdevid import sizes
 from sdevid.errors import UserError
 from sdevid.explain import explain
 from sdevid.objectives.registry import ENTRIES, Capabilities
+from sdevid.settings.birth import BirthConfig
 from sdevid.settings.checkpoint import CheckpointConfig, MetricsConfig, OffloadConfig
 from sdevid.settings.encoder import EncoderConfig, TextConfig
 from sdevid.settings.health import FaultsConfig, WatchdogConfig
@@ -31,6 +32,7 @@ from sdevid.settings.sde import SDEConfig
 from sdevid.settings.setting import Setting, walk
 
 __all__ = [
+    "BirthConfig",
     "CheckpointConfig",
     "Config",
     "ConsistencyConfig",
@@ -57,6 +59,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
     """A run. Lengths of training are in clips, whatever the number of GPUs."""
 
     sde: SDEConfig = SDEConfig()
+    birth: BirthConfig = BirthConfig()
     encoder: EncoderConfig = EncoderConfig()
     observation: ObservationConfig = ObservationConfig()
     text: TextConfig = TextConfig()
@@ -81,6 +84,16 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
             raise ValueError(
                 f"encoder.map_size is {self.encoder.map_size}, but frame_size {self.frame_size} "
                 "must be it times a power of two; e.g. 4 or 8 for frames of 32 or 64"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _birth_fits(self) -> Config:
+        unit = 4 * self.birth.heads
+        if self.sde.start == "birth" and self.sde.latent == "map" and self.birth.hidden % unit:
+            raise ValueError(
+                f"birth.hidden is {self.birth.hidden}, but a transformer of {self.birth.heads} "
+                f"heads (birth.heads) needs a multiple of {unit}"
             )
         return self
 

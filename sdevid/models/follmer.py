@@ -20,6 +20,7 @@ from sdevid.models.solver_grid import solver_grid
 from sdevid.models.temporal import History
 from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk
 from sdevid.sde import interpolant
+from sdevid.sde.birth import over_temperature
 from sdevid.types import TICKS_PER_SECOND, seconds
 
 _WAVES = 4  # octaves of s
@@ -122,7 +123,7 @@ class Follmer(VideoModel):
                 z, spent = self._cross(z, *part, each, walk)
                 states.append(z)
                 nats = nats + spent
-            return Moved(torch.stack(states, dim=1), nats)
+            return Moved(torch.stack(states, dim=1), over_temperature(nats, walk.temperature))
 
         return move
 

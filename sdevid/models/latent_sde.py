@@ -15,6 +15,7 @@ from sdevid.models.solver_grid import solver_grid
 from sdevid.models.start import PosteriorStart
 from sdevid.models.temporal import History
 from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk
+from sdevid.sde.birth import over_temperature
 from sdevid.sde.equation import SDE
 from sdevid.sde.integrate import Step, solve
 from sdevid.types import TICKS_PER_SECOND
@@ -41,7 +42,7 @@ class SDEModel(VideoModel):
             if walk.solver != "euler_maruyama":
                 law = self._equation(conditions, other, known.ahead, walk)
                 path = solve(law, z, grid, noise, walk.solver, saved[1:])
-                return Moved(path.states, walk.temperature**2 * path.kl)
+                return Moved(path.states, path.kl)
             dw = walk.temperature * noise.increments(grid)
             toward = self.toward(known.ahead, grid[:, :-1])
             if other is None:
@@ -57,7 +58,7 @@ class SDEModel(VideoModel):
 
             chain = trajectory.chain_of(self.config)
             path = chain(z, grid, dw, coefficients, self.config.sde.kernels)
-            return Moved(path.states[:, saved[1:]], path.kl)
+            return Moved(path.states[:, saved[1:]], over_temperature(path.kl, walk.temperature))
 
         return move
 

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.encoder import lay_out
-from sdevid.models.gaussian import Gaussian, GaussianHead, Mixture
+from sdevid.models.gaussian import Gaussian, GaussianHead, Mixture, kl, kl_to_mixture
+from sdevid.models.temporal import History
+from sdevid.sde.noise import Stream, normal, uniform
+from sdevid.types import Serial
 
 Summary = Float[Tensor, "batch cells features"]
+
+
+class StartDraw(NamedTuple):
+    """A draw of (w, z_0) from the posterior; `eps` is the noise that made z_0."""
+
+    content: Gaussian  # q(w | x)
+    state: Gaussian  # q(z_0 | x)
+    w: Float[Tensor, "batch content"]
+    z: Float[Tensor, "batch *latent"]
+    eps: Float[Tensor, "batch *latent"]
+
+
+class SampledStart(NamedTuple):
+    """Where a generated path begins, and what guidance spent to begin it there."""
+
+    w: Float[Tensor, "batch content"]
+    z: Float[Tensor, "batch *latent"]
+    nats: Float[Tensor, " batch"]
+
+
+class Guidance(NamedTuple):
+    """How a start is led away from what another text would give."""
+
+    away: History | None = None
+    scale: float = 1.0
+    temperature: float = 1.0  # scales the noise of a birth; a Gaussian start keeps its own
 
 
 class PosteriorStart(nn.Module):
@@ -47,6 +79,39 @@ class PriorStart(nn.Module):
             self.weights = nn.Linear(features, self.components)
             nn.init.zeros_(self.weights.weight)
             nn.init.zeros_(self.weights.bias)
+
+    def divergence(
+        self, draw: StartDraw, history: History, seed: int, serial: Serial
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """KL(q || p) of w and of z_0 in nats, by name."""
+        del seed, serial  # a Gaussian's is exact
+        content, state = self(history.summary)
+        return {
+            "kl_initial": kl_to_mixture(draw.state, state, draw.z, draw.eps),
+            "kl_content": kl(draw.content, content),
+        }
+
+    def log_prob(
+        self, draw: StartDraw, history: History, seed: int, serial: Serial
+    ) -> Float[Tensor, " batch"]:
+        """log p(w, z_0 | c) in nats."""
+        del seed, serial
+        content, state = self(history.summary)
+        apart = ((draw.w - content.mean) / content.scale).square()
+        each = -0.5 * apart - content.scale.log() - 0.5 * math.log(2 * math.pi)
+        both: Tensor = each.sum(1) + state.log_prob(draw.z)
+        return both
+
+    def sample(
+        self, history: History, seed: int, serial: Serial, guidance: Guidance
+    ) -> SampledStart:
+        """Draw (w, z_0). Guidance has no hold on a Gaussian: it begins with the path."""
+        del guidance
+        content, state = self(history.summary)
+        w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
+        choice = uniform(seed, serial, Stream.COMPONENT, (1,))
+        eps = normal(seed, serial, Stream.INITIAL, state.parts.mean.shape[2:])
+        return SampledStart(w, state.at(choice, eps), w.new_zeros(len(w)))
 
     def forward(self, summary: Summary) -> tuple[Gaussian, Mixture]:
         parts = Gaussian(*(self._components(part) for part in self.state(summary)))

@@ -25,6 +25,14 @@ class History(NamedTuple):
 
     summary: Float[Tensor, "batch cells features"]  # of the whole clip, at the reference time
     tokens: Tokens  # a frame each, in the light of all the others
+    text: Float[Tensor, "batch features"] | None = None  # embedding of the caption
+
+    def halves(self) -> tuple[History, History]:
+        """Of a batch that holds each clip twice, one after the other."""
+        size = len(self.summary) // 2
+        text = (None, None) if self.text is None else (self.text[:size], self.text[size:])
+        first = History(self.summary[:size], self.tokens[:size], text[0])
+        return first, History(self.summary[size:], self.tokens[size:], text[1])
 
 
 class TimeFeatures(nn.Module):
@@ -117,4 +125,4 @@ class TemporalEncoder(nn.Module):
         for block in self.blocks:
             x = block(x, seen)
         x = rearrange(self.norm(x), "(b n) t d -> b t n d", n=cells)
-        return History(summary=x[:, 0], tokens=x[:, 1:])
+        return History(summary=x[:, 0], tokens=x[:, 1:], text=text)

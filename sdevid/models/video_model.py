@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.backbone import State
+from sdevid.models.birth import build_start
 from sdevid.models.decoder import build_decoder
 from sdevid.models.encoder import FrameEncoder, Tokens
 from sdevid.models.gaussian import Gaussian
@@ -20,10 +21,10 @@ from sdevid.models.guide import Ahead, Guide
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.likelihood import build_likelihood
 from sdevid.models.protocols import Decoder
-from sdevid.models.start import PriorStart
+from sdevid.models.start import Guidance
 from sdevid.models.temporal import History, TemporalEncoder
 from sdevid.models.text import Text, TextEncoder
-from sdevid.sde.noise import Brownian, Stream, normal, uniform
+from sdevid.sde.noise import Brownian
 from sdevid.types import TICKS_PER_SECOND, Frames, Serial, Ticks, seconds
 
 WINDOW = 64  # frames generated before they leave, which bounds memory
@@ -35,10 +36,10 @@ class Walk(NamedTuple):
     seed: int
     serial: Serial
     steps_per_frame: int | None = None  # None: steps as long as in training, at most
-    temperature: float = 1.0  # scales the noise along the path
+    temperature: float = 1.0  # scales the noise of the birth and along the path
     solver: str = "euler_maruyama"
     bridge: Literal["interpolant", "follmer"] | None = None  # diffusion of follmer's bridge
-    guidance_scale: float = 1.0  # of the drift, away from what no text, or another, would give
+    guidance_scale: float = 1.0  # of birth and drift, away from what no text, or another, gives
 
 
 class Given(NamedTuple):
@@ -94,7 +95,7 @@ class VideoModel(nn.Module, ABC):
         with self.named("temporal"):
             self.temporal = TemporalEncoder(config.encoder, self.cells)
         with self.named("start_prior"):
-            self.start_prior = PriorStart(config, self.side)
+            self.start_prior = build_start(config, self.side)
         with self.named("decoder"):
             self.decoder = build_decoder(config)
         with self.named("guide"):
@@ -169,8 +170,8 @@ class VideoModel(nn.Module, ABC):
 
         The state starts at the last context frame that does not lie after the first of `ticks`,
         or there. `steps_per_frame` solver steps lie between two frames; without it, steps are as
-        long as in training, at most. `temperature` scales the noise along the path. The same seed
-        and serial give the same video, whatever the batch around it.
+        long as in training, at most. `temperature` scales the noise of a birth and along the path.
+        The same seed and serial give the same video, whatever the batch around it.
         """
         walk = Walk(seed, serial, steps_per_frame, temperature)
         return self.generate(ticks, walk, Given(context, context_ticks)).frames
@@ -187,18 +188,16 @@ class VideoModel(nn.Module, ABC):
     ) -> Iterator[Made]:
         """`generate`, `window` frames at a time: the state is carried on, so there is no seam."""
         known, reference = self._known(ticks, given or Given(), walk.guidance_scale != 1)
-        content, state = self.start_prior(known.history.summary)
-        seed, serial = walk.seed, walk.serial
-        w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
-        choice = uniform(seed, serial, Stream.COMPONENT, (1,))
-        z = state.at(choice, normal(seed, serial, Stream.INITIAL, self.latent_shape))
+        guidance = Guidance(known.other, walk.guidance_scale, walk.temperature)
+        w, z, spent = self.start_prior.sample(known.history, walk.seed, walk.serial, guidance)
         move, carried = self.mover(w, known, walk), None
         for first in range(0, ticks.shape[1], window):
             part = ticks[:, first : first + window]
             moved = move(z, torch.cat([reference, part], dim=1))
             frames, carried = self.decoder.carry_on(moved.states, w, carried)
             z, reference = moved.states[:, -1], part[:, -1:]
-            yield Made(frames, moved.nats)
+            yield Made(frames, spent + moved.nats)
+            spent = torch.zeros_like(spent)
 
     def _known(
         self, ticks: Ticks, given: Given, guided: bool

@@ -99,7 +99,7 @@ class ClipObjective(nn.Module, ABC):
         caption = model.embedding(text, len(frames))
         caption = None if caption is None else caption.repeat(2, 1)
         both = model.temporal(tokens.repeat(2, 1, 1, 1), times.repeat(2, 1), is_seen, caption)
-        prior, posterior = (History(*x) for x in zip(*(x.chunk(2) for x in both), strict=True))
+        prior, posterior = both.halves()
         ahead = None if model.guide is None else Ahead(prior.tokens, ticks, observed)
         return EncodedClips(
             frames=window.cut(frames),

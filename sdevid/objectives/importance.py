@@ -12,6 +12,7 @@ from sdevid.models import trajectory
 from sdevid.models.backbone import State
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.solver_grid import solver_grid
+from sdevid.models.start import StartDraw
 from sdevid.objectives.latent_sde import LatentSDEObjective, step_tokens
 from sdevid.sde.integrate import Step
 from sdevid.sde.noise import Stream, normal
@@ -32,10 +33,10 @@ def log_weight(
     model, seed = objective.model, objective.config.seed
     clips = objective.encode(video, ticks, serial, context=0)
     content, state = model.start_posterior(clips.tokens[:, 0])
-    prior_content, prior_state = model.start_prior(clips.context.summary)
     eps_w = normal(seed, serial, Stream.CONTENT, content.mean.shape[1:])
     eps_z = normal(seed, serial, Stream.INITIAL, model.latent_shape)
     w, z0 = content.at(eps_w), state.at(eps_z)
+    draw = StartDraw(content, state, w, z0, eps_z)
     grid, saved = solver_grid(ticks, model.cell, objective.config.sde.steps_per_frame)
     conditions = model.prior.conditions(w, clips.context.summary.mean(1))
     controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
@@ -52,8 +53,8 @@ def log_weight(
     path = chain(z0, grid, dw, coefficients, objective.config.sde.kernels)
     decoded = model.decoder(path.states[:, saved], w)
     found = model.likelihood.log_prob(decoded, clips.frames).sum(1)
-    found = found + _normal_log_prob(prior_content, w) - _normal_log_prob(content, w)
-    found = found + prior_state.log_prob(z0) - _normal_log_prob(state, z0)
+    found = found + model.start_prior.log_prob(draw, clips.context, seed, serial)
+    found = found - _normal_log_prob(content, w) - _normal_log_prob(state, z0)
     weight: Tensor = found + _path_log_ratio(taken, dw, seconds(grid.diff(dim=1)).to(dw))
     return weight
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from sdevid.models.gaussian import Gaussian, kl, kl_to_mixture
+from sdevid.models.gaussian import Gaussian
+from sdevid.models.start import StartDraw
 from sdevid.sde.noise import Stream, normal
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Start(NamedTuple):
     content: Float[Tensor, "batch content"]  # w
     states: Float[Tensor, "batch frames *latent"]  # z at the first frame of the window, or at all
     posterior: Gaussian  # of the states
-    divergence: PerClip  # nats: kl_initial of z_0, kl_content of w
+    divergence: PerClip  # nats: kl_initial of z_0 and kl_content of w, or kl_birth
 
 
 def draw_start(model: VideoModel, clips: EncodedClips, seed: int, *, detach: bool = False) -> Start:
@@ -30,16 +31,13 @@ def draw_start(model: VideoModel, clips: EncodedClips, seed: int, *, detach: boo
     With `detach` p(z_0 | c) learns on the posterior's draws, which do not move for it.
     """
     content, states = model.posterior_at_frames(clips.tokens)
-    prior_content, prior_state = model.start_prior(clips.context.summary)
     w = content.at(normal(seed, clips.serial, Stream.CONTENT, content.mean.shape[1:]))
     eps = normal(seed, clips.serial, Stream.INITIAL, states.mean.shape[1:])
     z = states.at(eps)
     first = Gaussian(states.mean[:, 0], states.scale[:, 0])
-    z0 = z[:, 0]
+    drawn = StartDraw(content, first, w, z[:, 0], eps[:, 0])
     if detach:
-        first, z0 = Gaussian(first.mean.detach(), first.scale.detach()), z0.detach()
-    divergence = {
-        "kl_initial": kl_to_mixture(first, prior_state, z0, eps[:, 0]),
-        "kl_content": kl(content, prior_content),
-    }
+        fixed = Gaussian(first.mean.detach(), first.scale.detach())
+        drawn = drawn._replace(state=fixed, z=drawn.z.detach())
+    divergence = model.start_prior.divergence(drawn, clips.context, seed, clips.serial)
     return Start(w, z, states, divergence)

@@ -13,6 +13,7 @@ TERMS = (
     ("elbo", "ELBO"),
     ("reconstruction", "Reconstruction"),
     ("kl_path", "KL of the path"),
+    ("kl_birth", "KL of the birth"),
     ("kl_initial", "KL of the first state"),
     ("kl_content", "KL of the content code"),
     ("bridge", "Regression of the bridge"),

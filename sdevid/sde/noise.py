@@ -41,6 +41,8 @@ class Stream(IntEnum):
     ROLL = 13  # from which frame the prior is rolled on
     ROLL_PATH = 14  # and on which path
     ROLL_STEP = 15  # of one step and two halves
+    BIRTH = 16  # of the chain that ends at (w, z_0)
+    BIRTH_STEP = 17  # which of its steps are drawn in training
 
 
 def normal(
@@ -223,4 +225,4 @@ def _draw(
 ) -> Tensor:
     """Normals (..., batch, 4 * counters) for a 64-bit `index` (..., batch, counters)."""
     draws = philox.normals(seed, *_counter(serial, stream, level, index), deviation)
-    return torch.from_numpy(draws).view(*index.shape[:-1], -1)
+    return torch.from_numpy(draws).view(*index.shape[:-1], 4 * index.shape[-1])

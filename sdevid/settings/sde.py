@@ -19,6 +19,11 @@ class SDEConfig(Section):
     order: Literal[1, 2] = setting(
         1, role="architecture", help="2: positions, which are decoded, and as many velocities"
     )
+    start: Literal["birth", "gaussian"] = setting(
+        "gaussian",
+        role="architecture",
+        help="p(w, z_0 | c): the end of an SDE from nothing, or a Gaussian (mixture)",
+    )
     start_components: int = setting(
         1, ge=1, le=4096, role="architecture", help="Gaussians in the mixture p(z_0 | c)"
     )

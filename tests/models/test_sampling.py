@@ -44,6 +44,14 @@ def test_windows_carry_the_state_with_no_seam(kind, more):
     torch.testing.assert_close(torch.cat([p.frames for p in parts], 1), whole, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_free_video_of_one_frame_is_the_start_itself(kind):
+    made, walk = model(kind), Walk(seed=3, serial=torch.arange(2))
+    one = made.generate(frame_ticks(1, 8.0).expand(2, -1), walk).frames
+    two = made.generate(frame_ticks(2, 8.0).expand(2, -1), walk).frames
+    torch.testing.assert_close(one, two[:, :1], rtol=0, atol=2e-5)
+
+
 @torch.no_grad()
 def test_a_bridge_far_from_what_it_learnt_does_not_leave_what_float32_holds():
     made = model("follmer", MAP)

@@ -19,7 +19,15 @@ from sdevid.evaluate.statistics.estimate import Estimate, mean_over
 from sdevid.evaluate.table import plain
 from sdevid.objectives.clip_objective import ClipObjective
 
-TERMS = ("elbo", "reconstruction", "kl_path", "kl_initial", "kl_content", "control_energy")
+TERMS = (  # of which a model has those of its start
+    "elbo",
+    "reconstruction",
+    "kl_path",
+    "kl_birth",
+    "kl_initial",
+    "kl_content",
+    "control_energy",
+)
 SECTION = "Held out, nats a clip"
 
 
@@ -36,14 +44,15 @@ def held_out(
     No frame is observed and every KL counts in full: the bound on log p(clip) itself.
     """
     device = next(objective.parameters()).device
-    values: dict[str, list[torch.Tensor]] = {name: [] for name in TERMS}
+    values: dict[str, list[torch.Tensor]] = {}
     for part in batches(clips, batch_size, title):
         batch = stream.fixed(index, objective.config, part)
         terms = objective.terms(
             batch.video.to(device), batch.ticks.to(device), batch.serial.to(device), context=0
         )
         for name in TERMS:
-            values[name].append(terms[name].double().cpu())
+            if name in terms:
+                values.setdefault(name, []).append(terms[name].double().cpu())
     return {name: mean_over(np.asarray(torch.cat(parts))) for name, parts in values.items()}
 
 

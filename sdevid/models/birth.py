@@ -1,0 +1,221 @@
+"""The start as an SDE from nothing: p(w, z_0 | c, e) by the chain of `sde/birth.py`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sdevid.config import Config
+from sdevid.models.backbone import StateNetwork
+from sdevid.models.encoder import lay_out
+from sdevid.models.start import Guidance, PriorStart, SampledStart, StartDraw
+from sdevid.models.temporal import History
+from sdevid.models.transformer import StateTransformer
+from sdevid.sde import birth
+from sdevid.sde.birth import Predict, Schedule
+from sdevid.sde.noise import Stream, normal, uniform
+from sdevid.types import Serial
+
+_WAVES = 8  # octaves of log l
+_LOWEST = 0.3  # radians per unit of log l in the lowest octave
+
+Joint = Float[Tensor, "batch size"]  # z_0 laid flat, then w
+
+
+class EndpointNetwork(nn.Module):
+    """Y(X, l, c, e) = X + sqrt(l) N(X, l, c, e): the predicted endpoint of a birth.
+
+    X is the answer for an endpoint of N(0, 1), and sqrt(l) the spread that is then left, so N is of
+    order 1; it starts at zero. Over a map N is a transformer over the cells, each of which is told
+    its own context c, the text e and the time left by adaptive layer norms; w enters at every cell
+    and leaves as the mean over them.
+    """
+
+    def __init__(self, config: Config, side: int | None) -> None:
+        super().__init__()
+        settings, features = config.birth, config.encoder.features
+        width = {"hidden": settings.hidden, "depth": settings.depth, "heads": settings.heads}
+        sde = config.sde.model_copy(update=width)
+        self.side, self.sizes = side, (sde.state_size, sde.content_size)
+        size = sum(self.sizes)
+        network = StateNetwork if side is None else StateTransformer
+        self.network = network(sde, size, size)
+        self.context = nn.Linear(features, sde.hidden)
+        self.text = nn.Linear(features, sde.hidden) if config.text.encoder != "none" else None
+        self.time = nn.Sequential(
+            nn.Linear(2 * _WAVES, sde.hidden), nn.SiLU(), nn.Linear(sde.hidden, sde.hidden)
+        )
+
+    def conditions(self, history: History) -> Float[Tensor, "batch hidden *map"]:
+        """What the network is told of a clip, once for all steps."""
+        told = self.context(history.summary)
+        if self.text is not None and history.text is not None:
+            told = told + self.text(history.text)[:, None]
+        return lay_out(told, self.side)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch steps size"],
+        left: Float[Tensor, "batch steps"],
+        told: Float[Tensor, "batch hidden *map"],
+    ) -> Float[Tensor, "batch steps size"]:
+        """Y at states `x` of births with time `left`."""
+        steps = x.shape[1]
+        rates = _LOWEST * 2.0 ** torch.arange(_WAVES, device=x.device)
+        angles = left.log()[..., None] * rates
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1)).flatten(0, 1)
+        told = told.repeat_interleave(steps, 0)
+        told = told + time.view(*time.shape, *[1] * (told.dim() - 2))
+        unit = x / (1 - left + 1e-3).sqrt()[..., None]  # X_s has variance about s
+        out = self._leave(self.network(self._enter(unit.flatten(0, 1)), told))
+        return x + left.sqrt()[..., None] * torch.unflatten(out, 0, (-1, steps))
+
+    def _enter(self, joint: Joint) -> Tensor:
+        if self.side is None:
+            return joint
+        states, contents = self.sizes
+        z, w = torch.split(joint, [states * self.side**2, contents], dim=1)
+        w = w[:, :, None, None].expand(-1, -1, self.side, self.side)
+        return torch.cat([torch.unflatten(z, 1, (states, self.side, self.side)), w], dim=1)
+
+    def _leave(self, out: Tensor) -> Joint:
+        if self.side is None:
+            return out
+        z, w = torch.split(out, list(self.sizes), dim=1)
+        return torch.cat([z.flatten(1), w.mean((2, 3))], dim=1)
+
+
+class Birth(nn.Module):
+    """p(w, z_0 | c, e): the end of a Follmer process from 0, told the context and the text.
+
+    The chain runs in units of a mean and scale of each channel, which are learnt with it: they are
+    part of the density, so that ranks, EMA and checkpoints hold them as any other weights.
+    """
+
+    def __init__(self, config: Config, side: int | None) -> None:
+        super().__init__()
+        self.settings, self.side = config.birth, side
+        self.state_size, self.content_size = config.sde.state_size, config.sde.content_size
+        self.endpoint = EndpointNetwork(config, side)
+        self.mean = nn.Parameter(torch.zeros(self.state_size + self.content_size))
+        self.log_scale = nn.Parameter(torch.zeros(self.state_size + self.content_size))
+
+    @property
+    def size(self) -> int:
+        """Numbers that are born: those of z_0 and of w."""
+        return self.state_size * self._cells + self.content_size
+
+    @property
+    def _cells(self) -> int:
+        return 1 if self.side is None else self.side**2
+
+    def negative_log_prob(
+        self,
+        w: Float[Tensor, "batch content"],
+        z: Float[Tensor, "batch *latent"],
+        history: History,
+        noise: Float[Tensor, "batch steps size"],
+        draws: Float[Tensor, "batch steps"] | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """Bound -log p(w, z_0 | c, e) from above, in nats.
+
+        `noise` is standard normal, one draw a step. With uniform `draws` as many steps are drawn,
+        which makes it an unbiased estimate; without, all steps are taken.
+        """
+        grid = self.schedule(w.device)
+        drawn = None if draws is None else birth.draw_steps(grid, draws)
+        y, level = self._standardised(w, z)
+        return birth.bound(y, self._predict(history), grid, noise, drawn) + level
+
+    def log_ratio(
+        self,
+        w: Float[Tensor, "batch content"],
+        z: Float[Tensor, "batch *latent"],
+        history: History,
+        noise: Float[Tensor, "batch steps size"],
+    ) -> Float[Tensor, " batch"]:
+        """An unbiased importance weight of p(w, z_0 | c, e), in log: see `sde.birth.log_ratio`."""
+        y, level = self._standardised(w, z)
+        return birth.log_ratio(y, self._predict(history), self.schedule(w.device), noise) - level
+
+    def draw(
+        self, history: History, noise: Float[Tensor, "batch steps size"], guidance: Guidance
+    ) -> SampledStart:
+        """Walk the chain with standard normal `noise`, one draw a step, to (w, z_0)."""
+        born = birth.sample(
+            self._predict(history),
+            self.schedule(noise.device),
+            noise,
+            away=None if guidance.away is None else self._predict(guidance.away),
+            guidance_scale=guidance.scale,
+            temperature=guidance.temperature,
+        )
+        y = self._wide(self.mean) + self._wide(self.log_scale).exp() * born.y
+        z, w = torch.split(y, [self.state_size * self._cells, self.content_size], dim=1)
+        if self.side is not None:
+            z = torch.unflatten(z, 1, (self.state_size, self.side, self.side))
+        return SampledStart(w, z, born.nats)
+
+    def divergence(
+        self, draw: StartDraw, history: History, seed: int, serial: Serial
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """The bound on KL(q(w, z_0) || p) in nats; from few steps drawn at random in training."""
+        steps, draws = self.settings.steps, None
+        if self.training:
+            steps = self.settings.drawn
+            draws = uniform(seed, serial, Stream.BIRTH_STEP, (steps,))
+        noise = normal(seed, serial, Stream.BIRTH, (steps, self.size))
+        cost = self.negative_log_prob(draw.w, draw.z, history, noise, draws)
+        known = negative_entropy(draw.state.scale) + negative_entropy(draw.content.scale)
+        return {"kl_birth": cost + known}
+
+    def log_prob(
+        self, draw: StartDraw, history: History, seed: int, serial: Serial
+    ) -> Float[Tensor, " batch"]:
+        """log of an unbiased weight of p(w, z_0 | c, e), from one path of the chain."""
+        noise = normal(seed, serial, Stream.BIRTH, (self.settings.steps, self.size))
+        return self.log_ratio(draw.w, draw.z, history, noise)
+
+    def sample(
+        self, history: History, seed: int, serial: Serial, guidance: Guidance
+    ) -> SampledStart:
+        """Draw (w, z_0) for the clip of each serial, and what guidance spent on it."""
+        noise = normal(seed, serial, Stream.BIRTH, (self.settings.steps, self.size))
+        return self.draw(history, noise, guidance)
+
+    def schedule(self, device: torch.device) -> Schedule:
+        """The chain's grid, as the settings have it."""
+        return birth.schedule(self.settings.steps, self.settings.last, device)
+
+    def _predict(self, history: History) -> Predict:
+        told = self.endpoint.conditions(history)
+
+        def predict(x: Tensor, left: Tensor) -> Tensor:
+            out: Tensor = self.endpoint(x, left, told)
+            return out
+
+        return predict
+
+    def _standardised(self, w: Tensor, z: Tensor) -> tuple[Joint, Float[Tensor, ""]]:
+        """(z_0, w) in the chain's units, and the sum of the logs of those units."""
+        joint = torch.cat([z.flatten(1), w], dim=1)
+        level = self._wide(self.log_scale)
+        return (joint - self._wide(self.mean)) * (-level).exp(), level.sum()
+
+    def _wide(self, values: Float[Tensor, " channels"]) -> Float[Tensor, " size"]:
+        """One value a channel of z_0 or component of w, laid out as the joint is."""
+        z, w = torch.split(values, [self.state_size, self.content_size])
+        return torch.cat([z.repeat_interleave(self._cells), w])
+
+
+def negative_entropy(scale: Float[Tensor, "batch *shape"]) -> Float[Tensor, " batch"]:
+    """E log q of a diagonal Gaussian of this scale, in nats."""
+    return -(scale.log() + 0.5 * math.log(2 * math.pi * math.e)).flatten(1).sum(1)
+
+
+def build_start(config: Config, side: int | None) -> Birth | PriorStart:
+    """The start that `sde.start` names."""
+    return Birth(config, side) if config.sde.start == "birth" else PriorStart(config, side)

@@ -1,0 +1,115 @@
+"""Every objective with a start that is born: what it learns, its bound, and guidance over both."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdevid.config import parse
+from sdevid.errors import UserError
+from sdevid.models.text import as_bytes
+from sdevid.models.video_model import Given, Walk
+from sdevid.objectives import build, importance
+from sdevid.objectives.clip_objective import ClipObjective
+from sdevid.types import frame_ticks
+
+KINDS = ["latent_sde", "sde_matching", "follmer"]
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": 4,
+    "observation": {"max_context": 2},
+    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
+    "text": {"encoder": "bytes", "layers": 1},
+    "birth": {"steps": 5, "drawn": 2, "hidden": 16, "heads": 2, "depth": 1},
+    "follmer": {"steps": 3},
+}
+SDE = {"latent_size": 3, "content_size": 2, "hidden": 16, "start": "birth"}
+
+
+def objective(kind: str, latent: str = "map") -> ClipObjective:
+    made = build(parse(SMALL | {"model_type": kind, "sde": SDE | {"latent": latent}}))
+    torch.manual_seed(0)
+    for parameter in made.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return made
+
+
+def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    video = torch.randint(0, 256, (count, 4, 16, 16, 1), dtype=torch.uint8)
+    return video, frame_ticks(4, 8.0).expand(count, -1), torch.arange(count)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("latent", ["map", "vector"])
+def test_every_parameter_learns_and_the_birth_replaces_two_divergences(kind, latent):
+    made = objective(kind, latent)
+    text = as_bytes(["left", "right", "", "up"] * 2, 8)._asdict()
+    means = made(*clips(8), kl_weight=1.0, **text)
+    means["loss"].backward()
+    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+    assert "kl_birth" in means
+    assert not {"kl_initial", "kl_content"} & set(means)
+
+
+@torch.no_grad()
+def test_training_draws_steps_whose_mean_is_the_bound_of_evaluation():
+    made = objective("latent_sde", "vector")
+    video, ticks, _ = clips(1)
+    many, serial = (video.expand(400, *video.shape[1:]), ticks.expand(400, -1)), torch.arange(400)
+    few = made.train().terms(*many, serial, context=0)["kl_birth"]
+    whole = made.eval().terms(*many, serial, context=0)["kl_birth"]
+    error = float(few.std() + whole.std()) / 20
+    assert float(few.mean()) == pytest.approx(float(whole.mean()), abs=4 * error)
+    assert float(few.std()) > 1.2 * float(whole.std())
+
+
+@torch.no_grad()
+def test_mean_of_importance_weights_is_the_bound():
+    made = objective("latent_sde", "vector").eval()
+    video, ticks, _ = clips(1)
+    many, serial = (video.expand(400, *video.shape[1:]), ticks.expand(400, -1)), torch.arange(400)
+    elbo = made.terms(*many, serial, context=0)["elbo"]
+    weights = importance.log_weight(made, *many, serial)
+    error = float(elbo.std() + weights.std()) / 20
+    assert float(weights.mean()) == pytest.approx(float(elbo.mean()), abs=4 * error)
+    assert float(torch.logsumexp(weights, 0)) - torch.tensor(400.0).log() > float(elbo.mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_guidance_moves_birth_and_life_and_its_nats_grow_with_the_cold(kind):
+    model = objective(kind).model.eval()
+    ticks, given = frame_ticks(3, 8.0).expand(2, -1), Given(text=as_bytes(["left"] * 2, 8))
+    walk = Walk(1, torch.arange(2), guidance_scale=3.0)
+    plain = model.generate(ticks, walk._replace(guidance_scale=1.0), given)
+    guided = model.generate(ticks, walk, given)
+    assert float(plain.nats.max()) == 0
+    assert bool((guided.nats > 0).all())
+    first = (guided.frames - plain.frames)[:, 0].abs().flatten(1).amax(1)
+    assert bool((first > 1e-4).all())  # the first frame too, which a Gaussian start leaves alone
+    still = torch.zeros_like(ticks)  # no time passes: what is spent is the birth's alone
+    spent = [model.generate(still, walk._replace(temperature=t), given).nats for t in (1.0, 0.5)]
+    assert bool((spent[0] > 0).all())
+    assert bool((spent[0] < guided.nats).all())
+    assert bool(((spent[1] > 2 * spent[0]) & (spent[1] < 8 * spent[0])).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_born_video_does_not_depend_on_the_batch_around_it(kind):
+    model = objective(kind).model.eval()
+    ticks = frame_ticks(3, 8.0)
+    both = model.generate(ticks.expand(2, -1), Walk(1, torch.tensor([4, 9]))).frames
+    one = model.generate(ticks[None], Walk(1, torch.tensor([9]))).frames
+    torch.testing.assert_close(both[1:], one, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("birth", "name"),
+    [({"steps": 0}, r"birth\.steps"), ({"last": 1.0}, r"birth\.last"), ({"hidden": 20}, "heads")],
+)
+def test_a_birth_that_cannot_be_names_the_setting(birth, name):
+    sde = SDE | {"latent": "map"}
+    with pytest.raises(UserError, match=name):
+        parse(SMALL | {"sde": sde, "birth": SMALL["birth"] | birth})
