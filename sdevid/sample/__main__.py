@@ -10,20 +10,28 @@ import os
 import sys
 from collections.abc import Sequence
 
+from sdevid import export
 from sdevid.errors import UserError
-from sdevid.sample import sampler
+from sdevid.sample.arguments import add_arguments, job_from, provenance
+from sdevid.sample.processes import one_thread_on_cpu, processes
+from sdevid.sample.sampler import sample
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Sample, and tell a user's mistake once and without a traceback. Returns the exit code."""
+    """Sample, and report a user's mistake once and without a traceback. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sdevid sample", description=__doc__)
-    sampler.add_arguments(parser)
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
     try:
-        return sampler.run(parser.parse_args(arguments))
+        with one_thread_on_cpu(), processes() as state:
+            model, config = export.load(args.model_path, args.weights)
+            job = job_from(args, config, batch_size=8 if state.device.type == "cuda" else 1)
+            sample(model, job, args.output_dir, state, provenance(args))
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"sample: {error}", file=sys.stderr)
         return 2
+    return 0
 
 
 if __name__ == "__main__":

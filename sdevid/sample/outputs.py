@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,7 @@ import torch
 import sdevid
 from sdevid.errors import UserError
 from sdevid.sample import write
-from sdevid.sample.conditions import Observed
-from sdevid.sample.request import Request
+from sdevid.sample.job import SamplingJob
 from sdevid.sample.write import Pixels
 from sdevid.types import frame_ticks
 
@@ -48,106 +46,95 @@ def prepare(folder: Path) -> None:
         record.unlink()
 
 
-class Generated(NamedTuple):
-    """Samples, and what guidance spent on each."""
+class Record(NamedTuple):
+    """What is written about samples beside their videos."""
 
-    videos: Pixels  # number, time, height, width, channels
-    nats: list[float]
+    job: SamplingJob
+    provenance: dict[str, object]  # where model and frames come from
+
+    def common(self) -> dict[str, object]:
+        """What all samples have in common, ready for JSON."""
+        job, observed = self.job, self.job.observed
+        return {
+            "num_samples": job.num_samples,
+            "num_frames": job.num_frames,
+            "fps": job.fps,
+            "batch_size": job.batch_size,
+            **asdict(job.sampler),
+            "negative_prompt": job.negative_prompt,
+            **self.provenance,
+            "num_initial_frames": observed.leading if observed else 0,
+            "observed_places": list(observed.indices) if observed else [],
+            "notes": list(observed.notes) if observed else [],
+            "versions": {
+                "sdevid": sdevid.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    def sample(self, number: int) -> dict[str, object]:
+        """How one sample was made: the same, however many are."""
+        common = self.common()
+        del common["num_samples"]
+        own = {"number": number, "serial": number, "prompt": self.job.prompt(number)}
+        return own | {"files": names(number)} | common
+
+    def whole(self, device: str) -> dict[str, object]:
+        """How all samples were made."""
+        job = self.job
+        return {
+            **self.common(),
+            "prompts": list(job.prompts),
+            "device": device,
+            "samples": [
+                {
+                    "number": number,
+                    "serial": number,
+                    "seed": job.sampler.seed,
+                    "prompt": job.prompt(number),
+                    "files": names(number),
+                }
+                for number in range(job.total)
+            ],
+        }
 
 
 def save(
-    args: argparse.Namespace,
-    request: Request,
-    numbers: Sequence[int],
-    made: Generated,
-    given: Observed | None,
+    folder: Path, record: Record, numbers: Sequence[int], videos: Pixels, nats: Sequence[float]
 ) -> None:
-    """Write the samples of these numbers, leaving out those past `request.total`."""
-    ticks = frame_ticks(request.num_frames, request.fps).numpy()
-    places = given.places if given else ()
-    folder: Path = args.output_dir
-    for number, video, nats in zip(numbers, made.videos, made.nats, strict=True):
-        if number < request.total:
-            mp4, gif, npz, told = (folder / name for name in names(number))
-            record = _sample(args, request, number, given) | {"guidance_nats": nats}
+    """Write the samples of these numbers, leaving out those past the job's total."""
+    job, observed = record.job, record.job.observed
+    ticks = frame_ticks(job.num_frames, job.fps).numpy()
+    indices = observed.indices if observed else ()
+    for number, video, spent in zip(numbers, videos, nats, strict=True):
+        if number < job.total:
+            mp4, gif, npz, description = (folder / name for name in names(number))
+            entry = record.sample(number) | {"guidance_nats": spent}
             with _writing(folder):
-                write.mp4(mp4, video, request.fps)
-                write.gif(gif, write.enlarge(video, SIDE), request.fps)
-                write.npz(npz, video, ticks, given.leading if given else 0, places)
-                told.write_text(json.dumps(record, indent=2) + "\n")
+                write.mp4(mp4, video, job.fps)
+                write.gif(gif, write.enlarge(video, SIDE), job.fps)
+                write.npz(npz, video, ticks, observed.leading if observed else 0, indices)
+                description.write_text(json.dumps(entry, indent=2) + "\n")
 
 
-def finish(args: argparse.Namespace, request: Request, given: Observed | None, device: str) -> None:
+def finish(folder: Path, record: Record, device: str) -> None:
     """Write the grids of the first samples, and the record of how each sample was made."""
-    folder: Path = args.output_dir
-    shown = range(min(request.total, SHOWN))
+    fps, shown = record.job.fps, range(min(record.job.total, SHOWN))
     videos = np.stack([np.load(folder / names(number)[2])["video"] for number in shown])
     columns = int(np.ceil(np.sqrt(len(videos))))
     large = write.enlarge(videos, SIDE)
     with _writing(folder):
-        write.gif(folder / "grid.gif", write.tile(large, columns), request.fps)
+        write.gif(folder / "grid.gif", write.tile(large, columns), fps)
         sheet = write.contact_sheet(large, FRAMES_SHOWN)
         write.picture(sheet).save(folder / "grid.png")
-        record = json.dumps(_record(args, request, given, device), indent=2)
-        (folder / RECORD).write_text(record + "\n")
+        (folder / RECORD).write_text(json.dumps(record.whole(device), indent=2) + "\n")
 
 
 def names(number: int) -> tuple[str, str, str, str]:
     """The files of a sample: mp4, GIF, npz and JSON."""
     stem = f"sample_{number:05d}"
     return f"{stem}.mp4", f"{stem}.gif", f"{stem}.npz", f"{stem}.json"
-
-
-def _how(args: argparse.Namespace, request: Request, given: Observed | None) -> dict[str, object]:
-    """What all samples have in common."""
-    settings = asdict(request)
-    del settings["prompts"]
-    return {
-        "model_path": str(args.model_path),
-        "weights": args.weights,
-        **settings,
-        "initial_frames": str(args.initial_frames) if args.initial_frames else None,
-        "num_initial_frames": given.leading if given else 0,
-        "final_frames": str(args.final_frames) if args.final_frames else None,
-        "keyframes": list(args.keyframes),
-        "observed_places": list(given.places) if given else [],
-        "notes": list(given.notes) if given else [],
-        "versions": {
-            "sdevid": sdevid.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _sample(
-    args: argparse.Namespace, request: Request, number: int, given: Observed | None
-) -> dict[str, object]:
-    """How one sample was made."""
-    common = _how(args, request, given)
-    del common["num_samples"]  # the same sample, however many are made
-    own = {"number": number, "serial": number, "prompt": request.prompt(number)}
-    return own | {"files": names(number)} | common
-
-
-def _record(
-    args: argparse.Namespace, request: Request, given: Observed | None, device: str
-) -> dict[str, object]:
-    return {
-        **_how(args, request, given),
-        "prompts": list(request.prompts),
-        "device": device,
-        "samples": [
-            {
-                "number": number,
-                "serial": number,
-                "seed": request.seed,
-                "prompt": request.prompt(number),
-                "files": names(number),
-            }
-            for number in range(request.total)
-        ],
-    }
 
 
 @contextmanager

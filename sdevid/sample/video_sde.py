@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from sdevid.checkpoint import Weights
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models import text
+from sdevid.models.sampling import SamplerConfig
 from sdevid.models.text import Reader
 from sdevid.models.video_model import VideoModel
-from sdevid.sample import conditions
-from sdevid.sample.conditions import Observed
-from sdevid.sample.request import Request, check_request
+from sdevid.sample import observed_frames
+from sdevid.sample.job import SamplingJob, check_job
 from sdevid.sample.sampler import generate
 from sdevid.sample.write import Pixels
 
@@ -51,7 +52,7 @@ class VideoSDE:
         """Videos from nothing but the options: `num_frames`, `fps`, `seed`, `temperature`,
         `steps_per_frame`, `solver`, `prompt`, `negative_prompt`, `guidance_scale`,
         `bridge_diffusion`, `batch_size`. Raises UserError where one is wrong."""
-        return self._generate(self._request(num_samples, options), None)
+        return self._generate(self._job(num_samples, options))
 
     def predict(self, frames: Pixels, num_samples: int = 1, **options: Any) -> Pixels:
         """Videos that begin with `frames`, uint8 (time, height, width, channels), and go on.
@@ -67,21 +68,21 @@ class VideoSDE:
         return self.fill(frames, range(len(frames)), num_samples, **options)
 
     def fill(
-        self, frames: Pixels, places: Sequence[int], num_samples: int = 1, **options: Any
+        self, frames: Pixels, indices: Sequence[int], num_samples: int = 1, **options: Any
     ) -> Pixels:
-        """Videos in which `frames` stand at these places, counted from 0.
+        """Videos in which `frames` stand at these indices.
 
-        Raises UserError where frames, places or options are wrong.
+        Raises UserError where frames, indices or options are wrong.
         """
-        frames = self._checked(frames, places)
-        request = self._request(num_samples, options)
-        if list(places) != list(range(len(frames))) and not self.config.observation.ahead:
+        frames = self._checked(frames, indices)
+        job = self._job(num_samples, options)
+        if list(indices) != list(range(len(frames))) and not self.config.observation.ahead:
             raise UserError(
-                f"frames are given at {list(places)}, but this model was trained to go on from "
+                f"frames are given at {list(indices)}, but this model was trained to go on from "
                 "initial frames alone (observation.ends_fraction and keyframes_fraction are 0)"
             )
-        given = conditions.place(frames, tuple(int(at) for at in places), request)
-        return self._generate(request, given)
+        observed = observed_frames.from_arrays(frames, tuple(int(at) for at in indices), job)
+        return self._generate(replace(job, observed=observed))
 
     def push_to_hub(self, repo_id: str, weights: Weights = "ema", private: bool = False) -> str:
         """Upload weights and config to the Hugging Face hub; the address of the commit.
@@ -108,29 +109,30 @@ class VideoSDE:
     def _reader(self) -> Reader | None:
         return text.reader(self.config, next(self.model.parameters()).device)
 
-    def _request(self, num_samples: int, options: dict[str, Any]) -> Request:
+    def _job(self, num_samples: int, options: dict[str, Any]) -> SamplingJob:
         settings = dict(options)
         prompt = settings.pop("prompt", None)
         prompts = () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        defaults = {
+        sampler = {field.name for field in fields(SamplerConfig)}
+        job: dict[str, Any] = {
             "num_frames": self.config.sequence_length,
             "fps": self.config.fps,
-            "seed": 0,
-            "temperature": 1.0,
-            "steps_per_frame": None,
             "batch_size": 8 if next(self.model.parameters()).is_cuda else 1,
+            "negative_prompt": None,
         }
-        known = {*defaults, "solver", "bridge_diffusion", "negative_prompt", "guidance_scale"}
+        known = {*job, *sampler}
         unknown = sorted(settings.keys() - known)
         if unknown:
             raise UserError(
                 f"{unknown[0]} is no option; there are prompt, {', '.join(sorted(known))}"
             )
-        request = Request(num_samples, prompts=prompts, **(defaults | settings))
-        check_request(request, self.config)
-        return request
+        how = {name: value for name, value in settings.items() if name in sampler}
+        job |= {name: value for name, value in settings.items() if name in job}
+        made = SamplingJob(num_samples, sampler=SamplerConfig(**how), prompts=prompts, **job)
+        check_job(made, self.config)
+        return made
 
-    def _checked(self, frames: Pixels, places: Sequence[int]) -> Pixels:
+    def _checked(self, frames: Pixels, indices: Sequence[int]) -> Pixels:
         frames = np.asarray(frames)
         size, channels = self.config.frame_size, self.config.channels
         if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, channels):
@@ -138,16 +140,14 @@ class VideoSDE:
                 f"frames are {frames.dtype} of shape {frames.shape}, but the model takes uint8 of "
                 f"shape (number, {size}, {size}, {channels})"
             )
-        if len(frames) != len(places) or not len(frames):
+        if len(frames) != len(indices) or not len(frames):
             raise UserError(
-                f"{len(frames)} frames are given for {len(places)} places; give a place for each, "
-                "and one frame or more"
+                f"{len(frames)} frames are given for {len(indices)} indices; give an index "
+                "for each, and one frame or more"
             )
         return frames
 
-    def _generate(self, request: Request, given: Observed | None) -> Pixels:
-        made, read = [], self._reader if request.worded else None
-        for first in range(0, request.total, request.batch_size):
-            numbers = range(first, first + request.batch_size)
-            made.append(generate(self.model, request, numbers, given, read).videos)
-        return np.concatenate(made)[: request.total]
+    def _generate(self, job: SamplingJob) -> Pixels:
+        read_text = self._reader if job.has_text else None
+        batches = [generate(self.model, job, numbers, read_text) for numbers in job.batches()]
+        return np.concatenate([batch.videos for batch in batches])[: job.total]

@@ -125,7 +125,8 @@ def open_world() -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=30)
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")  # collectives that the recorder keeps
-    if size == 1 and "MASTER_ADDR" not in os.environ:
+    alone = size == 1 and "MASTER_ADDR" not in os.environ
+    if alone:
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     else:
@@ -137,6 +138,8 @@ def open_world() -> Iterator[World]:
     finally:
         with _at_most(LEAVING_SECONDS):  # a rank may wait here for others that are stuck
             dist.destroy_process_group()
+        if alone:
+            del os.environ["LOCAL_RANK"]  # who looks for a launcher next must not see one
 
 
 @contextmanager

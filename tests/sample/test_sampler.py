@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import save_file
+from torch._C._distributed_c10d import HashStore
 
+from sdevid import export
 from sdevid.config import dump, parse
 from sdevid.objectives import build_model
+from sdevid.sample import processes as launch
+from sdevid.sample import sampler
 from sdevid.sample.__main__ import main
+from sdevid.sample.job import SamplingJob
 
 SMALL = {
     "frame_size": 16,
@@ -102,9 +108,53 @@ def test_another_seed_gives_other_videos_and_no_temperature_no_noise_in_the_path
     assert not np.array_equal(video(tmp_path / "0"), video(tmp_path / "calm"))
 
 
+@pytest.fixture
+def own_group():
+    """A process group of the program; the rest of the session keeps the one it has."""
+    began = not dist.is_initialized()
+    if began:
+        dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    if began:
+        dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("own_group")
+def test_sample_in_a_program_leaves_its_group_and_threads(model, tmp_path):
+    threads, group = torch.get_num_threads(), dist.group.WORLD
+    loaded, _ = export.load(model)
+    job = SamplingJob(num_samples=2, num_frames=3, fps=8.0, batch_size=1)
+    for name in ("a", "b"):
+        with launch.processes() as state:
+            sampler.sample(loaded, job, tmp_path / name, state)
+        assert dist.group.WORLD is group
+        assert torch.get_num_threads() == threads
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert main(["--model_path", str(model), "--output_dir", str(tmp_path / "c")]) == 0
+    assert dist.group.WORLD is group
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_command_line_sets_the_threads_back(model, tmp_path, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        sample(model, tmp_path, "--num_samples", "1")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_local_rank_without_a_launcher_is_not_believed(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert sample(model, tmp_path, "--num_samples", "1")["samples"][0]["number"] == 0
+    assert os.environ["LOCAL_RANK"] == "0"
+
+
 def test_two_processes_write_the_same_files_as_one(model, tmp_path):
     given = ["--model_path", str(model), "--num_samples", "5", "--seed", "7"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     for processes in ("1", "2"):
         several = ["--multi_gpu"] if processes == "2" else []
@@ -112,7 +162,7 @@ def test_two_processes_write_the_same_files_as_one(model, tmp_path):
         port = ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
         count = ["--num_processes", processes, "--num_machines", "1"]
         done = subprocess.run(
-            [*launch, *several, *count, *port, *where],
+            [*launcher, *several, *count, *port, *where],
             env=environment,
             capture_output=True,
             text=True,

@@ -1,4 +1,4 @@
-"""The frames that a video is given: initial ones, final ones, and key frames in between."""
+"""The frames that a video is conditioned on: initial ones, final ones, and key frames between."""
 
 from __future__ import annotations
 
@@ -10,60 +10,46 @@ import numpy as np
 
 from sdevid.config import Config
 from sdevid.errors import UserError
-from sdevid.sample import initial
-from sdevid.sample.request import Request
+from sdevid.sample import picture_files
+from sdevid.sample.job import ObservedFrames, SamplingJob
 from sdevid.sample.write import Pixels
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Given frames and where in the video they stand."""
-
-    frames: Pixels  # number, height, width, channels
-    places: tuple[int, ...]  # rising
-    notes: tuple[str, ...] = ()
-
-    @property
-    def leading(self) -> int:
-        """How many of them the video begins with."""
-        return next((k for k, place in enumerate(self.places) if place != k), len(self.places))
 
 
 @dataclass(frozen=True)
 class _Part:
     option: str
-    found: initial.Initial
-    places: tuple[int, ...]
+    pictures: picture_files.Pictures
+    indices: tuple[int, ...]
 
 
-def read(args: argparse.Namespace, config: Config, request: Request) -> Observed | None:
-    """The frames that `args` name, as the model takes them; None where they name none.
+def read(args: argparse.Namespace, config: Config, job: SamplingJob) -> ObservedFrames | None:
+    """Read the frames that `args` name, as the model takes them; None where they name none.
 
     Raises UserError where the model cannot take them, a file is at fault, frames differ in size,
-    a place is outside the video or given twice, or nothing is left to generate.
+    an index is outside the video or given twice, or nothing is left to generate.
     """
     _check(args, config)
     side, channels = config.frame_size, config.channels
-    shape = side, channels, request.fps
+    shape = side, channels, job.fps
     parts = []
     if args.initial_frames is not None:
         most = config.observation.max_context
-        found = initial.read(args.initial_frames, args.num_initial_frames, most, *shape)
-        parts.append(_Part("--initial_frames", found, tuple(range(len(found.frames)))))
+        pictures = picture_files.read(args.initial_frames, args.num_initial_frames, most, *shape)
+        parts.append(_Part("--initial_frames", pictures, tuple(range(len(pictures.frames)))))
     if args.final_frames is not None:
         most = config.observation.max_context
-        found = initial.read(args.final_frames, None, most, *shape, "--final_frames")
-        first = request.num_frames - len(found.frames)
-        parts.append(_Part("--final_frames", found, tuple(range(first, request.num_frames))))
-    for place, path in map(_keyframe, args.keyframes):
-        found = initial.read(path, 1, 1, *shape, "--keyframes")
-        parts.append(_Part("--keyframes", found, (place,)))
-    return _joined(parts, request) if parts else None
+        pictures = picture_files.read(args.final_frames, None, most, *shape, "--final_frames")
+        first = job.num_frames - len(pictures.frames)
+        parts.append(_Part("--final_frames", pictures, tuple(range(first, job.num_frames))))
+    for index, path in map(_keyframe, args.keyframes):
+        pictures = picture_files.read(path, 1, 1, *shape, "--keyframes")
+        parts.append(_Part("--keyframes", pictures, (index,)))
+    return _joined(parts, job) if parts else None
 
 
-def place(frames: Pixels, places: tuple[int, ...], request: Request) -> Observed:
-    """Frames at hand, checked as those of files are."""
-    return _joined([_Part("frames", initial.Initial(frames, (), ""), places)], request)
+def from_arrays(frames: Pixels, indices: tuple[int, ...], job: SamplingJob) -> ObservedFrames:
+    """Check frames at hand as those of files are."""
+    return _joined([_Part("frames", picture_files.Pictures(frames, (), ""), indices)], job)
 
 
 def _check(args: argparse.Namespace, config: Config) -> None:
@@ -102,19 +88,19 @@ def _keyframe(text: str) -> tuple[int, Path]:
     return int(index), Path(path)
 
 
-def _joined(parts: list[_Part], request: Request) -> Observed:
-    number, taken = request.num_frames, dict[int, Pixels]()
+def _joined(parts: list[_Part], job: SamplingJob) -> ObservedFrames:
+    number, taken = job.num_frames, dict[int, Pixels]()
     for part in parts:
-        if part.found.size != parts[0].found.size:
+        if part.pictures.size != parts[0].pictures.size:
             raise UserError(
-                f"{parts[0].option} are of {parts[0].found.size} pixels and {part.option} of "
-                f"{part.found.size}; give frames of one size"
+                f"{parts[0].option} are of {parts[0].pictures.size} pixels and {part.option} of "
+                f"{part.pictures.size}; give frames of one size"
             )
-        for frame, at in zip(part.found.frames, part.places, strict=True):
+        for frame, at in zip(part.pictures.frames, part.indices, strict=True):
             if not 0 <= at < number:
                 raise UserError(
-                    f"{part.option} gives a frame at {at}, but --num_frames is {number}: places "
-                    f"are 0 to {number - 1}; give a larger --num_frames or another place"
+                    f"{part.option} gives a frame at {at}, but --num_frames is {number}: indices "
+                    f"are 0 to {number - 1}; give a larger --num_frames or another index"
                 )
             if at in taken:
                 raise UserError(
@@ -126,6 +112,6 @@ def _joined(parts: list[_Part], request: Request) -> Observed:
             f"--num_frames is {number}, but all of them are given frames (initial, final or key) "
             "and at least one must be generated; give a larger --num_frames"
         )
-    places = tuple(sorted(taken))
-    notes = dict.fromkeys(note for part in parts for note in part.found.notes)
-    return Observed(np.stack([taken[at] for at in places]), places, tuple(notes))
+    indices = tuple(sorted(taken))
+    notes = dict.fromkeys(note for part in parts for note in part.pictures.notes)
+    return ObservedFrames(np.stack([taken[at] for at in indices]), indices, tuple(notes))

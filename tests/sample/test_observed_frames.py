@@ -128,7 +128,7 @@ def test_a_solver_can_be_chosen(models, tmp_path, solver):
         ("latent_sde", ["--solver", "heun", "--temperature", "0"], "needs euler_maruyama"),
         ("latent_sde", ["--solver", "srk", "--steps_per_frame", "3"], "must be whole ones"),
         ("latent_sde", ["--keyframes", "six.png"], "must read INDEX:PATH"),
-        ("latent_sde", ["--keyframes", "6:40.png"], "places are 0 to 5"),
+        ("latent_sde", ["--keyframes", "6:40.png"], "indices are 0 to 5"),
         ("latent_sde", ["--keyframes", "2:40.png", "2:80.png"], "frame 2 is given twice"),
         ("latent_sde", ["--keyframes", "1:40.png", "2:wide.png"], "give frames of one size"),
         ("latent_sde", ["--keyframes", "1:none.png"], "--keyframes none.png does not exist"),

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sdevid.errors import UserError
-from sdevid.sample import initial, write
+from sdevid.sample import picture_files, write
 
 
 def save(path, value, size=(8, 8), mode="RGB"):
@@ -14,7 +14,7 @@ def save(path, value, size=(8, 8), mode="RGB"):
 
 
 def read(path, count=None, most=5, side=8, channels=3, fps=8.0):
-    return initial.read(path, count, most, side, channels, fps)
+    return picture_files.read(path, count, most, side, channels, fps)
 
 
 def test_pictures_come_in_natural_order_and_only_as_many_as_the_model_takes(tmp_path):

@@ -1,4 +1,4 @@
-"""Reads the initial frames that a video is to go on from: pictures or the start of a video."""
+"""Reads frames to condition on: pictures, or the start of a video."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 
 
 @dataclass(frozen=True)
-class Initial:
-    """Observed frames as the model takes them, and what was done to them on the way."""
+class Pictures:
+    """Frames as the model takes them, and what was done to them on the way."""
 
     frames: Pixels  # time, height, width, channels
     notes: tuple[str, ...]
@@ -36,8 +36,8 @@ def read(
     channels: int,
     fps: float,
     option: str = "--initial_frames",
-) -> Initial:
-    """The first `count` frames at `path` (None: all, at most `most`), `side` pixels square.
+) -> Pictures:
+    """Read the first `count` frames at `path` (None: all, at most `most`), `side` pixels square.
 
     `path` is a folder of pictures, taken in the natural order of their names, one picture, or a
     video, read at `fps` frames a second. Frames of another shape are cut to the middle square
@@ -120,7 +120,7 @@ def _one_size(path: Path, frames: list[Image.Image], option: str) -> str:
     return sizes[0]
 
 
-def _fit(frames: list[Image.Image], size: str, side: int, channels: int, option: str) -> Initial:
+def _fit(frames: list[Image.Image], size: str, side: int, channels: int, option: str) -> Pictures:
     notes, kind = [], option.removeprefix("--").replace("_", " ")
     if size != f"{side}x{side}":
         notes.append(f"{kind} are {size}, the model's {side}x{side}: the middle square is resized")
@@ -130,4 +130,4 @@ def _fit(frames: list[Image.Image], size: str, side: int, channels: int, option:
         if np.ptp(pixels, axis=-1).any():
             notes.append(f"{kind} have colours, the model has one channel: made grey")
         pixels = np.stack([np.asarray(frame.convert("L")) for frame in square])[..., None]
-    return Initial(pixels, tuple(notes), size)
+    return Pictures(pixels, tuple(notes), size)

@@ -1,0 +1,155 @@
+"""A job of sampling: which videos to generate, checked against the model's config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sdevid.config import Config
+from sdevid.errors import UserError
+from sdevid.models.sampling import SamplerConfig
+from sdevid.models.solver_grid import solver_grid
+from sdevid.objectives.registry import takers_of
+from sdevid.sample.write import Pixels
+from sdevid.sde.solvers import SOLVERS
+from sdevid.types import TICKS_PER_SECOND, frame_ticks
+
+
+@dataclass(frozen=True)
+class ObservedFrames:
+    """Given frames and where they stand in the video."""
+
+    frames: Pixels  # number, height, width, channels
+    indices: tuple[int, ...]  # rising
+    notes: tuple[str, ...] = ()  # what was done to them to fit the model
+
+    @property
+    def leading(self) -> int:
+        """How many of them the video begins with."""
+        return next((k for k, at in enumerate(self.indices) if at != k), len(self.indices))
+
+
+@dataclass(frozen=True)
+class SamplingJob:
+    """Videos to generate. Sample i is keyed by the sampler's seed and i alone."""
+
+    num_samples: int  # of each prompt
+    num_frames: int  # of a written video, the observed ones among them
+    fps: float  # frames a second
+    batch_size: int  # videos at once
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    prompts: tuple[str, ...] = ()
+    negative_prompt: str | None = None
+    observed: ObservedFrames | None = None
+
+    @property
+    def total(self) -> int:
+        """Videos in all."""
+        return self.num_samples * max(1, len(self.prompts))
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is anything to read."""
+        return bool(self.prompts) or self.negative_prompt is not None
+
+    def prompt(self, sample: int) -> str | None:
+        """Return the prompt of this sample; the last one for what only fills a batch."""
+        if not self.prompts:
+            return None
+        return self.prompts[min(sample // self.num_samples, len(self.prompts) - 1)]
+
+    def batches(self) -> list[range]:
+        """The samples' numbers in batches of one size; the last may go past `total`."""
+        size = self.batch_size
+        return [range(first, first + size) for first in range(0, self.total, size)]
+
+
+def check_job(job: SamplingJob, config: Config) -> None:
+    """Raise UserError naming the option that is out of range or does not fit the model."""
+    sampler = job.sampler
+    counts = {name: getattr(job, name) for name in ("num_samples", "num_frames", "batch_size")}
+    for name, count in (counts | {"steps_per_frame": sampler.steps_per_frame}).items():
+        if count is not None and count < 1:
+            raise UserError(f"--{name} is {count}, but must be 1 or more")
+    if not 0 <= sampler.seed < 2**63:
+        raise UserError(f"--seed is {sampler.seed}, but must be from 0 to 2**63 - 1")
+    if not 0 <= sampler.temperature < float("inf"):
+        raise UserError(
+            f"--temperature is {sampler.temperature}, but must be 0 or more; 1 is usual"
+        )
+    steps = sampler.steps_per_frame or 1
+    if not 0 < job.fps <= TICKS_PER_SECOND / steps:
+        raise UserError(
+            f"--fps is {job.fps}, but must be above 0 and at most {TICKS_PER_SECOND // steps} "
+            f"with {steps} solver steps a frame; the model was trained at {config.fps}"
+        )
+    _check_text(job, config)
+    _check_solver(job, config)
+
+
+def _check_text(job: SamplingJob, config: Config) -> None:
+    scale = job.sampler.guidance_scale
+    if not 0 <= scale < float("inf"):
+        raise UserError(f"--guidance_scale is {scale}, but must be 0 or more; 1 is no guidance")
+    if config.text.encoder != "none":
+        if job.negative_prompt is not None and scale == 1:
+            raise UserError(
+                "--negative_prompt does nothing at --guidance_scale 1; give a larger one, e.g. 3"
+            )
+        return
+    given = [
+        name
+        for name, there in (
+            ("--prompt", bool(job.prompts)),
+            ("--negative_prompt", job.negative_prompt is not None),
+            ("--guidance_scale", scale != 1),
+        )
+        if there
+    ]
+    if given:
+        raise UserError(
+            f"{given[0]} is given, but this model was trained without text (text.encoder is none "
+            "in its config); leave it out, or train with text.encoder=bytes"
+        )
+
+
+def _check_solver(job: SamplingJob, config: Config) -> None:
+    sampler, can = job.sampler, config.capabilities
+    name = sampler.solver
+    if sampler.bridge_diffusion is not None and "bridge_diffusion" not in can.sampling_options:
+        raise UserError(
+            f"--bridge_diffusion is given, but this model's model_type is {config.model_type}; it "
+            f"is for {', '.join(takers_of('bridge_diffusion'))}"
+        )
+    if can.schemes is not None and name not in can.schemes:
+        raise UserError(
+            f"--solver is {name}, but model_type {config.model_type} takes "
+            f"{', '.join(can.schemes)} alone"
+        )
+    if name == "euler_maruyama":
+        return
+    if config.sde.order == 2:
+        raise UserError(
+            f"--solver is {name}, but a model of sde.order 2 has no noise on its positions and "
+            "takes euler_maruyama alone; leave --solver out"
+        )
+    if config.sde.noise not in SOLVERS[name].strong_order:
+        raise UserError(
+            f"--solver is {name}, but it does not take the model's noise (sde.noise is "
+            f"{config.sde.noise}); milstein and heun do"
+        )
+    if sampler.temperature == 0:
+        raise UserError(f"--solver is {name}, but --temperature 0 needs euler_maruyama")
+    if SOLVERS[name].needs_area:
+        _check_whole_cells(job, config)
+
+
+def _check_whole_cells(job: SamplingJob, config: Config) -> None:
+    cell = round(TICKS_PER_SECOND / (config.fps * config.sde.steps_per_frame))
+    steps = job.sampler.steps_per_frame
+    times = frame_ticks(job.num_frames, job.fps)[None]
+    if bool((solver_grid(times, cell, steps)[0] % cell).any()):
+        raise UserError(
+            f"--solver is {job.sampler.solver}, whose steps must be whole ones of the training's "
+            f"(1/{TICKS_PER_SECOND // cell} s); leave out --steps_per_frame and take an --fps that "
+            f"divides {TICKS_PER_SECOND // cell}"
+        )
