@@ -172,7 +172,7 @@ def test_wrong_arrays_and_options_are_told(models):
         (lambda: model.predict(np.zeros((4, 16, 16, 1), np.uint8)), "takes at most 3"),
         (lambda: model.predict(frames, num_frames=2), "at least one must be generated"),
         (lambda: model.fill(frames, [0, 3]), "go on from initial frames alone"),
-        (lambda: model.fill(frames, [0]), "2 frames are given for 1 places"),
+        (lambda: model.fill(frames, [0]), "2 frames are given for 1 indices"),
         (lambda: sdevid.VideoSDE.from_pretrained("/nowhere"), "/nowhere does not exist"),
     ):
         with pytest.raises(UserError, match=named):
