@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sdevid.sde import openblas
 from sdevid.sde.equation import SDE
-from sdevid.sde.integrate import Gradient, solve
 from sdevid.sde.noise import Brownian
+from sdevid.sde.problem import Gradient
+from sdevid.sde.stepwise import integrate
 from sdevid.types import TICKS_PER_SECOND
 
 CELL = 1200  # ticks a step
@@ -207,7 +208,7 @@ def memory_of(gradient: str, steps: int) -> float:
             tensors=tuple(leaves[1:]),
         )
         noise = Brownian(1, step.serial, (step.size.state,), CELL)
-        path = solve(
+        path = integrate(
             sde, step.start, step.ticks[:, : count + 1], noise, "reversible_heun", saves, way
         )
         torch.autograd.grad(path.states[:, -1].square().sum(), leaves)

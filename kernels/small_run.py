@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
 from sdevid_kernels import philox
 from sdevid_kernels.em_step import em_step
 from sdevid_kernels.em_trajectory import em_trajectory
-from sdevid_kernels.em_trajectory.reference import Network, Posterior
+from sdevid_kernels.em_trajectory.reference import Network, Posterior, Reading
 from sdevid_kernels.heun_step import Rates, heun_step
 from sdevid_kernels.reversible_heun_step import reversible_heun_step
 from torch import Tensor
@@ -53,7 +53,7 @@ def trajectory() -> None:
     rows, size, hidden = 5, 12, 40
     drift = Network(leaf(hidden, size), (), (leaf(size, hidden), leaf(size)))
     control = Network(leaf(hidden, size), (), (leaf(2 * size, hidden), leaf(2 * size)))
-    posterior = Posterior(control, leaf(2, rows, hidden), 30.0, True)
+    posterior = Posterior(control, leaf(2, rows, hidden), Reading(30.0, width=True))
     key = (1, torch.arange(rows, device=DEVICE), torch.arange(2, device=DEVICE).expand(rows, 2).t())
     dt = torch.full((2, rows), 0.1, device=DEVICE)
     given = (leaf(rows, size), drift, leaf(rows, hidden), leaf(rows, size), posterior, dt, key)

@@ -31,15 +31,6 @@ def backend(device: torch.device, setting: Setting = "auto") -> Backend:
     return setting
 
 
-def describe(device: torch.device, setting: Setting = "auto") -> str:
-    """One line for the start of a run: what runs and why."""
-    chosen = backend(device, setting)
-    reason = f"kernels={setting}" if setting != "auto" else f"{device.type} device"
-    if setting == "auto" and device.type == "cuda" and not _has_triton():
-        reason = "triton is not installed"
-    return f"SDE steps: {chosen} ({reason})"
-
-
 def same_device(name: str, state: Tensor, **others: Tensor | None) -> None:
     """Raise ValueError where a tensor lies on another device than `state`."""
     for other, tensor in others.items():

@@ -15,6 +15,7 @@ from sdevid.config import SDEConfig
 from sdevid.models.encoder import lay_out
 from sdevid.models.guide import Toward
 from sdevid.models.transformer import StateTransformer
+from sdevid.sde.problem import Diffusion, Network, Reading
 
 State = Float[Tensor, "batch *latent"]  # (batch, size) or (batch, channels, height, width)
 
@@ -43,6 +44,14 @@ class StateNetwork(nn.Module):
         if config.latent == "vector":
             return nn.Linear(inputs, outputs)
         return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def silu_layers(self, condition: Tensor) -> tuple[Network, Tensor] | str:
+        """The layers' weights and what the first adds to its product, float32; or why not."""
+        layers = [self.first, *self.hidden, self.last]
+        if not all(isinstance(layer, nn.Linear) for layer in layers):
+            return "its layers are convolutions"
+        first, *pairs = ((layer.weight, layer.bias) for layer in layers)
+        return Network(first[0], tuple(pairs[:-1]), pairs[-1]), condition.float() + first[1]
 
     def forward(self, z: State, condition: Tensor) -> Tensor:
         if not self.again or not torch.is_grad_enabled():
@@ -115,12 +124,19 @@ class Prior(nn.Module):
         if self.config.latent == "map":
             drift, level = drift[:, :, None, None], level[:, :, None, None]
         if not self.diagonal:
-            return Conditions(drift, self._positive(level), None)
+            return Conditions(drift, self._of_level(level, None).at(level), None)
         level, slope = level.chunk(2, dim=1)
         return Conditions(drift, level, slope)
 
-    def _positive(self, level: Tensor) -> Tensor:
-        return self.config.diffusion_floor + functional.softplus(level + self.start)
+    def _of_level(self, level: Tensor, slope: Tensor | None) -> Diffusion:
+        floor = self.config.diffusion_floor
+        return Diffusion(level, slope, floor, self.start, self.stratonovich)
+
+    def diffusion_law(self, conditions: Conditions) -> Diffusion | Tensor:
+        """g as a function of what it drives, or g itself where it does not depend on it."""
+        if conditions.slope is None:
+            return conditions.diffusion
+        return self._of_level(conditions.diffusion, conditions.slope)
 
     def _driven(self, z: State) -> State:
         """What of `z` noise acts on."""
@@ -131,9 +147,8 @@ class Prior(nn.Module):
 
     def diffusion(self, z: State, conditions: Conditions) -> State:
         """g at `z`, broadcastable to what it drives."""
-        if conditions.slope is None:
-            return conditions.diffusion
-        return self._positive(conditions.diffusion + conditions.slope * torch.tanh(self._driven(z)))
+        law = self.diffusion_law(conditions)
+        return law if isinstance(law, Tensor) else law.at(self._driven(z))
 
     def forward(
         self, z: State, conditions: Conditions, toward: Toward | None = None
@@ -153,15 +168,12 @@ class Prior(nn.Module):
         else:
             drift = self.drift(z, conditions.drift + toward.shift)
             drift = drift + toward.pull * (toward.target - z)
-        if conditions.slope is None:
-            return drift, conditions.diffusion, None
-        bend = torch.tanh(self._driven(z))
-        level = conditions.diffusion + conditions.slope * bend
-        diffusion = self._positive(level)
-        rise = torch.sigmoid(level + self.start) * conditions.slope * (1 - bend.square())
-        if self.stratonovich:
-            drift = drift + 0.5 * diffusion * rise
-        return drift, diffusion, rise
+        law = self.diffusion_law(conditions)
+        if isinstance(law, Tensor):
+            return drift, law, None
+        diffusion, slope = law.with_slope(self._driven(z))
+        more = law.correction(diffusion, slope)
+        return drift if more is None else drift + more, diffusion, slope
 
 
 class Control(nn.Module):
@@ -176,12 +188,14 @@ class Control(nn.Module):
 
     def __init__(self, config: SDEConfig, features: int) -> None:
         super().__init__()
-        self.bound, self.unit = config.control_bound, config.diffusion_start
-        self.chain = config.posterior_width == "chain"
-        self.own_drift = config.posterior_drift == "own"
-        self.open = 3.0
+        self.reading = Reading(
+            bound=config.control_bound,
+            width=config.posterior_width == "chain",
+            unit=config.diffusion_start,
+            own=config.posterior_drift == "own",
+        )
         self.condition = nn.Linear(features, config.hidden)
-        outputs = config.latent_size * (2 if self.chain else 1)
+        outputs = config.latent_size * (2 if self.reading.width else 1)
         self.network = state_network(config, outputs, config.state_size)
 
     def conditions(
@@ -194,10 +208,4 @@ class Control(nn.Module):
         self, z: State, condition: Tensor, drift: State, diffusion: State
     ) -> tuple[State, State | None]:
         """u and r at `z`, where the prior has this drift and diffusion; r None without a width."""
-        out = self.network(z, condition)
-        motion, width = out.chunk(2, dim=1) if self.chain else (out, None)
-        motion = self.unit * motion - drift if self.own_drift else self.unit * motion
-        control = self.bound * torch.tanh(motion / (self.bound * diffusion))
-        if width is None:
-            return control, None
-        return control, torch.sigmoid(width + self.open + (self.unit / diffusion).log())
+        return self.reading(self.network(z, condition), drift, diffusion)

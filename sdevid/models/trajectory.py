@@ -1,148 +1,258 @@
-"""Solves the backbone: a vector latent as one operator, anything else step by step."""
+"""The backbone's path as a problem for `sde.solve`, in every form that a solver takes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models import graphed
-from sdevid.models.backbone import Conditions, Control, Prior, State, StateNetwork
+from sdevid.models.backbone import Conditions, Control, Prior, State
 from sdevid.models.guide import Toward
-from sdevid.sde import integrate, second_order
-from sdevid.sde import trajectory as operator
-from sdevid.sde.integrate import Path, Step
+from sdevid.sde import second_order, solve, stepwise
+from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
-from sdevid.sde.trajectory import Diffusion, Network, Posterior
+from sdevid.sde.problem import (
+    Coefficients,
+    GraphForm,
+    Network,
+    Path,
+    Posterior,
+    Problem,
+    SiluForm,
+    Step,
+)
+from sdevid.types import TICKS_PER_SECOND
 
 Controls = tuple[Tensor, ...]  # one condition a step
 
 
-def takes(config: Config) -> bool:
-    """Whether the latent is solved as one operator.
+@dataclass(frozen=True)
+class Drive:
+    """What moves the state: the prior, and what steers it.
 
-    Not where ZeRO 3 gathers weights as their own modules are called, nor where frames ahead make
-    the drift depend on time, nor for a state of second order.
+    `toward` gives what observed frames ahead add to the drift at some ticks. Guidance is a control:
+    with u = (scale - 1) (h - h') / g the drift is h' + scale (h - h'), h' that of the `other`
+    conditions, and Girsanov's theorem says what it costs.
     """
+
+    prior: Prior
+    conditions: Conditions
+    control: tuple[Control, Controls] | None = None
+    toward: Callable[[Int64[Tensor, "batch times"]], Toward] | None = None
+    other: Conditions | None = None
+    guidance_scale: float = 1.0
+
+    def step(
+        self, z: State, toward: Toward | None, condition: Tensor | None, temperature: float = 1.0
+    ) -> Step:
+        """Coefficients at `z`, g times the temperature; `condition` is the control's there."""
+        drift, g = self.prior(z, self.conditions, toward)
+        g = temperature * g if temperature != 1 else g
+        if self.control is not None:
+            return Step(drift, g, *self.control[0](z, condition, drift, g))
+        if self.other is None:
+            return Step(drift, g)
+        apart = drift - self.prior(z, self.other, toward)[0]
+        return Step(drift, g, (self.guidance_scale - 1) * apart / g)
+
+    def coefficients(self, ticks: Int64[Tensor, "batch points"]) -> Coefficients:
+        """Those of the chain along `ticks`."""
+        controls = None if self.control is None else self.control[1]
+
+        @cache
+        def ahead() -> list[Toward] | None:
+            return None if self.toward is None else self.toward(ticks[:, :-1]).unbind()
+
+        def at(z: State, k: int) -> Step:
+            toward = ahead()
+            condition = None if controls is None else controls[k]
+            return self.step(z, None if toward is None else toward[k], condition)
+
+        return at
+
+    def fields(
+        self, ticks: Int64[Tensor, "batch points"], noise: str, temperature: float = 1.0
+    ) -> SDE:
+        """Those of an SDE: a control's condition holds for its step of `ticks`; r is 1."""
+        fields = _Fields(self, ticks, temperature)
+        steered = self.control is not None or self.other is not None
+        return SDE(
+            drift=lambda t, z: fields.step(t, z).drift,
+            diffusion=lambda t, z: fields.step(t, z).diffusion,
+            control=fields.control if steered else None,
+            noise="diagonal" if noise == "diagonal" else "additive",
+            tensors=fields.tensors(),
+        )
+
+    def silu(self) -> SiluForm | str:
+        """The networks' weights, or why they cannot be given."""
+        if self.toward is not None:
+            return "frames ahead make the drift depend on time"
+        if self.other is not None:
+            return "guidance compares two drifts"
+        drift = silu_layers(self.prior.drift, self.conditions.drift)
+        if isinstance(drift, str):
+            return f"of the drift: {drift}"
+        law = self.prior.diffusion_law(self.conditions)
+        if self.control is None:
+            return SiluForm(*drift, law)
+        control, controls = self.control
+        steered = silu_layers(control.network, torch.stack(controls))
+        if isinstance(steered, str):
+            return f"of the control: {steered}"
+        return SiluForm(*drift, law, Posterior(*steered, control.reading))
+
+    def graph(self) -> GraphForm | str:
+        """All that the controlled path reads, or why it cannot be given."""
+        if self.toward is not None:
+            return "frames ahead make the drift depend on time"
+        if self.control is None:
+            return "there is no control"
+        control, controls = self.control
+        parts = tuple(part for part in self.conditions if part is not None)
+        networks = (self.prior.drift, control.network)
+        return GraphForm(
+            (self.prior, control), networks, (*parts, *controls), _captured(len(parts))
+        )
+
+
+class _Fields:
+    """Coefficients of a drive at a time, those of the last state kept."""
+
+    def __init__(self, drive: Drive, ticks: Tensor, temperature: float) -> None:
+        self.drive, self.ticks, self.temperature = drive, ticks.contiguous(), temperature
+        control = drive.control
+        self.controls = None if control is None else torch.stack(control[1], 1)
+        self._key: tuple[Tensor, Tensor, bool] | None = None
+        self._step: Step
+
+    def step(self, t: Tensor, z: State) -> Step:
+        key = (t, z, torch.is_grad_enabled())
+        if self._key is None or any(a is not b for a, b in zip(self._key, key, strict=True)):
+            self._step, self._key = self._at(t, z), key
+        return self._step
+
+    def control(self, t: Tensor, z: State) -> State:
+        control = self.step(t, z).control
+        assert control is not None
+        return control
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Parameters and conditions that the coefficients close over."""
+        drive = self.drive
+        tensors = [*drive.prior.drift.parameters(), *drive.conditions]
+        if drive.control is not None:
+            tensors += [*drive.control[0].network.parameters(), self.controls]
+        return tuple(tensor for tensor in tensors if tensor is not None)
+
+    def _at(self, t: Tensor, z: State) -> Step:
+        at = (t.flatten(1).double() * TICKS_PER_SECOND).round().long()
+        toward = self.drive.toward(at).unbind()[0] if self.drive.toward is not None else None
+        if self.controls is None:
+            return self.drive.step(z, toward, None, self.temperature)
+        step = torch.searchsorted(self.ticks, at, right=True)[:, 0] - 1
+        step = step.clamp(0, self.ticks.shape[1] - 2)
+        rows = torch.arange(len(step), device=step.device)
+        return self.drive.step(z, toward, self.controls[rows, step], self.temperature)
+
+
+def _captured(many: int) -> Callable[..., Coefficients]:
+    """Coefficients of (prior, control, *tensors), the first `many` of which are the prior's."""
+
+    def coefficients_of(prior: Prior, control: Control, *tensors: Tensor) -> Coefficients:
+        slope = tensors[2] if many > 2 else None
+        conditions = Conditions(tensors[0], tensors[1], slope)
+        drive = Drive(prior, conditions, (control, tensors[many:]))
+        return lambda z, k: drive.step(z, None, tensors[many + k])
+
+    return coefficients_of
+
+
+def silu_layers(network: nn.Module, condition: Tensor) -> tuple[Network, Tensor] | str:
+    """The network's SiLU layers and the shift of the first, or why it has none."""
+    layers = getattr(network, "silu_layers", None)
+    if layers is None:
+        return f"{type(network).__name__} does not give its weights as layers of SiLU"
+    found: tuple[Network, Tensor] | str = layers(condition)
+    return found
+
+
+def problem(
+    config: Config,
+    start: State,
+    ticks: Int64[Tensor, "batch points"],
+    noise: Brownian | Float[Tensor, "batch steps *latent"],
+    saved: list[int] | None,
+    drive: Drive,
+) -> Problem:
+    """The drive's path from `start`, solved as `config.sde` says, saved at some grid points."""
     sde = config.sde
-    whole = sde.latent == "vector" and sde.order == 1 and sde.kernels != "reference"
-    return whole and config.zero_stage < 3 and not config.observation.ahead
+    gathers = "ZeRO 3 gathers weights as their own modules are called"
+    silu = gathers if config.zero_stage == 3 else drive.silu()
+    graph = gathers if config.zero_stage == 3 else drive.graph()
+    if not sde.capture:
+        graph = "sde.capture is false"
+    if sde.checkpoint:
+        graph = "sde.checkpoint makes activations again in the backward pass"
+    return Problem(
+        start=start,
+        ticks=ticks,
+        noise=noise,
+        coefficients=drive.coefficients(ticks),
+        saved=saved,
+        kernels=sde.kernels,
+        order=sde.order,
+        silu=silu,
+        graph=graph,
+        fields=drive.fields(ticks, sde.noise),
+    )
 
 
-def solve(
+def solved(
     config: Config,
     start: State,
     ticks: Int64[Tensor, "batch points"],
     noise: Brownian | Float[Tensor, "batch steps *latent"],
     saved: list[int],
-    prior: tuple[Prior, Conditions],
-    control: tuple[Control, Controls] | None = None,
-    toward: Toward | None = None,
+    drive: Drive,
 ) -> Path:
-    """The prior's path, or the posterior's that `control` steers, at the grid points `saved`.
-
-    `toward` is what observed frames ahead add to the drift at each step.
-
-    Both ways give the same path up to rounding.
-    """
-    kernels = config.sde.kernels
-    if takes(config):
-        given = (start, ticks, noise, *_prior(*prior))
-        steered = None if control is None else posterior(*control)
-        return operator.solve(*given, steered, kernels, saved)
-    if graphed.takes(config) and control is not None and torch.is_grad_enabled():
-        path = graphed.solve(start, ticks, noise, prior, control)
-        return path._replace(states=path.states[:, saved])
-    module, conditions = prior
-    steps = None if toward is None else toward.unbind()
-
-    def coefficients(z: State, step: int) -> Step:
-        drift, diffusion = module(z, conditions, None if steps is None else steps[step])
-        if control is None:
-            return Step(drift, diffusion)
-        return Step(drift, diffusion, *control[0](z, control[1][step], drift, diffusion))
-
-    path = chain_of(config)(start, ticks, noise, coefficients, kernels)
-    return path._replace(states=path.states[:, saved])
-
-
-def chain_of(config: Config) -> Callable[..., Path]:
-    """The chain of the order that `sde.order` names, step by step."""
-    return second_order.chain if config.sde.order == 2 else integrate.chain
+    """The drive's path at the grid points `saved`, by the first solver that takes it."""
+    return solve.solve(problem(config, start, ticks, noise, saved, drive))
 
 
 def step_of(config: Config) -> Callable[[State, Tensor, Tensor, float, Tensor], State]:
-    """(z, drift, diffusion, dt, dW) to the state after one step of that chain without control."""
-    return second_order.moved if config.sde.order == 2 else integrate.moved
+    """(z, drift, diffusion, dt, dW) to the state after one step of the chain without control."""
+    return second_order.moved if config.sde.order == 2 else stepwise.moved
 
 
-def describe(config: Config, device: torch.device, clips: int) -> str:
-    """One line for the start of a run: how `solve` will run `clips` at once on `device`, and why.
+def training_choice(config: Config, device: torch.device, clips: int) -> solve.Choice:
+    """The solver that takes the paths of `clips` clips at once in training on `device`.
 
-    Raises UserError where `sde.kernels` cannot run there.
+    Raises UserError where none does, or `sde.kernels` cannot run there.
     """
-    if not config.capabilities.simulates:
-        return "no SDE solve in training"
-    steps = integrate.describe(device, config.sde.kernels)
-    if graphed.takes(config):
-        return "SDE solve: a CUDA graph" if device.type == "cuda" else f"{steps}; no graph on a CPU"
-    if not takes(config):
-        return steps
-    features = config.encoder.features
+    sde, features = config.sde, config.encoder.features
+    side = config.encoder.map_size if sde.latent == "map" else None
+    shape = () if side is None else (side, side)
     with torch.device("meta"):
-        prior = Prior(config.sde, features, stratonovich=config.sde_type == "stratonovich")
-        control = Control(config.sde, features)
-        conditions = prior.conditions(
-            torch.empty(1, config.sde.content_size), torch.empty(1, features)
-        )
-        drift, _, _ = _prior(prior, conditions)
-        steered = posterior(control, (torch.empty(1, config.sde.hidden),))
-    count = (config.sequence_length - 1) * config.sde.steps_per_frame
-    start = torch.empty(clips, config.sde.latent_size, device=device)
-    return operator.describe(start, drift, steered, count)
+        prior = Prior(sde, features, stratonovich=config.sde_type == "stratonovich")
+        control = Control(sde, features)
+        conditions = prior.conditions(torch.empty(1, sde.content_size), torch.empty(1, features))
+        tokens = torch.empty(1, 1, math.prod(shape), features)
+        steered = control, control.conditions(tokens, side)
+    drive = Drive(prior, conditions, steered, _unasked if config.observation.ahead else None)
+    points = (config.sequence_length - 1) * sde.steps_per_frame + 1
+    ticks = torch.zeros(clips, points, dtype=torch.int64)
+    start = torch.empty(clips, sde.state_size, *shape, device=device)
+    serial = torch.arange(clips, device=device)
+    noise = Brownian(0, serial, (sde.latent_size, *shape), cell=1)
+    return solve.choose(problem(config, start, ticks, noise, None, drive))
 
 
-def _prior(prior: Prior, conditions: Conditions) -> tuple[Network, Tensor, Tensor | Diffusion]:
-    moved = shift(prior.drift, conditions.drift)
-    return network(prior.drift), moved, diffusion(prior, conditions)
-
-
-def network(layers: nn.Module) -> Network:
-    """The layers but for the first one's bias, which `shift` holds."""
-    assert isinstance(layers, StateNetwork)
-    inner = tuple(_weights(layer) for layer in layers.hidden)
-    return Network(_weights(layers.first)[0], inner, _weights(layers.last))
-
-
-def shift(layers: nn.Module, condition: Tensor) -> Tensor:
-    """What the first layer adds to its product, float32."""
-    assert isinstance(layers, StateNetwork)
-    return condition.float() + _weights(layers.first)[1]
-
-
-def diffusion(prior: Prior, conditions: Conditions) -> Tensor | Diffusion:
-    """g, as it depends on the state or not."""
-    if conditions.slope is None:
-        return conditions.diffusion
-    floor, calculus = prior.config.diffusion_floor, prior.stratonovich
-    return Diffusion(conditions.diffusion, conditions.slope, floor, prior.start, calculus)
-
-
-def posterior(control: Control, conditions: Controls) -> Posterior:
-    """The control as it is read beside the prior."""
-    return Posterior(
-        network(control.network),
-        shift(control.network, torch.stack(conditions)),
-        bound=control.bound,
-        width=control.chain,
-        unit=control.unit,
-        own=control.own_drift,
-    )
-
-
-def _weights(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    assert isinstance(layer, nn.Linear)
-    return layer.weight, layer.bias
+def _unasked(ticks: Tensor) -> Toward:
+    raise NotImplementedError(f"no path is solved along {tuple(ticks.shape)} ticks on meta tensors")

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sdevid.models import trajectory
 from sdevid.models.backbone import State
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.start import StartDraw
 from sdevid.objectives.latent_sde import LatentSDEObjective, step_tokens
-from sdevid.sde.integrate import Step
 from sdevid.sde.noise import Stream, normal
+from sdevid.sde.problem import Step
+from sdevid.sde.stepwise import chain
 from sdevid.types import Serial, Ticks, Video, seconds
 
 
@@ -49,8 +49,8 @@ def log_weight(
         return made
 
     dw = model.brownian(seed, serial).increments(grid)
-    chain = trajectory.chain_of(objective.config)
-    path = chain(z0, grid, dw, coefficients, objective.config.sde.kernels)
+    sde = objective.config.sde
+    path = chain(z0, grid, dw, coefficients, sde.kernels, order=sde.order)
     decoded = model.decoder(path.states[:, saved], w)
     found = model.likelihood.log_prob(decoded, clips.frames).sum(1)
     found = found + model.start_prior.log_prob(draw, clips.context, seed, serial)

@@ -31,10 +31,9 @@ class LatentSDEObjective(ClipObjective):
         conditions = model.prior.conditions(start.content, clips.context.summary.mean(1))
         controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
         noise = model.brownian(config.seed, clips.serial)
-        prior, control = (model.prior, conditions), (model.control, controls)
-        toward = model.toward(clips.ahead, grid[:, :-1])
-        z0 = start.states[:, 0]
-        path = trajectory.solve(config, z0, grid, noise, saved, prior, control, toward)
+        toward = model.toward_of(clips.ahead)
+        drive = trajectory.Drive(model.prior, conditions, (model.control, controls), toward)
+        path = trajectory.solved(config, start.states[:, 0], grid, noise, saved, drive)
         rolled = Rolled(
             path.states, clips.ticks, clips.window, conditions, clips.ahead, clips.serial
         )

@@ -62,17 +62,15 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     draws = normal(config.seed, rolled.serial, Stream.ROLL_PATH, shape).flatten(0, 1)
     twice = grid.repeat_interleave(2, 0)
     root = seconds(twice.diff(dim=1)).sqrt()
-    toward = model.toward(rolled.ahead, grid[:, :-1])
-    if toward is not None:
-        toward = type(toward)(*(part.repeat_interleave(2, 0) for part in toward))
-    path = trajectory.solve(
+    ahead = rolled.ahead and Ahead(*(part.repeat_interleave(2, 0) for part in rolled.ahead))
+    told = rolled.conditions.repeated(2)
+    path = trajectory.solved(
         config,
         rolled.states[rows, place[:, :1]].expand(-1, 2, *model.latent_shape).flatten(0, 1),
         twice,
         draws * root.view(*root.shape, *[1] * len(model.noise_shape)),
         saved[-1:],
-        (model.prior, rolled.conditions.repeated(2)),
-        toward=toward,
+        trajectory.Drive(model.prior, told, toward=model.toward_of(ahead)),
     )
     a, b = torch.unflatten(path.states[:, 0], 0, (-1, 2)).unbind(1)
     y = rolled.states[rows, place[:, -1:]][:, 0]

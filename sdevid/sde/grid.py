@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from jaxtyping import Int64
@@ -31,12 +32,9 @@ class Grid:
         """Seconds at a grid point, (batch, 1, ...)."""
         return self._wide(types.seconds(self.ticks[:, point : point + 1]))[:, 0]
 
-    def segments(self) -> Iterator[tuple[int, int]]:
+    def segments(self) -> list[tuple[int, int]]:
         """(first point, last point) of the way to each save."""
-        previous = 0
-        for point in self.saves:
-            yield previous, point
-            previous = point
+        return segments(self.saves)
 
     def pieces(self, first: int, last: int) -> list[tuple[int, int]]:
         """The way from `first` to `last` cut so that a piece's noise is small."""
@@ -58,6 +56,11 @@ class Grid:
     def _wide(self, values: Tensor) -> Tensor:
         values = values.to(self.like.device, self.like.dtype)
         return values.view(*values.shape, *[1] * (self.like.dim() - 1))
+
+
+def segments(saves: Sequence[int]) -> list[tuple[int, int]]:
+    """(first point, last point) of the way to each saved point."""
+    return list(pairwise([0, *saves]))
 
 
 def run(segment: Callable[..., Any], again: bool, *arguments: Any) -> Any:

@@ -11,23 +11,28 @@ which is Girsanov's where r = 1. Sums are float32 or wider.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
+from sdevid_kernels.em_step import reference
 from torch import Tensor
 
 
 def control_energy(
     control: Float[Tensor, "batch steps *shape"], dt: Float[Tensor, "batch steps"]
 ) -> Float[Tensor, " batch"]:
-    """1/2 sum |u|^2 dt along each path, in nats. `control` is per sqrt(second), `dt` in seconds."""
-    wide = control.to(torch.promote_types(control.dtype, torch.float32)).flatten(2)
-    return 0.5 * torch.einsum("bsi,bsi,bs->b", wide, wide, dt.to(wide.dtype))
+    """1/2 sum |u|^2 dt along each path, in nats. `control` is per sqrt(time) of `dt`."""
+    return _total(reference.control_energy, control, dt)
 
 
 def width_kl(
     width: Float[Tensor, "batch steps *shape"], dt: Float[Tensor, "batch steps"]
 ) -> Float[Tensor, " batch"]:
     """sum(1/2 (r^2 - 1) - log r) along each path, in nats; a step of no time adds none."""
-    wide = width.to(torch.promote_types(width.dtype, torch.float32)).flatten(2)
-    steps = (0.5 * (wide.square() - 1) - wide.log()).sum(2)
-    return steps.mul((dt > 0).to(wide.dtype)).sum(1)
+    return _total(reference.width_kl, width, dt)
+
+
+def _total(each: Callable[[Tensor, Tensor], Tensor], values: Tensor, dt: Tensor) -> Tensor:
+    wide = values.to(torch.promote_types(values.dtype, torch.float32)).flatten(2)
+    return each(wide, dt.to(wide.dtype)[..., None]).flatten(1).sum(1)

@@ -13,15 +13,10 @@ q and v, q' is the same function of v' in posterior and prior, so the KL of a st
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
-from sdevid_kernels import runtime
+from jaxtyping import Float
 from torch import Tensor
 
-from sdevid import types
 from sdevid.errors import UserError
-from sdevid.sde import integrate
-from sdevid.sde.integrate import Coefficients, Path, Step
-from sdevid.sde.noise import Brownian
 
 
 def halves(z: Float[Tensor, "batch both *cells"]) -> tuple[Tensor, Tensor]:
@@ -42,28 +37,6 @@ def moved(z: Tensor, drift: Tensor, diffusion: Tensor, dt: float, dw: Tensor) ->
     return torch.cat([q + v * dt, v], dim=1)
 
 
-def chain(
-    start: Float[Tensor, "batch both *cells"],
-    ticks: Int64[Tensor, "batch points"],
-    noise: Float[Tensor, "batch steps half *cells"] | Brownian,
-    coefficients: Coefficients,
-    kernels: runtime.Setting = "auto",
-) -> Path:
-    """`integrate.chain` for a state (q, v): noise and coefficients are those of v, like v.
-
-    `coefficients(z, k)` is told the whole state. It is the chain of v, whose coefficients look at
-    its sum q too; so whatever steps that chain, a fused kernel or not, steps this one.
-    """
-    q, v = halves(start)
-    spans = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype)
-    spans = spans.view(*spans.shape, *[1] * (start.dim() - 1))
-    places: list[Tensor] = []
-
-    def of_velocity(v: Tensor, k: int) -> Step:
-        places.append(q if k == 0 else torch.addcmul(places[-1], v, spans[:, k - 1]))
-        return coefficients(torch.cat([places[-1], v], dim=1), k)
-
-    path = integrate.chain(v.contiguous(), ticks, noise, of_velocity, kernels)
-    last = path.states[:, -1]
-    places.append(torch.addcmul(places[-1], last, spans[:, -1]) if places else q)
-    return path._replace(states=torch.cat([torch.stack(places, 1), path.states], dim=2))
+def joined(q: Tensor, v: Tensor, dt: Tensor) -> Tensor:
+    """(q', v') from q and the new v; `dt` broadcasts over them."""
+    return torch.cat([torch.addcmul(q, v, dt), v], dim=1)

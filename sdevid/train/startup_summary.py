@@ -30,9 +30,12 @@ def announce(engine: Engine, progress: Progress, total: int, told: str) -> None:
     if device == "cuda":
         device = f"{torch.cuda.get_device_name(world.device)} (cuda)"
     attention = backend(config.encoder.attention, world.device.type)
+    solver = "no SDE solve in training"
+    if config.capabilities.simulates:
+        solver = str(trajectory.training_choice(config, world.device, micro))
     world.say(
         f"{config.model_type}: {parameters:,} parameters, {config.precision}; device {device}, "
-        f"attention {attention}; {trajectory.describe(config, world.device, micro)}"
+        f"attention {attention}; {solver}"
         f"{compiled.describe(config)}"
     )
     world.say(

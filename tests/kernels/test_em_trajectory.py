@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sdevid_kernels.em_trajectory import by_hand, pool, products, reference, tower
-from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Reading
 from sdevid_kernels.em_trajectory.segment import Inputs
 from torch import Tensor
 
@@ -58,7 +58,7 @@ def _case(
         outputs = size * (2 if width else 1)
         network = _network(size, hidden, control_depth or depth, outputs, like)
         shifts = torch.randn(1 if still else steps, rows, hidden, **like).requires_grad_()
-        posterior = Posterior(network, shifts, bound, width, unit, own)
+        posterior = Posterior(network, shifts, Reading(bound, width, unit, own))
     return {
         "z": z,
         "drift": _network(size, hidden, depth, size, like),

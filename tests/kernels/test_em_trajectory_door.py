@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sdevid_kernels.em_trajectory import em_trajectory
-from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Reading
 
 ROWS, SIZE, HIDDEN, STEPS = 3, 2, 4, 3
 
@@ -27,8 +27,9 @@ def case(**changed):
 
 
 def control(**changed):
-    given = {"network": network(), "shifts": torch.randn(STEPS, ROWS, HIDDEN)}
-    return Posterior(**given | changed)
+    given = {"network": network(), "shifts": torch.randn(STEPS, ROWS, HIDDEN)} | changed
+    network_, shifts = given.pop("network"), given.pop("shifts")
+    return Posterior(network_, shifts, Reading(**given))
 
 
 BAD = {

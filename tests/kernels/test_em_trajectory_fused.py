@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from sdevid_kernels.em_trajectory import em_trajectory, why_not
-from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
+from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Reading
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -51,7 +51,7 @@ def _case(
     if heads:
         network = _network(size, hidden, depth, heads * size)
         shifts = _leaf(1 if still else steps, rows, hidden)
-        posterior = Posterior(network, shifts, bound, heads == 2, unit, own)
+        posterior = Posterior(network, shifts, Reading(bound, heads == 2, unit, own))
     return {
         "z": _leaf(rows, size),
         "drift": _network(size, hidden, depth, size),
@@ -238,8 +238,9 @@ def test_networks_that_do_not_fit_are_named():
     assert "not the same" in why_not(*given)
 
 
-def test_what_does_not_fit_takes_a_launch_a_step():
-    _agrees(_case(depth=4, steps=2))
+def test_networks_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="no kernel takes this chain: drift and control"):
+        em_trajectory(**_case(depth=4, steps=2), setting="triton")
 
 
 def test_operators_keep_their_word(monkeypatch):

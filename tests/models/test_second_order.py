@@ -7,9 +7,7 @@ from sdevid.config import parse
 from sdevid.errors import UserError
 from sdevid.models.latent_sde import LatentSDE
 from sdevid.models.text import as_bytes
-from sdevid.models.trajectory import chain_of
 from sdevid.models.video_model import Given, Walk
-from sdevid.sde import integrate
 from sdevid.types import frame_ticks
 
 SMALL = {
@@ -85,11 +83,10 @@ def test_guidance_leads_the_velocities_and_is_charged():
     assert (guided.frames - plain.frames).abs().max() > 1e-5
 
 
-def test_order_one_is_the_default_and_its_chain_the_one_it_was():
+def test_order_one_is_the_default():
     plain = parse(SMALL | {"sde": {k: v for k, v in VECTOR.items() if k != "order"}})
     assert plain.sde.order == 1
     assert plain.sde.state_size == plain.sde.latent_size
-    assert chain_of(plain) is integrate.chain
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from sdevid_kernels.em_trajectory import em_trajectory
+from torch import nn
 
+from sdevid import objectives
 from sdevid.config import SDEConfig, load
 from sdevid.models import trajectory
-from sdevid.models.backbone import Control, Prior
+from sdevid.models.backbone import Control, Prior, StateNetwork
 from sdevid.models.latent_sde import LatentSDE
-from sdevid.sde.integrate import Step, chain
+from sdevid.sde import graph, stepwise
+from sdevid.sde.problem import Step
+from sdevid.sde.stepwise import chain
 from sdevid.types import TICKS_PER_SECOND, frame_ticks
 
 DEMO = Path(__file__).resolve().parents[2] / "configs/demo.yaml"
@@ -43,22 +47,80 @@ def backbone(noise, width, drift, depth, stratonovich):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "name", "told"),
     [
-        ({}, "SDE solve: backward pass by hand (CPU)"),
-        ({"sde.kernels": "reference"}, "SDE steps: reference (kernels=reference)"),
-        ({"sde.latent": "map"}, "SDE steps: reference (cpu device)"),
-        (
-            {"sde.latent": "map", "sde.capture": True},
-            "SDE steps: reference (cpu device); no graph on a CPU",
-        ),
-        ({"zero_stage": "3"}, "SDE steps: reference (cpu device)"),
+        ({}, "fused", "the chain's bound"),
+        ({"sde.kernels": "reference"}, "stepwise", "not fused: kernels is reference"),
+        ({"sde.latent": "map"}, "stepwise", "not fused: the state is a map"),
+        ({"sde.latent": "map", "sde.capture": True}, "stepwise", "graphs are CUDA's"),
+        ({"zero_stage": "3"}, "stepwise", "not fused: ZeRO 3 gathers weights"),
+        ({"sde.order": 2}, "stepwise", "not fused: the state is of second order"),
+        ({"observation.ends_fraction": 0.5}, "stepwise", "frames ahead make the drift"),
     ],
     ids=str,
 )
-def test_the_run_says_how_it_solves(settings, told):
+def test_run_tells_which_solver_and_why_not_the_others(settings, name, told):
     config = load(DEMO, [f"{key}={value}" for key, value in settings.items()])
-    assert trajectory.describe(config, torch.device("cpu"), 2) == told
+    choice = trajectory.training_choice(config, torch.device("cpu"), 2)
+    assert name == choice.solver.NAME
+    assert told in str(choice)
+
+
+class ThirdBackbone(nn.Module):
+    """A drift that no fused solver knows."""
+
+    def __init__(self, like: StateNetwork) -> None:
+        super().__init__()
+        self.inner = like
+
+    def forward(self, z, condition):
+        return torch.sin(self.inner(z, condition))
+
+
+def test_third_backbone_falls_back_and_trains():
+    config = load(DEMO, ["sequence_length=4", "observation.max_context=2"])
+    objective = objectives.build(config)
+    for parameter in objective.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    prior = objective.model.prior
+    prior.drift = ThirdBackbone(prior.drift)
+    known = torch.zeros(1, config.sde.content_size), torch.zeros(1, config.encoder.features)
+    form = trajectory.Drive(prior, prior.conditions(*known)).silu()
+    assert form == "of the drift: ThirdBackbone does not give its weights as layers of SiLU"
+    video = torch.randint(0, 256, (2, 4, 32, 32, 1), dtype=torch.uint8)
+    ticks = frame_ticks(4, config.fps).expand(2, -1)
+    loss = objective(video, ticks, torch.arange(2), 1.0)["loss"]
+    loss.backward()
+    assert prior.drift.inner.last.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("noise", ["additive", "diagonal"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_graph_trains_as_the_steps_do(noise, device):
+    settings = ["sde.latent=map", "sde.latent_size=2", "sde.hidden=8", f"sde.noise={noise}"]
+    model = LatentSDE(load(DEMO, [*settings, "sde.capture=true"])).to(device)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    sde, side, features = model.config.sde, model.side, model.config.encoder.features
+    start = torch.randn(2, *model.latent_shape, device=device)
+    ticks = (torch.arange(STEPS + 1) * CELL).repeat(2, 1)
+    leaves = [*model.prior.parameters(), *model.control.parameters()]
+    for serial in (torch.arange(2), torch.arange(2) + 9):
+        noise_ = model.brownian(1, serial.to(device))
+        conditions = model.prior.conditions(
+            torch.ones(2, sde.content_size, device=device), torch.ones(2, features, device=device)
+        )
+        tokens = torch.randn(2, STEPS, side**2, features, device=device)
+        steered = model.control, model.control.conditions(tokens, side)
+        drive = trajectory.Drive(model.prior, conditions, steered)
+        problem = trajectory.problem(model.config, start, ticks, noise_, [0, STEPS], drive)
+        results = []
+        for solver in (graph, stepwise):
+            path = solver.solve(problem)
+            loss = path.states.square().sum() + path.kl.sum()
+            gradients = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+            results.append([path.states, path.kl, *(x for x in gradients if x is not None)])
+        torch.testing.assert_close(*results, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("noise", ["additive", "diagonal"])
@@ -93,10 +155,7 @@ def test_operator_is_the_backbones_chain(choice, setting):
     path = chain(start, ticks, dw, coefficients, "reference")
     made = em_trajectory(
         start,
-        trajectory.network(prior.drift),
-        trajectory.shift(prior.drift, conditions.drift),
-        trajectory.diffusion(prior, conditions),
-        trajectory.posterior(control, controls),
+        *trajectory.Drive(prior, conditions, (control, controls)).silu(),
         ticks.diff(dim=1).t() / TICKS_PER_SECOND,
         dw.transpose(0, 1),
         setting=setting,

@@ -8,7 +8,7 @@ import torch
 from sdevid import objectives
 from sdevid.config import parse
 from sdevid.objectives.importance import _path_log_ratio, bound, log_weight
-from sdevid.sde.integrate import Step
+from sdevid.sde.problem import Step
 from sdevid.types import frame_ticks
 
 SMALL = {

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from sdevid.config import parse
-from sdevid.models import trajectory
 from sdevid.models.video_model import Walk
 from sdevid.objectives import build
-from sdevid.sde import integrate
+from sdevid.sde import solve
 from sdevid.types import frame_ticks
 
 SMALL = {
@@ -93,9 +92,7 @@ def test_matching_calls_no_solver(monkeypatch):
         raise AssertionError("a solver was called")
 
     made = objective("matching")
-    monkeypatch.setattr(integrate, "chain", refuse)
-    monkeypatch.setattr(trajectory, "solve", refuse)
-    monkeypatch.setattr("sdevid.models.latent_sde.solve", refuse)
+    monkeypatch.setattr(solve, "choose", refuse)
     made(*clips(4), kl_weight=1.0)["loss"].backward()
     with pytest.raises(AssertionError, match="solver"):
         made.model.sample(frame_ticks(3, 8.0)[None], seed=0, serial=torch.tensor([0]))

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from sdevid.errors import UserError
-from sdevid.sde.integrate import Step, chain
 from sdevid.sde.noise import Brownian
+from sdevid.sde.problem import Step
+from sdevid.sde.stepwise import chain
 from sdevid.types import TICKS_PER_SECOND, seconds
 
 

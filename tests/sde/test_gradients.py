@@ -6,8 +6,8 @@ from torch import nn
 
 from sdevid.errors import UserError
 from sdevid.sde.equation import SDE
-from sdevid.sde.integrate import solve
 from sdevid.sde.noise import Brownian
+from sdevid.sde.stepwise import integrate
 
 CELL = 1200
 
@@ -37,7 +37,7 @@ def _gradients(solver: str, gradient: str, dtype: torch.dtype, steps: int = 12) 
     context = 2 * seed  # no leaf: gradients must flow on through it
     ticks = (torch.arange(steps + 1) * CELL).expand(4, -1)
     noise = Brownian(1, torch.arange(4), (3,), CELL)
-    path = solve(
+    path = integrate(
         model.sde(context), start, ticks, noise, solver, list(range(0, steps + 1, 4)), gradient
     )
     loss = path.states.square().sum() + (path.kl * torch.arange(1, 5)).sum()
@@ -68,9 +68,9 @@ def test_reversible_gradient_asks_for_every_parameter():
     ticks = (torch.arange(3) * CELL).expand(2, -1)
     noise = Brownian(1, torch.arange(2), (3,), CELL)
     with pytest.raises(UserError, match=r"not named in SDE\.tensors"):
-        solve(short, torch.ones(2, 3), ticks, noise, "reversible_heun", gradient="reversible")
+        integrate(short, torch.ones(2, 3), ticks, noise, "reversible_heun", gradient="reversible")
     with pytest.raises(UserError, match="needs solver reversible_heun"):
-        solve(sde, torch.ones(2, 3), ticks, noise, "heun", gradient="reversible")
+        integrate(sde, torch.ones(2, 3), ticks, noise, "heun", gradient="reversible")
 
 
 def _saved_bytes(gradient: str, steps: int) -> int:
@@ -90,7 +90,7 @@ def _saved_bytes(gradient: str, steps: int) -> int:
     start = torch.zeros(64, 16, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         sde = model.sde(context)
-        solve(sde, start, ticks, noise, "reversible_heun", [0, steps // 2, steps], gradient)
+        integrate(sde, start, ticks, noise, "reversible_heun", [0, steps // 2, steps], gradient)
     return sum(storage.nbytes() for storage in kept.values())
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from sdevid.sde.equation import SDE
-from sdevid.sde.integrate import Step, chain, solve
 from sdevid.sde.noise import Brownian, Stream, normal
+from sdevid.sde.problem import Step
+from sdevid.sde.stepwise import chain, integrate
 from sdevid.types import TICKS_PER_SECOND
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
@@ -35,7 +36,7 @@ def _ou_kl(calculus: str, solver: str, steps: int) -> tuple[torch.Tensor, list[t
     noise = Brownian(5, serial, (1,), step)
     start = p["m0"] + math.sqrt(p["v0"]) * normal(5, serial, Stream.INITIAL, (1,)).double()
     ticks = (torch.arange(steps + 1) * step).expand(PATHS, -1)
-    return solve(sde, start, ticks, noise, solver, save=[steps]).kl, values
+    return integrate(sde, start, ticks, noise, solver, [steps]).kl, values
 
 
 def _close(samples: torch.Tensor, exact: float, bias: float = 0.0) -> bool:

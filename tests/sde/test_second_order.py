@@ -7,8 +7,9 @@ import torch
 
 from sdevid.errors import UserError
 from sdevid.sde import second_order
-from sdevid.sde.integrate import Step
 from sdevid.sde.noise import Brownian
+from sdevid.sde.problem import Step
+from sdevid.sde.stepwise import chain
 from sdevid.types import TICKS_PER_SECOND, seconds
 
 STIFFNESS, FRICTION, G = 9.0, 0.5, 1.2
@@ -35,8 +36,8 @@ def linear(steps, span, coefficients):
     every = span * TICKS_PER_SECOND // steps * torch.arange(steps + 1)
     noise = torch.cat([torch.zeros(1, steps), torch.eye(steps)])[..., None].double()
     rows = len(noise)
-    path = second_order.chain(
-        START.expand(rows, 2), every.expand(rows, -1), noise, coefficients, "reference"
+    path = chain(
+        START.expand(rows, 2), every.expand(rows, -1), noise, coefficients, "reference", order=2
     )
     return path.states[0], path.states[1:] - path.states[0], path.kl[0]
 
@@ -85,7 +86,7 @@ def test_the_same_seed_at_twice_the_steps_comes_closer_at_strong_order_one():
     def end(steps):
         ticks = TICKS_PER_SECOND // steps * torch.arange(steps + 1)
         start = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(200, 2)
-        return second_order.chain(start, ticks.expand(200, -1), noise, coefficients).states[:, -1]
+        return chain(start, ticks.expand(200, -1), noise, coefficients, order=2).states[:, -1]
 
     best = end(1024)
     errors = [(end(steps) - best).square().mean(0).sqrt() for steps in (16, 32, 64, 128)]
@@ -107,7 +108,7 @@ def test_chain_is_the_recursion_with_its_kl(kernels, shape, cell):
         q, v = second_order.halves(z)
         return Step(-q * v, 0.5 + 0.1 * v.square(), torch.sin(q + k), torch.sigmoid(v + 2))
 
-    path = second_order.chain(start, ticks, noise, coefficients, kernels)
+    path = chain(start, ticks, noise, coefficients, kernels, order=2)
     dw, wide = noise.increments(ticks), (3, *[1] * len(shape))
     (q, v), kl = second_order.halves(start), torch.zeros(3)
     for k, d in enumerate(seconds(ticks.diff()).float().unbind(1)):
@@ -126,20 +127,18 @@ def test_chain_is_the_recursion_with_its_kl(kernels, shape, cell):
 def test_one_step_without_control_is_the_chains():
     z, dw = torch.randn(2, 4), torch.randn(2, 1, 2)
     step = Step(torch.randn(2, 2), torch.tensor([0.5, 0.7]))
-    path = second_order.chain(z, torch.tensor([[0, 4800]] * 2), dw, lambda *_: step)
+    path = chain(z, torch.tensor([[0, 4800]] * 2), dw, lambda *_: step, order=2)
     moved = second_order.moved(z, *step[:2], 4800 / TICKS_PER_SECOND, dw[:, 0])
     torch.testing.assert_close(moved, path.states[:, 1])
 
 
 def test_a_path_of_one_point_is_its_start():
     z = torch.randn(2, 4)
-    path = second_order.chain(z, torch.zeros(2, 1).long(), torch.zeros(2, 0, 2), oscillator())
+    path = chain(z, torch.zeros(2, 1).long(), torch.zeros(2, 0, 2), oscillator(), order=2)
     assert torch.equal(path.states[:, 0], z)
     assert not path.kl.any()
 
 
 def test_a_state_that_has_no_velocities_is_refused():
     with pytest.raises(UserError, match="even second axis"):
-        second_order.chain(
-            torch.ones(1, 3), torch.tensor([[0, 3]]), torch.zeros(1, 1, 1), oscillator()
-        )
+        chain(torch.ones(1, 3), torch.tensor([[0, 3]]), torch.zeros(1, 1, 1), oscillator(), order=2)

@@ -9,9 +9,9 @@ import torch
 
 from sdevid.errors import UserError
 from sdevid.sde.equation import SDE
-from sdevid.sde.integrate import solve
 from sdevid.sde.noise import Brownian
 from sdevid.sde.solvers import SOLVERS, fitting
+from sdevid.sde.stepwise import integrate
 from sdevid.types import TICKS_PER_SECOND
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
@@ -27,7 +27,7 @@ def _noise() -> Brownian:
 def _at_one_second(sde: SDE, x0: float, solver: str, steps: int) -> torch.Tensor:
     ticks = (torch.arange(steps + 1) * (TICKS_PER_SECOND // steps)).expand(CLIPS, -1)
     start = torch.full((CLIPS, COMPONENTS), x0, dtype=torch.float64)
-    return solve(sde, start, ticks, _noise(), solver, save=[steps]).states[:, 0]
+    return integrate(sde, start, ticks, _noise(), solver, saved=[steps]).states[:, 0]
 
 
 def _w() -> torch.Tensor:
@@ -155,11 +155,11 @@ def test_bad_diffusion_is_refused(diffusion, message):
     ticks = torch.tensor([[0, 100]]).expand(2, -1)
     noise = Brownian(1, torch.arange(2), (3,), 100)
     with pytest.raises(UserError, match=message):
-        solve(SDE(lambda _t, z: -z, diffusion), torch.ones(2, 3), ticks, noise)
+        integrate(SDE(lambda _t, z: -z, diffusion), torch.ones(2, 3), ticks, noise)
 
 
 def test_state_in_16_bits_is_refused():
     ticks = torch.tensor([[0, 100]])
     start = torch.ones(1, 3, dtype=torch.bfloat16)
     with pytest.raises(UserError, match="wrong law"):
-        solve(_gbm()[0], start, ticks, Brownian(1, torch.arange(1), (3,), 100))
+        integrate(_gbm()[0], start, ticks, Brownian(1, torch.arange(1), (3,), 100))

@@ -6,8 +6,8 @@ import torch
 from sdevid.errors import UserError
 from sdevid.sde import torchsde_bridge
 from sdevid.sde.equation import SDE
-from sdevid.sde.integrate import solve
 from sdevid.sde.noise import Brownian
+from sdevid.sde.stepwise import integrate
 from sdevid.types import TICKS_PER_SECOND
 
 STEP = TICKS_PER_SECOND // 16
@@ -44,9 +44,8 @@ def _sde(calculus: str, additive: bool = False) -> SDE:
 def test_same_states_as_torchsde(ours, theirs, calculus):
     sde = _sde(calculus, additive=ours == "srk")
     start = torch.full((5, 3), 0.5, dtype=torch.float64)
-    mine = solve(sde, start, TICKS, _noise(), ours).states
-    step = STEP / TICKS_PER_SECOND
-    other = torchsde_bridge.integrate(sde, start, TICKS, _noise(), theirs, dt=step)
+    mine = integrate(sde, start, TICKS, _noise(), ours).states
+    other = torchsde_bridge.integrate(sde, start, TICKS, _noise(), theirs).states
     torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
 
 
@@ -56,12 +55,46 @@ def test_adaptive_steps_follow_the_same_path(calculus):
     few = TICKS[:, ::8]
     fine = (torch.arange(1025) * (STEP // 64)).expand(5, -1)
     path = _noise(STEP // 64)
-    exact = solve(sde, start, fine, path, "heun", save=[0, 512, 1024]).states
-    got = torchsde_bridge.sample_adaptively(sde, start, few, path)
+    exact = integrate(sde, start, fine, path, "heun", saved=[0, 512, 1024]).states
+    method = "milstein" if calculus == "ito" else "heun"
+    got = torchsde_bridge.integrate(sde, start, few, path, method, tolerance=1e-3).states
     assert float((got - exact).abs().max()) < 0.02
 
 
 def test_different_time_grids_are_refused():
     ticks = torch.stack([TICKS[0], TICKS[0] + 1])
     with pytest.raises(UserError, match="one time grid for a batch"):
-        torchsde_bridge.integrate(_sde("ito"), torch.ones(2, 3), ticks, _noise())
+        torchsde_bridge.integrate(_sde("ito"), torch.ones(2, 3), ticks, _noise(), "euler")
+
+
+def test_uneven_steps_and_padding_are_our_own():
+    sde, start = _sde("ito"), torch.full((5, 3), 0.5, dtype=torch.float64)
+    ticks = torch.tensor([0, STEP, 4 * STEP, 5 * STEP, 5 * STEP]).expand(5, -1)
+    mine = integrate(sde, start, ticks, _noise(), "milstein", [2, 4])
+    other = torchsde_bridge.integrate(sde, start, ticks, _noise(), "milstein", [2, 4])
+    torch.testing.assert_close(mine.states, other.states, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mine.kl, other.kl, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["reversible_heun", "midpoint"])
+def test_adjoint_gradients_are_those_of_backpropagation(method):
+    """To rounding for reversible Heun, as the steps shrink for the others."""
+    scale = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    sde = SDE(
+        lambda _t, z: scale * (z - z**3),
+        lambda _t, z: 0.4 + 0 * z,
+        lambda _t, z: scale * z,
+        calculus="stratonovich",
+        noise="additive",
+        tensors=(scale,),
+    )
+    start = torch.full((5, 3), 0.5, dtype=torch.float64, requires_grad=True)
+    ticks = (torch.arange(65) * (STEP // 4)).expand(5, -1)
+    gradients = []
+    for adjoint in (False, True):
+        given = sde, start, ticks, _noise(STEP // 4), method, [64]
+        path = torchsde_bridge.integrate(*given, adjoint=adjoint)
+        loss = path.states.square().sum() + path.kl.sum()
+        gradients.append(torch.autograd.grad(loss, [start, scale]))
+    bound = 1e-8 if method == "reversible_heun" else 2e-2
+    torch.testing.assert_close(*gradients, rtol=bound, atol=bound)

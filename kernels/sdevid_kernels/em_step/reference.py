@@ -9,6 +9,16 @@ from torch import Tensor
 State = Float[Tensor, "batch *shape"]
 
 
+def control_energy(control: Tensor, dt: Tensor) -> Tensor:
+    """1/2 u^2 dt of each component, in nats."""
+    return 0.5 * control.square() * dt
+
+
+def width_kl(width: Tensor, dt: Tensor) -> Tensor:
+    """1/2 (r^2 - 1) - log r of each component, in nats; a step of no time has none."""
+    return (0.5 * (width.square() - 1) - width.log()) * (dt > 0)
+
+
 def em_step(
     z: State,
     drift: State,
@@ -35,12 +45,12 @@ def em_step(
     if control is not None:
         u = control.to(wide)
         total = total + g * u
-        kl = kl + 0.5 * u.square() * d
+        kl = kl + control_energy(u, d)
     scale = g
     if width is not None:
         r = width.to(wide)
         scale = g * r
-        kl = kl + (0.5 * (r.square() - 1) - r.log()) * (d > 0)
+        kl = kl + width_kl(r, d)
     moved = z.to(wide) + total * d + scale * dw
     if slope is not None:
         moved = moved + 0.5 * g * slope.to(wide) * (dw.square() - d)

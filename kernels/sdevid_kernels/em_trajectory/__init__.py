@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from sdevid_kernels import philox, runtime
-from sdevid_kernels.em_step import em_step
 from sdevid_kernels.em_trajectory import by_hand, door, reference
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Trajectory
 
@@ -34,10 +32,9 @@ def em_trajectory(
     another, so that a long chain's need not be kept, or the key of cells that steps span.
 
     Rows of a clip are neighbours and its components count on through them. With Triton one launch
-    forward and one backward where the networks fit (`why_not`), else a launch of em_step a step; on
-    a CPU a backward pass by hand; `setting` "reference" is autograd. Raises ValueError where a
-    shape, device, time, g or setting does not fit; without `finite`, a g that is no number makes
-    NaNs of its rows instead.
+    forward and one backward, on a CPU a backward pass by hand; `setting` "reference" is autograd.
+    Raises ValueError where a shape, device, time, g or setting does not fit, or the kernel does not
+    take the networks (`why_not`); without `finite`, a g that is no number makes NaNs of its rows.
     """
     by_autograd = setting == "reference" or z.device.type != "cpu"
     fused = runtime.backend(z.device, setting) == "triton"
@@ -47,15 +44,16 @@ def em_trajectory(
     diffusion = reference.settled(diffusion)
     if callable(noise):
         return by_hand.em_trajectory(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)
-    if fused and why_not(z, drift, posterior, dt, noise) is None:
+    if fused:
+        reason = why_not(z, drift, posterior, dt, noise)
+        if reason is not None:
+            raise ValueError(f"em_trajectory: no kernel takes this chain: {reason}")
         from sdevid_kernels.em_trajectory import kernel
 
         points = None if saved is None else tuple(saved)
         return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise, points)
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
     given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
-    if fused:
-        return reference.em_trajectory(*given, step=partial(em_step, setting=setting))
     if by_autograd:
         return reference.em_trajectory(*given)
     return by_hand.em_trajectory(*given)

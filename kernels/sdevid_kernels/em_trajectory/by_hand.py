@@ -118,7 +118,7 @@ def em_trajectory(
     shifts = None
     if posterior is not None:
         more, shifts = _flat(posterior.network), posterior.shifts
-        spec = spec._replace(control=len(more), **posterior.read())
+        spec = spec._replace(control=len(more), **posterior.reading._asdict())
         weights = weights + more
     draw = _slices(noise) if isinstance(noise, Tensor) else noise
     points = range(len(dt) + 1) if saved is None else saved

@@ -85,10 +85,11 @@ def _of_diffusion(diffusion: Tensor | Diffusion) -> dict[str, Tensor]:
 
 
 def _posterior(posterior: Posterior, z: Tensor) -> None:
-    _network("control", posterior.network, z, z.shape[1] * (2 if posterior.width else 1))
-    if posterior.own and posterior.unit is None:
+    _network("control", posterior.network, z, z.shape[1] * (2 if posterior.reading.width else 1))
+    reading = posterior.reading
+    if reading.own and reading.unit is None:
         raise ValueError(f"{NAME}: a posterior with a drift of its own has no unit; give one")
-    for name, value in (("bound", posterior.bound), ("unit", posterior.unit)):
+    for name, value in (("bound", reading.bound), ("unit", reading.unit)):
         if value is not None and not value > 0:
             raise ValueError(
                 f"{NAME}: the posterior's {name} is {value}; give one above 0, or None"

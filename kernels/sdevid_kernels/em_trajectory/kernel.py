@@ -277,9 +277,10 @@ def form_of(
         floor, start, bends = diffusion.floor, diffusion.start, 1 + diffusion.stratonovich
     heads, unit, bound, latent = 0, 0, 0.0, 1.0
     if posterior is not None:
-        heads, bound = 1 + posterior.width, posterior.bound or 0.0
-        if posterior.unit is not None:
-            unit, latent = 1 + posterior.own, posterior.unit
+        reading = posterior.reading
+        heads, bound = 1 + reading.width, reading.bound or 0.0
+        if reading.unit is not None:
+            unit, latent = 1 + reading.own, reading.unit
     points = steps + 1 if saved is None else len(saved)
     alike = posterior is None or len(posterior.shifts) == 1
     chunk = 0 if saved is None else min(steps, _CHUNK) if alike else 1

@@ -13,7 +13,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sdevid_kernels.em_trajectory import reference
 from sdevid_kernels.em_trajectory.layers import outputs
+
+WIDTH_START = tl.constexpr(reference.WIDTH_START)
 
 # fmt: off
 
@@ -74,7 +77,7 @@ def rates(
         if BOUND:
             u = bound * tanh(u / bound)
         if HEADS > 1:
-            raw += 3.0
+            raw += WIDTH_START
             if UNIT > 0:
                 raw += tl.log(unit / g)
             r = tl.where(live, tl.sigmoid(raw), 1.0)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sdevid_kernels.em_step.reference import em_step
+from sdevid_kernels.em_step.reference import control_energy, em_step
+from sdevid_kernels.em_step.reference import width_kl as narrowing
 
 WIDTH_START = 3.0  # a raw output of 0 is a width of sigmoid(3) = 0.95
 
@@ -40,28 +41,37 @@ class Diffusion(NamedTuple):
     (Kloeden & Platen 1992, section 4.9). A plain tensor in place of a Diffusion is a constant g.
     """
 
-    level: Float[Tensor, "rows d"]  # of one row or all
-    slope: Float[Tensor, "rows d"] | None = None  # None: g does not depend on z
+    level: Float[Tensor, "rows *d"]  # of one row or all
+    slope: Float[Tensor, "rows *d"] | None = None  # None: g does not depend on z
     floor: float = 0.0
     start: float = 0.0
     stratonovich: bool = False
 
-    def constant(self) -> Tensor:
-        """g where there is no slope."""
-        return self.floor + functional.softplus(self.level + self.start)
+    def at(self, z: Tensor) -> Tensor:
+        """g at `z`."""
+        if self.slope is None:
+            return self._positive(self.level)
+        return self._positive(self.level + self.slope * torch.tanh(z))
 
-    def at(self, z: Tensor, slope: Tensor) -> tuple[Tensor, Tensor | None]:
-        """g at `z`, and what it adds to the drift, if anything."""
+    def with_slope(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """g at `z` and dg/dz; None where g does not depend on z."""
+        if self.slope is None:
+            return self._positive(self.level), None
         bend = torch.tanh(z)
-        level = self.level + slope * bend + self.start
-        g = self.floor + functional.softplus(level)
-        if not self.stratonovich:
-            return g, None
-        return g, 0.5 * g * torch.sigmoid(level) * slope * (1 - bend.square())
+        level = self.level + self.slope * bend
+        rise = torch.sigmoid(level + self.start)
+        return self._positive(level), rise * self.slope * (1 - bend.square())
+
+    def correction(self, g: Tensor, slope: Tensor | None) -> Tensor | None:
+        """What is added to the drift to make it Ito's; None where that is nothing."""
+        return 0.5 * g * slope if self.stratonovich and slope is not None else None
+
+    def _positive(self, level: Tensor) -> Tensor:
+        return self.floor + functional.softplus(level + self.start)
 
 
-class Posterior(NamedTuple):
-    """The control network and how its outputs are read.
+class Reading(NamedTuple):
+    """How the control network's outputs are read beside the prior's drift h and diffusion g.
 
     Without a unit, u = bound tanh(output / bound) and r = sigmoid(output + 3). With one, the first
     outputs are a motion in latent units: motion = unit * output, less the drift h where `own`
@@ -69,16 +79,33 @@ class Posterior(NamedTuple):
     r = sigmoid(output + 3 + log(unit / g)). Without a bound, u is what tanh would bend.
     """
 
-    network: Network  # d outputs, or 2 d with a width
-    shifts: Float[Tensor, "steps rows hidden"]  # or one for all steps
-    bound: float | None = None  # of |u|, per sqrt(second)
+    bound: float | None = None  # of |u|, per sqrt(time)
     width: bool = False  # r from the second half of the outputs
-    unit: float | None = None  # latent units per sqrt(second) that an output of 1 stands for
+    unit: float | None = None  # latent units per sqrt(time) that an output of 1 stands for
     own: bool = False
 
-    def read(self) -> dict[str, Any]:
-        """How outputs are read, by name."""
-        return {"bound": self.bound, "width": self.width, "unit": self.unit, "own": self.own}
+    def __call__(self, outputs: Tensor, h: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
+        """u and r from outputs (rows, d or 2 d, ...)."""
+        control, width = outputs.chunk(2, 1) if self.width else (outputs, None)
+        if self.unit is not None:
+            control = self.unit * control
+            control = (control - h if self.own else control) / g
+        if self.bound is not None:
+            control = self.bound * torch.tanh(control / self.bound)
+        if width is None:
+            return control, None
+        width = width + WIDTH_START
+        if self.unit is not None:
+            width = width + (self.unit / g).log()
+        return control, torch.sigmoid(width)
+
+
+class Posterior(NamedTuple):
+    """The control network, its shifts and how its outputs are read."""
+
+    network: Network  # d outputs, or 2 d with a width
+    shifts: Float[Tensor, "steps rows hidden"]  # or one for all steps
+    reading: Reading = Reading()
 
 
 class Trajectory(NamedTuple):
@@ -92,26 +119,8 @@ class Trajectory(NamedTuple):
 def settled(diffusion: Tensor | Diffusion) -> Tensor | Diffusion:
     """g itself where it does not depend on z."""
     if isinstance(diffusion, Diffusion) and diffusion.slope is None:
-        return diffusion.constant()
+        return diffusion.at(diffusion.level)
     return diffusion
-
-
-def read_control(
-    raw: Tensor, posterior: Posterior, h: Tensor, g: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """u and r from the control network's outputs, where the prior has drift `h` and diffusion g."""
-    control, width = raw.chunk(2, -1) if posterior.width else (raw, None)
-    if posterior.unit is not None:
-        control = posterior.unit * control
-        control = (control - h if posterior.own else control) / g
-    if posterior.bound is not None:
-        control = posterior.bound * torch.tanh(control / posterior.bound)
-    if width is None:
-        return control, None
-    width = width + WIDTH_START
-    if posterior.unit is not None:
-        width = width + (posterior.unit / g).log()
-    return control, torch.sigmoid(width)
 
 
 def em_trajectory(
@@ -140,17 +149,17 @@ def em_trajectory(
         h, control, width = drift(z, drift_shift), None, None
         if isinstance(diffusion, Tensor):
             g = diffusion.expand_as(z)
-        elif diffusion.slope is not None:
-            g, more = diffusion.at(z, diffusion.slope)
+        else:
+            g, slope = diffusion.with_slope(z)
+            more = diffusion.correction(g, slope)
             h = h if more is None else h + more
         if posterior is not None:
             shifts = posterior.shifts
             raw = posterior.network(z, shifts[k if len(shifts) > 1 else 0])
-            control, width = read_control(raw, posterior, h, g)
-            energy = energy + 0.5 * control.square().sum(1) * dt[k]
+            control, width = posterior.reading(raw, h, g)
+            energy = energy + control_energy(control, dt[k, :, None]).sum(1)
         if width is not None:
-            spent = (0.5 * (width.square() - 1) - width.log()).sum(1)
-            width_kl = width_kl + spent * (dt[k] > 0)
+            width_kl = width_kl + narrowing(width, dt[k, :, None]).sum(1)
         z, _ = step(z, h, g, dt[k], dw[k], control, width)
         states.append(z)
     kept = states if saved is None else [states[point] for point in saved]

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from sdevid.errors import UserError
-from sdevid.sde.capture import Solve, captured
-from sdevid.sde.integrate import Step, chain
+from sdevid.sde.graph import Chain, captured
 from sdevid.sde.noise import Brownian
+from sdevid.sde.problem import Step
+from sdevid.sde.stepwise import chain
 from sdevid.types import seconds
 
 CELL = 4800
@@ -33,7 +34,7 @@ def _check(device: str) -> None:
     for serial in (torch.arange(3), torch.arange(3) + 9):
         dw = Brownian(1, serial.to(device), (2, 4, 4), CELL).increments(ticks)
         inputs = (start, dt, dw, context)
-        run = run or captured(Solve(network, coefficients_of), inputs)
+        run = run or captured(Chain(network, coefficients_of), inputs)
         leaves = [start, context, *network.parameters()]
         made = []
         states, kl, energy = run(*inputs)

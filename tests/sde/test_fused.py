@@ -2,14 +2,19 @@
 
 import pytest
 import torch
-from sdevid_kernels.em_trajectory.reference import Network, Posterior
+from sdevid_kernels.em_trajectory.reference import Network, Posterior, Reading
 
 from sdevid.errors import UserError
-from sdevid.sde import trajectory
-from sdevid.sde.integrate import Step, chain
+from sdevid.sde import fused
 from sdevid.sde.noise import Brownian
+from sdevid.sde.problem import Problem, SiluForm, Step
+from sdevid.sde.stepwise import chain
 
 BATCH, SIZE, HIDDEN, STEPS, CELL = 3, 2, 5, 4, 4800
+
+
+def problem(start, ticks, noise, silu) -> Problem:
+    return Problem(start, ticks, noise, lambda z, _: Step(z, z), silu=silu)
 
 
 def _network(outputs: int) -> Network:
@@ -28,7 +33,7 @@ def test_trajectory_is_the_chain(prior, cell):
     drift, control = _network(SIZE), _network(2 * SIZE)
     start, shift, g = (torch.rand(BATCH, n, requires_grad=True) for n in (SIZE, HIDDEN, SIZE))
     shifts = torch.randn(STEPS + 1, BATCH, HIDDEN, requires_grad=True)
-    posterior = None if prior else Posterior(control, shifts, bound=3.0, width=True)
+    posterior = None if prior else Posterior(control, shifts, Reading(bound=3.0, width=True))
 
     def coefficients(z: torch.Tensor, k: int) -> Step:
         h = drift(z, shift)
@@ -41,7 +46,7 @@ def test_trajectory_is_the_chain(prior, cell):
     leaves += [] if prior else [shifts, control.first, *control.hidden[0]]
     made = []
     for path in (
-        trajectory.solve(start, ticks, noise, drift, shift, g, posterior),
+        fused.solve(problem(start, ticks, noise, SiluForm(drift, shift, g, posterior))),
         chain(start, ticks, noise, coefficients),
     ):
         loss = path.states.square().sum() + path.kl.sum()
@@ -49,22 +54,18 @@ def test_trajectory_is_the_chain(prior, cell):
     torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)
 
 
-def test_what_runs_is_said():
-    drift, start = _network(SIZE), torch.zeros(BATCH, SIZE)
-    assert "by hand" in trajectory.describe(start, drift, None, STEPS)
-
-
-def test_maps_are_refused():
+def test_fused_without_networks_is_refused():
     ticks = torch.zeros(1, 2, dtype=torch.int64)
-    noise = torch.zeros(1, 1, 2)
-    with pytest.raises(UserError, match=r"use integrate\.chain"):
-        trajectory.solve(torch.zeros(1, 2, 3, 3), ticks, noise, _network(2), noise[0], noise[0])
+    given = problem(torch.zeros(1, 2), ticks, torch.zeros(1, 1, 2), "it has a convolution")
+    with pytest.raises(UserError, match="it has a convolution"):
+        fused.solve(given)
 
 
 def _prior(g: torch.Tensor, ticks: torch.Tensor, dw: torch.Tensor) -> torch.Tensor:
     torch.manual_seed(0)
     shift = torch.zeros(len(dw), HIDDEN)
-    return trajectory.solve(torch.ones(len(dw), SIZE), ticks, dw, _network(SIZE), shift, g).states
+    form = SiluForm(_network(SIZE), shift, g)
+    return fused.solve(problem(torch.ones(len(dw), SIZE), ticks, dw, form)).states
 
 
 def test_a_lost_clip_comes_back_in_nans_and_alone():

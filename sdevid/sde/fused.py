@@ -1,0 +1,91 @@
+"""Solves a vector latent's chain as one operator, where drift and control are SiLU networks."""
+
+from __future__ import annotations
+
+import torch
+from sdevid_kernels import runtime
+from sdevid_kernels.em_trajectory import Draw, em_trajectory, why_not
+from torch import Tensor
+
+from sdevid import types
+from sdevid.errors import UserError
+from sdevid.sde import openblas
+from sdevid.sde.equation import check_fits
+from sdevid.sde.noise import Brownian
+from sdevid.sde.problem import EULER, Path, Problem, check_path
+
+NAME = "fused"
+
+
+def unsupported(problem: Problem) -> str | None:
+    """Why this solver cannot take `problem`, or None if it can."""
+    start, silu = problem.start, problem.silu
+    if problem.scheme != EULER:
+        return f"the scheme is {problem.scheme}"
+    if problem.order == 2:
+        return "the state is of second order"
+    if start.dim() != 2:
+        return "the state is a map; the fused chain takes vectors"
+    if problem.kernels == "reference":
+        return "kernels is reference"
+    if problem.gradient != "backprop":
+        return f"gradient is {problem.gradient}"
+    if isinstance(silu, str):
+        return silu
+    if start.is_cuda:
+        dt = torch.empty(problem.steps, len(start), device="meta")
+        return why_not(start, silu.drift, silu.posterior, dt, start)
+    return None
+
+
+def solve(problem: Problem) -> Path:
+    """The chain: one launch each way on CUDA, on a CPU a backward pass by hand.
+
+    Numbers are those of `stepwise` up to rounding; a path that is lost comes back in NaNs. Raises
+    UserError where a tensor, time or setting does not fit, or there are no SiLU networks.
+    """
+    start, ticks, noise, silu = problem.start, problem.ticks, problem.noise, problem.silu
+    if isinstance(silu, str):
+        raise UserError(f"the fused solver does not take this problem: {silu}")
+    check_path(start, ticks, noise)
+    if isinstance(silu.diffusion, Tensor):
+        check_fits("diffusion", silu.diffusion, start)
+    dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
+    draws = _draws(start, ticks, noise, problem.kernels)
+    if start.device.type == "cpu":
+        openblas.offer()
+    try:
+        made = em_trajectory(
+            start,
+            silu.drift,
+            silu.drift_shift,
+            silu.diffusion,
+            silu.posterior,
+            dt,
+            draws,
+            problem.saved,
+            setting=problem.kernels,
+            finite=False,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Path(made.states.transpose(0, 1), made.energy + made.width_kl, made.energy)
+
+
+def _draws(
+    start: Tensor, ticks: Tensor, noise: Brownian | Tensor, kernels: runtime.Setting
+) -> Tensor | tuple[int, Tensor, Tensor] | Draw:
+    if not isinstance(noise, Brownian):
+        return noise.transpose(0, 1)
+    path = noise
+    if not start.is_cuda:
+        return lambda first, last: _moves(path, ticks[:, first : last + 1], start)
+    cells = noise.whole_cells(ticks) if kernels != "reference" else None
+    if cells is None:
+        return _moves(noise, ticks, start)
+    device = start.device
+    return noise.seed, noise.serial.to(device), cells.t().contiguous().to(device)
+
+
+def _moves(noise: Brownian, ticks: Tensor, start: Tensor) -> Tensor:
+    return noise.increments(ticks).transpose(0, 1).to(start.dtype)
