@@ -1,190 +1,175 @@
 """Video files to uint8 clips at a stated rate and size, whatever the codec or container.
 
-A file is decoded once, in sequence, on one thread: seeking gives wrong frames in some containers.
-Frames are chosen by their timestamps, so a variable frame rate comes out right.
+A file is inspected as a whole, then decoded once, in sequence, on one thread: seeking gives wrong
+frames in some containers. Frames are chosen by their timestamps, so a variable frame rate comes
+out right, and a clip never crosses a jump of time.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Generator, Iterator
 from fractions import Fraction
+from itertools import groupby, takewhile
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from jaxtyping import UInt8
-from PIL import Image
 
 from sdevid.data.payload import ClipVideo
-from sdevid.data.spec import BadVideoError, CutSpec
+from sdevid.data.spec import BadVideoError, CutSpec, LeftOutError
+from sdevid.data.video.deinterlace import deinterlaced
+from sdevid.data.video.fit import Fit, Image8
+from sdevid.data.video.inspect import MISSING_SHARE, Inspection, inspect
+from sdevid.data.video.open import open_video, start_decoder
+from sdevid.data.video.timing import Timed, timed
 
 Section = tuple[float, float]  # seconds from the first frame
-_REORDER = 16  # frames; H.264 and HEVC hold back no more
-_LEAST_DECODED = 0.9  # of the frames that the header counts
-_STILL = ("image2", "_pipe")  # ends of the names of FFmpeg's readers of still images
 _TRIM_SLACK = 0.5  # seconds
 
-Timed = tuple[Fraction, VideoFrame]  # seconds from the first frame
-Image8 = UInt8[np.ndarray, "size size 3"]
+CutVideo = tuple[float, ClipVideo, dict[str, Any]]  # start in seconds, frames, fields of KEY.json
 
 
 def cut_video(
     path: Path, spec: CutSpec, section: Section | None = None
-) -> Iterator[tuple[float, ClipVideo, dict[str, Any]]]:
+) -> Generator[CutVideo, None, Counter[str]]:
     """Clips of a video: start in seconds, frames, and further fields of KEY.json.
 
-    Target times are k / fps from the first frame (or from the start of `section`); each takes the
-    frame nearest in time. Raises BadVideoError with the reason where the file does not decode to
-    its end or is too short for one clip.
+    Target times are k / fps from the first frame of a stretch (or from the start of `section`);
+    each takes the frame nearest in time. A clip lies within one stretch, and at least half of the
+    frames that its length holds at the video's own rate are there. Returns how often what is worth
+    naming occurs, e.g. jumps of time. Raises BadVideoError where the file is damaged, LeftOutError
+    where it is whole and gives no clip.
     """
     try:
-        with av.open(str(path), "r") as container:
-            if not container.streams.video:
-                raise BadVideoError("has no video stream")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            if container.format.name.endswith(_STILL):
-                raise BadVideoError(f"is a still image ({stream.codec_context.name}), not a video")
-            yield from _clips(container, spec, _inside(section, container.duration))
-    except (av.FFmpegError, ValueError) as error:
+        with open_video(path) as container:
+            video = inspect(container)
+            section = _inside(section, container.duration)
+        with open_video(path) as container:
+            return (yield from _Cut(container, video, spec, section).clips())
+    except (av.FFmpegError, ValueError, OSError) as error:
         raise BadVideoError(_reason(error, path)) from error
 
 
-def _clips(
-    container: InputContainer, spec: CutSpec, section: Section | None
-) -> Iterator[tuple[float, ClipVideo, dict[str, Any]]]:
-    stream = container.streams.video[0]
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    fps = Fraction(spec.fps).limit_denominator(100_000)
-    begin = section[0] if section else 0.0
-    chosen = _at_rate(_timed(_decoded(container, stream), 1 / rate), fps, 1 / rate, section)
-    window: deque[tuple[Image8, bool]] = deque(maxlen=spec.clip_length)
-    count = made = 0
-    for image, repeated in _images(chosen, spec, stream.sample_aspect_ratio or Fraction(1)):
-        window.append((image, repeated))
-        count += 1
-        first = count - spec.clip_length
-        if first >= 0 and first % spec.clip_stride == 0:
-            extra = {
-                "source_fps": round(float(rate), 3),
-                "repeated_frames": sum(again for _, again in list(window)[1:]),
-            }
-            video = np.stack([image for image, _ in window])
-            yield round(begin + float(first / fps), 6), video, extra
-            made += 1
-    if not made:
-        raise BadVideoError(
-            f"is too short: {count} frames at {spec.fps:g} a second, but a clip needs "
-            f"{spec.clip_length}"
-        )
-
-
-def _images(
-    frames: Iterator[VideoFrame], spec: CutSpec, aspect: Fraction
-) -> Iterator[tuple[Image8, bool]]:
-    """Each frame as a square image, and whether it is the one before once more."""
-    fit = _Fit(spec.frame_size, spec.fit, aspect)
-    shown, image = None, np.zeros((spec.frame_size, spec.frame_size, 3), np.uint8)
-    for k, frame in enumerate(frames):
-        if k % spec.clip_stride < spec.clip_length and frame is not shown:
-            image = fit(frame)
-        yield image, frame is shown
-        shown = frame
-
-
-def _at_rate(
-    frames: Iterator[Timed], fps: Fraction, period: Fraction, section: Section | None
-) -> Iterator[VideoFrame]:
-    """The frame nearest to each time k / fps from the first, of two as near the earlier.
-
-    The last frame stands for half a `period` beyond its time. A `section` moves the first time and
-    ends the frames.
-    """
-    k, before = 0, next(frames, None)
-    if before is None:
-        raise BadVideoError("has no frames")
-    start = before[0] + Fraction(section[0] if section else 0)
-    stop = before[0] + Fraction(section[1]) if section else None
-    while before is not None:
-        after = next(frames, None)
-        border = before[0] + period / 2 if after is None else (before[0] + after[0]) / 2
-        while (wanted := start + k / fps) <= border:
-            if stop is not None and wanted >= stop:
-                return
-            yield before[1]
-            k += 1
-        before = after
-
-
-def _timed(frames: Iterator[VideoFrame], period: Fraction) -> Iterator[Timed]:
-    """Frames in the order of showing, each with its time in seconds.
-
-    A container without presentation times (AVI) gives timestamps in the order of decoding, so a
-    frame's own is the smallest of those of the next frames.
-    """
-    waiting: deque[VideoFrame] = deque()
-    stamps: list[Fraction] = []
-    stamp = Fraction(0)
-    for frame in frames:
-        if frame.pts is None or frame.time_base is None:
-            stamp += period
-        else:
-            stamp = frame.pts * frame.time_base
-        heapq.heappush(stamps, stamp)
-        waiting.append(frame)
-        if len(waiting) > _REORDER:
-            yield heapq.heappop(stamps), waiting.popleft()
-    while waiting:
-        yield heapq.heappop(stamps), waiting.popleft()
-
-
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Every frame of the stream. BadVideoError where one is corrupt or the file is cut off."""
-    count = 0
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            raise BadVideoError(f"is damaged at frame {count}")
-        count += 1
-        yield frame
-    if count < _LEAST_DECODED * stream.frames:
-        raise BadVideoError(f"ends after {count} of {stream.frames} frames")
-
-
-class _Fit:
-    """A decoded frame as a square RGB image, upright, with square pixels."""
+class _Cut:
+    """One video on its way into clips."""
 
     def __init__(
-        self, size: int, fit: Literal["crop", "letterbox"], pixel_aspect: Fraction
+        self, container: InputContainer, video: Inspection, spec: CutSpec, section: Section | None
     ) -> None:
-        self._size, self._fit, self._aspect = size, fit, float(pixel_aspect)
-        self._reformatter = VideoReformatter()
+        self._container, self._video, self._spec = container, video, spec
+        self._begin = Fraction(section[0]) if section else None
+        self._stop = Fraction(section[1]) if section else None
+        self._fps = Fraction(spec.fps).limit_denominator(100_000)
+        self._notes = Counter(dict.fromkeys(video.notes, 1))
+        stream = container.streams[video.stream]
+        assert isinstance(stream, VideoStream)
+        start_decoder(stream)
+        self._stream = stream
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        self._fit = Fit(spec.frame_size, spec.fit, aspect, self._notes)
 
-    def __call__(self, frame: VideoFrame) -> Image8:
-        picture = Image.fromarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray())
-        square = self._crop(picture) if self._fit == "crop" else self._letterbox(picture)
-        return np.ascontiguousarray(np.rot90(np.asarray(square), frame.rotation // 90))
+    def clips(self) -> Generator[CutVideo, None, Counter[str]]:
+        """Clips of one stretch after the other; the notes."""
+        made = longest = 0
+        frames = deinterlaced(self._decoded(), self._notes)
+        shown = takewhile(self._before_stop, timed(frames, self._video))
+        for stretch, part in groupby(shown, key=attrgetter("stretch")):
+            self._notes["jumps of time (no clip crosses one)"] = stretch
+            window: deque[tuple[float, Image8, bool]] = deque(maxlen=self._spec.clip_length)
+            for count, image in enumerate(self._images(self._at_rate(part)), start=1):
+                window.append(image)
+                first, longest = count - self._spec.clip_length, max(longest, count)
+                if first < 0 or first % self._spec.clip_stride:
+                    continue
+                distinct = 1 + sum(not again for _, _, again in list(window)[1:])
+                if distinct < self._least_distinct():
+                    self._notes["clips of too few frames (left out)"] += 1
+                    continue
+                made += 1
+                video = np.stack([picture for _, picture, _ in window])
+                yield window[0][0], video, self._extra(stretch, distinct)
+        if not longest and self._stop is None:
+            raise BadVideoError("has no frame that decodes")
+        if not made:
+            raise LeftOutError(self._too_short(longest))
+        return +self._notes
 
-    def _crop(self, picture: Image.Image) -> Image.Image:
-        side = min(picture.width * self._aspect, picture.height)
-        width, height = side / self._aspect, side
-        left, top = (picture.width - width) / 2, (picture.height - height) / 2
-        box = (left, top, left + width, top + height)
-        return picture.resize((self._size, self._size), Image.Resampling.BICUBIC, box=box)
+    def _extra(self, stretch: int, distinct: int) -> dict[str, Any]:
+        """Fields of KEY.json."""
+        return {
+            "source_fps": round(float(1 / self._video.period), 3),
+            "repeated_frames": self._spec.clip_length - distinct,
+            "jumps": stretch,
+        }
 
-    def _letterbox(self, picture: Image.Image) -> Image.Image:
-        shown = picture.width * self._aspect, picture.height
-        width, height = (max(1, round(self._size * side / max(shown))) for side in shown)
-        square = Image.new("RGB", (self._size, self._size))
-        small = picture.resize((width, height), Image.Resampling.BICUBIC)
-        square.paste(small, ((self._size - width) // 2, (self._size - height) // 2))
-        return square
+    def _least_distinct(self) -> int:
+        """Frames that a clip must show: half of those that the video's own rate gives it."""
+        length = self._spec.clip_length
+        share = min(Fraction(1), 1 / (self._video.period * self._fps))
+        return max(min(2, length), int(length * share / 2))
+
+    def _too_short(self, longest: int) -> str:
+        length, jumps = self._spec.clip_length, self._notes["jumps of time (no clip crosses one)"]
+        rate = f"at {self._spec.fps:g} a second"
+        if longest >= length:
+            return f"shows too few frames: no clip of {length} {rate} holds half of its own"
+        between = f" between {jumps} jumps of time" if jumps else ""
+        return f"is too short: {longest} frames {rate}{between}, but a clip needs {length}"
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        """Every frame of the stream. BadVideoError where one is corrupt or the last are missing."""
+        end = 0.0
+        for count, frame in enumerate(self._container.decode(self._stream)):
+            if frame.is_corrupt:
+                raise BadVideoError(f"is damaged at frame {count}")
+            if frame.pts is not None and frame.time_base is not None:
+                end = max(end, float(frame.pts * frame.time_base + self._video.period))
+            yield frame
+        if end and end < self._video.end * (1 - MISSING_SHARE) - self._video.slack:
+            raise BadVideoError(
+                f"ends after {end:.1f} of {self._video.end:.1f} s: the rest does not decode"
+            )
+
+    def _before_stop(self, shown: Timed) -> bool:
+        return self._stop is None or shown.time < self._stop + self._video.period
+
+    def _at_rate(self, frames: Iterator[Timed]) -> Iterator[tuple[float, VideoFrame]]:
+        """The frame nearest to each time k / fps from the first, of two as near the earlier.
+
+        The last frame stands for half a period beyond its time.
+        """
+        k, before = 0, next(frames)
+        start = before.time if self._begin is None else max(before.time, self._begin)
+        while True:
+            after = next(frames, None)
+            half = self._video.period / 2
+            border = before.time + half if after is None else (before.time + after.time) / 2
+            while (wanted := start + k / self._fps) <= border:
+                if self._stop is not None and wanted >= self._stop:
+                    return
+                yield round(float(wanted), 6), before.frame
+                k += 1
+            if after is None:
+                return
+            before = after
+
+    def _images(
+        self, frames: Iterator[tuple[float, VideoFrame]]
+    ) -> Iterator[tuple[float, Image8, bool]]:
+        """Each frame as a square image, and whether it is the one before once more."""
+        shown, spec = None, self._spec
+        image = np.zeros((spec.frame_size, spec.frame_size, 3), np.uint8)
+        for k, (time, frame) in enumerate(frames):
+            if k % spec.clip_stride < spec.clip_length and frame is not shown:
+                image = self._fit(frame)
+            yield time, image, frame is shown
+            shown = frame
 
 
 def _inside(section: Section | None, length: int | None) -> Section | None:
@@ -197,5 +182,5 @@ def _inside(section: Section | None, length: int | None) -> Section | None:
 def _reason(error: Exception, path: Path) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "is an empty file"
-    said = error.strerror if isinstance(error, av.FFmpegError) else error
+    said = error.strerror if isinstance(error, OSError) else error
     return f"does not decode: {said}"

@@ -150,12 +150,12 @@ def _mp4_frames(payload: bytes, shape: Shape) -> ClipVideo:
 
 
 def _plain_images(payload: bytes, channels: int) -> Iterator[mp4.Image]:
-    """The frames of any file that FFmpeg knows, in order."""
-    import av
+    """The frames of any mp4 that FFmpeg decodes, in order."""
+    from sdevid.data.video.open import open_payload, start_decoder
 
-    with av.open(io.BytesIO(payload), "r") as container:
+    with open_payload(payload) as container:
         stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
+        start_decoder(stream)
         for frame in container.decode(stream):
             pixels = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
             yield pixels.reshape(*pixels.shape[:2], channels)

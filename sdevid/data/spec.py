@@ -74,4 +74,8 @@ def words(meta: Mapping[str, Any]) -> str:
 
 
 class BadVideoError(Exception):
-    """A video that cannot be cut; the message is the reason for the quarantine list."""
+    """A damaged video; the message is the reason for the quarantine list."""
+
+
+class LeftOutError(Exception):
+    """A whole file that gives no clip, e.g. one that is too short; the message says why."""

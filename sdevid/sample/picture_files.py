@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sdevid.data.decode import cut_video
-from sdevid.data.spec import BadVideoError, CutSpec
+from sdevid.data.spec import BadVideoError, CutSpec, LeftOutError
+from sdevid.data.video.inspect import choose_stream
+from sdevid.data.video.open import open_video
 from sdevid.errors import UserError
 from sdevid.sample.write import Pixels
 
@@ -98,12 +100,12 @@ def _start_of_video(
     """Its first frames, square already, and their size in the file. Cut as shards are cut."""
     spec = CutSpec(side, fps, clip_length=1, clip_stride=1, fit="crop", store="npy")
     try:
-        with av.open(str(path)) as container:
-            shown = container.streams.video[0]
+        with open_video(path) as container:
+            shown = choose_stream(container)
             size = f"{shown.width}x{shown.height}"
         clips = islice(cut_video(path, spec), count)
         return [Image.fromarray(clip[0]) for _, clip, _ in clips], size
-    except (av.FFmpegError, IndexError, BadVideoError) as error:
+    except (av.FFmpegError, BadVideoError, LeftOutError) as error:
         raise UserError(
             f"{option} {path} cannot be read as a video: {error}; give a video, a picture "
             "or a folder of pictures"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from sdevid.data.spec import CutSpec
 
 MakeVideo = Callable[..., Path]
+FFmpeg = Callable[..., None]
 MakeSpec = Callable[..., CutSpec]
 
 
@@ -67,6 +70,18 @@ def make_video(tmp_path: Path) -> MakeVideo:
         return path
 
     return make
+
+
+@pytest.fixture
+def ffmpeg() -> FFmpeg:
+    """Run FFmpeg, the binary of the wheel imageio-ffmpeg."""
+    binary = imageio_ffmpeg.get_ffmpeg_exe()
+
+    def run(*arguments: object) -> None:
+        command = [binary, "-v", "error", "-y", *map(str, arguments)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    return run
 
 
 @pytest.fixture

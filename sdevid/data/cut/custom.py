@@ -1,42 +1,96 @@
-"""Any tree of videos: labels are folder names, captions come from a csv."""
+"""Any tree of videos: labels are folders, captions come from a csv."""
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
-from sdevid.data.cut.sources import IMAGE, VIDEO, Listing, VideoSource, find, read_csv, readable
+from sdevid.data.cut.sources import (
+    IMAGE,
+    VIDEO,
+    Found,
+    LeftOut,
+    Listing,
+    VideoSource,
+    find,
+    readable,
+)
+from sdevid.data.cut.table import read_table
 from sdevid.errors import UserError
 
 
-def custom(folder: Path, captions: Path | None) -> Listing:
-    """Any tree of videos: the label is the folder's name, captions come from `captions`.
+def custom(
+    folder: Path, captions: Path | None, avoid: Path | None = None, label_level: int = 0
+) -> Listing:
+    """List the videos under `folder`, but for those under `avoid`.
 
-    An image is listed as a source, so that it ends up in the quarantine list. Without `captions`,
-    captions.csv in `folder` is taken where there is one. UserError where there is no video.
+    A label is the whole relative folder, or its first `label_level` names where that is not 0.
+    Without `captions`, captions.csv in `folder` is taken where there is one; of a video named in
+    several rows all captions are kept. UserError where there is no video.
     """
     if captions is None and (folder / "captions.csv").is_file():
         captions = folder / "captions.csv"
-    said = {} if captions is None else _read_captions(captions, folder)
-    files = find(folder, VIDEO | IMAGE)
-    if not any(path.suffix.lower() in VIDEO for path in files.values()):
-        images = f"; it holds {len(files)} images, but frames are not read" if files else ""
-        raise UserError(f"--input_dir {folder} holds no video{images}; give a folder of videos")
-    listing = Listing()
-    for name, path in files.items():
-        label = "" if path.parent == folder else path.parent.name
-        caption = said.pop(name, "")
+    found = find(folder, VIDEO, avoid)
+    if not found.files:
+        raise UserError(f"--input_dir {folder} holds no video{_held(found)}")
+    listing = found.listing(() if captions is None else (captions,), folder)
+    said = {} if captions is None else _captions(captions, folder, found, listing)
+    for name, path in found.files.items():
+        levels = name.split("/")[:-1]
+        label = "/".join(levels[:label_level] if label_level else levels)
+        texts = said.get(name, ())
         listing.sources.append(
-            VideoSource(path, name, group=name, label=readable(label), caption=caption)
+            VideoSource(
+                path,
+                name,
+                group=name,
+                label=label,
+                captions=tuple(texts),
+                file=name,
+                rows=len(texts),
+            )
         )
-    listing.left_out = [(name, f"is named in {captions}, but is not there") for name in said]
     return listing
 
 
-def _read_captions(path: Path, folder: Path) -> dict[str, str]:
-    captions: dict[str, str] = {}
-    for row in read_csv(path, ("path", "caption")):
-        name = Path(row["path"])
-        if name.is_absolute() and name.is_relative_to(folder):
-            name = name.relative_to(folder)
-        captions[name.as_posix()] = row["caption"].strip()
+def _held(found: Found) -> str:
+    pictures = sum(Path(name).suffix.lower() in IMAGE for name in found.left_out)
+    held = f"; it holds {pictures} images, but frames are not read" if pictures else ""
+    return f"{held}; give a folder of videos"
+
+
+def _captions(csv: Path, folder: Path, found: Found, listing: Listing) -> dict[str, list[str]]:
+    """Captions by name of the file; rows of no use go to the listing's left out."""
+    captions: dict[str, list[str]] = {}
+    near = {_near(name): name for name in found.files}
+    for row in read_table(csv, ("path", "caption")):
+        listing.rows += 1
+        where = f"{csv.name} line {row.line}"
+        path = Path(row.fields.get("path", "").strip())
+        if path.is_absolute() and path.is_relative_to(folder):
+            path = path.relative_to(folder)
+        name, text = path.as_posix(), row.fields.get("caption", "").strip()
+        fault = row.fault
+        if fault is None and name not in found.files:
+            fault = _not_there(readable(path), found, near.get(_near(name)))
+        if fault is None and not text:
+            fault = f"has no caption for {name}"
+        if fault is None and text in captions.get(name, ()):
+            fault = f"repeats a caption of {name}"
+        if fault is None:
+            captions.setdefault(name, []).append(text)
+        else:
+            listing.left_out.append(LeftOut(where, fault, "row"))
     return captions
+
+
+def _not_there(name: str, found: Found, near: str | None) -> str:
+    if name in found.left_out:
+        return f"names {name}, which {found.left_out[name]}"
+    return f"names {name}, which is not there" + (f"; did you mean {near}?" if near else "")
+
+
+def _near(name: str) -> str:
+    """What names have in common that differ in case, slashes or Unicode's normal form alone."""
+    plain = unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
+    return "/".join(part.strip() for part in plain.split("/") if part not in ("", "."))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdevid.data.cut.sources import VIDEO, Listing, VideoSource, find, read_csv
+from sdevid.data.cut.sources import VIDEO, LeftOut, Listing, VideoSource, find
+from sdevid.data.cut.table import Row, read_table
 from sdevid.errors import UserError
 
 WHERE = "https://github.com/cvdfoundation/kinetics-dataset"
@@ -17,49 +18,85 @@ _COLUMNS = ("youtube_id", "time_start", "time_end", "split")
 _SPLITS = {"validate": "val", "validation": "val", "val": "val", "train": "train", "test": "test"}
 
 
-def kinetics(folder: Path, annotations: Sequence[Path], official: bool) -> Listing:
-    """The clips of Kinetics in `folder` that the csv files name (default: those in `folder`).
+def kinetics(
+    folder: Path, annotations: Sequence[Path], official: bool, avoid: Path | None = None
+) -> Listing:
+    """List the clips of Kinetics in `folder` that the csv files name (default: those in `folder`).
 
     With `official`, splits are those of the csv.
     """
-    files = find(folder, VIDEO)
-    if not files:
+    found = find(folder, VIDEO, avoid)
+    if not found.files:
         raise UserError(f"--input_dir {folder} holds no video of Kinetics; get it from {WHERE}")
-    by_stem = {path.stem: (name, path) for name, path in files.items()}
-    listing, seen = Listing(), set[str]()
-    for csv in annotations or _find_csvs(folder):
-        for number, row in enumerate(read_csv(csv, _COLUMNS), start=2):
-            section = _section(csv, number, row)
-            start, end = (int(second) for second in section)
-            clip = f"{row['youtube_id']}_{start:06d}_{end:06d}"
-            stem = clip if clip in by_stem else row["youtube_id"]
-            if stem not in by_stem or clip in seen:
-                fault = "twice" if clip in seen else ", but is not there"
-                listing.left_out.append((clip, f"is named in {csv.name} {fault}"))
-                continue
-            seen |= {clip, stem}
-            name, path = by_stem[stem]
-            listing.sources.append(
-                VideoSource(
-                    path,
-                    name if stem == clip else f"{name}#{start}-{end}",
-                    group=row["youtube_id"],
-                    split=_split(csv, number, row) if official else None,
-                    label=row.get("label", ""),
-                    section=None if stem == clip else section,
-                )
-            )
-    unnamed = [name for stem, (name, _) in by_stem.items() if stem not in seen]
-    listing.left_out += [(name, "is in no csv") for name in unnamed]
+    csvs = tuple(annotations or _find_csvs(folder))
+    listing = found.listing(csvs, folder)
+    clips = _Clips(listing, official)
+    for name, path in found.files.items():
+        if path.stem in clips.by_stem:
+            other = clips.by_stem[path.stem][0]
+            listing.left_out.append(LeftOut(name, f"has the name of {other}, which is taken"))
+        else:
+            clips.by_stem[path.stem] = name, path
+    for csv in csvs:
+        for row in read_table(csv, _COLUMNS):
+            clips.add(csv, row)
+    listing.left_out += [
+        LeftOut(name, "is in no csv")
+        for stem, (name, _) in clips.by_stem.items()
+        if stem not in clips.used
+    ]
     return listing
 
 
+class _Clips:
+    """Pairs rows with files; each row ends in the listing, as a source or as left out."""
+
+    def __init__(self, listing: Listing, official: bool) -> None:
+        self._listing, self._official = listing, official
+        self.by_stem: dict[str, tuple[str, Path]] = {}
+        self.used: set[str] = set()  # stems
+        self._seen: set[str] = set()  # clips
+
+    def add(self, csv: Path, row: Row) -> None:
+        """Add the source that a row names. UserError where its times or split make no sense."""
+        self._listing.rows += 1
+        if row.fault is not None:
+            return self._leave(csv, row, row.fault)
+        section = _section(csv, row)
+        start, end = (int(second) for second in section)
+        video = row.fields["youtube_id"]
+        clip = f"{video}_{start:06d}_{end:06d}"
+        stem = clip if clip in self.by_stem else video
+        if clip in self._seen:
+            return self._leave(csv, row, f"names {clip} once more")
+        if stem not in self.by_stem:
+            return self._leave(csv, row, f"names {clip}, which is not there")
+        self._seen.add(clip)
+        self.used.add(stem)
+        name, path = self.by_stem[stem]
+        self._listing.sources.append(
+            VideoSource(
+                path,
+                name if stem == clip else f"{name}#{start}-{end}",
+                group=video,
+                split=_split(csv, row) if self._official else None,
+                label=row.fields.get("label", "").strip(),
+                section=None if stem == clip else section,
+                file=name,
+                rows=1,
+            )
+        )
+        return None
+
+    def _leave(self, csv: Path, row: Row, reason: str) -> None:
+        self._listing.left_out.append(LeftOut(f"{csv.name} line {row.line}", reason, "row"))
+
+
 def _find_csvs(folder: Path) -> list[Path]:
-    places = [folder, folder / "annotations", folder.parent]
-    for place in places:
-        found = [path for path in sorted(place.glob("*.csv")) if "youtube_id" in _header(path)]
-        if found:
-            return found
+    for place in (folder, folder / "annotations", folder.parent):
+        csvs = [path for path in sorted(place.glob("*.csv")) if "youtube_id" in _header(path)]
+        if csvs:
+            return csvs
     raise UserError(
         f"no Kinetics csv in {folder}; name it with --annotations FILE.csv (label, youtube_id, "
         f"time_start, time_end, split); it comes with the data from {WHERE}"
@@ -67,27 +104,31 @@ def _find_csvs(folder: Path) -> list[Path]:
 
 
 def _header(path: Path) -> str:
-    with path.open(errors="replace") as file:
-        return file.readline()
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline(10_000)
 
 
-def _section(csv: Path, number: int, row: dict[str, str]) -> tuple[float, float]:
+def _section(csv: Path, row: Row) -> tuple[float, float]:
+    begin, end = row.fields["time_start"], row.fields["time_end"]
     try:
-        section = float(row["time_start"]), float(row["time_end"])
+        section = float(begin), float(end)
     except ValueError:
         section = (0.0, 0.0)
-    if not 0 <= section[0] < section[1]:
+    if not 0 <= section[0] < section[1] < float("inf"):
         raise UserError(
-            f"{csv} line {number}: time_start {row['time_start']!r} and time_end "
-            f"{row['time_end']!r} must be seconds, the first the smaller"
+            f"{csv} line {row.line}: time_start {begin!r} and time_end {end!r} must be seconds, "
+            "the first the smaller"
         )
     return section
 
 
-def _split(csv: Path, number: int, row: dict[str, str]) -> str:
-    split = _SPLITS.get(row["split"].strip().lower())
+def _split(csv: Path, row: Row) -> str:
+    split = _SPLITS.get(row.fields["split"].strip().lower())
     if split is None:
         raise UserError(
-            f"{csv} line {number}: split is {row['split']!r}, but must be train, validate or test"
+            f"{csv} line {row.line}: split is {row.fields['split']!r}, but must be train, "
+            "validate or test"
         )
     return split

@@ -31,6 +31,7 @@ _BELONGS: dict[
     "fit": (FILMED, "crop"),
     "clip_stride": (FILMED, None),
     "captions": (("custom",), None),
+    "label_level": (("custom",), 0),
     "annotations": (("kinetics",), []),
     "split_files": (("ucf101",), []),
     "num_clips": (DRAWN, 2000),
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--split_files", type=Path, nargs="+", help="ucf101: trainlist01.txt testlist01.txt")
     add("--annotations", type=Path, nargs="+", help="kinetics: csv files (those in input_dir)")
     add("--captions", type=Path, help="custom: csv of path,caption (input_dir/captions.csv)")
+    add("--label_level", type=int, help="custom: folders of a label, from the top (0: all)")
     add("--text_encoder", type=Path, help="local T5 or CLIP folder: store its embeddings too")
     add("--text_length", type=int, help="tokens of a caption, as text.length in training (128)")
     add("--num_clips", type=int, help="drawn data: clips in all (2000)")

@@ -13,20 +13,30 @@ import os
 import re
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from sdevid.data.payload import EXTENSION, encode
 from sdevid.data.shards import write_json
-from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec
+from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec, LeftOutError
 
 _CRASH = "the process that decoded it died (a crash in the decoder, or out of memory)"
+
+
+Kind = Literal["bad", "left out"]  # damaged, or whole but of no use
+
+
+class Fault(NamedTuple):
+    """Why a source gives no clip."""
+
+    reason: str
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -53,29 +63,58 @@ class PartClip:
     payload: bytes
 
 
-def make_part(job: Job) -> str | None:
-    """Cut one source unless its part is there; the reason where it cannot be cut."""
+def make_part(job: Job) -> Fault | None:
+    """Cut one source unless its part is there; the fault where it gives no clip."""
     if job.path("json").exists():
         return None
     table: list[dict[str, Any]] = []
     try:
+        clips = _Noting(job.source.clips(job.spec))
         with job.path("bin").open("wb") as file:
-            for clip in job.source.clips(job.spec):
+            for clip in clips:
                 payload = encode(job.spec.store, clip.video, job.spec.fps)
                 key = f"{job.number:06d}-{_slug(job.source.name)}-{len(table):04d}"
                 table.append({"key": key, "meta": _meta(job, clip), "size": len(payload)})
                 file.write(payload)
-    except BadVideoError as error:
+    except (BadVideoError, LeftOutError) as error:
         job.path("bin").unlink()
-        return str(error)
-    write_json(job.path("json"), table)
+        return Fault(str(error), "bad" if isinstance(error, BadVideoError) else "left out")
+    write_json(job.path("json"), {"clips": table, "notes": clips.notes})
     return None
+
+
+class _Noting:
+    """Iterates over the clips of a source and keeps the notes that it returns at the end."""
+
+    def __init__(self, clips: Iterator[CutClip]) -> None:
+        self._clips = clips
+        self.notes: Counter[str] = Counter()
+
+    def __iter__(self) -> Generator[CutClip, None, None]:
+        while True:
+            try:
+                clip = next(self._clips)
+            except StopIteration as end:
+                self.notes = end.value or self.notes
+                return
+            yield clip
+
+
+def read_notes(job: Job) -> dict[str, int]:
+    """How often what is worth naming occurs in the source of a finished part."""
+    notes: dict[str, int] = _table(job)["notes"]
+    return notes
+
+
+def _table(job: Job) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(job.path("json").read_text(encoding="utf-8"))
+    return table
 
 
 def read_part(job: Job) -> Iterator[PartClip]:
     """The clips of a finished part."""
     with job.path("bin").open("rb") as file:
-        for row in json.loads(job.path("json").read_text()):
+        for row in _table(job)["clips"]:
             extension = EXTENSION[job.spec.store]
             yield PartClip(row["key"], row["meta"], extension, file.read(row["size"]))
 
@@ -86,7 +125,7 @@ def remove_part(job: Job) -> None:
         job.path(ending).unlink(missing_ok=True)
 
 
-def make_parts(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str | None]]:
+def make_parts(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Fault | None]]:
     """`make_part` of each job, in order, in `workers` processes (0: in this one).
 
     A source whose process dies twice, the second time alone, is given a reason like any bad one.
@@ -95,7 +134,7 @@ def make_parts(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str | N
         for job in jobs:
             yield job, make_part(job)
         return
-    waiting, running = deque(jobs), deque[tuple[Job, Future[str | None]]]()
+    waiting, running = deque(jobs), deque[tuple[Job, Future[Fault | None]]]()
     pool = _pool(workers)
     try:
         while waiting or running:
@@ -117,13 +156,13 @@ def make_parts(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str | N
         pool.shutdown(cancel_futures=True)
 
 
-def _make_alone(job: Job) -> str | None:
+def _make_alone(job: Job) -> Fault | None:
     with _pool(1) as pool:
         try:
             return pool.submit(make_part, job).result()
         except BrokenProcessPool:
             job.path("bin").unlink(missing_ok=True)
-            return _CRASH
+            return Fault(_CRASH, "bad")
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

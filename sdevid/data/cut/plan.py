@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sdevid.data.cut.sources import Listing
 from sdevid.data.embedding import Embedder
 from sdevid.data.spec import ClipSource, CutSpec
 
@@ -22,13 +23,14 @@ class Plan:
     shard_size: int  # clips a tar
     settings: dict[str, Any]  # further ones, for dataset.json
     truth: dict[str, Any] | None = None  # of drawn motion
-    left_out: Sequence[tuple[str, str]] = ()  # listed and not there, or the other way round
+    listing: Listing = field(default_factory=Listing)  # of filmed data: all files and rows
+    duplicates: int = 0  # videos of the same bytes as another
     embed: Embedder | None = None  # makes an embedding of what is said of each clip
 
     def identity(self) -> dict[str, Any]:
         """What a cut carried on must find unchanged, as JSON."""
         sources = [[split, source.identity()] for split, source in self.sources]
-        said = json.dumps([sources, list(self.left_out)], sort_keys=True).encode()
+        said = json.dumps(sources, sort_keys=True).encode()
         settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
         if self.embed is not None:
             settings["text_encoder"] = self.embed.identity

@@ -6,6 +6,7 @@ import argparse
 
 from sdevid.data.brownian import BlobFilm
 from sdevid.data.cut.custom import custom
+from sdevid.data.cut.duplicates import group_duplicates
 from sdevid.data.cut.kinetics import kinetics
 from sdevid.data.cut.options import DISC, FILMED, SPLITS
 from sdevid.data.cut.plan import Plan
@@ -26,15 +27,17 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 def _filmed(options: argparse.Namespace) -> Plan:
     folder, official = options.input_dir, options.splits is None
+    out = options.output_dir
     if options.dataset == "kinetics":
-        listing = kinetics(folder, options.annotations, official)
+        listing = kinetics(folder, options.annotations, official, out)
     elif options.dataset == "ucf101":
-        listing = ucf101(folder, options.split_files, official)
+        listing = ucf101(folder, options.split_files, official, out)
     else:
-        listing = custom(folder, options.captions)
+        listing = custom(folder, options.captions, out, options.label_level)
     if not listing.sources:
-        name, reason = listing.left_out[0]
-        raise UserError(f"no video of {folder} can be taken: {name} {reason}")
+        item = listing.left_out[0]
+        raise UserError(f"no video of {folder} can be taken: {item.name} {item.reason}")
+    listing.sources, duplicates = group_duplicates(listing.sources)
     shares = parse_splits(options.splits or SPLITS)
     return Plan(
         dataset=options.dataset,
@@ -43,7 +46,8 @@ def _filmed(options: argparse.Namespace) -> Plan:
         shard_size=options.shard_size,
         settings={"splits": "official" if listing.sources[0].split else shares}
         | {"seed": options.seed},
-        left_out=listing.left_out,
+        listing=listing,
+        duplicates=duplicates,
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sdevid.data.cut.parts import Job, make_parts, read_part, remove_part
+from sdevid.data.cut.account import account
+from sdevid.data.cut.parts import Fault, Job, Kind, make_parts, read_notes, read_part, remove_part
 from sdevid.data.cut.plan import Plan
 from sdevid.data.embedding import TEXT, encode
 from sdevid.data.folder import LocalFolder
@@ -39,7 +40,8 @@ class _State:
     next_source: int = 0
     clips_taken: int = 0  # of that source
     shards: dict[str, int] = field(default_factory=dict)  # finished ones, by split
-    quarantine: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[tuple[str, str, Kind]] = field(default_factory=list)  # source, reason, kind
+    notes: dict[str, list[int]] = field(default_factory=dict)  # name: videos, times in all
     repeating: int = 0  # clips that show a frame of their video more than once
     worded: int = 0  # clips with a caption or label
 
@@ -64,7 +66,7 @@ def cut(
                 f"--output_dir {folder} holds tars that no cut here has begun; give another folder"
             )
         (folder / _WORK / "parts").mkdir(parents=True, exist_ok=True)
-        _Cut(plan, folder, _State(**state) if state else _State(identity)).run(
+        _Cut(plan, folder, _resumed(state, folder) if state else _State(identity)).run(
             workers, max_bad_fraction
         )
         finished = read_dataset(LocalFolder(folder))
@@ -77,8 +79,8 @@ class _Cut:
 
     def __init__(self, plan: Plan, folder: Path, state: _State) -> None:
         self.plan, self.folder, self.state = plan, folder, state
-        self.bad = list(state.quarantine)
-        self.found: list[tuple[int, str, str]] = []  # bad since the last finished shard
+        self.faults = {name: Fault(reason, kind) for name, reason, kind in state.faults}
+        self.recent: list[tuple[int, str]] = []  # names of faults since the last finished shard
         self.open: ShardFile | None = None
         self.done: list[Job] = []  # their parts go when the open shard is finished
 
@@ -91,13 +93,14 @@ class _Cut:
         total = len(self.plan.sources)
         try:
             with tqdm(total=total, initial=first, desc="cutting", unit="video") as bar:
-                for job, reason in parts:
-                    if reason is None:
+                for job, fault in parts:
+                    if fault is None:
                         self._store(job)
                     else:
-                        self._quarantine(job, reason, max_bad_fraction)
+                        self._name(job, fault)
+                        self._stop_if_bad(max_bad_fraction)
                     bar.update()
-                    bar.set_postfix(bad=len(self.bad), refresh=False)
+                    bar.set_postfix(bad=self._bad(), refresh=False)
             self._finish_shard(total, 0)
         finally:
             if self.open is not None:
@@ -138,38 +141,47 @@ class _Cut:
             self.state.shards[split] = self.state.shards.get(split, 0) + 1
             self.open = None
         self.state.next_source, self.state.clips_taken = next_source, clips_taken
-        self.state.quarantine += [(name, why) for n, name, why in self.found if n < next_source]
-        self.found = [fault for fault in self.found if fault[0] >= next_source]
+        past = [name for number, name in self.recent if number < next_source]
+        self.state.faults += [(name, *self.faults[name]) for name in past]
+        self.recent = [fault for fault in self.recent if fault[0] >= next_source]
+        for job in self.done:
+            for name, times in read_notes(job).items():
+                videos, total = self.state.notes.get(name, [0, 0])
+                self.state.notes[name] = [videos + 1, total + times]
         write_json(self.folder / _WORK / "state.json", asdict(self.state))
         for job in self.done:
             remove_part(job)
         self.done.clear()
 
-    def _quarantine(self, job: Job, reason: str, max_bad_fraction: float) -> None:
-        self.bad.append((job.source.name, reason))
-        self.found.append((job.number, job.source.name, reason))
-        self._stop_if_bad(max_bad_fraction)
+    def _name(self, job: Job, fault: Fault) -> None:
+        self.faults[job.source.name] = fault
+        self.recent.append((job.number, job.source.name))
+
+    def _bad(self) -> int:
+        return sum(fault.kind == "bad" for fault in self.faults.values())
 
     def _stop_if_bad(self, max_bad_fraction: float) -> None:
-        total = len(self.plan.sources)
-        if len(self.bad) <= max_bad_fraction * total:
+        total, bad = len(self.plan.sources), self._bad()
+        if bad <= max_bad_fraction * total:
             return
         self._write_quarantine()
-        name, reason = self.bad[-1]
+        name = [name for name, fault in self.faults.items() if fault.kind == "bad"][-1]
         raise UserError(
-            f"{len(self.bad)} of {total} videos are bad so far, more than --max_bad_fraction "
-            f"{max_bad_fraction:g} allows; the last is {name}: {reason}. "
+            f"{bad} of {total} videos are damaged so far, more than --max_bad_fraction "
+            f"{max_bad_fraction:g} allows; the last is {name}: {self.faults[name].reason}. "
             f"{self.folder / 'quarantine.jsonl'} names each; mend or remove them, or allow more"
         )
 
     def _write_quarantine(self) -> None:
-        named = [(name, why, "bad") for name, why in self.bad]
-        named += [(name, why, "left out") for name, why in self.plan.left_out]
+        """One line for each source, file and row that is not used: damage first."""
+        named = [(name, *fault) for name, fault in self.faults.items()]
+        named.sort(key=lambda line: line[2] != "bad")
+        named += [(item.name, item.reason, "left out") for item in self.plan.listing.left_out]
         lines = [
             json.dumps({"source": name, "reason": why, "kind": kind}) + "\n"
             for name, why, kind in named
         ]
-        (self.folder / "quarantine.jsonl").write_text("".join(lines))
+        (self.folder / "quarantine.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def _finish(self) -> None:
         self._write_quarantine()
@@ -210,14 +222,35 @@ class _Cut:
                 for split, those in clips.items()
             },
             "labels": sorted({clip.label for clip in every if clip.label}),
-            "quarantined": len(self.bad),
-            "left_out": len(self.plan.left_out),
+            "quarantined": self._bad(),
+            "left_out": len(self.faults) - self._bad() + len(self.plan.listing.left_out),
+            "notes": {
+                name: {"videos": videos, "times": times}
+                for name, (videos, times) in sorted(self.state.notes.items())
+            },
             "clips_with_repeated_frames": self.state.repeating,
             "clips_with_words": self.state.worded,
         }
+        if self.plan.listing.sources:
+            content |= account(self.plan.listing, self.faults)
+            content["duplicate_videos"] = self.plan.duplicates
+            content["videos_with_several_captions"] = sum(
+                len(source.captions) > 1 for source in self.plan.listing.sources
+            )
+            content["videos_with_captions"] = sum(bool(s.caption) for _, s in self.plan.sources)
         if self.plan.embed is not None:
             content["text_encoder"] = self.plan.embed.identity
         return content if self.plan.truth is None else {**content, "truth": self.plan.truth}
+
+
+def _resumed(state: dict[str, Any], folder: Path) -> _State:
+    try:
+        return _State(**state)
+    except TypeError as error:
+        raise UserError(
+            f"--output_dir {folder} holds a cut that another version of sdevid began; "
+            "--overwrite makes it anew"
+        ) from error
 
 
 def _earlier(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

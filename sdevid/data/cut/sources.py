@@ -1,13 +1,14 @@
-"""Videos on disk: what a source is, how a folder is searched, and any tree of videos."""
+"""Videos on disk: what a source is, and a search that accounts for every file of a folder."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
+import stat
+from collections import Counter, deque
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from sdevid.data.spec import CutClip, CutSpec
 from sdevid.errors import UserError
@@ -16,21 +17,8 @@ VIDEO = frozenset(
     f".{ending}"
     for ending in (
         *("3gp", "asf", "avi", "flv", "gif", "h264", "h265", "hevc", "m2ts", "m4v", "mjpeg", "mkv"),
-        *(
-            "mov",
-            "mp4",
-            "mpeg",
-            "mpg",
-            "mts",
-            "mxf",
-            "ogm",
-            "ogv",
-            "ts",
-            "vob",
-            "webm",
-            "wmv",
-            "y4m",
-        ),
+        *("mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ogm", "ogv", "ts", "vob", "webm", "wmv"),
+        "y4m",
     )
 )
 IMAGE = frozenset([".bmp", ".heic", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
@@ -38,73 +26,178 @@ IMAGE = frozenset([".bmp", ".heic", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".t
 
 @dataclass(frozen=True)
 class VideoSource:
-    """One video file."""
+    """One video file, or a section of one."""
 
     path: Path
-    name: str  # relative to the input folder
+    name: str  # relative to the input folder; with #start-end for a section
     group: str  # what was filmed in one go; a split never cuts through it
     split: str | None = None  # the official one
     label: str = ""
-    caption: str = ""
+    captions: tuple[str, ...] = ()
     section: tuple[float, float] | None = None  # seconds; of a file that holds more than the clip
+    file: str = ""  # relative to the input folder
+    rows: int = 0  # of captions, splits or annotations that speak of it
+
+    @property
+    def caption(self) -> str:
+        """The first caption, or an empty text."""
+        return self.captions[0] if self.captions else ""
 
     def identity(self) -> list[Any]:
-        """What a cut carried on must find unchanged."""
-        said = [self.name, self.group, self.split, self.label, self.caption, self.section]
-        return [*said, self.path.stat().st_size]
+        """What must be unchanged for an interrupted cut to be carried on."""
+        fields = [self.name, self.group, self.split, self.label, list(self.captions), self.section]
+        return [*fields, self.path.stat().st_size]
 
-    def clips(self, spec: CutSpec) -> Iterator[CutClip]:
-        """Its clips in order of time. BadVideoError where it does not decode or is too short."""
+    def clips(self, spec: CutSpec) -> Generator[CutClip, None, Counter[str]]:
+        """Its clips in order of time; returns what is worth counting, by name.
+
+        Raises BadVideoError where it is damaged, LeftOutError where it gives no clip.
+        """
         from sdevid.data.decode import cut_video
 
-        for start, video, extra in cut_video(self.path, spec, self.section):
-            yield CutClip(self.name, start, video, extra)
+        several = {"captions": list(self.captions)} if len(self.captions) > 1 else {}
+        cut = cut_video(self.path, spec, self.section)
+        while True:
+            try:
+                start, video, extra = next(cut)
+            except StopIteration as end:
+                notes: Counter[str] = end.value
+                return notes
+            yield CutClip(self.name, start, video, extra | several)
+
+
+class LeftOut(NamedTuple):
+    """A file, or a row of a list, that is not used though nothing is damaged."""
+
+    name: str
+    reason: str
+    of: Literal["file", "row"] = "file"
 
 
 @dataclass
 class Listing:
-    """What a folder gives."""
+    """What a folder and its lists give: every file and row is in one of its parts."""
 
     sources: list[VideoSource] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)  # named nowhere, or not there
+    left_out: list[LeftOut] = field(default_factory=list)
+    files: int = 0  # found in the folder
+    lists: int = 0  # of these, the files read as captions, splits or annotations
+    rows: int = 0  # of all lists
 
 
-def find(folder: Path, endings: frozenset[str]) -> dict[str, Path]:
-    """Files under `folder` with one of the endings, by relative name, sorted; hidden ones not."""
+@dataclass
+class Found:
+    """The files of a folder: those with a wanted ending by name, and the others with a reason."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # name: reason
+
+    def listing(self, lists: tuple[Path, ...], folder: Path) -> Listing:
+        """Begin a listing of these files, with `lists` read as lists and not left out."""
+        total = len(self.files) + len(self.left_out)
+        listed = 0
+        for path in lists:
+            if path.is_relative_to(folder):
+                listed += self.left_out.pop(readable(path.relative_to(folder)), None) is not None
+        left_out = [LeftOut(name, reason) for name, reason in self.left_out.items()]
+        return Listing(left_out=left_out, files=total, lists=listed)
+
+
+def find(folder: Path, endings: frozenset[str], avoid: Path | None = None) -> Found:
+    """Search `folder` but for `avoid`, each file once; links are followed after what is real.
+
+    Names are relative to `folder`, in order. UserError where it is not a folder.
+    """
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
         raise UserError(f"--input_dir {folder} {what}, but must be a folder of videos")
-    found: dict[str, Path] = {}
-    seen: set[Path] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = Path(place).resolve()
-        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
-        for name in names if real not in seen else ():
-            path = Path(place) / name
-            if path.suffix.lower() in endings and not name.startswith(".") and path.is_file():
-                found[readable(path.relative_to(folder).as_posix())] = path
-        seen.add(real)
-    return dict(sorted(found.items()))
+    search = _Search(folder, endings, avoid)
+    search.run()
+    return Found(dict(sorted(search.found.files.items())), search.found.left_out)
 
 
-def readable(name: str) -> str:
-    """A file name as text that any encoding of it can be written in."""
-    return os.fsencode(name).decode(errors="replace")
+class _Search:
+    """A walk in which a folder or file that several names reach is taken by the first."""
+
+    def __init__(self, folder: Path, endings: frozenset[str], avoid: Path | None) -> None:
+        self._folder, self._endings = folder, endings
+        self._avoid = _key(avoid.stat()) if avoid is not None and avoid.is_dir() else None
+        self._taken: dict[tuple[int, int], str] = {}  # names of files and folders by inode
+        self._links: deque[Path] = deque()
+        self.found = Found()
+
+    def run(self) -> None:
+        self._walk(self._folder)
+        while self._links:
+            self._follow(self._links.popleft())
+
+    def _walk(self, folder: Path) -> None:
+        """A folder and those in it, in order of names; links wait."""
+        waiting = [folder]
+        while waiting:
+            place = waiting.pop()
+            key = _key(place.stat())
+            if key in self._taken or key == self._avoid:
+                continue
+            self._taken[key] = self._name(place)
+            try:
+                entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+            except OSError as error:
+                self._leave(place, f"is a folder that cannot be read ({error.strerror})")
+                continue
+            folders = []
+            for entry in entries:
+                path = Path(entry.path)
+                if entry.is_symlink():
+                    self._links.append(path)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                else:
+                    self._file(path)
+            waiting += reversed(folders)
+
+    def _follow(self, link: Path) -> None:
+        try:
+            target = link.stat()
+        except OSError:  # nothing there, or a circle
+            return self._leave(link, f"is a broken link to {readable(link.readlink())}")
+        taken = self._taken.get(_key(target))
+        if taken is not None:
+            return self._leave(link, f"is a link to {taken or 'the folder itself'}, which is taken")
+        return self._walk(link) if stat.S_ISDIR(target.st_mode) else self._file(link)
+
+    def _file(self, path: Path) -> None:
+        state = path.stat()
+        kind = path.suffix.lower()
+        if not stat.S_ISREG(state.st_mode):
+            return self._leave(path, "is not a regular file")
+        if any(part.startswith(".") for part in path.relative_to(self._folder).parts):
+            return self._leave(path, "is hidden")
+        if kind not in self._endings:
+            what = "is a picture, not a video" if kind in IMAGE else "is no video by its name"
+            return self._leave(path, what)
+        name = self._name(path)
+        self._taken.setdefault(_key(state), name)
+        self.found.files[name] = path
+        return None
+
+    def _leave(self, path: Path, reason: str) -> None:
+        self.found.left_out[self._name(path)] = reason
+
+    def _name(self, path: Path) -> str:
+        """Its name; one that stands for other bytes already gets a number."""
+        name = first = readable(path.relative_to(self._folder))
+        number = 1
+        while name in self.found.files or name in self.found.left_out:
+            number += 1
+            name = f"{first} ({number})"
+        return "" if name == "." else name
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a csv with a header. UserError where it does not read or lacks a column."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            header = reader.fieldnames or []
-            rows = [{key: text or "" for key, text in row.items() if key} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} does not read as a csv in UTF-8: {error}") from error
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise UserError(
-            f"{path} has the columns {', '.join(header) or 'none'}, but must begin with a header "
-            f"that names {', '.join(columns)}"
-        )
-    return rows
+def _key(state: os.stat_result) -> tuple[int, int]:
+    return state.st_dev, state.st_ino
+
+
+def readable(path: Path) -> str:
+    """A path as text; bytes that are not UTF-8 as \\xff, so that other bytes give another text."""
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")

@@ -10,42 +10,55 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdevid.data.cut.sources import VIDEO, Listing, VideoSource, find
+from sdevid.data.cut.sources import VIDEO, LeftOut, Listing, VideoSource, find
 from sdevid.errors import UserError
 
 WHERE = "https://www.crcv.ucf.edu/data/UCF101.php"
 _OFFICIAL = ("ucfTrainTestlist/trainlist01.txt", "ucfTrainTestlist/testlist01.txt")
 
 
-def ucf101(folder: Path, split_files: Sequence[Path], official: bool) -> Listing:
-    """The videos of UCF101 in `folder`.
+def ucf101(
+    folder: Path, split_files: Sequence[Path], official: bool, avoid: Path | None = None
+) -> Listing:
+    """List the videos of UCF101 in `folder`.
 
     With `official`, splits are those of `split_files` or else, where they are there, of the
     first official ones in `folder`/ucfTrainTestlist.
     """
-    files = find(folder, VIDEO)
-    if not files:
+    found = find(folder, VIDEO, avoid)
+    if not found.files:
         raise UserError(f"--input_dir {folder} holds no video of UCF101; get it from {WHERE}")
     if official and not split_files:
         split_files = [folder / name for name in _OFFICIAL if (folder / name).is_file()]
-    split_of = _read_splits(split_files) if official else {}
-    listing = Listing()
-    for name, path in files.items():
-        split = split_of.pop(path.name, None)
-        if split is None and split_files and official:
-            listing.left_out.append((name, "is in none of the split files"))
+    listing = found.listing(tuple(split_files) if official else (), folder)
+    rows = _read_splits(split_files, listing) if official else {}
+    for name, path in found.files.items():
+        said = rows.pop(path.name, None)
+        if said is None and split_files and official:
+            listing.left_out.append(LeftOut(name, "is in none of the split files"))
             continue
         match = re.fullmatch(r"(v_.+_g\d+)_c\d+", path.stem)
-        group = match[1] if match else name
         listing.sources.append(
-            VideoSource(path, name, group=group, split=split, label=path.parent.name)
+            VideoSource(
+                path,
+                name,
+                group=match[1] if match else name,
+                split=said[0] if said else None,
+                label=path.parent.name,
+                file=name,
+                rows=1 if said else 0,
+            )
         )
-    listing.left_out += [(name, "is in a split file, but is not there") for name in split_of]
+    listing.left_out += [
+        LeftOut(where, f"names {name}, which is not there", "row")
+        for name, (_, where) in rows.items()
+    ]
     return listing
 
 
-def _read_splits(files: Sequence[Path]) -> dict[str, str]:
-    split_of: dict[str, str] = {}
+def _read_splits(files: Sequence[Path], listing: Listing) -> dict[str, tuple[str, str]]:
+    """Split, and where it stands, of each file name; repeated rows are left out."""
+    rows: dict[str, tuple[str, str]] = {}
     for path in files:
         match = re.match(r"(train|val|test)", path.name)
         if not match:
@@ -54,13 +67,18 @@ def _read_splits(files: Sequence[Path]) -> dict[str, str]:
                 "trainlist01.txt does"
             )
         try:
-            lines = path.read_text().split("\n")
+            lines = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--split_files {path} does not read: {error}") from error
-        for line in filter(None, (line.strip() for line in lines)):
-            name = Path(re.sub(r"\s+\d+$", "", line)).name
-            if split_of.setdefault(name, match[1]) != match[1]:
-                raise UserError(
-                    f"{name} is in both {split_of[name]} and {match[1]} of --split_files"
-                )
-    return split_of
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            listing.rows += 1
+            where = f"{path.name} line {number}"
+            name = Path(re.sub(r"\s+\d+$", "", line.strip())).name
+            before = rows.setdefault(name, (match[1], where))
+            if before[0] != match[1]:
+                raise UserError(f"{name} is in both {before[0]} and {match[1]} of --split_files")
+            if before[1] != where:
+                listing.left_out.append(LeftOut(where, f"names {name} once more", "row"))
+    return rows

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from sdevid.data.cut.custom import custom
 from sdevid.data.cut.kinetics import kinetics
+from sdevid.data.cut.sources import LeftOut, find
 from sdevid.data.cut.ucf101 import ucf101
 from sdevid.errors import UserError
 
@@ -34,16 +36,26 @@ def test_custom_takes_any_tree_with_labels_and_captions(tmp_path):
     )
     listing = custom(tmp_path, None)
     assert [(s.name, s.label, s.caption) for s in listing.sources] == [
-        ("a/b/two.MKV", "b", ""),
+        ("a/b/two.MKV", "a/b", ""),
         ("a/one.mp4", "a", "a dog, running"),
         ("three.webm", "", ""),
     ]
-    assert [name for name, _ in listing.left_out] == ["no.mp4"]
+    assert set(listing.left_out) == {
+        LeftOut(".hidden/x.mp4", "is hidden"),
+        LeftOut("a/._m.mp4", "is hidden"),
+        LeftOut("notes.txt", "is no video by its name"),
+        LeftOut("captions.csv line 3", "names no.mp4, which is not there", "row"),
+    }
+    assert (listing.files, listing.lists, listing.rows) == (7, 1, 2)
+    first = custom(tmp_path, None, label_level=1)
+    assert [source.label for source in first.sources] == ["a", "a", ""]
 
 
-def test_custom_lists_images_so_that_they_are_named_as_bad(tmp_path):
+def test_custom_leaves_pictures_out_by_name(tmp_path):
     lay(tmp_path, "one.mp4", "cover.jpg")
-    assert [source.name for source in custom(tmp_path, None).sources] == ["cover.jpg", "one.mp4"]
+    listing = custom(tmp_path, None)
+    assert [source.name for source in listing.sources] == ["one.mp4"]
+    assert listing.left_out == [LeftOut("cover.jpg", "is a picture, not a video")]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +84,59 @@ def test_captions_without_their_columns_are_told(tmp_path):
 def test_a_link_back_into_the_tree_ends(tmp_path):
     lay(tmp_path, "a/one.mp4")
     (tmp_path / "a/again").symlink_to(tmp_path)
-    assert "a/one.mp4" in [source.name for source in custom(tmp_path, None).sources]
+    listing = custom(tmp_path, None)
+    assert [source.name for source in listing.sources] == ["a/one.mp4"]
+    assert listing.left_out == [
+        LeftOut("a/again", "is a link to the folder itself, which is taken")
+    ]
+
+
+def test_what_is_real_comes_before_links_and_broken_ones_are_named(tmp_path):
+    lay(tmp_path / "in", "jump/a.mp4")
+    lay(tmp_path / "out", "b.mp4")
+    (tmp_path / "in/a_link").symlink_to("jump")
+    (tmp_path / "in/again.mp4").symlink_to("jump/a.mp4")
+    (tmp_path / "in/gone.mp4").symlink_to("/nowhere")
+    (tmp_path / "in/other").symlink_to(tmp_path / "out")
+    (tmp_path / "in/third").symlink_to(tmp_path / "out")
+    os.mkfifo(tmp_path / "in/pipe.mp4")
+    found = find(tmp_path / "in", frozenset([".mp4"]))
+    assert list(found.files) == ["jump/a.mp4", "other/b.mp4"]
+    assert found.left_out == {
+        "pipe.mp4": "is not a regular file",
+        "a_link": "is a link to jump, which is taken",
+        "again.mp4": "is a link to jump/a.mp4, which is taken",
+        "gone.mp4": "is a broken link to /nowhere",
+        "third": "is a link to other, which is taken",
+    }
+
+
+def test_names_that_are_no_utf_8_are_told_apart(tmp_path):
+    for name in (b"bad\xff.mp4", b"bad\xfe.mp4", b"bad\\xff.mp4"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb"):  # noqa: PTH123
+            pass
+    names = [source.name for source in custom(tmp_path, None).sources]
+    assert sorted(names) == ["bad\\xfe.mp4", "bad\\xff.mp4", "bad\\xff.mp4 (2)"]
+
+
+def test_the_output_folder_within_the_input_is_not_searched(tmp_path):
+    lay(tmp_path, "one.mp4", "out/two.mp4")
+    listing = custom(tmp_path, None, avoid=tmp_path / "out")
+    assert [source.name for source in listing.sources] == ["one.mp4"]
+    assert listing.files == 1
+
+
+def test_captions_of_a_near_name_are_proposed_and_several_kept(tmp_path):
+    lay(tmp_path, "a/Caf\u00e9.mp4", "b.mp4")
+    (tmp_path / "captions.csv").write_text(
+        "path,caption\nA\\cafe\u0301.MP4,near\n./b.mp4,one\nb.mp4,two\nb.mp4,one\nb.mp4,\n",
+        encoding="utf-8",
+    )
+    listing = custom(tmp_path, None)
+    assert [source.captions for source in listing.sources] == [(), ("one", "two")]
+    reasons = [item.reason for item in listing.left_out]
+    assert reasons[0].endswith("which is not there; did you mean a/Caf\u00e9.mp4?")
+    assert reasons[1:] == ["repeats a caption of b.mp4", "has no caption for b.mp4"]
 
 
 UCF = [f"Dive/v_Dive_g{g:02d}_c{c:02d}.avi" for g in (1, 2, 3) for c in (1, 2)]
@@ -92,11 +156,11 @@ def test_ucf101_keeps_official_splits(tmp_path):
     (lists / "testlist01.txt").write_text(f"{UCF[3]}\nDive/v_Dive_g09_c01.avi\n")
     listing = ucf101(tmp_path, [], official=True)
     assert [source.split for source in listing.sources] == ["train"] * 3 + ["test"]
-    assert dict(listing.left_out) == {
-        UCF[4]: "is in none of the split files",
-        UCF[5]: "is in none of the split files",
-        "v_Dive_g09_c01.avi": "is in a split file, but is not there",
-    }
+    assert listing.left_out == [
+        LeftOut(UCF[4], "is in none of the split files"),
+        LeftOut(UCF[5], "is in none of the split files"),
+        LeftOut("testlist01.txt line 2", "names v_Dive_g09_c01.avi, which is not there", "row"),
+    ]
     assert len(ucf101(tmp_path, [], official=False).sources) == 6
 
 
@@ -128,10 +192,10 @@ def test_kinetics_pairs_rows_with_clips(tmp_path):
         ("ski/-a_b_000003_000013.mp4", "-a_b", "ski", "train", None),
         ("whole.mp4#20-30", "whole", "dance, slow", "val", (20.0, 30.0)),
     ]
-    assert [name for name, _ in listing.left_out] == [
-        "gone_000000_000010",
-        "-a_b_000003_000013",
-        "stray.mp4",
+    assert listing.left_out == [
+        LeftOut("k.csv line 4", "names gone_000000_000010, which is not there", "row"),
+        LeftOut("k.csv line 5", "names -a_b_000003_000013 once more", "row"),
+        LeftOut("stray.mp4", "is in no csv"),
     ]
 
 

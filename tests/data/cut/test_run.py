@@ -14,10 +14,11 @@ import pytest
 
 from sdevid.data.cut.plan import Plan
 from sdevid.data.cut.run import cut
+from sdevid.data.cut.sources import LeftOut, Listing
 from sdevid.data.cut.verify import check_shard, folder_faults
 from sdevid.data.open import open_folder
 from sdevid.data.shards import open_shards
-from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec
+from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec, LeftOutError
 from sdevid.errors import UserError
 
 SPEC = CutSpec(8, 8.0, 2, 2, "crop", "npy")
@@ -30,6 +31,7 @@ class Film:
     number: int
     count: int = 5
     reason: str | None = None  # why it is bad
+    whole: bool = False  # whether it is then left out, not damaged
     breaks: bool = False  # whether the machine breaks down at it
     label: str = "flat"
     caption: str = ""
@@ -51,7 +53,7 @@ class Film:
             if k == 2 and self.breaks:
                 raise KeyboardInterrupt
             if k == 2 and self.reason:
-                raise BadVideoError(self.reason)
+                raise (LeftOutError if self.whole else BadVideoError)(self.reason)
             shape = (spec.clip_length, spec.frame_size, spec.frame_size, 3)
             yield CutClip(self.name, k / 4, np.full(shape, 10 * self.number + k, np.uint8))
 
@@ -125,12 +127,15 @@ def test_what_is_done_is_not_done_again(tmp_path):
 
 def test_bad_videos_are_named_and_the_rest_goes_on(tmp_path):
     films = [Film(number, reason="is torn" if number == 1 else None) for number in range(6)]
-    said = run(replace(plan(*films), left_out=[("x.mp4", "is not there")]), tmp_path, bad=0.2)
-    assert (said["quarantined"], said["left_out"]) == (1, 1)
+    films[5] = replace(films[5], reason="is short", whole=True)
+    listing = Listing(left_out=[LeftOut("x.txt", "is no video by its name")])
+    said = run(replace(plan(*films), listing=listing), tmp_path, bad=0.2)
+    assert (said["quarantined"], said["left_out"]) == (1, 2)
     lines = (tmp_path / "quarantine.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"source": "films/1.mp4", "reason": "is torn", "kind": "bad"},
-        {"source": "x.mp4", "reason": "is not there", "kind": "left out"},
+        {"source": "films/5.mp4", "reason": "is short", "kind": "left out"},
+        {"source": "x.txt", "reason": "is no video by its name", "kind": "left out"},
     ]
     assert {clip.source for clip in open_shards(tmp_path, "train").clips} == {
         f"films/{number}.mp4" for number in (0, 2, 3)
@@ -139,7 +144,7 @@ def test_bad_videos_are_named_and_the_rest_goes_on(tmp_path):
 
 def test_too_many_bad_videos_stop_the_cut_and_more_may_be_allowed(tmp_path):
     films = [Film(number, reason="is torn" if number in (1, 3) else None) for number in range(6)]
-    with pytest.raises(UserError, match=r"2 of 6 videos are bad .* films/3.mp4: is torn"):
+    with pytest.raises(UserError, match=r"2 of 6 videos are damaged .* films/3.mp4: is torn"):
         run(plan(*films), tmp_path, bad=0.2)
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 2
     assert run(plan(*films), tmp_path, bad=0.5)["quarantined"] == 2

@@ -1,0 +1,109 @@
+"""Rows of a csv as RFC 4180 has it; what breaks its rules is named with its line, not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdevid.errors import UserError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record: its fields by column, or the fault that makes it useless."""
+
+    line: int  # on which it begins, from 1
+    fields: dict[str, str]
+    fault: str | None = None
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> list[Row]:
+    """The records of a csv with a header. Empty lines are none.
+
+    Raises UserError where it does not read, lacks a column or names one twice.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} does not read as a csv in UTF-8: {error}") from error
+    records = _records(text)
+    _, header, fault = next(records, (1, [], None))
+    header = [name.strip() for name in header]
+    missing = [column for column in columns if column not in header]
+    if missing or fault:
+        raise UserError(
+            f"{path} has the columns {', '.join(header) or 'none'}, but must begin with a header "
+            f"that names {', '.join(columns)}"
+        )
+    twice = [name for name in columns if header.count(name) > 1]
+    if twice:
+        raise UserError(f"{path} names the column {twice[0]} twice; leave one")
+    return [_row(line, header, fields, fault) for line, fields, fault in records]
+
+
+def _row(line: int, header: list[str], fields: list[str], fault: str | None) -> Row:
+    if fault is None and len(fields) != len(header):
+        more = len(fields) > len(header)
+        advice = "; put a text that holds commas in quotes" if more else ""
+        fault = (
+            f"has {len(fields)} fields, {'more' if more else 'fewer'} than the {len(header)} of "
+            f"the header{advice}"
+        )
+    return Row(line, dict(zip(header, fields, strict=False)), fault)
+
+
+def _records(text: str) -> Iterator[tuple[int, list[str], str | None]]:
+    """Line, fields and fault of each record. After a fault, the next line begins a record."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    number = 0
+    while number < len(lines):
+        if lines[number].strip():
+            fields, taken, fault = _record(lines, number)
+            yield number + 1, fields, fault
+            number += 1 if fault else taken
+        else:
+            number += 1
+
+
+def _record(lines: list[str], first: int) -> tuple[list[str], int, str | None]:
+    """The fields of the record that begins on line `first`, how many lines it has, its fault."""
+    fields: list[str] = []
+    number, place = first, 0
+    while True:
+        line = lines[number]
+        start = place + len(line[place:]) - len(line[place:].lstrip(" "))
+        if line[start : start + 1] != '"':
+            end = line.find(",", place)
+            fields.append(line[place:] if end < 0 else line[place:end])
+            if '"' in fields[-1]:
+                return fields, 1, "holds a quote within a text that is not quoted"
+            place = end
+        else:
+            quoted, number, place = _quoted(lines, number, start + 1)
+            if quoted is None:
+                return fields, 1, "opens a quote that never ends"
+            fields.append(quoted)
+            rest = lines[number][place:].lstrip(" ")
+            if rest and not rest.startswith(","):
+                return fields, 1, f"holds {rest[:20]!r} after a closing quote"
+            place = lines[number].find(",", place) if rest else -1
+        if place < 0:
+            return fields, number - first + 1, None
+        place += 1
+
+
+def _quoted(lines: list[str], number: int, place: int) -> tuple[str | None, int, int]:
+    """A quoted text from `place` on, and where it ends; None where it never does."""
+    parts: list[str] = []
+    while number < len(lines):
+        end = lines[number].find('"', place)
+        if end < 0:
+            parts += [lines[number][place:], "\n"]
+            number, place = number + 1, 0
+        elif lines[number].startswith('""', end):
+            parts += [lines[number][place:end], '"']
+            place = end + 2
+        else:
+            return "".join([*parts, lines[number][place:end]]), number, end + 1
+    return None, number, 0
