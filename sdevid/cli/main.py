@@ -31,6 +31,8 @@ COMMANDS = {
     "evaluate": Command("sdevid.evaluate.__main__", "measure a trained model on held-out clips"),
     "export": Command("sdevid.cli.export", "write a run's weights, settings and model card"),
     "report": Command("sdevid.report.__main__", "write the page of a run"),
+    "watch": Command("sdevid.cli.watch", "serve the pages of runs while they train"),
+    "settings": Command("sdevid.cli.settings", "list every setting with unit, default and meaning"),
     "doctor": Command("sdevid.cli.doctor", "say what this machine has, lacks, and what that costs"),
     "preflight": Command("sdevid.cli.preflight", "look whether the nodes are fit to train"),
     "slurm-scripts": Command("sdevid.cli.slurm_scripts", "lay the launch and Slurm scripts"),

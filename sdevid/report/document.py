@@ -13,16 +13,17 @@ _HEADING = re.compile(r"<h2>(.*?)</h2>", re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")
 
 
-def document(title: str, head: str, sections: Iterable[str], refresh: str = "") -> str:
+def document(title: str, head: str, sections: Iterable[str], *, refreshed: bool = False) -> str:
     """Lay `sections` of HTML under `head`, with a table of their headings.
 
-    The content security policy lets no script run but those two that are embedded here (named by
+    `refreshed`: the page looks for a newer one, as `sdevid watch` serves it.
+
+    The content security policy lets no script run but those that are embedded here (named by
     their hash) and lets nothing be fetched: a file of a run can bring neither.
     """
     body, contents = _with_contents("\n".join(part for part in sections if part))
-    scripts = [_asset("uPlot.iife.min.js"), _asset("page.js")] + ([refresh] if refresh else [])
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
-    connect = "connect-src 'self'; " if refresh else ""
+    connect = "connect-src 'self'; " if refreshed else ""
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; {connect}"
         f"script-src {hashes}"

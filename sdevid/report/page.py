@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def page(record: Record, refresh: str = "") -> str:
-    """The whole page of one run; `refresh` is a script that looks for a newer one."""
+def page(record: Record, *, refreshed: bool = False) -> str:
+    """The whole page of one run; `refreshed`: it looks for a newer one, as `watch` serves it."""
     name = record.folder.resolve().name
     sections = [history.warnings(record)]
     if record.results is None:
@@ -57,7 +57,7 @@ def page(record: Record, refresh: str = "") -> str:
         sections += [ensembles.rates(record), ensembles.futures(record), ensembles.digits(record)]
     sections += [training.diagnostics(record), ensembles.figures(record)]
     sections += [history.section(record), _making(record)]
-    return document(name, _head(record), sections, refresh)
+    return document(name, _head(record), sections, refreshed=refreshed)
 
 
 def comparison(records: list[Record]) -> str:
