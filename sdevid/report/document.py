@@ -22,6 +22,8 @@ def document(title: str, head: str, sections: Iterable[str], *, refreshed: bool 
     their hash) and lets nothing be fetched: a file of a run can bring neither.
     """
     body, contents = _with_contents("\n".join(part for part in sections if part))
+    names = ["uPlot.iife.min.js", "page.js", *(["refresh.js"] if refreshed else [])]
+    scripts = [_asset(name) for name in names]
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     connect = "connect-src 'self'; " if refreshed else ""
     policy = (
