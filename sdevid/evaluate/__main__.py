@@ -43,8 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="sets generated freely, or predicted with observed frames in or left out",
     )
+    add("--values", help="what grey levels stand for, such as log:0.1:100:mm/h (default: 0 to 255)")
+    add("--thresholds", type=_numbers, default=(), help="events to score, such as 1,5,10")
+    add("--spectra", action="store_true", help="also compare power spectra of futures")
     number("seed", "of the samples")
     add("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -49,10 +49,13 @@ class EvalOptions:
     set_context: SetContext = "none"  # observed frames of set videos: none, kept in, left out
     fvd_i3d: Path | None = None  # TorchScript I3D
     lpips: Path | None = None  # TorchScript LPIPS
+    values: str | None = None  # what grey levels stand for, as `source_units.parse` reads it
+    thresholds: tuple[float, ...] = ()  # in the source's units, of events that are scored
+    spectra: bool = False  # also score radially averaged power spectra
 
     def check(self, config: Config) -> None:
         """Raise UserError for a value out of range."""
-        least = {"samples": 2, "context": 1, "rollouts": 2, "rollout_frames": 3}
+        least = {"samples": 1, "context": 1, "rollouts": 2, "rollout_frames": 3}
         for name, low in (least | {"num_clips": 1, "draws": 1, "best_of": 2}).items():
             if getattr(self, name) < low:
                 value = getattr(self, name)

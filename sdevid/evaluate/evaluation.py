@@ -66,6 +66,7 @@ def _protocol(context: EvalContext, metrics: Sequence[Metric]) -> dict[str, Any]
         "data": context.index.folder.location,
         "split": options.split,
         "metrics": [metric.name for metric in metrics],
+        "left_out": registry.left_out(context),
         "clips": len(context.clips),
         "clips_in_split": len(context.index),
         "frames": config.sequence_length,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sdevid.errors import UserError
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.digits import futures as digits
+from sdevid.evaluate.ensembles import futures
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics import (
     bound,
@@ -23,6 +24,7 @@ METRICS: tuple[Metric, ...] = (
     bound.METRIC,
     iwae.METRIC,
     prediction.METRIC,
+    futures.METRIC,
     refinement.METRIC,
     digits.METRIC,
     prompts.METRIC,
@@ -61,9 +63,19 @@ def choose(asked: str | None, context: EvalContext) -> tuple[Metric, ...]:
     return tuple(metric for metric in METRICS if metric.name in chosen)
 
 
+def left_out(context: EvalContext) -> dict[str, str]:
+    """Automatic metrics whose needs are not met, with the reasons."""
+    reasons = {one.name: one.needs(context) for one in METRICS if one.automatic}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
 def rows(results: Results) -> list[Row]:
-    """Every figure that `results` hold, metric after metric."""
-    return [row for metric in METRICS for row in metric.rows(results)]
+    """Every figure that `results` hold, metric after metric, then what was left out and why."""
+    listed = [row for metric in METRICS for row in metric.rows(results)]
+    reasons = results.get("protocol", {}).get("left_out", {})
+    return listed + [
+        Row("Left out", name, {"mean": None}, reason) for name, reason in reasons.items()
+    ]
 
 
 def documentation() -> str:

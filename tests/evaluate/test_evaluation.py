@@ -84,6 +84,26 @@ def test_results_hold_every_part_and_come_again_with_the_same_seed(model, tmp_pa
         assert first[measure] == again[measure]
 
 
+def test_futures_stand_beside_baselines_in_source_units(model, tmp_path):
+    asked = ["--metrics", "futures", "--values", "linear:0:1:share", "--thresholds", "0.5,2"]
+    found = evaluate(model, tmp_path / "a.json", *asked, "--spectra")["futures"]
+    assert (found["clips"], found["members"], found["unit"]) == (8, 4, "share")
+    ours = {"model", "persistence", "training_mean", "climatology", "random_past_clip"}
+    assert ours <= set(found["forecasts"])
+    assert found["left_out"]["threshold 2"].startswith("no value reaches it; the largest is")
+    model_scores = found["forecasts"]["model"]["channels"][0]
+    assert set(model_scores["crps"]) == {"1", "2", "4", "8"}
+    assert len(model_scores["coverage"]["0.9"]["by_lead"]) == 5
+    assert sum(model_scores["ranks"]["share"]) == pytest.approx(1)
+    # an untrained model is grey: worse than clips of the training split
+    past = found["forecasts"]["random_past_clip"]["channels"][0]
+    assert model_scores["crps"]["1"]["mean"] > past["crps"]["1"]["mean"]
+    assert past["thresholds"]["0.5"]["fss"]["16"]["mean"] > 0
+    table = (tmp_path / "a.txt").read_text()
+    assert "fair CRPS of means over 4 x 4 pixels, share" in table
+    assert "no value reaches it" in table
+
+
 @pytest.mark.parametrize("kind", ["sde_matching", "follmer"])
 def test_every_kind_is_evaluated_and_one_without_a_bound_says_so(shards, tmp_path, capsys, kind):
     (tmp_path / "model").mkdir()
@@ -216,7 +236,9 @@ def test_the_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
         (["--set_size", "1"], "--set_size is 1"),
         (["--draws", "0"], "--draws is 0"),
         (["--context", "4"], "--context is 4"),
-        (["--samples", "1"], "--samples is 1"),
+        (["--samples", "0"], "--samples is 0"),
+        (["--context", "3", "--values", "dB:1"], "--values is 'dB:1', which is no scale"),
+        (["--context", "3", "--metrics", "futures", "--samples", "1"], "an ensemble of one"),
         (["--num_clips", "0"], "--num_clips is 0"),
         (["--split", "test"], "split 'test'"),
         (["--data", "/nowhere"], "/nowhere"),

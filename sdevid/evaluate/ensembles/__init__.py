@@ -1,0 +1,1 @@
+"""Ensembles of futures beside baselines, scored in the source's units on any video."""

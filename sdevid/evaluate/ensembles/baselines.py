@@ -1,0 +1,146 @@
+"""Forecasts that a model must beat: they know the training split and the prefix, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdevid.evaluate.context import EvalContext, read_clips
+from sdevid.evaluate.ensembles.source_units import SourceUnits
+from sdevid.evaluate.progress import evenly
+from sdevid.sample.write import Pixels
+
+PAST_CLIPS = 512  # of the training split, at most
+FLOW_PAIRS = 3  # of frames that the flow is a mean of, at most
+FLOW_RADIUS = 7  # pixels, of the window of Lucas-Kanade
+
+Field = NDArray[np.float32]
+Kind = Literal["ensemble", "quantiles", "point"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Members (members, frames ahead, height, width, channels) in the source's units.
+
+    `ensemble` members are exchangeable draws; `quantiles` are chosen levels of a distribution; a
+    `point` is one member.
+    """
+
+    samples: Field
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Case:
+    """One forecast to make."""
+
+    prefix: Pixels  # (context, height, width, channels), as stored
+    ahead: int  # frames to forecast
+    members: int
+    units: SourceUnits
+    past: Pixels  # clips of the training split
+    seed: int
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A forecast by rule. `needs` says why it cannot be made, or None."""
+
+    name: str
+    forecast: Callable[[Case], Forecast]
+    needs: Callable[[EvalContext], str | None] = lambda _: None
+
+
+@lru_cache(maxsize=1)
+def past_clips(context: EvalContext) -> Pixels:
+    """Up to 512 clips of the training split, at even distances."""
+    clips = evenly(PAST_CLIPS, len(context.training))
+    return read_clips(context.training, context.config, clips, "past clips")
+
+
+def persistence(case: Case) -> Forecast:
+    """The last frame, for ever."""
+    last = case.units.values(case.prefix[-1:])
+    return Forecast(np.repeat(last, case.ahead, axis=0)[None], "point")
+
+
+def training_mean(case: Case) -> Forecast:
+    """The mean of the training frames, pixel by pixel."""
+    frames = case.past.reshape(-1, *case.past.shape[2:])
+    mean = np.zeros(frames.shape[1:])
+    for part in np.array_split(frames, max(1, len(frames) // 256)):
+        mean += case.units.values(part).sum(axis=0, dtype=np.float64)
+    field = (mean / len(frames)).astype(np.float32)
+    return Forecast(np.broadcast_to(field, (1, case.ahead, *field.shape)), "point")
+
+
+def climatology(case: Case) -> Forecast:
+    """Quantiles of the training frames, pixel by pixel, at the middles of equal shares."""
+    frames = case.past.reshape(-1, *case.past.shape[2:])
+    levels = (np.arange(case.members) + 0.5) / case.members
+    # the scale rises, so quantiles of stored values are those of the source's
+    quantiles = np.quantile(frames, levels, axis=0, method="nearest").astype(np.uint8)
+    fields = case.units.values(quantiles)[:, None]
+    shape = (case.members, case.ahead, *fields.shape[2:])
+    return Forecast(np.broadcast_to(fields, shape), "quantiles")
+
+
+def random_past(case: Case) -> Forecast:
+    """Clips of the training split, drawn at random, at the same places of their time."""
+    rng = np.random.default_rng(case.seed)
+    drawn = rng.integers(len(case.past), size=case.members)
+    return Forecast(case.units.values(case.past[drawn][:, -case.ahead :]), "ensemble")
+
+
+def optical_flow(case: Case) -> Forecast:
+    """The last frame carried along the optical flow of the prefix."""
+    from scipy.ndimage import map_coordinates
+
+    velocity = flow_of(case.prefix)
+    last = case.units.values(case.prefix[-1])
+    grid = np.stack(np.meshgrid(*map(np.arange, last.shape[:2]), indexing="ij")).astype(np.float64)
+    source, fields = grid.copy(), []
+    for _ in range(case.ahead):
+        moved = [map_coordinates(part, source, order=1, mode="nearest") for part in velocity]
+        source = source - np.stack(moved)
+        layers = [
+            map_coordinates(last[..., c], source, order=1, mode="nearest")
+            for c in range(last.shape[-1])
+        ]
+        fields.append(np.stack(layers, axis=-1))
+    return Forecast(np.stack(fields)[None].astype(np.float32), "point")
+
+
+def flow_of(prefix: Pixels) -> Any:
+    """Motion (2, height, width) along rows and columns, in pixels a frame.
+
+    The mean over the last pairs of frames of iterative Lucas-Kanade (Le Besnerais & Champagnat
+    2005), on grey levels as stored.
+    """
+    from skimage import registration
+
+    flow: Any = registration.optical_flow_ilk
+    grey = prefix.mean(axis=-1) / 255
+    pairs = range(max(1, len(grey) - FLOW_PAIRS), len(grey))
+    # the flow of scikit-image says where a pixel of the first picture is found in the second
+    return np.mean([flow(grey[k - 1], grey[k], radius=FLOW_RADIUS) for k in pairs], axis=0)
+
+
+def two_frames(context: EvalContext) -> str | None:
+    """A motion."""
+    few = context.options.context < 2
+    return "the flow needs two frames; give --context 2 or more" if few else None
+
+
+BASELINES: tuple[Baseline, ...] = (
+    Baseline("persistence", persistence),
+    Baseline("training_mean", training_mean),
+    Baseline("climatology", climatology),
+    Baseline("random_past_clip", random_past),
+    Baseline("optical_flow", optical_flow, two_frames),
+)

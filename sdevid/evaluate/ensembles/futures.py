@@ -1,0 +1,231 @@
+"""Futures of held-out prefixes against what happened, beside baselines, on any video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdevid.data import stream
+from sdevid.evaluate import generation
+from sdevid.evaluate.context import EvalContext
+from sdevid.evaluate.ensembles import baselines, source_units
+from sdevid.evaluate.ensembles.baselines import BASELINES, Baseline, Case, Forecast
+from sdevid.evaluate.ensembles.scores import SIDES, BySource, Totals, clip_totals, spectra
+from sdevid.evaluate.ensembles.steps import STEPS
+from sdevid.evaluate.metric import Metric, Results, Row
+from sdevid.evaluate.metrics.networks import as_input, random_features
+from sdevid.evaluate.progress import batches, evenly
+from sdevid.evaluate.statistics.energy import energy_score
+from sdevid.evaluate.statistics.ensemble import LEVELS
+from sdevid.evaluate.statistics.estimate import Floats
+from sdevid.evaluate.table import number
+from sdevid.sample.write import Pixels
+
+CLIPS = 64  # prefixes, at most
+ALL: tuple[Baseline, ...] = (*BASELINES, STEPS)
+
+
+def needs(context: EvalContext) -> str | None:
+    """An ensemble."""
+    one = context.options.samples < 2
+    return "an ensemble of one has no spread; give --samples 2 or more" if one else None
+
+
+def run(context: EvalContext) -> Results:
+    """Score the model's futures and every baseline's."""
+    options, config = context.options, context.config
+    ahead = config.sequence_length - options.context
+    clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
+    units = source_units.parse(options.values, context.index.dataset)
+    unmet = {baseline.name: baseline.needs(context) for baseline in ALL}
+    makers = {one.name: one.forecast for one in ALL if unmet[one.name] is None}
+    totals: dict[str, list[Totals]] = {name: [] for name in ("model", *makers)}
+    sources = [context.index.clips[clip].source for clip in clips]
+    largest = -np.inf
+    for part in batches(clips, 1, "futures beside baselines"):
+        batch = stream.fixed(context.index, config, part)
+        video = batch.video.numpy()[0]
+        samples = generation.futures(
+            context.model, batch, options.context, options.samples, context.seed
+        ).samples[0]
+        case = Case(
+            prefix=video[: options.context],
+            ahead=ahead,
+            members=options.samples,
+            units=units,
+            past=baselines.past_clips(context),
+            seed=context.seed + part.start,
+        )
+        outcome = video[options.context :]
+        observed = units.values(outcome)
+        largest = max(largest, float(np.nanmax(observed)))
+        forecasts = {"model": Forecast(units.values(samples), "ensemble")}
+        forecasts |= {name: forecast(case) for name, forecast in makers.items()}
+        for name, forecast in forecasts.items():
+            scored = clip_totals(forecast, observed, options.thresholds, case.seed)
+            if options.spectra:
+                scored |= spectra(forecast, observed)
+            totals[name].append(scored)
+        totals["model"][-1] |= _energy(samples, outcome, context)
+    return {
+        "futures": {
+            "clips": len(clips),
+            "sources": len(set(sources)),
+            "members": options.samples,
+            "context": options.context,
+            "unit": units.unit,
+            "frame_interval": 1 / config.fps,
+            "thresholds": list(options.thresholds),
+            "forecasts": {
+                name: _entries(BySource(each, sources), config.channels, options.thresholds)
+                for name, each in totals.items()
+            },
+            "left_out": {name: reason for name, reason in unmet.items() if reason}
+            | {
+                f"threshold {threshold:g}": f"no value reaches it; the largest is {largest:.4g}"
+                for threshold in options.thresholds
+                if threshold > largest
+            },
+        }
+    }
+
+
+@torch.no_grad()
+def _energy(samples: Pixels, outcome: Pixels, context: EvalContext) -> Totals:
+    """Energy score of the frames' random features, as (frames, 1) sums and counts."""
+    network = random_features(0, samples.shape[-1])
+
+    def features(video: Pixels) -> Floats:
+        frames = torch.from_numpy(video.reshape(-1, 1, *video.shape[-3:])).to(context.device)
+        values: Floats = network(as_input(frames)).double().cpu().numpy()
+        return values.reshape(*video.shape[:-3], -1)
+
+    score = energy_score(features(samples), features(outcome))
+    return {"energy": score[:, None], "frames": np.ones((len(score), 1))}
+
+
+def _entries(by_source: BySource, channels: int, thresholds: tuple[float, ...]) -> dict[str, Any]:
+    """The scores of one forecast by channel, and over all channels its energy score."""
+    entries: dict[str, Any] = {
+        "channels": [_channel(by_source, c, thresholds) for c in range(channels)]
+    }
+    if "energy" in by_source:
+        entries["energy_score"] = by_source.ratio("energy", "frames", 0)
+    return entries
+
+
+def _channel(by_source: BySource, channel: int, thresholds: tuple[float, ...]) -> dict[str, Any]:
+    pools = [key.removeprefix("crps_") for key in by_source.sums if key.startswith("crps_")]
+    entry: dict[str, Any] = {
+        "crps": {p: by_source.ratio(f"crps_{p}", f"pixels_{p}", channel) for p in pools},
+        "rmse": by_source.ratio("squared_error", "pixels", channel, root=True),
+    }
+    if "ranks" in by_source:
+        entry["spread_over_error"] = by_source.ratio(
+            "variance", "squared_error", channel, root=True
+        )
+        entry["coverage"] = {
+            f"{level:g}": by_source.ratio(f"covered_{level:g}", "pixels", channel)
+            for level in LEVELS
+        }
+        entry["ranks"] = by_source.ranks(channel)
+    if "spectrum" in by_source:
+        entry["spectrum"] = by_source.mean_curve("spectrum", channel)
+        entry["spectrum_observed"] = by_source.mean_curve("spectrum_observed", channel)
+    if thresholds:
+        entry["thresholds"] = {f"{t:g}": _events(by_source, f"{t:g}", channel) for t in thresholds}
+    return entry
+
+
+def _events(by_source: BySource, name: str, channel: int) -> dict[str, Any]:
+    hits, misses, false_alarms = (f"{k}_{name}" for k in ("hits", "misses", "false_alarms"))
+    forecasts, probability, events = by_source.sums[f"reliability_{name}"][:, :, channel].sum(
+        axis=(0, 1)
+    )
+    return {
+        "csi": by_source.shares(hits, (misses, false_alarms), channel),
+        "pod": by_source.shares(hits, (misses,), channel),
+        "far": by_source.shares(false_alarms, (hits,), channel),
+        "fss": {
+            f"{side}": by_source.skill(
+                f"fss_error_{name}_{side}", f"fss_reference_{name}_{side}", channel
+            )
+            for side in SIDES
+            if f"fss_error_{name}_{side}" in by_source
+        },
+        "reliability": {
+            "forecasts": forecasts.tolist(),
+            "probability": (probability / np.maximum(forecasts, 1)).tolist(),
+            "frequency": (events / np.maximum(forecasts, 1)).tolist(),
+        },
+    }
+
+
+def rows(results: Results) -> Iterator[Row]:
+    """Every score of every forecast."""
+    if "futures" not in results:
+        return
+    found = results["futures"]
+    unit, forecasts = found["unit"], found["forecasts"]
+    head = (
+        f"{found['members']} futures of {found['clips']} prefixes from {found['sources']} source "
+        f"videos, {found['context']} frames given"
+    )
+    for channel in range(len(forecasts["model"]["channels"])):
+        of = f", channel {channel}" if len(forecasts["model"]["channels"]) > 1 else ""
+        for title, pick in _scores(unit, forecasts["model"]["channels"][0]):
+            for name, entries in forecasts.items():
+                entry = pick(entries["channels"][channel])
+                if entry is not None:
+                    words = name.replace("_", " ")
+                    yield Row(f"{head}: {title}{of}", words, entry, entry.get("note", ""))
+    if "energy_score" in forecasts["model"]:
+        score = forecasts["model"]["energy_score"]
+        yield Row(f"{head}: energy score of random features", "model", score)
+    for name, reason in found["left_out"].items():
+        yield Row(f"{head}: left out", name, {"mean": None}, reason)
+
+
+Pick = Callable[[dict[str, Any]], dict[str, Any] | None]
+
+
+def _scores(unit: str, example: dict[str, Any]) -> Iterator[tuple[str, Pick]]:
+    """The titles of the table's sections, and where each one's entry is."""
+    for pool in example["crps"]:
+        where = "" if pool == "1" else f" of means over {pool} x {pool} pixels"
+        yield f"fair CRPS{where}, {unit}", lambda one, pool=pool: one["crps"].get(pool)  # type: ignore[misc]
+    yield f"RMSE of the ensemble mean, {unit}", lambda one: one["rmse"]
+    yield "spread over error", lambda one: one.get("spread_over_error")
+    for level in example["coverage"]:
+        title = f"coverage of central {100 * float(level):g} % intervals"
+        yield title, lambda one, level=level: one.get("coverage", {}).get(level)  # type: ignore[misc]
+    yield "reliability index of ranks", lambda one: _ranks(one)
+    for threshold in example.get("thresholds", {}):
+        for key in ("csi", "pod", "far"):
+            title = f"{key.upper()} at {threshold} {unit}, by most members"
+            yield title, lambda one, t=threshold, k=key: one["thresholds"][t][k]  # type: ignore[misc]
+
+
+def _ranks(entry: dict[str, Any]) -> dict[str, Any] | None:
+    if "ranks" not in entry:
+        return None
+    ranks = entry["ranks"]
+    note = f"p of flat ranks {number(ranks['p_value'])}"
+    return {"mean": ranks["reliability_index"], "note": note}
+
+
+METRIC = Metric(
+    name="futures",
+    summary=(
+        "`--samples` futures of 64 prefixes beside persistence, climatology, random past clips, "
+        "optical flow and STEPS, in the source's units by lead time: fair CRPS (pixel, pooled), "
+        "RMSE, spread over error, ranks, coverage; with `--thresholds` CSI, FAR, POD, FSS and "
+        "reliability; with `--spectra` power spectra; intervals by bootstrap over source videos"
+    ),
+    run=run,
+    rows=rows,
+    needs=needs,
+)

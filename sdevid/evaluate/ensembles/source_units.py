@@ -1,0 +1,63 @@
+"""Pixels as values of the source: undo how the shards store them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdevid.errors import UserError
+
+GREY = 255.0
+_FORM = "give log:LOW:HIGH:UNIT or linear:LOW:HIGH:UNIT, for example log:0.1:100:mm/h"
+
+
+@dataclass(frozen=True)
+class SourceUnits:
+    """How stored grey levels stand for values of the source.
+
+    `linear` runs evenly from `low` at black to `high` at white, `log` evenly in the logarithm; in a
+    `log` scale black itself stands for 0 (no rain), since smaller values cannot be told apart.
+    """
+
+    scale: str = "linear"
+    low: float = 0.0
+    high: float = GREY
+    unit: str = "grey levels"
+
+    def values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """uint8 pixels of any shape as float32 values of the source."""
+        values: NDArray[np.float32] = self._table()[pixels]
+        return values
+
+    def _table(self) -> NDArray[np.float32]:
+        share = np.arange(GREY + 1) / GREY
+        if self.scale == "log":
+            table = self.low * (self.high / self.low) ** share
+            table[0] = 0.0
+        else:
+            table = self.low + (self.high - self.low) * share
+        return table.astype(np.float32)
+
+
+def parse(text: str | None, dataset: Mapping[str, Any]) -> SourceUnits:
+    """Read `--values`, or else the `values` of dataset.json, or else grey levels 0 to 255.
+
+    Raises UserError for text that is no scale.
+    """
+    text = text or dataset.get("values")
+    if not text:
+        return SourceUnits()
+    parts = str(text).split(":", 3)
+    try:
+        scale, low, high, unit = parts[0], float(parts[1]), float(parts[2]), parts[3]
+    except (IndexError, ValueError) as error:
+        raise UserError(f"--values is {text!r}, which is no scale; {_FORM}") from error
+    if scale not in ("log", "linear") or not low < high or (scale == "log" and low <= 0):
+        raise UserError(
+            f"--values is {text!r}, but LOW must be below HIGH, and above 0 for log; {_FORM}"
+        )
+    return SourceUnits(scale, low, high, unit)

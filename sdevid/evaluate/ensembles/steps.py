@@ -1,0 +1,73 @@
+"""STEPS, the stochastic nowcast of weather services, by pysteps (the extra `nowcast`)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+
+import numpy as np
+
+from sdevid.errors import UserError
+from sdevid.evaluate.context import EvalContext
+from sdevid.evaluate.ensembles.baselines import Baseline, Case, Forecast, flow_of
+
+DECIBELS = 30.0  # that the grey levels are spread over; STEPS' own noise floor is in these units
+DRY = 1 / 255  # share of the range below which a pixel is dry
+_ORDER = 2  # of the autoregression, which wants one more frame
+
+
+def needs(context: EvalContext) -> str | None:
+    """pysteps, and enough frames and pixels for it."""
+    if importlib.util.find_spec("pysteps") is None:
+        return "pysteps is not installed; pip install 'sdevid[nowcast]'"
+    if context.options.context < _ORDER + 1:
+        return f"STEPS needs {_ORDER + 1} frames; give --context {_ORDER + 1} or more"
+    if context.config.channels > 1:
+        return f"STEPS takes one channel, but the clips have {context.config.channels}"
+    return None
+
+
+def steps(case: Case) -> Forecast:
+    """An ensemble by Lagrangian autoregression of a cascade of scales (Bowler et al. 2006).
+
+    Runs on grey levels as stored (decibels, of a field stored on a log scale) along scikit-image's
+    flow, which is not perturbed: pysteps' perturbations are fitted to km/h. A dry prefix stays dry.
+    """
+    fields = DECIBELS * case.prefix[..., 0].astype(np.float64) / 255
+    floor = DECIBELS * DRY
+    if not (fields[-1] > floor).any():
+        return Forecast(
+            case.units.values(np.zeros((case.members, case.ahead, *case.prefix.shape[1:]), "u1")),
+            "ensemble",
+        )
+    with contextlib.redirect_stdout(io.StringIO()):
+        from pysteps import nowcasts
+
+        rows, columns = flow_of(case.prefix)
+        try:
+            members = nowcasts.get_method("steps")(
+                fields[-_ORDER - 1 :],
+                np.stack([columns, rows]),
+                case.ahead,
+                n_ens_members=case.members,
+                n_cascade_levels=_levels(fields.shape[1:]),
+                precip_thr=floor,
+                kmperpixel=1.0,
+                timestep=1.0,
+                seed=case.seed % 2**31,
+                vel_pert_method=None,
+                fft_method="numpy",
+            )
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"pysteps' STEPS fails on a prefix: {error}") from error
+    grey = np.rint(255 * np.clip(np.nan_to_num(members), 0, DECIBELS) / DECIBELS)
+    return Forecast(case.units.values(grey.astype(np.uint8)[..., None]), "ensemble")
+
+
+def _levels(shape: tuple[int, ...]) -> int:
+    """Scales of the cascade: 6, fewer for small frames."""
+    return int(min(6, max(2, np.log2(min(shape)) - 1)))
+
+
+STEPS = Baseline("steps", steps, needs)
