@@ -14,6 +14,7 @@ from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.ensembles import baselines, source_units
 from sdevid.evaluate.ensembles.baselines import BASELINES, Baseline, Case, Forecast
 from sdevid.evaluate.ensembles.scores import SIDES, BySource, Totals, clip_totals, spectra
+from sdevid.evaluate.ensembles.source_units import SourceUnits
 from sdevid.evaluate.ensembles.steps import STEPS
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics.networks import as_input, random_features
@@ -37,39 +38,20 @@ def needs(context: EvalContext) -> str | None:
 def run(context: EvalContext) -> Results:
     """Score the model's futures and every baseline's."""
     options, config = context.options, context.config
-    ahead = config.sequence_length - options.context
     clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
     units = source_units.parse(options.values, context.index.dataset)
-    unmet = {baseline.name: baseline.needs(context) for baseline in ALL}
-    makers = {one.name: one.forecast for one in ALL if unmet[one.name] is None}
-    totals: dict[str, list[Totals]] = {name: [] for name in ("model", *makers)}
-    sources = [context.index.clips[clip].source for clip in clips]
-    largest = -np.inf
+    unmet = {one.name: reason for one in ALL if (reason := one.needs(context))}
+    totals: dict[str, list[Totals]] = {}
     for part in batches(clips, 1, "futures beside baselines"):
-        batch = stream.fixed(context.index, config, part)
-        video = batch.video.numpy()[0]
-        samples = generation.futures(
-            context.model, batch, options.context, options.samples, context.seed
-        ).samples[0]
-        case = Case(
-            prefix=video[: options.context],
-            ahead=ahead,
-            members=options.samples,
-            units=units,
-            past=baselines.past_clips(context),
-            seed=context.seed + part.start,
-        )
-        outcome = video[options.context :]
-        observed = units.values(outcome)
-        largest = max(largest, float(np.nanmax(observed)))
-        forecasts = {"model": Forecast(units.values(samples), "ensemble")}
-        forecasts |= {name: forecast(case) for name, forecast in makers.items()}
-        for name, forecast in forecasts.items():
-            scored = clip_totals(forecast, observed, options.thresholds, case.seed)
-            if options.spectra:
-                scored |= spectra(forecast, observed)
-            totals[name].append(scored)
-        totals["model"][-1] |= _energy(samples, outcome, context)
+        for name, scored in _clip(context, part, units, unmet).items():
+            totals.setdefault(name, []).append(scored)
+    sources = [context.index.clips[clip].source for clip in clips]
+    largest = max(one["largest"].max() for one in totals["model"])
+    beyond = {
+        f"threshold {threshold:g}": f"no value reaches it; the largest is {largest:.4g}"
+        for threshold in options.thresholds
+        if threshold > largest
+    }
     return {
         "futures": {
             "clips": len(clips),
@@ -83,14 +65,35 @@ def run(context: EvalContext) -> Results:
                 name: _entries(BySource(each, sources), config.channels, options.thresholds)
                 for name, each in totals.items()
             },
-            "left_out": {name: reason for name, reason in unmet.items() if reason}
-            | {
-                f"threshold {threshold:g}": f"no value reaches it; the largest is {largest:.4g}"
-                for threshold in options.thresholds
-                if threshold > largest
-            },
+            "left_out": unmet | beyond,
         }
     }
+
+
+def _clip(
+    context: EvalContext, clip: range, units: SourceUnits, unmet: dict[str, str]
+) -> dict[str, Totals]:
+    """Totals of every forecast of one clip."""
+    options = context.options
+    batch = stream.fixed(context.index, context.config, clip)
+    video = batch.video.numpy()[0]
+    prefix, outcome = video[: options.context], video[options.context :]
+    samples = generation.futures(
+        context.model, batch, options.context, options.samples, context.seed
+    ).samples[0]
+    past, seed = baselines.past_clips(context), context.seed + clip.start
+    case = Case(prefix, len(outcome), options.samples, units, past, seed)
+    observed = units.values(outcome)
+    forecasts = {"model": Forecast(units.values(samples), "ensemble")}
+    forecasts |= {one.name: one.forecast(case) for one in ALL if one.name not in unmet}
+    totals = {}
+    for name, forecast in forecasts.items():
+        totals[name] = clip_totals(forecast, observed, options.thresholds, seed)
+        if options.spectra:
+            totals[name] |= spectra(forecast, observed)
+    totals["model"] |= _energy(samples, outcome, context)
+    totals["model"]["largest"] = np.nanmax(observed, axis=(1, 2))
+    return totals
 
 
 @torch.no_grad()
