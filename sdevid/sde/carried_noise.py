@@ -51,19 +51,22 @@ def independent(places: Float[Tensor, "*batch particles 2"]) -> Root:
 
 
 class Posterior(NamedTuple):
-    """The noise f of one step given the pseudo-observations, by axis; see `posterior`."""
+    """The noise f of one step given the pseudo-observations; see `posterior`.
+
+    Axes that share a precision share its factor: there are `factors` of them, 1 or one an axis.
+    """
 
     root: Root
     mean: PerAxis  # e, of the white noise
-    factor: Float[Tensor, "*batch axes particles particles"]  # C, lower triangular
+    factor: Float[Tensor, "*batch factors particles particles"]  # C, lower triangular
     kl: Float[Tensor, " *batch"]  # nats, from the prior
 
     def draw(self, xi: PerAxis) -> PerAxis:
         """f = L (e + C^-T xi) for standard normal `xi`, in units of g sqrt(d)."""
         upper = self.factor.transpose(-1, -2)
-        columns = xi.to(upper.dtype).transpose(-1, -2).unsqueeze(-1)
+        columns = _by_factor(xi.to(upper.dtype), upper.shape[-3])
         spread = torch.linalg.solve_triangular(upper, columns, upper=True)
-        moved: Tensor = self.root @ (self.mean + spread.squeeze(-1).transpose(-1, -2))
+        moved: Tensor = self.root @ (self.mean + _by_axis(spread))
         return moved
 
 
@@ -72,25 +75,48 @@ def prior_draw(root: Root, xi: PerAxis) -> PerAxis:
     return root @ xi.to(root.dtype)
 
 
-def posterior(root: Root, observed: PerAxis, precision: PerAxis) -> Posterior:
+def posterior(
+    root: Root, observed: PerAxis, precision: Float[Tensor, "*batch particles factors"]
+) -> Posterior:
     """The step's noise given `observed`, each particle's own f seen with `precision` >= 0.
 
-    `observed` is y in units of g sqrt(d), `precision` is Lam in units of 1 over its square. The
-    sums are float32 or wider. Raises UserError where shapes do not fit.
+    `observed` is y in units of g sqrt(d), `precision` is Lam in units of 1 over its square, one an
+    axis or one for all, which takes one factorisation. The sums are float32 or wider. Raises
+    UserError where shapes do not fit.
     """
     _check(root, observed, precision)
-    lam = precision.to(root.dtype).transpose(-1, -2).unsqueeze(-1)  # (*batch, axes, particles, 1)
-    y = observed.to(root.dtype).transpose(-1, -2).unsqueeze(-1)
+    factors, axes = precision.shape[-1], observed.shape[-1]
+    lam = precision.to(root.dtype).transpose(-1, -2).unsqueeze(-1)  # (*batch, factors, K, 1)
+    y = _by_factor(observed.to(root.dtype), factors)
     each = root.unsqueeze(-3)
     own = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
-    inner = own + each.transpose(-1, -2) @ (lam * each)
-    factor = torch.linalg.cholesky(inner)
-    mean = torch.cholesky_solve(each.transpose(-1, -2) @ (lam * y), factor).squeeze(-1)
+    factor = torch.linalg.cholesky(own + each.transpose(-1, -2) @ (lam * each))
+    mean = _by_axis(torch.cholesky_solve(each.transpose(-1, -2) @ (lam * y), factor))
     inverse = torch.linalg.solve_triangular(factor, own.expand_as(factor), upper=False)
-    trace = inverse.square().sum((-1, -2, -3))  # tr P^-1 = |C^-1|^2
-    half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum((-1, -2))
-    kl = 0.5 * (mean.square().sum((-1, -2)) + trace - precision.shape[-1] * len(own))
-    return Posterior(root, mean.transpose(-1, -2), factor, kl + half_log_det)
+    trace = inverse.square().sum((-1, -2)) - len(own)  # tr P^-1 = |C^-1|^2
+    half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    width = (0.5 * trace + half_log_det).sum(-1) * (axes // factors)
+    return Posterior(root, mean, factor, 0.5 * mean.square().sum((-1, -2)) + width)
+
+
+def own_posterior(observed: Tensor, precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, width r and KL in nats, component by component, of noise that nothing shares.
+
+    The posterior of a standard normal seen as `observed` with `precision`: r^2 = 1 / (1 + Lam).
+    """
+    variance = 1 / (1 + precision)
+    mean = (1 - variance) * observed
+    kl = 0.5 * (mean.square() + variance - 1 - variance.log())
+    return mean, variance.sqrt(), kl
+
+
+def _by_factor(values: PerAxis, factors: int) -> Float[Tensor, "*batch factors particles columns"]:
+    """The axes that share a factor, as its right-hand sides."""
+    return torch.unflatten(values, -1, (factors, -1)).movedim(-2, -3)
+
+
+def _by_axis(columns: Float[Tensor, "*batch factors particles columns"]) -> PerAxis:
+    return columns.movedim(-3, -2).flatten(-2)
 
 
 def _wide(values: Tensor) -> torch.dtype:
@@ -98,8 +124,11 @@ def _wide(values: Tensor) -> torch.dtype:
 
 
 def _check(root: Tensor, observed: Tensor, precision: Tensor) -> None:
-    if observed.shape != precision.shape or observed.shape[-2] != root.shape[-1]:
+    particles, axes = root.shape[-1], observed.shape[-1]
+    fits = precision.shape[-1] in (1, axes) and precision.shape[:-1] == observed.shape[:-1]
+    if not fits or observed.shape[-2] != particles:
         raise UserError(
             f"observed has shape {tuple(observed.shape)} and precision {tuple(precision.shape)}, "
-            f"but a root of shape {tuple(root.shape)} needs (..., {root.shape[-1]}, axes) of both"
+            f"but a root of shape {tuple(root.shape)} needs (..., {particles}, {axes}) of the "
+            f"first and (..., {particles}, {axes}) or (..., {particles}, 1) of the second"
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
 
 from sdevid.errors import UserError
@@ -62,17 +62,29 @@ def test_posterior_and_kl_equal_bayes_rule_on_dense_covariances():
     assert_close(spread @ spread.transpose(-1, -2), exact.covariance_matrix)
 
 
+def test_axes_of_one_precision_take_one_factor_and_give_the_same():
+    parts = scene(2)
+    shared = parts["precision"][..., :1]
+    one = solved(parts | {"precision": shared})
+    each = solved(parts | {"precision": shared.expand(-1, -1, AXES)})
+    assert one.factor.shape[-3] == 1
+    assert_close(one.kl, each.kl)
+    xi = torch.randn(3, PARTICLES, AXES, dtype=torch.float64)
+    assert_close(one.draw(xi), each.draw(xi))
+
+
 @given(seed=st.integers(0, 50))
 def test_independent_particles_are_the_diagonal_chain(seed):
     parts = scene(seed)
     root = carried_noise.independent(parts["places"])
     step = carried_noise.posterior(root, parts["observed"], parts["precision"])
-    r2 = 1 / (1 + parts["precision"])
-    mean = (1 - r2) * parts["observed"]
-    diagonal = 0.5 * (mean**2 + r2 - 1 - r2.log())
-    assert_close(step.kl, diagonal.sum((1, 2)))
+    mean, width, kl = carried_noise.own_posterior(parts["observed"], parts["precision"])
+    assert_close(width**2, 1 / (1 + parts["precision"]))
+    exact = kl_divergence(Normal(mean, width), Normal(0.0, 1.0))
+    assert_close(kl, exact)
+    assert_close(step.kl, exact.sum((1, 2)))
     xi = torch.ones_like(mean)
-    assert_close(step.draw(xi), mean + r2.sqrt() * xi)
+    assert_close(step.draw(xi), mean + width * xi)
 
 
 def test_what_sees_nothing_costs_nothing_and_moves_as_the_prior():

@@ -1,0 +1,68 @@
+"""Particles drawn by splatting on a canvas of half the side, then painted over the ground."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sdevid.config import Config
+from sdevid.models.particles.state import Content, conv, layout_of
+from sdevid.types import Frames
+
+
+class ParticleDecoder(nn.Module):
+    """D(w, z): presence and appearance of each particle under a Gaussian at its place.
+
+    Particles add up, so their order does not matter. Each frame is drawn from its own state alone.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        settings, self.layout = config.particles, layout_of(config)
+        channels, width = settings.appearance + 1, settings.painter
+        self.log_radius = nn.Parameter(torch.tensor(settings.splat_start).log())
+        self.paint = nn.Sequential(
+            conv(channels, width),
+            nn.SiLU(),
+            conv(width, width),
+            nn.SiLU(),
+            conv(width, 4 * config.channels),
+            nn.PixelShuffle(2),
+        )
+        axis = torch.arange(config.frame_size // 2) * 2 + 0.5
+        self.register_buffer("axis", axis, persistent=False)
+        self.axis: Tensor
+
+    def forward(self, z: Float[Tensor, "batch time particles components"], w: Content) -> Frames:
+        batch, time = z.shape[:2]
+        painted = self.paint(self.canvas(z, w)).float()
+        return torch.unflatten(painted, 0, (batch, time)) + w.ground[:, None]
+
+    def carry_on(
+        self, z: Float[Tensor, "batch time particles components"], w: Content, before: None
+    ) -> tuple[Frames, None]:
+        """The frames of `z`; nothing is carried from one to the next."""
+        return self(z, w), before
+
+    def presence(
+        self, z: Float[Tensor, "batch time particles components"], w: Content
+    ) -> Float[Tensor, "batch time particles 1"]:
+        """How much of each particle is seen, in [0, 1]."""
+        depth = self.layout.split(z)[2]
+        logit = w.logit[:, None].expand(-1, z.shape[1], -1, -1)
+        return (logit if depth is None else logit + depth).sigmoid()
+
+    def canvas(
+        self, z: Float[Tensor, "batch time particles components"], w: Content
+    ) -> Float[Tensor, "frames channels rows columns"]:
+        """Sum over particles of presence times (1, appearance), under separable Gaussians."""
+        presence = self.presence(z, w)
+        look = torch.cat([torch.ones_like(w.logit), w.look], dim=-1)[:, None]
+        value = (presence * look).flatten(0, 1)  # (frames, particles, channels)
+        place = self.layout.split(z)[0].flatten(0, 1)
+        sharp = -0.5 * (-2 * self.log_radius).exp()
+        across = (sharp * (self.axis - place[..., :1]).square()).exp()
+        down = (sharp * (self.axis - place[..., 1:]).square()).exp()
+        rows = (value[..., None] * down[:, :, None]).flatten(2).transpose(1, 2)
+        return torch.unflatten(rows @ across, 1, (value.shape[-1], -1))

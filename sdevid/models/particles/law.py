@@ -1,0 +1,106 @@
+"""The prior of the particles' motion: drift by attention, diffusion by content, a length."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdevid.config import Config
+from sdevid.models.particles.state import Content, State, layout_of, mlp, scaled
+from sdevid.sde import carried_noise
+
+SPREAD = 3.0  # most by which log g_k leaves its common value
+HEADS = 4
+
+
+class Conditions(NamedTuple):
+    """What the law takes from the content, worked out once a clip."""
+
+    root: carried_noise.Root
+    diffusion: Float[Tensor, "batch particles 1"]  # g_k, pixel/sqrt(frame), as of order 1
+    token: Float[Tensor, "batch particles hidden"]
+    presence: Float[Tensor, "batch particles 1"]
+
+
+class Depth(NamedTuple):
+    """The law of presence's depth: du = -rate u dt + noise dB, in logits and frames."""
+
+    rate: Float[Tensor, ""]
+    noise: Float[Tensor, ""]
+
+
+class ParticleLaw(nn.Module):
+    """dp_k = h(z, w)_k dt + g_k dB_k with E dB_k dB_j = R_kj dt; see `sde/carried_noise`.
+
+    Lengths are in pixels, times in training frames. Of second order, noise and drift act on the
+    velocities. g_k depends on presence and appearance alone.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        settings, self.layout = config.particles, layout_of(config)
+        self.carried, self.side = config.sde.noise == "carried", config.frame_size
+        hidden, told = settings.hidden, settings.appearance + 1
+        self.log_diffusion = nn.Parameter(torch.tensor(settings.diffusion_start).log())
+        self.log_length = nn.Parameter(torch.tensor(settings.length_start).log())
+        self.by_content = mlp(told, hidden // 2, 1, 0.0)
+        self.token = nn.Linear(told, hidden)
+        self.moving = nn.Linear(2 * self.layout.order, hidden)
+        self.attended = nn.Linear(hidden, 3 * hidden)
+        self.drift = nn.Sequential(
+            nn.Linear(2 * hidden, hidden), nn.SiLU(), scaled(nn.Linear(hidden, 2), 0.0)
+        )
+        self.text = None
+        if config.text.encoder != "none":
+            self.text = scaled(nn.Linear(config.encoder.features, hidden), 0.0)
+        if self.layout.has_depth:
+            self.most_depth_noise = settings.depth_noise
+            self.depth_noise = nn.Parameter(torch.zeros(()))
+            self.log_depth_rate = nn.Parameter(torch.tensor(math.log(0.08)))
+
+    def conditions(
+        self, content: Content, text: Float[Tensor, "batch features"] | None = None
+    ) -> Conditions:
+        """Read diffusion, correlations and what the drift needs from the content."""
+        told = content.told
+        own = self.by_content(told).float().clamp(-SPREAD, SPREAD)
+        token = self.token(told)
+        if self.text is not None and text is not None:
+            token = token + self.text(text)[:, None]
+        if self.carried:
+            root = carried_noise.root(content.born.float(), self.log_length.exp())
+        else:
+            root = carried_noise.independent(content.born)
+        presence = content.logit.sigmoid()
+        return Conditions(root, (self.log_diffusion + own).exp(), token, presence)
+
+    def pull(self, z: State, conditions: Conditions) -> Float[Tensor, "batch particles 2"]:
+        """h, in pixel/frame, or in pixel/frame^2 for a state of second order.
+
+        Each particle attends to the others, each as much as it is present.
+        """
+        place, velocity, _ = self.layout.split(z)
+        at = 2 * place / self.side - 1
+        moving = at if velocity is None else torch.cat([at, velocity / 4], dim=-1)
+        token = functional.silu(conditions.token + self.moving(moving))
+        query, key, value = (
+            torch.unflatten(part, -1, (HEADS, -1)).transpose(1, 2)
+            for part in self.attended(token).chunk(3, dim=-1)
+        )
+        seen = conditions.presence.clamp(min=1e-6).log().transpose(1, 2)[:, None]
+        others = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen.to(query.dtype)
+        )
+        told = torch.cat([token, others.transpose(1, 2).flatten(2)], dim=-1)
+        drift: Tensor = self.drift(told).float()
+        return drift
+
+    def depth(self) -> Depth:
+        """Rate (1/frame) and noise (logits/sqrt(frame)) of the depth."""
+        noise = self.most_depth_noise * self.depth_noise.sigmoid()
+        return Depth(self.log_depth_rate.exp(), noise)

@@ -1,0 +1,103 @@
+"""The posterior's eye: features of neighbouring frames, read where each particle is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdevid.config import Config
+from sdevid.models.particles.reader import median
+from sdevid.models.particles.state import Content, Places, State, conv, layout_of, mlp
+from sdevid.types import Frames
+
+LOWEST, HIGHEST = -8.0, 6.0  # log precision of a place, pixel^-2
+PRECISION = -2.0  # the same before training: an error of e pixels
+
+Features = Float[Tensor, "batch intervals features rows columns"]
+
+
+class Observation(NamedTuple):
+    """What the frames say of one step of each particle."""
+
+    shift: Float[Tensor, "batch particles 2"]  # pixels, from its place before the step
+    precision: Float[Tensor, "batch particles 1"]  # of that shift, pixel^-2
+    depth: Float[Tensor, "batch particles 1"] | None  # change of its depth, logits
+    depth_precision: Float[Tensor, "batch particles 1"] | None
+
+
+class NeighbourFeatures(nn.Module):
+    """A map of features for each interval: of the frames on both sides, and one further out."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        features = config.particles.features
+        self.lookaround = config.particles.lookaround
+        frames = 4 if self.lookaround else 2
+        self.layers = nn.Sequential(
+            conv(frames * config.channels, 16, 5, 2),
+            nn.SiLU(),
+            conv(16, 32, 3, 2),
+            nn.SiLU(),
+            conv(32, 32),
+            nn.SiLU(),
+            conv(32, 32),
+            nn.SiLU(),
+            conv(32, features),
+        )
+
+    def forward(self, frames: Frames) -> Features:
+        """Of `frames` less the first one's median, for each interval between two of them."""
+        x = frames - median(frames[:, 0])[:, None]
+        seen = [x[:, :-1], x[:, 1:]]
+        if self.lookaround:
+            after = torch.cat([x[:, 2:], x[:, -1:]], dim=1)
+            seen += [after, torch.cat([x[:, :1], x[:, :-2]], dim=1)]
+        stacked = torch.cat(seen, dim=2)
+        found = self.layers(stacked.flatten(0, 1))
+        return torch.unflatten(found, 0, stacked.shape[:2])
+
+
+class ParticleControl(nn.Module):
+    """Reads, at each particle's own place, where it goes: so errors do not add up."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        settings, self.layout = config.particles, layout_of(config)
+        self.side = config.frame_size
+        told = settings.features + 1 + settings.appearance + 2
+        self.place = mlp(told + 2 * (self.layout.order - 1), settings.hidden, 3, 0.1)
+        if self.layout.has_depth:
+            self.depth = mlp(told + 1, settings.hidden // 2, 2, 0.0)
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch features rows columns"],
+        z: State,
+        content: Content,
+        left: Float[Tensor, "batch 2"],
+    ) -> Observation:
+        """`left` is the step's share of what is left of its interval, and its length in frames."""
+        place, velocity, depth = self.layout.split(z)
+        read = [at_places(features, place, self.side), content.told]
+        read.append(left[:, None].expand(-1, place.shape[1], -1))
+        told = torch.cat(read, dim=-1)
+        moving = told if velocity is None else torch.cat([told, velocity / 4], dim=-1)
+        raw = self.place(moving).float()
+        precision = (PRECISION + 2 * raw[..., 2:]).clamp(LOWEST, HIGHEST).exp()
+        if depth is None:
+            return Observation(raw[..., :2], precision, None, None)
+        change, width = self.depth(torch.cat([told, depth], dim=-1)).float().chunk(2, dim=-1)
+        return Observation(raw[..., :2], precision, change, (2 * width - 1).clamp(-8, 8).exp())
+
+
+def at_places(
+    features: Float[Tensor, "batch features rows columns"], places: Places, side: int
+) -> Float[Tensor, "batch particles features"]:
+    """Features at `places` in pixels of a frame of `side`, by bilinear interpolation."""
+    grid = ((2 * places + 1) / side - 1).to(features.dtype)[:, :, None]
+    found = functional.grid_sample(features, grid, padding_mode="border", align_corners=False)
+    return found[..., 0].transpose(1, 2)

@@ -1,0 +1,157 @@
+"""Particles and ground read from observed frames, and their birth where none is observed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdevid.config import Config
+from sdevid.models.gaussian import Gaussian, kl
+from sdevid.models.particles.state import Content, Layout, State, conv, layout_of, scaled
+from sdevid.types import Frames
+
+STEEP = 3.0  # presence = sigmoid(STEEP * code)
+FREE_SCALE = 0.1  # of the posterior's code before training, where no frame is observed
+
+Code = Float[Tensor, "batch particles code"]  # place, velocity, presence, appearance
+
+
+class Birth(NamedTuple):
+    """Where a film of particles begins."""
+
+    state: State
+    content: Content
+    kl: Float[Tensor, " batch"]  # nats; 0 where the first frame is observed
+
+
+class ParticleReader(nn.Module):
+    """p(w, z_0 | c) and q(w, z_0 | x): one particle a cell of the picture.
+
+    Where the frame at which the path begins is observed, both are the same function of it (and,
+    for a state of second order, of the two frames before), and cost nothing. Where none is, the
+    posterior is a Gaussian around that reading and the prior one of its own for each cell.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        settings, self.layout = config.particles, layout_of(config)
+        self.memory = 1 if self.layout.order == 1 else 3  # frames read
+        self.side, self.pixels = settings.side, config.frame_size / settings.side
+        channels, size = config.channels, self._code_size(settings.appearance)
+        stride = config.frame_size // (4 * settings.side)
+        self.cells = nn.Sequential(
+            conv(channels * self.memory, 16, 5, 2),
+            nn.SiLU(),
+            conv(16, 32, 3, 2),
+            nn.SiLU(),
+            conv(32, 32),
+            nn.SiLU(),
+            conv(32, 48, 3, stride),
+            nn.SiLU(),
+            conv(48, 48),
+            nn.SiLU(),
+            scaled(conv(48, size), 0.3),
+        )
+        self.ground = Ground(channels)
+        self.level = nn.Parameter(torch.full((channels,), 0.5))
+        self.prior_mean = nn.Parameter(torch.zeros(settings.count, size))
+        self.prior_log_scale = nn.Parameter(torch.zeros(size))
+        self.log_scale = nn.Parameter(torch.full((size,), FREE_SCALE).log())
+        self.text = None
+        if config.text.encoder != "none":
+            self.text = scaled(nn.Linear(config.encoder.features, size), 0.0)
+        at = (torch.arange(self.side) + 0.5) * self.pixels - 0.5
+        self.register_buffer("home", torch.cartesian_prod(at, at).flip(-1), persistent=False)
+        self.home: Tensor
+
+    def _code_size(self, appearance: int) -> int:
+        return 2 * self.layout.order + 1 + appearance
+
+    def forward(
+        self,
+        frames: Frames,
+        is_free: Bool[Tensor, " batch"],
+        eps: Code,
+        text: Float[Tensor, "batch features"] | None,
+    ) -> Birth:
+        """Read the posterior's start from the last `memory` of `frames`, drawn by `eps` if free."""
+        level = median(frames[:, -1])
+        code = self._read(frames, level)
+        prior = self._prior(len(frames), text)
+        posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
+        free = is_free[:, None, None]
+        spent = torch.where(is_free, kl(posterior, prior), 0.0)
+        ground = self.ground(frames[:, -1] - level) + level
+        ground = torch.where(free[..., None], self._bare(ground), ground)
+        return Birth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
+
+    def observed(self, frames: Frames) -> tuple[State, Content]:
+        """The prior's start given observed `frames`, the last one where the path begins."""
+        level = median(frames[:, -1])
+        code = self._read(frames, level)
+        return self._born(code, self.ground(frames[:, -1] - level) + level)
+
+    def free(
+        self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
+    ) -> tuple[State, Content]:
+        """The prior's start of a video of nothing; `frame` gives the shape of one."""
+        return self._born(self._prior(len(eps), text).at(eps), self._bare(frame))
+
+    def _bare(self, like: Tensor) -> Tensor:
+        return self.level[:, None, None].expand_as(like)
+
+    def _read(self, frames: Frames, level: Tensor) -> Code:
+        first = frames[:, :1].expand(-1, max(0, self.memory - frames.shape[1]), -1, -1, -1)
+        seen = torch.cat([first, frames[:, -self.memory :]], dim=1) - level[:, None]
+        code: Tensor = self.cells(seen.flatten(1, 2)).flatten(2).transpose(1, 2)
+        return code.float()
+
+    def _prior(self, batch: int, text: Tensor | None) -> Gaussian:
+        mean = self.prior_mean.expand(batch, -1, -1)
+        if self.text is not None and text is not None:
+            mean = mean + self.text(text)[:, None]
+        return Gaussian(mean, self.prior_log_scale.exp().expand_as(mean))
+
+    def _born(self, code: Code, ground: Tensor) -> tuple[State, Content]:
+        """Places within three quarters of a cell around each particle's home."""
+        layout: Layout = self.layout
+        place = self.home + 0.75 * self.pixels * code[..., :2].tanh()
+        velocity = 4 * code[..., 2:4] if layout.order == 2 else None
+        logit = STEEP * code[..., 2 * layout.order : 2 * layout.order + 1]
+        look = code[..., 2 * layout.order + 1 :]
+        depth = torch.zeros_like(logit) if layout.has_depth else None
+        return layout.join(place, velocity, depth), Content(logit, look, place, ground)
+
+
+class Ground(nn.Module):
+    """What does not move, read from one frame: a coarse part and one at full size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.coarse = nn.Sequential(
+            nn.AvgPool2d(8), conv(channels, 8), nn.SiLU(), scaled(conv(8, channels), 0.0)
+        )
+        wide = [layer for gap in (1, 2, 4, 1) for layer in (conv(16, 16, gap=gap), nn.SiLU())]
+        self.fine = nn.Sequential(
+            conv(channels, 16, 5, 2),
+            nn.SiLU(),
+            *wide,
+            scaled(conv(16, 4 * channels), 0.0),
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, frame: Float[Tensor, "batch channels height width"]) -> Tensor:
+        broad = functional.interpolate(
+            self.coarse(frame), size=frame.shape[-2:], mode="bilinear", align_corners=False
+        )
+        found: Tensor = (broad + self.fine(frame)).float()
+        return found
+
+
+def median(frame: Float[Tensor, "batch channels height width"]) -> Tensor:
+    """Each channel's median, (batch, channels, 1, 1)."""
+    return frame.flatten(2).median(-1).values[..., None, None]

@@ -1,0 +1,87 @@
+"""What a film of particles is made of: static content, and a state that moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sdevid.config import Config
+
+Places = Float[Tensor, "batch particles 2"]  # (x, y), pixels; x to the right, y down
+State = Float[Tensor, "batch particles components"]  # as `Layout` says
+
+
+class Content(NamedTuple):
+    """w: what does not move. Of each particle, and of the ground behind them."""
+
+    logit: Float[Tensor, "batch particles 1"]  # of its presence
+    look: Float[Tensor, "batch particles appearance"]
+    born: Places
+    ground: Float[Tensor, "batch channels height width"]
+
+    @property
+    def told(self) -> Float[Tensor, "batch particles told"]:
+        """Presence and appearance, which the law and the posterior read."""
+        return torch.cat([self.logit.sigmoid(), self.look], dim=-1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where places, velocities (order 2) and depth lie in a state."""
+
+    order: int
+    has_depth: bool
+
+    @property
+    def size(self) -> int:
+        """Components of a particle's state."""
+        return 2 * self.order + self.has_depth
+
+    @property
+    def noises(self) -> int:
+        """Components that noise acts on: two axes, and depth."""
+        return 2 + self.has_depth
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Places, velocities and depth of (..., components); None for what there is not."""
+        velocity = z[..., 2:4] if self.order == 2 else None
+        return z[..., :2], velocity, z[..., -1:] if self.has_depth else None
+
+    def join(self, place: Tensor, velocity: Tensor | None, depth: Tensor | None) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat([x for x in (place, velocity, depth) if x is not None], dim=-1)
+
+
+def layout_of(config: Config) -> Layout:
+    """The layout that `sde.order` and `particles.presence` ask for."""
+    return Layout(config.sde.order, config.particles.presence == "depth")
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, gap: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the side, or divides it by `stride`."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, gap * (kernel // 2), dilation=gap)
+
+
+def scaled(layer: nn.Module, factor: float) -> nn.Module:
+    """`layer` with weights scaled and biases 0."""
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.weight.mul_(factor)
+        layer.bias.zero_()
+    return layer
+
+
+def mlp(inputs: int, hidden: int, outputs: int, factor: float) -> nn.Sequential:
+    """Two hidden layers; the last one's weights are scaled by `factor`."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, hidden),
+        nn.SiLU(),
+        scaled(nn.Linear(hidden, outputs), factor),
+    )
