@@ -14,13 +14,14 @@ from pydantic import ValidationError, model_validator
 from sdevid import sizes
 from sdevid.errors import UserError
 from sdevid.explain import explain
-from sdevid.objectives.registry import ENTRIES, Capabilities
+from sdevid.objectives.registry import Capabilities, entry_of
 from sdevid.settings.birth import BirthConfig
 from sdevid.settings.checkpoint import CheckpointConfig, MetricsConfig, OffloadConfig
 from sdevid.settings.encoder import EncoderConfig, TextConfig
 from sdevid.settings.health import FaultsConfig, WatchdogConfig
 from sdevid.settings.objectives import ConsistencyConfig, FollmerConfig, MatchingConfig
 from sdevid.settings.observation import ObservationConfig
+from sdevid.settings.particles import ParticlesConfig
 from sdevid.settings.run import (
     DataSettings,
     Location,
@@ -44,6 +45,7 @@ __all__ = [
     "MetricsConfig",
     "ObservationConfig",
     "OffloadConfig",
+    "ParticlesConfig",
     "SDEConfig",
     "Setting",
     "TextConfig",
@@ -60,6 +62,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
 
     sde: SDEConfig = SDEConfig()
     birth: BirthConfig = BirthConfig()
+    particles: ParticlesConfig = ParticlesConfig()
     encoder: EncoderConfig = EncoderConfig()
     observation: ObservationConfig = ObservationConfig()
     text: TextConfig = TextConfig()
@@ -75,7 +78,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
     @property
     def capabilities(self) -> Capabilities:
         """What the objective that `model_type` names can do."""
-        return ENTRIES[self.model_type].capabilities
+        return entry_of(self.model_type, self.sde.latent).capabilities
 
     @model_validator(mode="after")
     def _map_fits(self) -> Config:
@@ -145,6 +148,30 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
                     f"{need.setting} is {value:g}, but model_type is {self.model_type}, which "
                     f"{need.reason}; set {need.setting}={need.value:g}, or another model_type"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _particles_fit(self) -> Config:
+        is_particles = self.sde.latent == "particles"
+        if self.sde.noise == "carried" and not is_particles:
+            raise ValueError(
+                f"sde.noise is carried, but sde.latent is {self.sde.latent}, and noise is carried "
+                "by particles; set sde.latent=particles, or sde.noise=additive"
+            )
+        if not is_particles:
+            return self
+        if self.model_type != "latent_sde" or self.sde.noise == "diagonal":
+            raise ValueError(
+                f"sde.latent is particles, but model_type is {self.model_type} and sde.noise "
+                f"{self.sde.noise}; particles take model_type=latent_sde, and sde.noise=carried "
+                "or additive"
+            )
+        if self.frame_size % (4 * self.particles.side):
+            raise ValueError(
+                f"particles.count is {self.particles.count}, born {self.particles.side} a side, "
+                f"but frame_size {self.frame_size} is no multiple of 4 times that; for 64 pixels "
+                "a count of 64, 16 or 256 fits"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,10 +15,11 @@ from sdevid.models.backbone import State, state_network
 from sdevid.models.encoder import Tokens
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.guide import Ahead, Toward
+from sdevid.models.history_model import HistoryModel, Known, Moved, Mover
 from sdevid.models.marginal import FramePosterior
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.temporal import History
-from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk
+from sdevid.models.video_model import Walk
 from sdevid.sde import interpolant
 from sdevid.sde.birth import over_temperature
 from sdevid.types import TICKS_PER_SECOND, seconds
@@ -76,7 +77,7 @@ class BridgeDrift(nn.Module):
         return drift
 
 
-class Follmer(VideoModel):
+class Follmer(HistoryModel):
     """Frames as latents, and a bridge that generates each from the one before it."""
 
     prior_parts = ("start_prior", "bridge", "guide")

@@ -15,16 +15,17 @@ from sdevid.models.backbone import Conditions, Control, Prior, State
 from sdevid.models.encoder import Tokens
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.guide import Ahead, Toward
+from sdevid.models.history_model import HistoryModel, Known, Moved, Mover
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.start import PosteriorStart
 from sdevid.models.temporal import History
-from sdevid.models.video_model import Known, Moved, Mover, VideoModel, Walk
+from sdevid.models.video_model import Walk
 from sdevid.sde.birth import over_temperature
 from sdevid.sde.problem import EULER
 from sdevid.sde.solve import solve
 
 
-class SDEModel(VideoModel):
+class SDEModel(HistoryModel):
     """A model whose state, or its velocity, moves by dz = h(z, w, c) dt + g(z, w, c) dW."""
 
     prior: Prior

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdevid.objectives.registry import ENTRIES
+from sdevid.objectives.registry import entry_of
 
 if TYPE_CHECKING:
     from sdevid.config import Config
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def build_model(config: Config) -> VideoModel:
     """Build the untrained model that `config.model_type` names."""
-    return ENTRIES[config.model_type].model_class()(config)
+    return entry_of(config.model_type, config.sde.latent).model_class()(config)
 
 
 def build(config: Config, model: VideoModel | None = None) -> ClipObjective:
     """Build the objective that `config.model_type` names, around `model` or an untrained one."""
     made = build_model(config) if model is None else model
-    return ENTRIES[config.model_type].objective_class()(config, made)
+    return entry_of(config.model_type, config.sde.latent).objective_class()(config, made)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdevid.models.follmer import Follmer
 from sdevid.models.gaussian import Gaussian
-from sdevid.objectives.clip_objective import ClipObjective, EncodedClips, PathTerms
+from sdevid.objectives.history_objective import EncodedClips, HistoryObjective, PathTerms
 from sdevid.objectives.start import Start
 from sdevid.objectives.window import Window
 from sdevid.sde import interpolant
@@ -21,7 +21,7 @@ from sdevid.sde.noise import Stream, normal, uniform
 from sdevid.types import seconds
 
 
-class FollmerObjective(ClipObjective):
+class FollmerObjective(HistoryObjective):
     """Reconstruction, the divergences of content, first state and frames, and the regression."""
 
     model: Follmer

@@ -14,12 +14,12 @@ from sdevid.models.encoder import Tokens
 from sdevid.models.latent_sde import LatentSDE
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives import prior_consistency
-from sdevid.objectives.clip_objective import ClipObjective, EncodedClips, PathTerms
+from sdevid.objectives.history_objective import EncodedClips, HistoryObjective, PathTerms
 from sdevid.objectives.prior_consistency import Rolled
 from sdevid.objectives.start import Start
 
 
-class LatentSDEObjective(ClipObjective):
+class LatentSDEObjective(HistoryObjective):
     """The ELBO of clips given their first frames; its negative, with a KL weight, is the loss."""
 
     model: LatentSDE

@@ -60,6 +60,7 @@ _FIRST_ORDER = Need(
     "sde.order", 1, "has paths whose positions are not the integral of their velocities"
 )
 _NO_PRIOR = "has no prior SDE to step"
+_NOT_OF_PARTICLES = "is not defined for sde.latent particles"
 
 ENTRIES: dict[ModelType, Entry] = {
     "latent_sde": Entry(
@@ -88,6 +89,30 @@ ENTRIES: dict[ModelType, Entry] = {
         ),
     ),
 }
+
+
+PARTICLES = Entry(  # latent_sde with sde.latent: particles
+    model="sdevid.models.particles.model:ParticleSDE",
+    objective="sdevid.objectives.particles:ParticleObjective",
+    capabilities=Capabilities(
+        has_bound=True,
+        simulates=False,
+        schemes=("euler_maruyama",),
+        needs=(
+            Need("consistency.prior_consistency", 0.0, _NOT_OF_PARTICLES),
+            Need("consistency.step_halving", 0.0, _NOT_OF_PARTICLES),
+            Need("consistency.frame_difference", 0.0, _NOT_OF_PARTICLES),
+            Need("consistency.warp", False, _NOT_OF_PARTICLES),
+            Need("observation.ends_fraction", 0.0, _NOT_OF_PARTICLES),
+            Need("observation.keyframes_fraction", 0.0, _NOT_OF_PARTICLES),
+        ),
+    ),
+)
+
+
+def entry_of(model_type: ModelType, latent: str) -> Entry:
+    """The entry of `model_type` for `sde.latent`: a latent of particles has one of its own."""
+    return PARTICLES if latent == "particles" else ENTRIES[model_type]
 
 
 def takers_of(option: str) -> tuple[str, ...]:

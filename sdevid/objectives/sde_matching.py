@@ -19,7 +19,8 @@ from sdevid.models.gaussian import Gaussian
 from sdevid.models.marginal import Marginals
 from sdevid.models.matched_sde import MatchedSDE
 from sdevid.objectives import prior_consistency
-from sdevid.objectives.clip_objective import ClipObjective, EncodedClips, PathTerms, PerClip
+from sdevid.objectives.clip_objective import PerClip
+from sdevid.objectives.history_objective import EncodedClips, HistoryObjective, PathTerms
 from sdevid.objectives.prior_consistency import Rolled
 from sdevid.objectives.start import Start
 from sdevid.objectives.window import Window
@@ -35,7 +36,7 @@ class PathCost(NamedTuple):
     diffusion: Float[Tensor, "batch *any"]  # g at the times drawn
 
 
-class SDEMatchingObjective(ClipObjective):
+class SDEMatchingObjective(HistoryObjective):
     """The ELBO of clips given their first frames, its path KL estimated at times drawn."""
 
     model: MatchedSDE

@@ -12,8 +12,9 @@ from sdevid.models.start import StartDraw
 from sdevid.sde.noise import Stream, normal
 
 if TYPE_CHECKING:
-    from sdevid.models.video_model import VideoModel
-    from sdevid.objectives.clip_objective import EncodedClips, PerClip
+    from sdevid.models.history_model import HistoryModel
+    from sdevid.objectives.clip_objective import PerClip
+    from sdevid.objectives.history_objective import EncodedClips
 
 
 class Start(NamedTuple):
@@ -25,7 +26,9 @@ class Start(NamedTuple):
     divergence: PerClip  # nats: kl_initial of z_0 and kl_content of w, or kl_birth
 
 
-def draw_start(model: VideoModel, clips: EncodedClips, seed: int, *, detach: bool = False) -> Start:
+def draw_start(
+    model: HistoryModel, clips: EncodedClips, seed: int, *, detach: bool = False
+) -> Start:
     """Draw w ~ q(w | x) and z ~ q(z | x), and score them under p(w | c) and p(z_0 | c).
 
     With `detach` p(z_0 | c) learns on the posterior's draws, which do not move for it.

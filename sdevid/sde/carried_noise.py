@@ -28,7 +28,7 @@ Root = Float[Tensor, "*batch particles particles"]
 PerAxis = Float[Tensor, "*batch particles axes"]
 
 
-def root(places: Float[Tensor, "*batch particles 2"], length: Float[Tensor, ""]) -> Root:
+def root(places: Float[Tensor, "*batch particles 2"], length: Float[Tensor, "*one"]) -> Root:
     """L of R = L L^T, lower triangular, for particles born at `places`.
 
     `length` is l, in the unit of `places`: l -> 0 gives independent particles, a large l one

@@ -37,7 +37,11 @@ class ParticlesConfig(Section):
         help="static: fixed at birth; depth: follows a mean-reverting depth of small noise",
     )
     depth_noise: float = setting(
-        0.25, gt=0, role="architecture", help="most noise of the depth, logits", unit="1/sqrt(frame)"
+        0.25,
+        gt=0,
+        role="architecture",
+        help="most noise of the depth, logits",
+        unit="1/sqrt(frame)",
     )
     lookaround: bool = setting(
         True, role="architecture", help="the posterior also reads the frames before and after next"

@@ -154,6 +154,15 @@ class OptimizationSettings(Section):
     kl_weight_start: float = setting(
         0.01, ge=0, le=1, role="objective", alters_loss=False, help="KL weight of the first step"
     )
+    adam_beta2: float = setting(
+        0.999,
+        ge=0,
+        lt=1,
+        unit="per step",
+        role="objective",
+        alters_loss=False,
+        help="decay of AdamW's mean squared gradient; lower for runs of few steps",
+    )
     ema_decay: float = setting(
         0.999,
         ge=0,

@@ -10,8 +10,8 @@ from sdevid.settings.setting import Section, setting
 class SDEConfig(Section):
     """The latent SDE and how it is solved."""
 
-    latent: Literal["vector", "map"] = setting(
-        "vector", role="architecture", help="shape of the state: a vector, or a map of cells"
+    latent: Literal["vector", "map", "particles"] = setting(
+        "vector", role="architecture", help="shape of the state: a vector, map cells, or particles"
     )
     latent_size: int = setting(
         64, ge=1, le=65_536, role="architecture", help="components of a vector, channels of a map"
@@ -73,8 +73,10 @@ class SDEConfig(Section):
     steps_per_frame: int = setting(
         2, ge=1, le=65_536, role="objective", help="solver steps between two frames"
     )
-    noise: Literal["additive", "diagonal"] = setting(
-        "additive", role="architecture", help="diagonal: the diffusion g may depend on z"
+    noise: Literal["additive", "diagonal", "carried"] = setting(
+        "additive",
+        role="architecture",
+        help="diagonal: the diffusion g may depend on z; carried: shared by particles born near",
     )
     posterior_width: Literal["chain", "continuous"] = setting(
         "chain",

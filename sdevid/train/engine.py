@@ -66,7 +66,9 @@ class Engine:
             warnings.simplefilter("ignore")
             self._engine, *_ = deepspeed.initialize(
                 model=objective,
-                optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, fused=True),
+                optimizer=torch.optim.AdamW(
+                    groups, config.learning_rate, (0.9, config.adam_beta2), fused=True
+                ),
                 config=deepspeed_settings(config, world.size, parameters),
                 dist_init_required=False,
             )

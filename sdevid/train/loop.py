@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -12,6 +12,7 @@ from sdevid.checkpoint import Progress
 from sdevid.config import Config, dump
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
+from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.train import compiled, schedule, text_conditioning
 from sdevid.train.checkpointing import restore
 from sdevid.train.checkpointing.saver import Saver
@@ -62,6 +63,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
     for batch in metrics.waiting(quarantine.watching(batches)):
         kl_weight = schedule.kl_weight(progress.clips, total, config)
         rate = schedule.learning_rate(progress.clips, total, config)
+        cast(ClipObjective, engine.objective).progress = progress.clips / total
         terms = engine.step(batch, kl_weight, rate, recovery.approves)
         progress.advance(size)
         if recovery.good:

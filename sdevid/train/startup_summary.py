@@ -31,7 +31,9 @@ def announce(engine: Engine, progress: Progress, total: int, told: str) -> None:
         device = f"{torch.cuda.get_device_name(world.device)} (cuda)"
     attention = backend(config.encoder.attention, world.device.type)
     solver = "no SDE solve in training"
-    if config.capabilities.simulates:
+    if config.sde.latent == "particles":
+        solver = "noise shared over particles, step by step in PyTorch"
+    elif config.capabilities.simulates:
         solver = str(trajectory.training_choice(config, world.device, micro))
     world.say(
         f"{config.model_type}: {parameters:,} parameters, {config.precision}; device {device}, "

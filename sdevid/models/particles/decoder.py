@@ -21,7 +21,7 @@ class ParticleDecoder(nn.Module):
         super().__init__()
         settings, self.layout = config.particles, layout_of(config)
         channels, width = settings.appearance + 1, settings.painter
-        self.log_radius = nn.Parameter(torch.tensor(settings.splat_start).log())
+        self.log_radius = nn.Parameter(torch.tensor([settings.splat_start]).log())
         self.paint = nn.Sequential(
             conv(channels, width),
             nn.SiLU(),

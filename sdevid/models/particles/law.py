@@ -30,8 +30,8 @@ class Conditions(NamedTuple):
 class Depth(NamedTuple):
     """The law of presence's depth: du = -rate u dt + noise dB, in logits and frames."""
 
-    rate: Float[Tensor, ""]
-    noise: Float[Tensor, ""]
+    rate: Float[Tensor, " 1"]
+    noise: Float[Tensor, " 1"]
 
 
 class ParticleLaw(nn.Module):
@@ -46,8 +46,8 @@ class ParticleLaw(nn.Module):
         settings, self.layout = config.particles, layout_of(config)
         self.carried, self.side = config.sde.noise == "carried", config.frame_size
         hidden, told = settings.hidden, settings.appearance + 1
-        self.log_diffusion = nn.Parameter(torch.tensor(settings.diffusion_start).log())
-        self.log_length = nn.Parameter(torch.tensor(settings.length_start).log())
+        self.log_diffusion = nn.Parameter(torch.tensor([settings.diffusion_start]).log())
+        self.log_length = nn.Parameter(torch.tensor([settings.length_start]).log())
         self.by_content = mlp(told, hidden // 2, 1, 0.0)
         self.token = nn.Linear(told, hidden)
         self.moving = nn.Linear(2 * self.layout.order, hidden)
@@ -60,8 +60,8 @@ class ParticleLaw(nn.Module):
             self.text = scaled(nn.Linear(config.encoder.features, hidden), 0.0)
         if self.layout.has_depth:
             self.most_depth_noise = settings.depth_noise
-            self.depth_noise = nn.Parameter(torch.zeros(()))
-            self.log_depth_rate = nn.Parameter(torch.tensor(math.log(0.08)))
+            self.depth_noise = nn.Parameter(torch.zeros(1))
+            self.log_depth_rate = nn.Parameter(torch.tensor([math.log(0.08)]))
 
     def conditions(
         self, content: Content, text: Float[Tensor, "batch features"] | None = None

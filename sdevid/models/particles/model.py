@@ -1,0 +1,119 @@
+"""The latent SDE of particles: read from a frame, moved by a law in pixels, drawn by splatting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sdevid.config import Config
+from sdevid.errors import UserError
+from sdevid.models.particles.decoder import ParticleDecoder
+from sdevid.models.particles.law import ParticleLaw
+from sdevid.models.particles.path import walk
+from sdevid.models.particles.posterior import NeighbourFeatures, ParticleControl
+from sdevid.models.particles.reader import ParticleReader
+from sdevid.models.particles.state import Content, State, layout_of
+from sdevid.models.solver_grid import solver_grid
+from sdevid.models.video_model import WINDOW, Given, Made, VideoModel, Walk
+from sdevid.sde.noise import Stream, normal
+from sdevid.types import Ticks, seconds
+
+
+class ParticleSDE(VideoModel):
+    """K particles with places in pixels; see the issue of `sde/carried_noise` for their noise."""
+
+    prior_parts = ("law.log_diffusion", "law.log_length", "decoder.log_radius")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.layout = layout_of(config)
+        with self.named("reader"):
+            self.reader = ParticleReader(config)
+        with self.named("law"):
+            self.law = ParticleLaw(config)
+        with self.named("features"):
+            self.features = NeighbourFeatures(config)
+        with self.named("control"):
+            self.control = ParticleControl(config)
+        with self.named("decoder"):
+            self.decoder = ParticleDecoder(config)
+        self.text = self.build_text()
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Particles and what noise moves of each."""
+        return (self.config.particles.count, self.layout.noises)
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Particles and what each is born with where no frame is observed."""
+        return (self.config.particles.count, self.reader.prior_log_scale.numel())
+
+    @torch.no_grad()
+    def windows(
+        self, ticks: Ticks, walk_: Walk, given: Given | None = None, window: int = WINDOW
+    ) -> Iterator[Made]:
+        """`generate`, `window` frames at a time: the state is carried on, so there is no seam.
+
+        Raises UserError for a solver or guidance that carried noise does not take.
+        """
+        self._check(walk_)
+        given = given or Given()
+        text = self.embedding(given.text, len(ticks))
+        z, content, reference = self._start(ticks, walk_, given, text)
+        conditions = self.law.conditions(content, text)
+        noise = self.brownian(walk_.seed, walk_.serial)
+        for first in range(0, ticks.shape[1], window):
+            part = ticks[:, first : first + window]
+            grid, saved = solver_grid(
+                torch.cat([reference, part], dim=1), self.cell, walk_.steps_per_frame
+            )
+            dw = walk_.temperature * noise.increments(grid)
+            dt = self.steps(grid).to(dw)
+            states = walk(self.law, z, conditions, dt, dw, saved[1:]).states
+            z, reference = states[:, -1], part[:, -1:]
+            yield Made(self.decoder(states, content), z.new_zeros(len(z)))
+
+    def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
+        """Lengths of the steps between grid points, in training frames."""
+        return seconds(grid.diff(dim=1))
+
+    def _check(self, walk_: Walk) -> None:
+        if walk_.solver != "euler_maruyama":
+            raise UserError(
+                f"solver is {walk_.solver}, but sde.latent is particles, whose noise is shared "
+                "over particles, and that solver takes diagonal noise; use euler_maruyama"
+            )
+        if walk_.guidance_scale != 1:
+            raise UserError(
+                f"guidance_scale is {walk_.guidance_scale:g}, but guidance is not defined for "
+                "sde.latent particles; set it to 1"
+            )
+
+    def _start(
+        self, ticks: Ticks, walk_: Walk, given: Given, text: Tensor | None
+    ) -> tuple[State, Content, Int64[Tensor, "batch 1"]]:
+        """The state, the content and the tick at which the path begins."""
+        first = ticks[:, :1]
+        if given.context is None or given.context_ticks is None:
+            eps = normal(walk_.seed, walk_.serial, Stream.INITIAL, self.code_shape)
+            config = self.config
+            frame = self.reader.level.new_zeros(
+                len(ticks), config.channels, config.frame_size, config.frame_size
+            )
+            return *self.reader.free(eps, text, frame), first
+        times = given.context_ticks
+        before = (times <= first).sum(1)
+        if bool((before == 0).any()):
+            raise UserError(
+                "no observed frame lies at or before the first frame to generate, but "
+                "sde.latent particles begin at an observed frame; observe an earlier one"
+            )
+        rows = torch.arange(len(times), device=times.device)
+        last = before - 1
+        seen = [(last - back).clamp(min=0) for back in reversed(range(self.reader.memory))]
+        frames = torch.stack([given.context[rows, at] for at in seen], dim=1)
+        return *self.reader.observed(frames), times[rows, last][:, None]

@@ -1,0 +1,113 @@
+"""What the objectives of models told of a history share: encoding, start and score of clips."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sdevid.models.consistency import frame_difference
+from sdevid.models.encoder import Tokens
+from sdevid.models.guide import Ahead
+from sdevid.models.history_model import HistoryModel
+from sdevid.models.temporal import History
+from sdevid.models.text import Text
+from sdevid.objectives.clip_objective import ClipObjective, PerClip, divergence
+from sdevid.objectives.start import Start, draw_start
+from sdevid.objectives.window import Window
+from sdevid.types import Frames, Serial, Ticks, Video, as_frames, seconds
+
+
+class EncodedClips(NamedTuple):
+    """A batch of clips as the prior and the posterior see it; `Window` says which frames."""
+
+    frames: Frames  # of the window
+    ticks: Ticks  # of the window
+    serial: Serial
+    window: Window
+    tokens: Tokens  # of the window's frames, from all frames: what the posterior sees
+    context: History  # from the observed frames alone: what the prior sees
+    ahead: Ahead | None  # the observed frames, where some may lie ahead
+
+
+class PathTerms(NamedTuple):
+    """The posterior's states and what an objective asks of the path through them."""
+
+    states: Float[Tensor, "batch time *latent"]  # at the window's frames
+    terms: PerClip  # nats; those called kl_* count with the KL weight
+    diffusion: Float[Tensor, "*any"]  # values of g used, for the record
+
+
+class HistoryObjective(ClipObjective):
+    """A path that begins at the last observed frame and passes through the rest of the clip."""
+
+    model: HistoryModel
+    detach_start = False  # whether p(z_0 | c) learns on draws that do not move for it
+
+    @abstractmethod
+    def path(self, clips: EncodedClips, start: Start) -> PathTerms:
+        """Lead the posterior's path from `start` through the window and score it."""
+
+    def terms(
+        self,
+        video: Video,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
+    ) -> PerClip:
+        """Return each clip's terms in nats, with `elbo` where there is a bound; and `diffusion`.
+
+        `context` first frames are observed of every clip, or None to draw which.
+        """
+        clips = self.encode(video, ticks, serial, context, text)
+        start = draw_start(self.model, clips, self.config.seed, detach=self.detach_start)
+        path = self.path(clips, start)
+        terms = self.score(clips, path.states, start.content) | start.divergence | path.terms
+        if self.config.capabilities.has_bound:
+            terms["elbo"] = terms["reconstruction"] - divergence(terms)
+        return terms | {"diffusion": path.diffusion.detach()}
+
+    def encode(
+        self,
+        video: Video,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
+    ) -> EncodedClips:
+        """Encode what the prior may see and what the posterior sees, in one pass."""
+        model, frames = self.model, as_frames(video)
+        observed = self.observed(serial, frames.shape[1], context)
+        window = Window.after(observed)
+        tokens = model.encoder(frames)
+        times = seconds(ticks - ticks.gather(1, window.reference))
+        is_seen = torch.cat([observed, torch.ones_like(observed)])
+        caption = model.embedding(text, len(frames))
+        caption = None if caption is None else caption.repeat(2, 1)
+        both = model.temporal(tokens.repeat(2, 1, 1, 1), times.repeat(2, 1), is_seen, caption)
+        prior, posterior = both.halves()
+        ahead = None if model.guide is None else Ahead(prior.tokens, ticks, observed)
+        return EncodedClips(
+            frames=window.cut(frames),
+            ticks=window.cut(ticks),
+            serial=serial,
+            window=window,
+            tokens=window.cut(posterior.tokens),
+            context=prior,
+            ahead=ahead,
+        )
+
+    def score(
+        self, clips: EncodedClips, states: Float[Tensor, "batch time *latent"], w: Tensor
+    ) -> PerClip:
+        """Return `reconstruction`, log p(x | w, z) over the window, and `frame_difference`."""
+        decoded, valid = self.model.decoder(states, w), clips.window.valid
+        log_prob = self.model.likelihood.log_prob(decoded, clips.frames)
+        terms = {"reconstruction": (log_prob * valid).sum(1)}
+        if self.config.consistency.frame_difference:
+            terms["frame_difference"] = frame_difference(decoded, clips.frames, valid)
+        return terms

@@ -1,0 +1,140 @@
+"""The evidence lower bound of a latent of particles, by simulating the posterior's chain."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sdevid.models.particles.model import ParticleSDE
+from sdevid.models.particles.path import Path, walk
+from sdevid.models.particles.posterior import Observation
+from sdevid.models.particles.reader import Birth
+from sdevid.models.particles.state import State
+from sdevid.models.solver_grid import solver_grid
+from sdevid.models.text import Text
+from sdevid.objectives.clip_objective import ClipObjective, PerClip, divergence
+from sdevid.objectives.window import Window
+from sdevid.sde.noise import Stream, normal
+from sdevid.types import Frames, Serial, Ticks, Video, as_frames
+
+PRESENT = 0.1  # presence from which a particle's steps count in their correlation
+
+
+class ParticleObjective(ClipObjective):
+    """The bound, less a penalty on presence and one on steps that are not white.
+
+    The penalty on presence rises between two shares of the run: from the first step it would
+    remove every particle before one is of use.
+    """
+
+    model: ParticleSDE
+
+    def terms(
+        self,
+        video: Video,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
+    ) -> PerClip:
+        """Each clip's terms in nats, `elbo`, and what the penalties need."""
+        model, frames = self.model, as_frames(video)
+        observed = self.observed(serial, frames.shape[1], context)
+        window = Window.after(observed)
+        told = model.embedding(text, len(frames))
+        birth = self._birth(frames, observed, window, serial, told)
+        seen, times = window.cut(frames), window.cut(ticks)
+        path, dt = self._path(seen, times, serial, birth, told)
+        decoded = model.decoder(path.states, birth.content)
+        log_prob = model.likelihood.log_prob(decoded, seen)
+        terms = {
+            "reconstruction": (log_prob * window.valid).sum(1),
+            "kl_path": path.kl,
+            "kl_initial": birth.kl,
+            "control_energy": path.energy,
+            "presence": self._presence(path.states, birth, window),
+        }
+        terms |= self._successive(path.states, birth, dt)
+        terms["elbo"] = terms["reconstruction"] - divergence(terms)
+        diffusion = model.law.conditions(birth.content, told).diffusion
+        return terms | {"diffusion": diffusion.detach()}
+
+    def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:
+        """Add the penalties to the negative bound, and name the correlation of the steps."""
+        settings = self.config.particles
+        first, last = settings.penalty_ramp
+        share = min(1.0, max(0.0, (self.progress - first) / (last - first)))
+        loss = super().loss(means, kl_weight)
+        loss = loss + share * settings.presence_penalty * means["presence"]
+        squares = means.pop("step_square").clamp(min=1e-12)
+        means["step_correlation"] = means.pop("step_product") / squares
+        return loss + settings.whiteness * means["step_correlation"].square()
+
+    def _birth(
+        self,
+        frames: Frames,
+        observed: Tensor,
+        window: Window,
+        serial: Serial,
+        told: Tensor | None,
+    ) -> Birth:
+        model, reference = self.model, window.reference
+        rows = torch.arange(len(frames), device=frames.device)[:, None]
+        back = torch.arange(model.reader.memory - 1, -1, -1, device=frames.device)
+        at = (reference - back).clamp(min=0)
+        eps = normal(self.config.seed, serial, Stream.INITIAL, model.code_shape)
+        is_free = ~observed.gather(1, reference)[:, 0]
+        birth: Birth = model.reader(frames[rows, at], is_free, eps, told)
+        return birth
+
+    def _path(
+        self, frames: Frames, ticks: Ticks, serial: Serial, birth: Birth, told: Tensor | None
+    ) -> tuple[Path, Float[Tensor, "batch intervals"]]:
+        """The posterior's path, and the time between frames."""
+        model, config = self.model, self.config
+        per = config.sde.steps_per_frame
+        grid, saved = solver_grid(ticks, model.cell, per)
+        noise = model.brownian(config.seed, serial).increments(grid)
+        dt, features = model.steps(grid).to(noise), model.features(frames)
+
+        def observe(z: State, k: int) -> Observation:
+            interval, step = divmod(k, per)
+            left = torch.full_like(dt[:, k], 1 / (per - step))
+            ahead = torch.stack([left, dt[:, k]], dim=-1)
+            found: Observation = model.control(features[:, interval], z, birth.content, ahead)
+            return found
+
+        conditions = model.law.conditions(birth.content, told)
+        path = walk(model.law, birth.state, conditions, dt, noise, saved, observe)
+        return path, torch.unflatten(dt, 1, (-1, per)).sum(2)
+
+    def _presence(self, states: Tensor, birth: Birth, window: Window) -> Float[Tensor, " batch"]:
+        """Mean over the window's frames of the sum of all presences."""
+        each = self.model.decoder.presence(states, birth.content).sum((2, 3))
+        return (each * window.valid).sum(1) / window.valid.sum(1)
+
+    def _successive(
+        self, states: Tensor, birth: Birth, dt: Float[Tensor, "batch intervals"]
+    ) -> PerClip:
+        """Sums over a clip whose ratio of means is the correlation of successive steps.
+
+        Steps are of the places that can be seen, over sqrt(time), the clip's mean motion out, each
+        particle weighted by presence times how much it is drawn.
+        """
+        place = self.model.layout.split(states)[0]
+        lasting = dt > 0
+        step = place.diff(dim=1) / dt.clamp(min=1e-12).sqrt()[..., None, None]
+        content = birth.content
+        seen = content.logit.sigmoid() * content.look.norm(dim=-1, keepdim=True)
+        seen = (seen * (content.logit.sigmoid() > PRESENT)).detach()[:, None]
+        weight = seen * lasting[..., None, None]
+        mean = (weight * step).sum((1, 2), keepdim=True) / weight.sum((1, 2), keepdim=True).clamp(
+            min=1e-6
+        )
+        step = torch.where(lasting[..., None, None], step - mean, 0.0)
+        scale = weight[:, :1].sum((1, 2, 3)).clamp(min=1e-6)
+        square = (weight * step.square()).sum((1, 2, 3)) / scale / lasting.sum(1).clamp(min=1)
+        both = lasting[:, 1:] & lasting[:, :-1]
+        product = (seen * step[:, 1:] * step[:, :-1]).sum((1, 2, 3)) / scale
+        return {"step_product": product / both.sum(1).clamp(min=1), "step_square": square}
