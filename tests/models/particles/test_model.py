@@ -1,0 +1,88 @@
+"""The model of particles generates, and its objective is a bound that can be trained."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sdevid import objectives
+from sdevid.errors import UserError
+from sdevid.models.video_model import Given, Walk
+from sdevid.types import frame_ticks
+
+SERIAL = torch.arange(3)
+
+
+def film(frames: int = 6) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 255, (3, frames, 32, 32, 1), generator=draw, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("presence", ["static", "depth"])
+def test_objective_trains_every_parameter(order, presence, small):
+    config = small(order, presence=presence)
+    objective = objectives.build(config)
+    ticks = frame_ticks(6, config.fps).expand(3, -1)
+    with torch.no_grad():
+        terms = objective(film(), ticks, SERIAL, 1.0)
+    assert float(terms["elbo"]) == pytest.approx(
+        float(terms["reconstruction"] - terms["kl_path"] - terms["kl_initial"]), rel=1e-4
+    )
+    for parameter in objective.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    for context in (0, 1):
+        objective(film(), ticks, SERIAL, 1.0, context=context)["loss"].backward()
+    idle = [name for name, p in objective.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+def test_penalty_on_presence_comes_in_over_its_share_of_the_run(small):
+    config = small(presence_penalty=10.0)
+    objective = objectives.build(config)
+    ticks = frame_ticks(6, config.fps).expand(3, -1)
+    losses = {}
+    for progress in (0.0, 0.3, 0.4, 0.5, 1.0):
+        objective.progress = progress
+        with torch.no_grad():
+            terms = objective(film(), ticks, SERIAL, 1.0)
+        losses[progress] = float(terms["loss"])
+    whole = 10.0 * float(terms["presence"])
+    assert losses[0.3] == pytest.approx(losses[0.0])
+    assert losses[0.4] - losses[0.0] == pytest.approx(whole / 2, rel=0.02)
+    assert losses[1.0] == pytest.approx(losses[0.5])
+    assert losses[0.5] - losses[0.0] == pytest.approx(whole, rel=0.02)
+
+
+def test_one_seed_at_twice_the_rate_walks_the_same_path(small):
+    config = small()
+    model = objectives.build_model(config).eval()
+    context, at = film(1).permute(0, 1, 4, 2, 3) / 255, torch.zeros(3, 1, dtype=torch.int64)
+    slow, fast = (frame_ticks(count, rate).expand(3, -1) for count, rate in ((5, 8.0), (9, 16.0)))
+    videos = [
+        model.sample(ticks, seed=1, serial=SERIAL, context=context, context_ticks=at)
+        for ticks in (slow, fast)
+    ]
+    assert_close(videos[1][:, ::2], videos[0], atol=1e-4, rtol=1e-4)
+
+
+def test_video_is_the_same_whatever_the_window_and_the_batch(small):
+    model = objectives.build_model(small(presence="depth")).eval()
+    ticks, walk = frame_ticks(6, 8.0).expand(3, -1), Walk(0, SERIAL)
+    whole = torch.cat([part.frames for part in model.windows(ticks, walk, Given(), 6)], 1)
+    parts = torch.cat([part.frames for part in model.windows(ticks, walk, Given(), 2)], 1)
+    alone = model.sample(ticks[1:2], seed=0, serial=SERIAL[1:2])
+    assert_close(parts, whole)
+    assert_close(alone, whole[1:2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("walk", "named"),
+    [
+        (Walk(0, SERIAL, solver="heun"), "solver is heun"),
+        (Walk(0, SERIAL, guidance_scale=2.0), "guidance_scale is 2"),
+    ],
+)
+def test_what_carried_noise_cannot_take_is_refused(walk, named, small):
+    model = objectives.build_model(small())
+    with pytest.raises(UserError, match=named):
+        model.generate(frame_ticks(3, 8.0).expand(3, -1), walk)

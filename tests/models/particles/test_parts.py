@@ -1,0 +1,166 @@
+"""Particles are read, moved, seen and drawn where and as the mathematics says."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sdevid import config as configs
+from sdevid.errors import UserError
+from sdevid.models.particles import path
+from sdevid.models.particles.decoder import ParticleDecoder
+from sdevid.models.particles.law import ParticleLaw
+from sdevid.models.particles.posterior import Observation, at_places
+from sdevid.models.particles.reader import ParticleReader
+from sdevid.models.particles.state import Content, layout_of
+
+
+def content(batch: int, born: torch.Tensor | None = None) -> Content:
+    places = 32 * torch.rand(batch, 16, 2) if born is None else born
+    shape = (batch, places.shape[1])
+    return Content(
+        torch.zeros(*shape, 1), torch.ones(*shape, 3), places, torch.zeros(batch, 1, 32, 32)
+    )
+
+
+def walked(
+    law: ParticleLaw,
+    w: Content,
+    steps: int = 1,
+    dt: float = 1.0,
+    observe: path.Observe | None = None,
+) -> path.Path:
+    layout = law.layout
+    batch, count = w.born.shape[:2]
+    speed = torch.zeros_like(w.born) if layout.order == 2 else None
+    depth = torch.zeros(batch, count, 1) if layout.has_depth else None
+    start = layout.join(w.born, speed, depth)
+    span = torch.full((batch, steps), dt)
+    dw = math.sqrt(dt) * torch.randn(batch, steps, count, layout.noises)
+    return path.walk(law, start, law.conditions(w), span, dw, range(steps + 1), observe)
+
+
+def test_prior_moves_particles_by_g_and_neighbours_together(small):
+    law = ParticleLaw(small(diffusion_start=1.5, length_start=4.0))
+    born = torch.tensor([[5.0, 5.0], [7.0, 5.0], [28.0, 28.0]]).expand(20_000, 3, 2)
+    with torch.no_grad():
+        states = walked(law, content(20_000, born), dt=0.25).states
+    step = states[:, 1] - states[:, 0]
+    assert_close(step.var(0), torch.full((3, 2), 1.5**2 * 0.25), rtol=0.05, atol=0)
+    together = (step[:, 0] * step[:, 1]).mean() / step[:, 0].square().mean()
+    apart = (step[:, 0] * step[:, 2]).mean() / step[:, 0].square().mean()
+    assert float(together) == pytest.approx(math.exp(-(2**2) / (2 * 4**2)), abs=0.02)
+    assert float(apart) == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_sure_observation_puts_particles_where_it_says(order, small):
+    law, shift = ParticleLaw(small(order)), torch.tensor([1.5, -0.5])
+
+    def observe(z, _):
+        sure = torch.full((*z.shape[:2], 1), 1e5)
+        return Observation(shift.expand(*z.shape[:2], 2), sure, None, None)
+
+    found = walked(law, content(4), steps=3, observe=observe)
+    moved = found.states[:, 1:, :, :2] - found.states[:, :-1, :, :2]
+    assert_close(moved, shift.expand_as(moved), atol=0.05, rtol=0)
+    assert (found.kl > found.energy).all()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("presence", ["static", "depth"])
+def test_observation_of_no_precision_costs_nothing(order, presence, small):
+    law = ParticleLaw(small(order, presence=presence))
+
+    def observe(z, _):
+        none = torch.zeros(*z.shape[:2], 1)
+        return Observation(torch.ones(*z.shape[:2], 2), none, none, none)
+
+    found = walked(law, content(4), steps=2, observe=observe)
+    assert_close(found.kl, torch.zeros(4), atol=1e-4, rtol=0)
+
+
+def test_step_of_no_time_changes_nothing(small):
+    law = ParticleLaw(small(2, presence="depth"))
+
+    def observe(z, _):
+        one = torch.ones(*z.shape[:2], 1)
+        return Observation(torch.ones(*z.shape[:2], 2), one, one, one)
+
+    found = walked(law, content(3), steps=2, dt=0.0, observe=observe)
+    assert_close(found.states[:, -1], found.states[:, 0])
+    assert_close(found.kl, torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def test_depth_has_its_stationary_variance_however_long_the_steps(small):
+    law = ParticleLaw(small(presence="depth"))
+    with torch.no_grad():
+        rate, noise = law.depth()
+        for steps, dt in ((1, 200.0), (40, 5.0)):
+            depth = walked(law, content(2_000), steps, dt).states[:, -1, :, -1]
+            assert float(depth.var()) == pytest.approx(float(noise**2 / (2 * rate)), rel=0.05)
+
+
+def test_drift_of_a_present_particle_does_not_depend_on_an_absent_one(small):
+    law = ParticleLaw(small())
+    torch.nn.init.normal_(law.drift[2].weight)
+    w = content(2)
+    logit = w.logit.clone()
+    logit[:, 1:] = -40.0
+    told = law.conditions(w._replace(logit=logit))
+    other = w.born.clone()
+    other[:, 1:] += 5.0
+    first = law.pull(w.born, told)[:, 0]
+    assert_close(law.pull(other, told)[:, 0], first, atol=1e-4, rtol=1e-4)
+
+
+def test_particle_is_drawn_at_its_place_and_absent_one_is_not(small):
+    config = small()
+    decoder = ParticleDecoder(config)
+    place = torch.tensor([[[20.0, 9.0], [5.0, 25.0]]])
+    w = content(1, place)._replace(logit=torch.tensor([[[9.0], [-40.0]]]))
+    canvas = decoder.canvas(place[:, None], w)[0, 0].detach()
+    axis = decoder.axis
+    mass = canvas.sum()
+    assert float((canvas.sum(0) @ axis) / mass) == pytest.approx(20.0, abs=0.05)
+    assert float((canvas.sum(1) @ axis) / mass) == pytest.approx(9.0, abs=0.05)
+    frame = decoder(place[:, None], w)
+    assert frame.shape == (1, 1, 1, 32, 32)
+
+
+def test_features_are_read_at_places_in_pixels():
+    ramp = torch.arange(8.0) * 4 + 1.5  # centre of each cell of 4 pixels
+    features = torch.stack([ramp.expand(8, 8), ramp[:, None].expand(8, 8)])[None]
+    places = torch.tensor([[[13.0, 22.5], [8.25, 4.0]]])
+    assert_close(at_places(features, places, 32), places)
+
+
+def test_reader_gives_a_free_start_where_nothing_is_observed(small):
+    config = small()
+    reader, frames = ParticleReader(config), torch.rand(2, 1, 1, 32, 32)
+    free = torch.tensor([True, False])
+    birth = reader(frames, free, torch.randn(2, 16, 6), None)
+    assert birth.kl[0] > 0
+    assert birth.kl[1] == 0
+    place = layout_of(config).split(birth.state)[0]
+    assert (place - reader.home).abs().max() <= 0.75 * 8
+    assert_close(birth.content.ground[0], torch.full((1, 32, 32), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"sde": {"latent": "map", "noise": "carried"}}, "sde.noise is carried"),
+        ({"model_type": "follmer", "sde": {"latent": "particles"}}, "model_type is follmer"),
+        ({"sde": {"latent": "particles", "noise": "diagonal"}}, "sde.noise diagonal"),
+        ({"sde": {"latent": "particles"}, "particles": {"count": 0}}, "particles.count"),
+        ({"sde": {"latent": "particles"}, "particles": {"count": 50}}, "a square"),
+        ({"sde": {"latent": "particles"}, "particles": {"count": 10_000}}, "particles.count"),
+        ({"sde": {"latent": "particles"}, "particles": {"count": 81}}, "frame_size 64"),
+        ({"sde": {"latent": "particles"}, "consistency": {"warp": True}}, "consistency.warp"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(changed, named):
+    with pytest.raises(UserError, match=named):
+        configs.parse({"frame_size": 64} | changed)
