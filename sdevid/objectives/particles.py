@@ -24,8 +24,8 @@ PRESENT = 0.1  # presence from which a particle's steps count in their correlati
 class ParticleObjective(ClipObjective):
     """The bound, less a penalty on presence and one on steps that are not white.
 
-    The penalty on presence rises between two shares of the run: from the first step it would
-    remove every particle before one is of use.
+    That penalty and the ground's detail come in between two shares of the run: from the first step
+    either would leave no particle, before one is of use.
     """
 
     model: ParticleSDE
@@ -63,13 +63,15 @@ class ParticleObjective(ClipObjective):
     def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:
         """Add the penalties to the negative bound, and name the correlation of the steps."""
         settings = self.config.particles
-        first, last = settings.penalty_ramp
-        share = min(1.0, max(0.0, (self.progress - first) / (last - first)))
         loss = super().loss(means, kl_weight)
-        loss = loss + share * settings.presence_penalty * means["presence"]
+        loss = loss + self._ramp() * settings.presence_penalty * means["presence"]
         squares = means.pop("step_square").clamp(min=1e-12)
         means["step_correlation"] = means.pop("step_product") / squares
         return loss + settings.whiteness * means["step_correlation"].square()
+
+    def _ramp(self) -> float:
+        first, last = self.config.particles.ramp
+        return min(1.0, max(0.0, (self.progress - first) / (last - first)))
 
     def _birth(
         self,
@@ -85,7 +87,7 @@ class ParticleObjective(ClipObjective):
         at = (reference - back).clamp(min=0)
         eps = normal(self.config.seed, serial, Stream.INITIAL, model.code_shape)
         is_free = ~observed.gather(1, reference)[:, 0]
-        birth: Birth = model.reader(frames[rows, at], is_free, eps, told)
+        birth: Birth = model.reader(frames[rows, at], is_free, eps, told, self._ramp())
         return birth
 
     def _path(

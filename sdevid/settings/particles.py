@@ -58,8 +58,10 @@ class ParticlesConfig(Section):
     presence_penalty: float = setting(
         4.0, ge=0, role="objective", help="for a particle's presence in a frame", unit="nats"
     )
-    penalty_ramp: tuple[float, float] = setting(
-        (0.3, 0.5), role="objective", help="shares of the run between which that penalty rises"
+    ramp: tuple[float, float] = setting(
+        (0.3, 0.5),
+        role="objective",
+        help="shares of the run between which that penalty and the ground's detail come in",
     )
     whiteness: float = setting(
         0.0,
@@ -84,12 +86,12 @@ class ParticlesConfig(Section):
             )
         return count
 
-    @field_validator("penalty_ramp")
+    @field_validator("ramp")
     @classmethod
     def _rises(cls, ramp: tuple[float, float]) -> tuple[float, float]:
         if not 0 <= ramp[0] < ramp[1] <= 1:
             raise ValueError(
                 f"is {list(ramp)}, but must be two rising shares of the run, such as [0.3, 0.5]; "
-                "a penalty from the first step removes every particle"
+                "a penalty or a detailed ground from the first step removes every particle"
             )
         return ramp

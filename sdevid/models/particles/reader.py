@@ -77,15 +77,19 @@ class ParticleReader(nn.Module):
         is_free: Bool[Tensor, " batch"],
         eps: Code,
         text: Float[Tensor, "batch features"] | None,
+        detail: float = 1.0,
     ) -> Birth:
-        """Read the posterior's start from the last `memory` of `frames`, drawn by `eps` if free."""
+        """Read the posterior's start from the last `memory` of `frames`, drawn by `eps` if free.
+
+        `detail` weights the ground's fine part.
+        """
         level = median(frames[:, -1])
         code = self._read(frames, level)
         prior = self._prior(len(frames), text)
         posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
         free = is_free[:, None, None]
         spent = torch.where(is_free, kl(posterior, prior), 0.0)
-        ground = self.ground(frames[:, -1] - level) + level
+        ground = self.ground(frames[:, -1] - level, detail) + level
         ground = torch.where(free[..., None], self._bare(ground), ground)
         return Birth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
 
@@ -144,11 +148,13 @@ class Ground(nn.Module):
             nn.PixelShuffle(2),
         )
 
-    def forward(self, frame: Float[Tensor, "batch channels height width"]) -> Tensor:
+    def forward(
+        self, frame: Float[Tensor, "batch channels height width"], detail: float = 1.0
+    ) -> Tensor:
         broad = functional.interpolate(
             self.coarse(frame), size=frame.shape[-2:], mode="bilinear", align_corners=False
         )
-        found: Tensor = (broad + self.fine(frame)).float()
+        found: Tensor = (broad + detail * self.fine(frame)).float()
         return found
 
 
