@@ -160,10 +160,9 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
             )
         if not is_particles:
             return self
-        if self.model_type != "latent_sde" or self.sde.noise == "diagonal":
+        if self.sde.noise == "diagonal":
             raise ValueError(
-                f"sde.latent is particles, but model_type is {self.model_type} and sde.noise "
-                f"{self.sde.noise}; particles take model_type=latent_sde, and sde.noise=carried "
+                "sde.noise is diagonal, but sde.latent is particles, which take sde.noise=carried "
                 "or additive"
             )
         if self.frame_size % (4 * self.particles.side):

@@ -91,28 +91,37 @@ ENTRIES: dict[ModelType, Entry] = {
 }
 
 
-PARTICLES = Entry(  # latent_sde with sde.latent: particles
-    model="sdevid.models.particles.model:ParticleSDE",
-    objective="sdevid.objectives.particles:ParticleObjective",
-    capabilities=Capabilities(
-        has_bound=True,
-        simulates=False,
-        schemes=("euler_maruyama",),
-        needs=(
-            Need("consistency.prior_consistency", 0.0, _NOT_OF_PARTICLES),
-            Need("consistency.step_halving", 0.0, _NOT_OF_PARTICLES),
-            Need("consistency.frame_difference", 0.0, _NOT_OF_PARTICLES),
-            Need("consistency.warp", False, _NOT_OF_PARTICLES),
-            Need("observation.ends_fraction", 0.0, _NOT_OF_PARTICLES),
-            Need("observation.keyframes_fraction", 0.0, _NOT_OF_PARTICLES),
+PARTICLES: dict[ModelType, Entry] = {  # with sde.latent: particles
+    "latent_sde": Entry(
+        model="sdevid.models.particles.model:ParticleSDE",
+        objective="sdevid.objectives.particles:ParticleObjective",
+        capabilities=Capabilities(
+            has_bound=True,
+            simulates=False,
+            schemes=("euler_maruyama",),
+            needs=(
+                Need("consistency.prior_consistency", 0.0, _NOT_OF_PARTICLES),
+                Need("consistency.step_halving", 0.0, _NOT_OF_PARTICLES),
+                Need("consistency.frame_difference", 0.0, _NOT_OF_PARTICLES),
+                Need("consistency.warp", False, _NOT_OF_PARTICLES),
+                Need("observation.ends_fraction", 0.0, _NOT_OF_PARTICLES),
+                Need("observation.keyframes_fraction", 0.0, _NOT_OF_PARTICLES),
+            ),
         ),
     ),
-)
+}
 
 
 def entry_of(model_type: ModelType, latent: str) -> Entry:
-    """The entry of `model_type` for `sde.latent`: a latent of particles has one of its own."""
-    return PARTICLES if latent == "particles" else ENTRIES[model_type]
+    """The entry of `model_type` for `sde.latent`. ValueError where particles are not for it."""
+    if latent != "particles":
+        return ENTRIES[model_type]
+    if model_type not in PARTICLES:
+        raise ValueError(
+            f"sde.latent is particles, but model_type is {model_type}; particles take model_type="
+            f"{' or '.join(PARTICLES)}"
+        )
+    return PARTICLES[model_type]
 
 
 def takers_of(option: str) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ def test_reader_gives_a_free_start_where_nothing_is_observed(small):
     [
         ({"sde": {"latent": "map", "noise": "carried"}}, "sde.noise is carried"),
         ({"model_type": "follmer", "sde": {"latent": "particles"}}, "model_type is follmer"),
-        ({"sde": {"latent": "particles", "noise": "diagonal"}}, "sde.noise diagonal"),
+        ({"sde": {"latent": "particles", "noise": "diagonal"}}, "sde.noise is diagonal"),
         ({"sde": {"latent": "particles"}, "particles": {"count": 0}}, "particles.count"),
         ({"sde": {"latent": "particles"}, "particles": {"count": 50}}, "a square"),
         ({"sde": {"latent": "particles"}, "particles": {"count": 10_000}}, "particles.count"),
