@@ -9,6 +9,7 @@ from sdevid.report import picture
 from sdevid.report.plot import Kind, Series, plot
 from sdevid.report.record import Record
 from sdevid.report.words import NOT_MEASURED, measured, number, table
+from sdevid.report.worst import WIDE, Deviation, worst_bin
 
 FORECASTS = {
     "mean_of_samples": "mean of {samples} samples",
@@ -40,9 +41,10 @@ def _elbo(bound: dict[str, Any] | None, clips: str) -> str:
     return _finding("Held-out ELBO", number(bound["elbo"]["mean"]), f"nats a clip, {clips}")
 
 
-def _finding(name: str, value: str, told: str) -> str:
+def _finding(name: str, value: str, told: str, *, wrong: bool = False) -> str:
+    kind = "finding wrong" if wrong else "finding"
     return (
-        f'<div class="finding"><span class="name">{html.escape(name)}</span><b>{value}</b>'
+        f'<div class="{kind}"><span class="name">{html.escape(name)}</span><b>{value}</b>'
         f"<span>{told}</span></div>"
     )
 
@@ -58,23 +60,41 @@ def _prediction(forecasts: dict[str, Any], measure: str, unit: str, better: int)
         len(ahead), f"ahead of one baseline only ({FORECASTS[ahead[0]] if ahead else ''})"
     )
     told = ", ".join(f"{FORECASTS[n]} {number(v)}{unit}" for n, v in others.items())
-    return _finding(title, f"{number(own)}{unit}", f"{verdict}: {told}")
+    return _finding(title, f"{number(own)}{unit}", f"{verdict}: {told}", wrong=len(ahead) < 2)
 
 
 def _motion(axis: str, entry: dict[str, Any]) -> str:
+    """The worst bin of the squared diffusion, and what else is far from the truth."""
     ratio = entry["ratio_to_truth"]["generated"]
+    worst = worst_bin(entry["grid"], "squared_diffusion", relative=True)
+    drift = worst_bin(entry["grid"], "drift", relative=False)
     generated, truth = (entry["statistics"][name] for name in ("generated", "truth"))
+    means = ", ".join(
+        f"{label} {NOT_MEASURED if ratio[key] is None else f'{ratio[key]:.2f}'}"
+        for key, label in (("variance", "variance"), ("squared_diffusion", "squared diffusion"))
+    )
     crossings = [number(motion["crossings"]["mean"], 2) for motion in (generated, truth)]
-    share = 100 * (generated["right_share"]["mean"] or 0)
-    told = (
-        f"of those of truth; {crossings[0]} crossings in 64 frames (truth {crossings[1]}), "
-        f"{share:.0f} % of frames on the positive side"
+    told = [f"Means over truth: {means}; {crossings[0]} crossings (truth {crossings[1]})"]
+    if drift is not None:
+        told.insert(0, f"Drift at its worst bin {_deviation(drift)} of the largest true drift")
+    if worst is None:
+        return _finding(f"Squared diffusion along {axis}", NOT_MEASURED, ". ".join(told))
+    return _finding(
+        f"Squared diffusion along {axis}, worst bin",
+        f"{100 * worst.share:+.0f} %",
+        f"of the truth at {worst.position:.2g} (95 % interval {_interval(worst)}). "
+        + ". ".join(told),
+        wrong=worst.is_wrong or (drift is not None and drift.is_wrong),
     )
-    value = ", ".join(
-        NOT_MEASURED if ratio[key] is None else f"{ratio[key]:.2f}"
-        for key in ("variance", "squared_diffusion")
-    )
-    return _finding(f"Variance and squared diffusion along {axis}", value, told)
+
+
+def _deviation(one: Deviation) -> str:
+    return f"{100 * one.share:+.0f} % ({_interval(one)})"
+
+
+def _interval(one: Deviation) -> str:
+    low, high = (one.share + sign * WIDE * one.error for sign in (-1, 1))
+    return f"{100 * low:+.0f} to {100 * high:+.0f} %"
 
 
 def videos(run: Record) -> str:
