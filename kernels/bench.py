@@ -36,11 +36,11 @@ from bench_cases import DEVICE, ON_GPU, SIZES, Step, memory_of
 from bench_ceilings import UNMEASURED, Row, time_arithmetic, time_em_step
 
 ROOT = Path(__file__).resolve().parents[1]
-OPERATORS = ("philox", "em_step", "heun_steps", "em_trajectory")
+OPERATORS = ("philox", "em_step", "em_trajectory")
 NEEDS = {  # job: the operators whose tests must be green
     "em_step": {"philox", "em_step"},
     "arithmetic": {"philox", "em_trajectory"},
-    "memory": {"philox", "heun_steps", "em_trajectory"},
+    "memory": {"philox", "em_trajectory"},
     "training_step": {"philox", "em_trajectory"},
 }
 CASE = ("device", "state MB", "pass", "gradient", "steps", "size", "contestant")

@@ -62,10 +62,10 @@ def _bandwidth(elements: int, seconds: float) -> dict[str, float]:
     )
     serial, dt = torch.arange(16, device="cuda"), torch.full((16,), 0.01, device="cuda")
     key, ones = (dt, None, serial, serial, 1), torch.ones(16, device="cuda")
-    back = (z, ones, drift[:0], g, control, width, None, *key)
+    back = (z, ones, drift[:0], g, control, width, *key)
     runs: dict[str, tuple[int, Callable[[], object]]] = {
         "copy": (8, lambda: spare.copy_(z)),
-        "forward": (16, lambda: em_step.em_step(z, drift, g, control, width, None, *key)),
+        "forward": (16, lambda: em_step.em_step(z, drift, g, control, width, *key)),
         "backward": (18, lambda: em_step.em_step_backward(*back)),
     }
     return {

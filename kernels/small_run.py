@@ -20,8 +20,6 @@ from sdevid_kernels import philox
 from sdevid_kernels.em_step import em_step
 from sdevid_kernels.em_trajectory import em_trajectory
 from sdevid_kernels.em_trajectory.reference import Network, Posterior, Reading
-from sdevid_kernels.heun_step import Rates, heun_step
-from sdevid_kernels.reversible_heun_step import reversible_heun_step
 from torch import Tensor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,12 +38,8 @@ def steps() -> None:
     serial, place = (torch.arange(3, device=DEVICE) for _ in range(2))
     key, dt = (1, serial, place), torch.full((3,), 0.1, device=DEVICE)
     philox.normals(1, serial, place[:, None], 37, setting="triton")
-    z, drift, g, u, r, slope = (leaf(3, 37) for _ in range(6))
-    pull_back(*em_step(z, drift, g, dt, key, u, r, slope, setting="triton"))
-    rates = Rates(drift, g, u)
-    pull_back(*heun_step(z, rates, rates, dt, key, "triton"))
-    after, moved, _, kl = reversible_heun_step(z, slope, rates, lambda _: rates, dt, key, "triton")
-    pull_back(after, moved, kl)
+    z, drift, g, u, r = (leaf(3, 37) for _ in range(5))
+    pull_back(*em_step(z, drift, g, dt, key, u, r, setting="triton"))
 
 
 def trajectory() -> None:

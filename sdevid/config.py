@@ -148,6 +148,29 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
                     f"{need.setting} is {value:g}, but model_type is {self.model_type}, which "
                     f"{need.reason}; set {need.setting}={need.value:g}, or another model_type"
                 )
+        schemes = self.capabilities.schemes
+        if schemes is not None and self.sde.solver not in schemes:
+            raise ValueError(
+                f"sde.solver is {self.sde.solver}, but model_type {self.model_type} takes "
+                f"{', '.join(schemes)} alone"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gradient_fits(self) -> Config:
+        if self.sde.gradient != "reversible":
+            return self
+        way = "which needs the parameters of the whole solve at hand"
+        if self.zero_stage == 3:
+            raise ValueError(
+                f"sde.gradient is reversible, {way}, but zero_stage is 3; set "
+                "sde.gradient=checkpoint, or a lower zero_stage"
+            )
+        if self.observation.ahead:
+            raise ValueError(
+                f"sde.gradient is reversible, {way}, but observation.ends_fraction or "
+                "keyframes_fraction is above 0; set sde.gradient=checkpoint"
+            )
         return self
 
     @model_validator(mode="after")

@@ -73,7 +73,7 @@ def steps(cpu: bool, work: Path, results: Path) -> list[Step]:
 
 def _tests(cpu: bool) -> Step:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    few = ["tests/kernels/test_philox.py", "tests/kernels/test_heun_steps.py"]
+    few = ["tests/kernels/test_philox.py", "tests/kernels/test_em_step.py"]
     if importlib.util.find_spec("xdist") and not cpu:
         pytest += ["-n", "8"]  # most of their time is Triton's compiling
     chosen = few if cpu else ["-m", "gpu", *_files_of("mark.gpu")]

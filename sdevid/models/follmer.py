@@ -105,7 +105,7 @@ class Follmer(HistoryModel):
 
         Raises UserError where the walk asks for another solver.
         """
-        if walk.solver != "euler_maruyama":
+        if walk.solver not in (None, "euler_maruyama"):
             raise UserError(
                 f"solver is {walk.solver}, but model_type follmer is solved by euler_maruyama alone"
             )

@@ -39,16 +39,18 @@ class SDEModel(HistoryModel):
         scale, temperature = walk.guidance_scale, walk.temperature
         drive = trajectory.Drive(self.prior, conditions, None, toward, other, scale)
         noise = self.brownian(walk.seed, walk.serial)
+        scheme = walk.solver or self.config.sde.solver
 
         def move(z: State, ticks: Int64[Tensor, "batch points"]) -> Moved:
             grid, saved = solver_grid(ticks, self.cell, walk.steps_per_frame)
-            if walk.solver == EULER:
+            if scheme == EULER:
                 dw = noise if temperature == 1 else temperature * noise.increments(grid)
-                path = trajectory.solved(self.config, z, grid, dw, saved[1:], drive)
+                problem = trajectory.problem(self.config, z, grid, dw, saved[1:], drive)
+                path = solve(replace(problem, scheme=scheme))
                 return Moved(path.states, over_temperature(path.kl, temperature))
             problem = trajectory.problem(self.config, z, grid, noise, saved[1:], drive)
             fields = drive.fields(grid, self.config.sde.noise, temperature)
-            path = solve(replace(problem, scheme=walk.solver, fields=fields))
+            path = solve(replace(problem, scheme=scheme, fields=fields, tolerance=walk.tolerance))
             return Moved(path.states, path.kl)
 
         return move

@@ -201,6 +201,8 @@ def problem(
     if sde.checkpoint:
         graph = "sde.checkpoint makes activations again in the backward pass"
     return Problem(
+        scheme=sde.solver,
+        gradient=sde.gradient if torch.is_grad_enabled() else "backprop",
         start=start,
         ticks=ticks,
         noise=noise,

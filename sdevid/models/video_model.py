@@ -28,9 +28,10 @@ class Walk(NamedTuple):
     serial: Serial
     steps_per_frame: int | None = None  # None: steps as long as in training, at most
     temperature: float = 1.0  # scales the noise of the birth and along the path
-    solver: str = "euler_maruyama"
+    solver: str | None = None  # None: the training's
     bridge: Literal["interpolant", "follmer"] | None = None  # diffusion of follmer's bridge
     guidance_scale: float = 1.0  # of birth and drift, away from what no text, or another, gives
+    tolerance: float | None = None  # of adaptive steps
 
 
 class Given(NamedTuple):

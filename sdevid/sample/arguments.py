@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdevid.config import Config
+from sdevid.errors import UserError
 from sdevid.models.sampling import SamplerConfig
 from sdevid.objectives.registry import takers_of
 from sdevid.sample import observed_frames
 from sdevid.sample.job import SamplingJob, check_job
 from sdevid.sde.solvers import SOLVERS
+from sdevid.sde.torchsde_bridge import SCHEMES
+
+TOLERANCE = 1e-3  # relative, and absolute in latent units
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fps", type=float, help="frames a second (default: that of training)")
     add("--temperature", type=float, default=1.0, help="scales the noise of the motion; 0: none")
     add("--steps_per_frame", type=int, help="solver steps between frames (default: training)")
-    add("--solver", choices=tuple(SOLVERS), default="euler_maruyama", help="of the SDE")
+    add("--solver", choices=(*SOLVERS, *SCHEMES), help="of the SDE (default: training)")
+    add("--adaptive", action="store_true", help="steps by their error, of a torchsde solver")
+    add("--tolerance", type=float, help=f"of adaptive steps (default: {TOLERANCE:g})")
     add(
         "--bridge_diffusion",
         choices=("interpolant", "follmer"),
@@ -57,6 +63,7 @@ def job_from(args: argparse.Namespace, config: Config, batch_size: int) -> Sampl
             temperature=args.temperature,
             steps_per_frame=args.steps_per_frame,
             solver=args.solver,
+            tolerance=_tolerance(args),
             bridge_diffusion=args.bridge_diffusion,
             guidance_scale=args.guidance_scale,
         ),
@@ -65,6 +72,16 @@ def job_from(args: argparse.Namespace, config: Config, batch_size: int) -> Sampl
     )
     check_job(job, config)
     return replace(job, observed=observed_frames.read(args, config, job))
+
+
+def _tolerance(args: argparse.Namespace) -> float | None:
+    if args.tolerance is not None and not args.adaptive:
+        raise UserError(
+            f"--tolerance is {args.tolerance:g}, but steps are of one length; add --adaptive"
+        )
+    if not args.adaptive:
+        return None
+    return TOLERANCE if args.tolerance is None else float(args.tolerance)
 
 
 def provenance(args: argparse.Namespace) -> dict[str, object]:

@@ -10,7 +10,6 @@ from sdevid.models.sampling import SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.registry import takers_of
 from sdevid.sample.write import Pixels
-from sdevid.sde.solvers import SOLVERS
 from sdevid.types import TICKS_PER_SECOND, frame_ticks
 
 
@@ -114,7 +113,7 @@ def _check_text(job: SamplingJob, config: Config) -> None:
 
 def _check_solver(job: SamplingJob, config: Config) -> None:
     sampler, can = job.sampler, config.capabilities
-    name = sampler.solver
+    name = sampler.solver or config.sde.solver
     if sampler.bridge_diffusion is not None and "bridge_diffusion" not in can.sampling_options:
         raise UserError(
             f"--bridge_diffusion is given, but this model's model_type is {config.model_type}; it "
@@ -125,31 +124,36 @@ def _check_solver(job: SamplingJob, config: Config) -> None:
             f"--solver is {name}, but model_type {config.model_type} takes "
             f"{', '.join(can.schemes)} alone"
         )
+    if sampler.tolerance is not None:
+        _check_adaptive(name, sampler.tolerance)
     if name == "euler_maruyama":
         return
-    if config.sde.order == 2:
-        raise UserError(
-            f"--solver is {name}, but a model of sde.order 2 has no noise on its positions and "
-            "takes euler_maruyama alone; leave --solver out"
-        )
-    if config.sde.noise not in SOLVERS[name].strong_order:
-        raise UserError(
-            f"--solver is {name}, but it does not take the model's noise (sde.noise is "
-            f"{config.sde.noise}); milstein and heun do"
-        )
+    reason = config.sde.unfit(name)
+    if reason is not None:
+        raise UserError(f"--solver is {name}, but {reason}")
     if sampler.temperature == 0:
         raise UserError(f"--solver is {name}, but --temperature 0 needs euler_maruyama")
-    if SOLVERS[name].needs_area:
-        _check_whole_cells(job, config)
+    if name.endswith("srk") and sampler.tolerance is None:
+        _check_whole_cells(job, name, config)
 
 
-def _check_whole_cells(job: SamplingJob, config: Config) -> None:
+def _check_adaptive(solver: str, tolerance: float) -> None:
+    if not solver.startswith("torchsde/"):
+        raise UserError(
+            f"--adaptive is given, but --solver is {solver}, whose steps are of one length; "
+            "give --solver torchsde/srk"
+        )
+    if not tolerance > 0:
+        raise UserError(f"--tolerance is {tolerance:g}, but must be above 0; 1e-3 is usual")
+
+
+def _check_whole_cells(job: SamplingJob, solver: str, config: Config) -> None:
     cell = round(TICKS_PER_SECOND / (config.fps * config.sde.steps_per_frame))
     steps = job.sampler.steps_per_frame
     times = frame_ticks(job.num_frames, job.fps)[None]
     if bool((solver_grid(times, cell, steps)[0] % cell).any()):
         raise UserError(
-            f"--solver is {job.sampler.solver}, whose steps must be whole ones of the training's "
+            f"--solver is {solver}, whose steps must be whole ones of the training's "
             f"(1/{TICKS_PER_SECOND // cell} s); leave out --steps_per_frame and take an --fps that "
             f"divides {TICKS_PER_SECOND // cell}"
         )

@@ -93,6 +93,7 @@ def generate(
         sampler.solver,
         sampler.bridge_diffusion,
         sampler.guidance_scale,
+        sampler.tolerance,
     )
     chunks, nats = [], torch.zeros(len(serial), device=device)
     for chunk in model.windows(ticks[:, leading:], walk, given):

@@ -6,10 +6,9 @@ no noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -73,31 +72,62 @@ def solve(problem: Problem) -> Path:
     )
 
 
+class _Clock(NamedTuple):
+    """Each clip's ticks as a linear function of torchsde's one time, which counts grid points."""
+
+    point: int  # where the clock starts
+    ticks: Int64[Tensor, " batch"]  # there
+    rate: Float[Tensor, " batch"]  # ticks from a point to the next, float64
+
+    @classmethod
+    def along(cls, ticks: Int64[Tensor, "batch points"], points: list[int]) -> _Clock:
+        """The clock of steps of one length a clip, from the first to the last of `points`."""
+        first, last = points[0], points[-1]
+        rate = (ticks[:, last] - ticks[:, first]).double() / (last - first)
+        return cls(first, ticks[:, first], rate)
+
+    def at(self, time: float) -> Int64[Tensor, " batch"]:
+        """The nearest ticks."""
+        return self.ticks + (self.rate * (time - self.point)).round().long()
+
+    def span(self, like: Tensor) -> Tensor:
+        """A step's length in units of time, which broadcasts over states like `like`."""
+        span = (self.rate / types.TICKS_PER_SECOND).to(like)
+        return span.view(-1, *[1] * (like.dim() - 1))
+
+
 class _Equation:
     """torchsde's protocol: states are (batch, components), the energy last; time is a scalar."""
 
-    def __init__(self, sde: SDE, shape: torch.Size, noise_type: str) -> None:
-        self.sde, self.shape = sde, shape
+    def __init__(self, sde: SDE, shape: torch.Size, noise_type: str, clock: _Clock) -> None:
+        self.sde, self.shape, self.clock = sde, shape, clock
         self.sde_type, self.noise_type = sde.calculus, noise_type
 
     def f(self, t: Tensor, y: Tensor) -> Tensor:
-        rates = self.sde.rates(*self._ours(t, y))
-        return torch.cat([rates.drift.flatten(1), rates.energy[:, None]], 1)
+        time, z = self._ours(t, y)
+        rates = self.sde.rates(time, z)
+        drift, energy = (
+            rates.drift * self.clock.span(z),
+            rates.energy * self.clock.span(rates.energy),
+        )
+        return torch.cat([drift.flatten(1), energy[:, None]], 1)
 
     def g(self, t: Tensor, y: Tensor) -> Tensor:
         time, z = self._ours(t, y)
-        g = self.sde.diffusion(time, z).to(z.dtype).expand_as(z).flatten(1)
+        g = self.sde.diffusion(time, z).to(z.dtype).expand_as(z)
+        g = (g * self.clock.span(z).sqrt()).flatten(1)
         if self.noise_type == "additive":
             return torch.cat([g.diag_embed(), torch.zeros_like(g)[:, None]], 1)
         return torch.cat([g, torch.zeros_like(g[:, :1])], 1)
 
     def _ours(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         z = y[:, :-1].reshape(self.shape)
-        return t.to(z.dtype).expand(len(z)).view(-1, *[1] * (z.dim() - 1)), z
+        ticks = self.clock.ticks + self.clock.rate * (float(t) - self.clock.point)
+        return (ticks / types.TICKS_PER_SECOND).to(z).view(-1, *[1] * (z.dim() - 1)), z
 
 
 class _Path:
-    """Our Brownian path asked by float times, which are rounded to the nearest tick.
+    """Our Brownian path in the time of a clock, of unit variance a grid step.
 
     Steps of any length (`adaptive`) take the area under the path as linear between the ticks that
     part a cell into _PARTS: of the area's variance given the ends, 1 / _PARTS^2 is left out.
@@ -105,30 +135,36 @@ class _Path:
 
     levy_area_approximation = "space-time"
 
-    def __init__(self, noise: Brownian, like: Tensor, idle: int, adaptive: bool) -> None:
+    def __init__(
+        self, noise: Brownian, like: Tensor, idle: int, adaptive: bool, clock: _Clock
+    ) -> None:
         self.noise, self.like, self.idle, self.adaptive = noise, like, idle, adaptive
-        self.shape = (len(noise.serial), noise.size + idle)
+        self.clock, self.shape = clock, (len(noise.serial), noise.size + idle)
         self.dtype, self.device = like.dtype, like.device
 
     def __call__(self, ta: float | Tensor, tb: float | Tensor, **wanted: bool) -> Any:
-        points = [round(float(t) * types.TICKS_PER_SECOND) for t in (ta, tb)]
-        ticks = torch.tensor([points]).expand(self.shape[0], -1)
+        ticks = torch.stack([self.clock.at(float(t)) for t in (ta, tb)], 1)
+        moved = self.noise.increments(ticks)[:, 0]
         if not wanted.get("return_U"):
-            return self._flat(self.noise.increments(ticks))
-        if not self.adaptive:
-            return self._flat(self.noise.increments(ticks)), self._flat(self.noise.areas(ticks))
+            return self._scaled(moved, 0.5)
+        areas = self._areas(ticks) if self.adaptive else self.noise.areas(ticks)[:, 0]
+        return self._scaled(moved, 0.5), self._scaled(areas, 1.5)
+
+    def _areas(self, ticks: Int64[Tensor, "batch 2"]) -> Tensor:
         part = max(1, self.noise.cell // _PARTS)
-        first, last = points
-        inner = range(first // part * part + part, last, part)
-        every = torch.tensor([first, *inner, last]).expand(self.shape[0], -1)
+        first, last = ticks[:, :1], ticks[:, 1:]
+        count = int((last - first).max()) // part + 1
+        inner = (first // part + 1 + torch.arange(count)) * part
+        every = torch.cat([first, inner.minimum(last), last], 1)
         moves = self.noise.increments(every).flatten(2)
         spans = types.seconds(every.diff(dim=1)).to(moves)[..., None]
-        areas = ((moves.cumsum(1) - 0.5 * moves) * spans).sum(1, keepdim=True)
-        return self._flat(moves.sum(1, keepdim=True)), self._flat(areas)
+        return ((moves.cumsum(1) - 0.5 * moves) * spans).sum(1)
 
-    def _flat(self, steps: Tensor) -> Tensor:
-        moves = steps[:, 0].flatten(1).to(self.like)
-        return nn.functional.pad(moves, (0, self.idle))
+    def _scaled(self, values: Tensor, power: float) -> Tensor:
+        flat = values.flatten(1).to(self.like)
+        span = self.clock.span(flat)
+        scaled = torch.where(span > 0, flat / span.clamp(min=1e-12) ** power, 0.0)
+        return nn.functional.pad(scaled, (0, self.idle))
 
 
 def integrate(
@@ -145,65 +181,40 @@ def integrate(
     """Solve `sde` by torchsde's `sdeint`, or `sdeint_adjoint`, along our Brownian path.
 
     The drift is changed to the calculus of `method`. Steps are those of the grid `ticks`, or with a
-    `tolerance` (relative and absolute) chosen by step doubling. Raises UserError where the clips
-    have different times: torchsde takes one grid for a batch.
+    `tolerance` (relative and absolute) chosen by step doubling. torchsde takes one time for all
+    clips; ours is the number of the grid point, in which each clip has drift and noise of its own.
     """
     import torchsde
 
-    if not bool((ticks == ticks[:1]).all()):
-        raise UserError(
-            "torchsde takes one time grid for a batch, but the clips' ticks differ; "
-            "solve clips of equal times together, or use one of our solvers"
-        )
     check_path(start, ticks, noise)
     sde, saves = sde.written_in(METHODS[method]), check_saved(saved, ticks.shape[1])
     noise_type = "additive" if method == "srk" and sde.noise == "additive" else "diagonal"
-    options: dict[str, Any] = {"adjoint_params": sde.tensors} if adjoint else {}
-    run = partial(
-        torchsde.sdeint_adjoint if adjoint else torchsde.sdeint,
-        _Equation(sde, start.shape, noise_type),
-        bm=_Path(noise, start, int(noise_type == "diagonal"), tolerance is not None),
-        method=method,
-        **options,
-    )
-    y = nn.functional.pad(start.flatten(1), (0, 1))
-    by_point = _walk(run, y, ticks[0], saves, tolerance)
-    states = torch.stack([by_point[point][:, :-1] for point in saves], 1)
-    energy = by_point[saves[-1]][:, -1]
-    return Path(states.reshape(len(start), -1, *start.shape[1:]), energy, energy)
-
-
-def _walk(
-    run: Callable[..., Tensor],
-    y: Tensor,
-    ticks: Int64[Tensor, " points"],
-    saves: list[int],
-    tolerance: float | None,
-) -> dict[int, Tensor]:
-    """States by grid point, from `y` at the first."""
-    times, by_point = types.seconds(ticks).to(y.device, torch.float64), {0: y}
+    options: dict[str, Any] = {"dt": 1.0, "method": method}
+    if tolerance is not None:
+        bounds = {"dt": 0.5, "dt_min": 1 / 1024, "rtol": tolerance, "atol": tolerance}
+        options |= {"adaptive": True, **bounds}
+    run = torchsde.sdeint_adjoint if adjoint else torchsde.sdeint
+    if adjoint:
+        options["adjoint_params"] = sde.tensors
+    ticks, states = ticks.cpu(), {0: nn.functional.pad(start.flatten(1), (0, 1))}
     for points in _calls(ticks, saves, tolerance is not None):
-        first, last = points[0], points[-1]
-        if ticks[first] == ticks[last]:
-            by_point[last] = by_point[first]
-            continue
-        span = float(times[last] - times[first]) / (len(points) - 1)
-        options = {"dt": span} if tolerance is None else _adaptive(span, tolerance)
-        ys = run(by_point[first], times[points], **options)
-        by_point.update(zip(points, ys.unbind(0), strict=True))
-    return by_point
+        clock = _Clock.along(ticks, points)
+        equation = _Equation(sde, start.shape, noise_type, clock)
+        path = _Path(noise, start, int(noise_type == "diagonal"), tolerance is not None, clock)
+        times = torch.tensor(points, dtype=torch.float64, device=start.device)
+        ys = run(equation, states[points[0]], times, bm=path, **options)
+        states.update(zip(points, ys.unbind(0), strict=True))
+    found = torch.stack([states[point] for point in saves], 1)
+    energy = found[:, -1, -1]
+    return Path(found[..., :-1].reshape(len(start), -1, *start.shape[1:]), energy, energy)
 
 
-def _calls(ticks: Int64[Tensor, " points"], saves: list[int], adaptive: bool) -> list[list[int]]:
-    """Grid points of each call: torchsde's steps are equal, and it interpolates between them."""
-    if adaptive:
-        return [[a, b] for a, b in pairwise([0, *saves]) if a < b]
-    spans = ticks.diff()
-    if len(spans) and bool((spans == spans[0]).all()):
-        return [list(range(len(ticks)))]
-    return [[k, k + 1] for k in range(len(spans))]
-
-
-def _adaptive(span: float, tolerance: float) -> dict[str, Any]:
-    bounds = {"dt": span / 2, "dt_min": span / 1024}
-    return {"adaptive": True, "rtol": tolerance, "atol": tolerance, **bounds}
+def _calls(
+    ticks: Int64[Tensor, "batch points"], saves: list[int], adaptive: bool
+) -> list[list[int]]:
+    """Grid points of each call: between them, each clip's steps are of one length."""
+    spans = ticks.diff(dim=1)
+    changes = (spans.diff(dim=1) != 0).any(0).nonzero().flatten() + 1
+    cuts = {0, spans.shape[1], *changes.tolist(), *(saves if adaptive else ())}
+    pairs = pairwise(sorted(cuts))
+    return [[a, b] if adaptive else list(range(a, b + 1)) for a, b in pairs if a < saves[-1]]

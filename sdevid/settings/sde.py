@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from sdevid.settings.setting import Section, setting
+
+Scheme = Literal[
+    "euler_maruyama",
+    "milstein",
+    "heun",
+    "midpoint",
+    "srk",
+    "reversible_heun",
+    "torchsde/euler",
+    "torchsde/milstein",
+    "torchsde/srk",
+    "torchsde/euler_heun",
+    "torchsde/heun",
+    "torchsde/midpoint",
+    "torchsde/reversible_heun",
+]
 
 
 class SDEConfig(Section):
@@ -55,8 +73,15 @@ class SDEConfig(Section):
     checkpoint: bool = setting(
         False, role="runtime", help="recompute activations in the backward pass to save memory"
     )
-    solver: Literal["euler_maruyama"] = setting(
-        "euler_maruyama", role="objective", help="scheme that integrates the SDE"
+    solver: Scheme = setting(
+        "euler_maruyama",
+        role="objective",
+        help="scheme that integrates the SDE; all but euler_maruyama train on Girsanov's bound",
+    )
+    gradient: Literal["backprop", "checkpoint", "reversible"] = setting(
+        "backprop",
+        role="runtime",
+        help="keep every step; keep the frames' states and solve again; or solve backwards",
     )
     kernels: Literal["auto", "triton", "reference"] = setting(
         "auto",
@@ -110,6 +135,37 @@ class SDEConfig(Section):
         role="objective",
         help="largest |u|; 30 is 10 standard deviations of a step of 1/8 s",
     )
+
+    @model_validator(mode="after")
+    def _solver_fits(self) -> SDEConfig:
+        reason = self.unfit(self.solver)
+        if reason is not None:
+            raise ValueError(f"solver is {self.solver}, but {reason}")
+        is_torchsde = self.solver.startswith("torchsde/")
+        if self.gradient == "reversible" and not (is_torchsde or self.solver == "reversible_heun"):
+            raise ValueError(
+                f"gradient is reversible, but solver is {self.solver}, whose steps cannot be "
+                "undone; set solver=reversible_heun, or gradient=checkpoint"
+            )
+        if self.gradient == "checkpoint" and is_torchsde:
+            raise ValueError(
+                f"gradient is checkpoint, but solver is {self.solver}, and torchsde keeps every "
+                "step or solves backwards; set gradient=backprop or gradient=reversible"
+            )
+        return self
+
+    def unfit(self, solver: str) -> str | None:
+        """Return why `solver` cannot solve this SDE, or None if it can."""
+        if self.order == 2 and solver != "euler_maruyama":
+            return (
+                "a model of sde.order 2 has no noise on its positions and takes euler_maruyama "
+                "alone"
+            )
+        if self.noise == "diagonal" and solver == "srk":
+            return (
+                "it does not take the model's noise (sde.noise is diagonal); milstein and heun do"
+            )
+        return None
 
     @property
     def state_size(self) -> int:

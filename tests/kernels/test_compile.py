@@ -13,9 +13,9 @@ from sdevid_kernels.em_trajectory.kernel import TILES
 ROOT = Path(__file__).parents[2]
 MOST_SHARED = 232_448  # bytes a block on compute capability 9.0
 DRAWN = {"DRAWN": True, "dw": None}
-EVERY = {"CONTROL": True, "WIDTH": True, "SLOPE": True, "G": 256, **DRAWN}
+EVERY = {"CONTROL": True, "WIDTH": True, "G": 256, **DRAWN}
 FEW = {"CONTROL": False, "control": None, "DRAWN": False, "G": 256}
-FEW_STEP = {**FEW, "WIDTH": False, "width": None, "SLOPE": False, "slope": None}
+FEW_STEP = {**FEW, "WIDTH": False, "width": None}
 CHAIN = {"BOUND": True, "R": 16, "P": "tf32x3", **TILES}
 PRIOR = {"HEADS": 0, "BENDS": 0, "UNIT": 0, "L": 1, "D": 16, "STILL": False, "AGAIN": False}
 PRIOR |= {"DRAWN": False}
@@ -29,11 +29,6 @@ CASES = [
         for name in ("_forward", "_backward")
         for flags in (EVERY, FEW_STEP)
     ),
-    *(
-        ("heun_step.kernel", name, {"CONTROL": True, "G": 256, **DRAWN})
-        for name in ("_forward", "_backward")
-    ),
-    *(("reversible_heun_step.kernel", name, FEW) for name in ("_forward", "_backward")),
     *(("em_trajectory.walks", name, CHAIN | PRIOR | ABSENT[name]) for name in ABSENT),
     *(("em_trajectory.walks", name, CHAIN | ALL) for name in ABSENT),
 ]

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # else Triton's interpreter runs them
 HALF = [torch.bfloat16] if torch.cuda.is_available() else []  # the interpreter truncates bf16
-NAMES = ("drift", "diffusion", "control", "width", "slope")
+NAMES = ("drift", "diffusion", "control", "width")
 
 
 def _inputs(
@@ -37,10 +37,10 @@ def _dt(batch: int) -> Tensor:
     ("shape", "names"),
     [
         ((3, 1100), NAMES),
-        ((2, 3, 5, 7), NAMES[:4]),
+        ((2, 3, 5, 7), NAMES),
         ((4, 1), NAMES[:3]),
         ((2, 6), NAMES[:2]),
-        ((2, 10), ("drift", "diffusion", "slope")),
+        ((2, 10), ("drift", "diffusion", "width")),
     ],
 )
 def test_step_and_gradients_are_the_references(shape, names, dtype):
@@ -166,14 +166,14 @@ def test_a_step_moves_16_bytes_an_element_forward_and_18_back(monkeypatch):
     touched = _Touched(z.numel())
     monkeypatch.setattr(kernel, "_forward", touched)
     monkeypatch.setattr(kernel, "_backward", touched)
-    given = _inputs((2, 640), NAMES[:4], torch.bfloat16)
+    given = _inputs((2, 640), NAMES, torch.bfloat16)
     made = kernel.run(
         z,
         given["drift"],
         given["diffusion"],
         _dt(2),
         _key(2),
-        *(given["control"], given["width"], None),
+        *(given["control"], given["width"]),
     )
     torch.autograd.grad(made, list(given.values()), [torch.ones_like(x) for x in made])
     assert touched.bytes == [16, 18]

@@ -105,9 +105,11 @@ def test_a_prompt_and_guidance_reach_every_kind(models, tmp_path, kind):
     assert guided[1]["negative_prompt"] == "blurred"
 
 
-@pytest.mark.parametrize("solver", ["heun", "srk"])
-def test_a_solver_can_be_chosen(models, tmp_path, solver):
-    video, told, _ = sample(models["latent_sde"], tmp_path / "a", "--solver", solver)
+@pytest.mark.parametrize(
+    ("solver", "more"), [("heun", []), ("srk", []), ("torchsde/srk", ["--adaptive"])]
+)
+def test_a_solver_can_be_chosen(models, tmp_path, solver, more):
+    video, told, _ = sample(models["latent_sde"], tmp_path / "a", "--solver", solver, *more)
     assert told["solver"] == solver
     plain, *_ = sample(models["latent_sde"], tmp_path / "b")
     assert not np.array_equal(video, plain)
@@ -126,6 +128,13 @@ def test_a_solver_can_be_chosen(models, tmp_path, solver):
         ("latent_sde", ["--guidance_scale", "-1"], "--guidance_scale is -1.0"),
         ("latent_sde", ["--negative_prompt", "a"], "does nothing at --guidance_scale 1"),
         ("latent_sde", ["--solver", "heun", "--temperature", "0"], "needs euler_maruyama"),
+        ("latent_sde", ["--solver", "heun", "--adaptive"], "give --solver torchsde/srk"),
+        ("latent_sde", ["--tolerance", "1"], "add --adaptive"),
+        (
+            "latent_sde",
+            ["--solver", "torchsde/srk", "--adaptive", "--tolerance", "0"],
+            "must be above 0",
+        ),
         ("latent_sde", ["--solver", "srk", "--steps_per_frame", "3"], "must be whole ones"),
         ("latent_sde", ["--keyframes", "six.png"], "must read INDEX:PATH"),
         ("latent_sde", ["--keyframes", "6:40.png"], "indices are 0 to 5"),

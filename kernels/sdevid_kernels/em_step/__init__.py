@@ -19,21 +19,20 @@ def em_step(
     noise: Key | Tensor,
     control: Tensor | None = None,
     width: Tensor | None = None,
-    slope: Tensor | None = None,
     setting: runtime.Setting = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The reference's step. `noise`: dW itself, or the key of a cell that the step spans exactly.
 
     Raises ValueError where a shape, device or value does not fit (`runtime.check_step`).
     """
-    given = {"drift": drift, "control": control, "width": width, "slope": slope}
+    given = {"drift": drift, "control": control, "width": width}
     runtime.check_step("em_step", z, dt, noise, {"diffusion": diffusion}, **given)
     if runtime.backend(z.device, setting) == "triton" and z.dtype == torch.float32:
         from sdevid_kernels.em_step import kernel
 
-        return kernel.run(z, drift, diffusion, dt, noise, control, width, slope)
+        return kernel.run(z, drift, diffusion, dt, noise, control, width)
     dw = noise if isinstance(noise, Tensor) else increment(z, dt, noise)
-    return reference.em_step(z, drift, diffusion, dt, dw, control, width, slope)
+    return reference.em_step(z, drift, diffusion, dt, dw, control, width)
 
 
 def increment(z: Tensor, dt: Tensor, key: Key) -> Tensor:

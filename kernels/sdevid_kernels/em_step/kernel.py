@@ -50,7 +50,6 @@ def _forward(
     diffusion,
     control,
     width,
-    slope,
     dw,
     dt,
     serial,
@@ -62,7 +61,6 @@ def _forward(
     groups,
     CONTROL: tl.constexpr,
     WIDTH: tl.constexpr,
-    SLOPE: tl.constexpr,
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
@@ -79,9 +77,6 @@ def _forward(
         scale = g * r
         spent += tl.where(d > 0, 0.5 * (r * r - 1) - tl.log(r), 0.0)
     moved = tl.load(z + at, mask=live, other=0.0) + total * d + scale * noise
-    if SLOPE:
-        s = tl.load(slope + at, mask=live, other=0.0).to(tl.float32)
-        moved += 0.5 * g * s * (noise * noise - d)
     tl.store(out + at, moved, mask=live)
     tl.store(kl + tl.program_id(0), tl.sum(spent, 0))
 
@@ -93,7 +88,6 @@ def _backward(
     diffusion,
     control,
     width,
-    slope,
     dw,
     dt,
     serial,
@@ -102,13 +96,11 @@ def _backward(
     grad_diffusion,
     grad_control,
     grad_width,
-    grad_slope,
     seed,
     size,
     groups,
     CONTROL: tl.constexpr,
     WIDTH: tl.constexpr,
-    SLOPE: tl.constexpr,
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
@@ -127,12 +119,6 @@ def _backward(
         factor += u * d
         value = (up * g + for_kl * u) * d
         tl.store(grad_control + at, value.to(grad_control.dtype.element_ty), mask=live)
-    if SLOPE:
-        s = tl.load(slope + at, mask=live, other=0.0).to(tl.float32)
-        bend = 0.5 * (noise * noise - d)
-        factor += s * bend
-        value = up * g * bend
-        tl.store(grad_slope + at, value.to(grad_slope.dtype.element_ty), mask=live)
     tl.store(grad_diffusion + at, (up * factor).to(grad_diffusion.dtype.element_ty), mask=live)
 
 
@@ -144,11 +130,10 @@ def grid_of(z: Tensor) -> tuple[int, int, int, int]:
     return size, groups, block_of, triton.cdiv(groups, block_of)
 
 
-def _flags(control: Any, width: Any, slope: Any, dw: Any) -> dict[str, Any]:
+def _flags(control: Any, width: Any, dw: Any) -> dict[str, Any]:
     return {
         "CONTROL": control is not None,
         "WIDTH": width is not None,
-        "SLOPE": slope is not None,
         "DRAWN": dw is None,
     }
 
@@ -160,7 +145,6 @@ def em_step(
     diffusion: Tensor,
     control: Tensor | None,
     width: Tensor | None,
-    slope: Tensor | None,
     dt: Tensor,
     dw: Tensor | None,
     serial: Tensor,
@@ -175,14 +159,13 @@ def em_step(
     out = torch.empty_like(z)
     kl = z.new_empty(len(z), parts)
     keys = (dw, dt, serial, place)
-    flags = _flags(control, width, slope, dw)
+    flags = _flags(control, width, dw)
     _forward[(parts * len(z),)](
         z,
         drift,
         diffusion,
         control,
         width,
-        slope,
         *keys,
         out,
         kl,
@@ -196,7 +179,7 @@ def em_step(
 
 
 @em_step.register_fake
-def _(z, drift, diffusion, control, width, slope, dt, dw, serial, place, seed):
+def _(z, drift, diffusion, control, width, dt, dw, serial, place, seed):
     return torch.empty_like(z), z.new_empty(len(z))
 
 
@@ -208,25 +191,23 @@ def em_step_backward(
     diffusion: Tensor,
     control: Tensor | None,
     width: Tensor | None,
-    slope: Tensor | None,
     dt: Tensor,
     dw: Tensor | None,
     serial: Tensor,
     place: Tensor,
     seed: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of drift, diffusion, control, width and slope; empty where one is absent."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of drift, diffusion, control and width; empty where one is absent."""
     size, groups, block_of, parts = grid_of(grad)
-    outs = _gradients(grad, drift_like, diffusion, control, width, slope)
+    outs = _gradients(grad, drift_like, diffusion, control, width)
     keys = (dw, dt, serial, place)
-    flags = _flags(control, width, slope, dw)
+    flags = _flags(control, width, dw)
     _backward[(parts * len(grad),)](
         grad.contiguous(),
         grad_kl.contiguous(),
         diffusion,
         control,
         width,
-        slope,
         *keys,
         *outs,
         seed,
@@ -239,8 +220,8 @@ def em_step_backward(
 
 
 @em_step_backward.register_fake
-def _(grad, grad_kl, drift_like, diffusion, control, width, slope, *_rest):
-    return _gradients(grad, drift_like, diffusion, control, width, slope)
+def _(grad, grad_kl, drift_like, diffusion, control, width, *_rest):
+    return _gradients(grad, drift_like, diffusion, control, width)
 
 
 def _gradients(
@@ -249,20 +230,19 @@ def _gradients(
     diffusion: Tensor,
     control: Tensor | None,
     width: Tensor | None,
-    slope: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     made = [
         torch.empty_like(grad, dtype=like.dtype) if like is not None else grad.new_empty(0)
-        for like in (diffusion, control, width, slope)
+        for like in (diffusion, control, width)
     ]
     first = torch.empty_like(grad, dtype=drift_like.dtype)
-    return first, made[0], made[1], made[2], made[3]
+    return first, made[0], made[1], made[2]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, drift, diffusion, control, width, slope, dt, dw, serial, place, ctx.seed = inputs
+    _, drift, diffusion, control, width, dt, dw, serial, place, ctx.seed = inputs
     like = drift.new_empty(0)  # the drift's type; its values are not needed
-    ctx.save_for_backward(like, diffusion, control, width, slope, dt, dw, serial, place)
+    ctx.save_for_backward(like, diffusion, control, width, dt, dw, serial, place)
 
 
 def _pull_back(ctx: Any, grad: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
@@ -282,12 +262,11 @@ def run(
     noise: tuple[int, Tensor, Tensor] | Tensor,
     control: Tensor | None,
     width: Tensor | None,
-    slope: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """`em_step` on any strides and shapes that broadcast. `noise`: (seed, serial, place) or dW."""
     like = [
         None if x is None else x.expand_as(z).contiguous()
-        for x in (drift, diffusion, control, width, slope)
+        for x in (drift, diffusion, control, width)
     ]
     keys = noise_arguments(z, dt, noise)
     made: tuple[Tensor, Tensor] = em_step(z.contiguous(), *like, *keys)

@@ -27,15 +27,13 @@ def em_step(
     dw: State,
     control: State | None = None,
     width: State | None = None,
-    slope: State | None = None,
 ) -> tuple[State, Float[Tensor, " batch"]]:
-    """z' = z + (h + g u) dt + r g dW + 1/2 g g' (dW^2 - dt), and the step's KL in nats.
+    """z' = z + (h + g u) dt + r g dW, and the step's KL in nats.
 
     The KL is 1/2 |u|^2 dt + sum(1/2 (r^2 - 1) - log r): of the Euler-Maruyama chain with width r,
-    or Girsanov's where `width` is absent (r = 1). `control` absent is u = 0, the prior. `slope` is
-    dg_i/dz_i and adds Milstein's term (Kloeden & Platen 1992, section 10.3). `dt` is in seconds,
-    one a clip; `dw` has standard deviation sqrt(dt). A step of no time has no KL. Coefficients may
-    be 16 bit; state and sums are float32, or float64 where `z` is.
+    or Girsanov's where `width` is absent (r = 1). `control` absent is u = 0, the prior. `dt` is one
+    a clip; `dw` has standard deviation sqrt(dt). A step of no time has no KL. Coefficients may be
+    16 bit; state and sums are float32, or float64 where `z` is.
     """
     wide = torch.promote_types(z.dtype, torch.float32)
     d = dt.to(wide).view(-1, *[1] * (z.dim() - 1))
@@ -52,6 +50,4 @@ def em_step(
         scale = g * r
         kl = kl + width_kl(r, d)
     moved = z.to(wide) + total * d + scale * dw
-    if slope is not None:
-        moved = moved + 0.5 * g * slope.to(wide) * (dw.square() - d)
     return moved.to(z.dtype), kl.flatten(1).sum(1)
