@@ -101,6 +101,22 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings)
         return self
 
     @model_validator(mode="after")
+    def _encoder_fits(self) -> Config:
+        if self.encoder.causal and self.sde.start_components > 1:
+            raise ValueError(
+                f"sde.start_components is {self.sde.start_components}, but with encoder.causal "
+                "z_0 is drawn from p(z_0 | c), whose choice of a component has no gradient; set "
+                "sde.start_components=1, or encoder.causal=false"
+            )
+        if self.encoder.differences and self.observation.ahead:
+            raise ValueError(
+                "encoder.differences is true, but with observation.ends_fraction or "
+                "keyframes_fraction above 0 the change at an observed frame would show one that is "
+                "not; set both to 0, or encoder.differences=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _context_fits(self) -> Config:
         if self.observation.max_context >= self.sequence_length:
             raise ValueError(

@@ -45,20 +45,25 @@ def attend(
     query: Heads,
     key: Heads,
     value: Heads,
-    seen: Bool[Tensor, "batch length"] | None,
+    seen: Bool[Tensor, "batch *queries length"] | None,
     using: Backend,
 ) -> Heads:
     """softmax(q k^T / sqrt(width)) v over those keys that are `seen` (Vaswani et al. 2017, eq. 1).
 
-    None: all of them.
+    `seen` is the same for all queries of a row or differs between them; None: all keys. A mask that
+    differs between queries always runs by PyTorch's attention.
 
-    Each row must see one key or more. What stands at unseen queries is not defined.
+    Each query must see one key or more. What stands at unseen queries is not defined.
     """
+    if seen is not None and seen.dim() == 3:
+        using = "sdpa"
     if using == "xformers":
         seen = torch.ones_like(query[:, :, 0, 0], dtype=torch.bool) if seen is None else seen
         return _attend_packed(query, key, value, seen)
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    mask = None if seen is None else seen[:, None, None]
+    mask = None
+    if seen is not None:
+        mask = seen[:, None, None] if seen.dim() == 2 else seen[:, None]
     return functional.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2)
 
 

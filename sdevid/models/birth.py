@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models.backbone import StateNetwork
 from sdevid.models.encoder import lay_out
+from sdevid.models.gaussian import Gaussian
 from sdevid.models.start import Guidance, PriorStart, SampledStart, StartDraw
 from sdevid.models.temporal import History
 from sdevid.models.transformer import StateTransformer
@@ -91,6 +92,9 @@ class EndpointNetwork(nn.Module):
 class Birth(nn.Module):
     """p(w, z_0 | c, e): the end of a Follmer process from 0, told the context and the text.
 
+    With `encoder.causal` a path that goes on after a seen frame is not born: it starts from a
+    Gaussian p(w, z_0 | c), which is all that is left to be unsure of.
+
     The chain runs in units of a mean and scale of each channel, which are learnt with it: they are
     part of the density, so that ranks, EMA and checkpoints hold them as any other weights.
     """
@@ -100,6 +104,7 @@ class Birth(nn.Module):
         self.settings, self.side = config.birth, side
         self.state_size, self.content_size = config.sde.state_size, config.sde.content_size
         self.endpoint = EndpointNetwork(config, side)
+        self.after = PriorStart(config, side) if config.encoder.causal else None
         self.mean = nn.Parameter(torch.zeros(self.state_size + self.content_size))
         self.log_scale = nn.Parameter(torch.zeros(self.state_size + self.content_size))
 
@@ -159,10 +164,18 @@ class Birth(nn.Module):
             z = torch.unflatten(z, 1, (self.state_size, self.side, self.side))
         return SampledStart(w, z, born.nats)
 
+    def continued(self, history: History) -> tuple[Gaussian, Gaussian]:
+        """p(w | c) and p(z_0 | c), from which a path goes on after a seen frame."""
+        assert self.after is not None
+        return self.after.continued(history)
+
     def divergence(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """The bound on KL(q(w, z_0) || p) in nats; from few steps drawn at random in training."""
+        """The bound on KL(q(w, z_0) || p) in nats; from few steps drawn at random in training.
+
+        Of a path that goes on after a seen frame it is that of a Gaussian start, by name.
+        """
         steps, draws = self.settings.steps, None
         if self.training:
             steps = self.settings.drawn
@@ -170,21 +183,38 @@ class Birth(nn.Module):
         noise = normal(seed, serial, Stream.BIRTH, (steps, self.size))
         cost = self.negative_log_prob(draw.w, draw.z, history, noise, draws)
         known = negative_entropy(draw.state.scale) + negative_entropy(draw.content.scale)
-        return {"kl_birth": cost + known}
+        if self.after is None or history.continued is None:
+            return {"kl_birth": cost + known}
+        after = self.after.divergence(draw, history, seed, serial)
+        after = {name: value * history.continued for name, value in after.items()}
+        return after | {"kl_birth": (cost + known) * ~history.continued}
 
     def log_prob(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> Float[Tensor, " batch"]:
         """log of an unbiased weight of p(w, z_0 | c, e), from one path of the chain."""
         noise = normal(seed, serial, Stream.BIRTH, (self.settings.steps, self.size))
-        return self.log_ratio(draw.w, draw.z, history, noise)
+        born = self.log_ratio(draw.w, draw.z, history, noise)
+        if self.after is None or history.continued is None:
+            return born
+        after = self.after.log_prob(draw, history, seed, serial)
+        return torch.where(history.continued, after, born)
 
     def sample(
         self, history: History, seed: int, serial: Serial, guidance: Guidance
     ) -> SampledStart:
         """Draw (w, z_0) for the clip of each serial, and what guidance spent on it."""
         noise = normal(seed, serial, Stream.BIRTH, (self.settings.steps, self.size))
-        return self.draw(history, noise, guidance)
+        born = self.draw(history, noise, guidance)
+        if self.after is None or history.continued is None:
+            return born
+        after = self.after.sample(history, seed, serial, guidance)
+        return SampledStart(
+            *(
+                torch.where(history.continued.view(-1, *[1] * (a.dim() - 1)), a, b)
+                for a, b in zip(after, born, strict=True)
+            )
+        )
 
     def schedule(self, device: torch.device) -> Schedule:
         """The chain's grid, as the settings have it."""

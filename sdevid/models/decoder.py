@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -76,6 +77,8 @@ class FrameDecoder(nn.Module):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         self.grow = nn.Sequential(*layers)
         self.image = self._last(config, channels[-1], config.channels)
+        if config.observation.mean != 0.5 and self.image.bias is not None:
+            nn.init.constant_(self.image.bias, math.log(1 / (1 / config.observation.mean - 1)))
         with initial_weights(config.seed, "decoder.warp"):
             head = self._last(config, 2 * channels[-1], 3) if config.consistency.warp else None
         self.warp = None if head is None else WarpHead(head)

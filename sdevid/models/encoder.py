@@ -27,15 +27,21 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 class FrameEncoder(nn.Module):
-    """Each frame by itself to one token (vector latent) or one token a cell (map latent)."""
+    """Each frame to one token (vector latent) or one token a cell (map latent).
+
+    With `encoder.differences` a frame comes with its change from the one before it, as stored; of
+    the first that is 0.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         channels = widths(config)
-        layers: list[nn.Module] = [nn.Conv2d(config.channels, channels[0], 3, padding=1)]
+        self.differences = config.encoder.differences
+        inputs = config.channels * (2 if self.differences else 1)
+        layers: list[nn.Module] = [nn.Conv2d(inputs, channels[0], 3, padding=1)]
         if len(channels) > 1:
             layers = []
-            for before, after in zip([config.channels, *channels[1:-1]], channels[1:], strict=True):
+            for before, after in zip([inputs, *channels[1:-1]], channels[1:], strict=True):
                 layers += [nn.Conv2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         self.stem = nn.Sequential(*layers)
         self.is_map = config.sde.latent == "map"
@@ -44,7 +50,11 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Frames) -> Tokens:
         batch = frames.shape[0]
-        cells = self.stem(frames.flatten(0, 1) - 0.5)
+        seen = frames - 0.5
+        if self.differences and frames.shape[1]:
+            change = torch.cat([torch.zeros_like(frames[:, :1]), frames.diff(dim=1)], dim=1)
+            seen = torch.cat([seen, change], dim=2)
+        cells = self.stem(seen.flatten(0, 1))
         pattern = "(b t) c h w -> b t (h w) c" if self.is_map else "(b t) c h w -> b t 1 (c h w)"
         tokens: Tensor = self.token(rearrange(cells, pattern, b=batch))
         return tokens

@@ -80,6 +80,11 @@ class PriorStart(nn.Module):
             nn.init.zeros_(self.weights.weight)
             nn.init.zeros_(self.weights.bias)
 
+    def continued(self, history: History) -> tuple[Gaussian, Gaussian]:
+        """p(w | c) and p(z_0 | c), from which a path goes on after a seen frame; one component."""
+        content, state = self(history.summary)
+        return content, Gaussian(state.parts.mean[:, 0], state.parts.scale[:, 0])
+
     def divergence(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> dict[str, Float[Tensor, " batch"]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import EncoderConfig
@@ -27,12 +27,17 @@ class History(NamedTuple):
     tokens: Tokens  # a frame each, in the light of all the others
     text: Float[Tensor, "batch features"] | None = None  # embedding of the caption
 
+    continued: Bool[Tensor, " batch"] | None = None  # whether the summary is a seen frame's token
+
     def halves(self) -> tuple[History, History]:
         """Of a batch that holds each clip twice, one after the other."""
         size = len(self.summary) // 2
-        text = (None, None) if self.text is None else (self.text[:size], self.text[size:])
-        first = History(self.summary[:size], self.tokens[:size], text[0])
-        return first, History(self.summary[size:], self.tokens[size:], text[1])
+        return self._rows(slice(None, size)), self._rows(slice(size, None))
+
+    def _rows(self, rows: slice) -> History:
+        text = None if self.text is None else self.text[rows]
+        continued = None if self.continued is None else self.continued[rows]
+        return History(self.summary[rows], self.tokens[rows], text, continued)
 
 
 class TimeFeatures(nn.Module):
@@ -64,7 +69,7 @@ class Block(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
         )
 
-    def forward(self, x: Rows, seen: Bool[Tensor, "rows time"]) -> Rows:
+    def forward(self, x: Rows, seen: Bool[Tensor, "rows *queries time"]) -> Rows:
         using = backend(self.config.attention, x.device.type)
         parts = self.qkv(self.before_attention(x)).chunk(3, -1)
         query, key, value = (heads(part, self.config.heads) for part in parts)
@@ -100,10 +105,15 @@ class TemporalEncoder(nn.Module):
     Attention runs along time, each cell of a map by itself, over the observed frames and the
     summary: an unobserved frame changes nothing. Positions are continuous times, so any frame
     rate and any set of times can be given.
+
+    With `encoder.causal` a frame's token sees the visible frames up to itself alone, and the
+    summary is the token of the last observed frame before the reference time; where there is
+    none, it is a token of its own that sees what is observed.
     """
 
     def __init__(self, config: EncoderConfig, cells: int = 1) -> None:
         super().__init__()
+        self.causal = config.causal
         self.summary = Summary(config.features, cells)
         self.time = TimeFeatures(config.features)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -115,14 +125,39 @@ class TemporalEncoder(nn.Module):
         times: Times,
         observed: Observed,
         text: Float[Tensor, "batch features"] | None = None,
+        visible: Observed | None = None,
     ) -> History:
+        """`visible`: the frames that a causal pass lets later ones see; None: the observed."""
         cells = tokens.shape[2]
         at = torch.cat([times.new_zeros(len(times), 1), times], dim=1)
-        seen = torch.cat([observed.new_ones(len(observed), 1), observed], dim=1)
         x = self.summary(tokens, text) + self.time(at)[:, :, None]
+        if self.causal and text is not None:  # no frame sees the summary, which the text is in
+            x = torch.cat([x[:, :1], x[:, 1:] + text.to(x.dtype)[:, None, None]], dim=1)
         x = rearrange(x, "b t n d -> (b n) t d")
+        seen = self._mask(observed, observed if visible is None else visible)
         seen = seen.repeat_interleave(cells, dim=0)
         for block in self.blocks:
             x = block(x, seen)
         x = rearrange(self.norm(x), "(b n) t d -> b t n d", n=cells)
-        return History(summary=x[:, 0], tokens=x[:, 1:], text=text)
+        if not self.causal:
+            return History(x[:, 0], x[:, 1:], text)
+        last = leading(observed & (times <= 0))
+        summary = x[torch.arange(len(x), device=x.device), last]
+        return History(summary, x[:, 1:], text, last > 0)
+
+    def _mask(self, observed: Observed, visible: Observed) -> Bool[Tensor, "batch *queries keys"]:
+        """Which keys each query sees; of a causal pass every frame sees itself."""
+        seen = torch.cat([observed.new_ones(len(observed), 1), observed], dim=1)
+        if not self.causal:
+            return seen
+        frames = visible.shape[1]
+        past = torch.ones(frames, frames, dtype=torch.bool, device=visible.device).tril()
+        itself = torch.eye(frames, dtype=torch.bool, device=visible.device)
+        rows = torch.cat([(visible[:, None] & past) | itself, seen[:, 1:, None] & False], dim=2)
+        rows = rows.roll(1, dims=2)  # the summary's key, which no frame sees, comes first
+        return torch.cat([seen[:, None], rows], dim=1)
+
+
+def leading(observed: Observed) -> Int64[Tensor, " batch"]:
+    """Count the observed frames with which each clip begins."""
+    return observed.long().cumprod(1).sum(1)

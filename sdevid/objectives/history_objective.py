@@ -16,6 +16,7 @@ from sdevid.models.history_model import HistoryModel
 from sdevid.models.temporal import History
 from sdevid.models.text import Text
 from sdevid.objectives.clip_objective import ClipObjective, PerClip, divergence
+from sdevid.objectives.masking import Mask
 from sdevid.objectives.start import Start, draw_start
 from sdevid.objectives.window import Window
 from sdevid.types import Frames, Serial, Ticks, Video, as_frames, seconds
@@ -79,17 +80,14 @@ class HistoryObjective(ClipObjective):
         context: int | None = None,
         text: Text | None = None,
     ) -> EncodedClips:
-        """Encode what the prior may see and what the posterior sees, in one pass."""
+        """Encode what the prior may see and what the posterior sees."""
         model, frames = self.model, as_frames(video)
         observed = self.observed(serial, frames.shape[1], context)
         window = Window.after(observed)
         tokens = model.encoder(frames)
         times = seconds(ticks - ticks.gather(1, window.reference))
-        is_seen = torch.cat([observed, torch.ones_like(observed)])
         caption = model.embedding(text, len(frames))
-        caption = None if caption is None else caption.repeat(2, 1)
-        both = model.temporal(tokens.repeat(2, 1, 1, 1), times.repeat(2, 1), is_seen, caption)
-        prior, posterior = both.halves()
+        prior, posterior = self._histories(tokens, times, observed, caption)
         ahead = None if model.guide is None else Ahead(prior.tokens, ticks, observed)
         return EncodedClips(
             frames=window.cut(frames),
@@ -100,6 +98,24 @@ class HistoryObjective(ClipObjective):
             context=prior,
             ahead=ahead,
         )
+
+    def _histories(
+        self, tokens: Tokens, times: Tensor, observed: Mask, caption: Tensor | None
+    ) -> tuple[History, History]:
+        """Summarise the observed frames, and all frames, of each clip.
+
+        A causal encoder does both in one pass where observed frames come first: the token of the
+        last of them knows no other.
+        """
+        model, every = self.model, torch.ones_like(observed)
+        if self.config.encoder.causal and not self.config.observation.ahead:
+            once = model.temporal(tokens, times, observed, caption, visible=every)
+            return once, once
+        twice = None if caption is None else caption.repeat(2, 1)
+        is_seen = torch.cat([observed, every])
+        both = model.temporal(tokens.repeat(2, 1, 1, 1), times.repeat(2, 1), is_seen, twice)
+        halves: tuple[History, History] = both.halves()
+        return halves
 
     def score(
         self, clips: EncodedClips, states: Float[Tensor, "batch time *latent"], w: Tensor

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.start import StartDraw
+from sdevid.models.temporal import History
 from sdevid.sde.noise import Stream, normal
 
 if TYPE_CHECKING:
@@ -31,9 +33,14 @@ def draw_start(
 ) -> Start:
     """Draw w ~ q(w | x) and z ~ q(z | x), and score them under p(w | c) and p(z_0 | c).
 
-    With `detach` p(z_0 | c) learns on the posterior's draws, which do not move for it.
+    With a causal encoder, a path that goes on after a seen frame starts from p(w, z_0 | c) itself:
+    there the posterior is the prior and both divergences are 0, so that nothing of what comes next
+    can be hidden in the start. With `detach` p(z_0 | c) learns on the posterior's draws, which do
+    not move for it.
     """
     content, states = model.posterior_at_frames(clips.tokens)
+    if clips.context.continued is not None and not detach:
+        content, states = _continued(model, clips.context, content, states)
     w = content.at(normal(seed, clips.serial, Stream.CONTENT, content.mean.shape[1:]))
     eps = normal(seed, clips.serial, Stream.INITIAL, states.mean.shape[1:])
     z = states.at(eps)
@@ -44,3 +51,23 @@ def draw_start(
         drawn = drawn._replace(state=fixed, z=drawn.z.detach())
     divergence = model.start_prior.divergence(drawn, clips.context, seed, clips.serial)
     return Start(w, z, states, divergence)
+
+
+def _continued(
+    model: HistoryModel, history: History, content: Gaussian, states: Gaussian
+) -> tuple[Gaussian, Gaussian]:
+    """Put p(w | c) and p(z_0 | c) in the place of q where a path goes on after a seen frame."""
+    goes_on = history.continued
+    assert goes_on is not None
+    prior_content, prior_state = model.start_prior.continued(history)
+
+    def chosen(prior: Tensor, posterior: Tensor) -> Tensor:
+        return torch.where(goes_on.view(-1, *[1] * (prior.dim() - 1)), prior, posterior)
+
+    content = Gaussian(*(chosen(p, q) for p, q in zip(prior_content, content, strict=True)))
+    first = (chosen(p, q[:, 0]) for p, q in zip(prior_state, states, strict=True))
+    whole = (
+        torch.cat([start[:, None], rest[:, 1:]], dim=1)
+        for start, rest in zip(first, states, strict=True)
+    )
+    return content, Gaussian(*whole)

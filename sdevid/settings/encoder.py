@@ -34,6 +34,16 @@ class EncoderConfig(Section):
     heads: int = setting(
         4, ge=1, le=4096, role="architecture", help="attention heads of the temporal encoder"
     )
+    causal: bool = setting(
+        False,
+        role="architecture",
+        help="a frame's token sees no later frame, and z_0 comes from p(z_0 | c) after a seen one",
+    )
+    differences: bool = setting(
+        False,
+        role="architecture",
+        help="the frame encoder also sees the change from frame to frame",
+    )
     attention: Literal["auto", "xformers", "sdpa"] = setting(
         "auto",
         role="runtime",

@@ -23,6 +23,15 @@ class ObservationConfig(Section):
         role="objective",
         help="scale of the likelihood",
     )
+    mean: float = setting(
+        0.5,
+        gt=0,
+        lt=1,
+        unit="pixels in [0, 1]",
+        role="objective",
+        alters_loss=False,
+        help="mean value of the data, at which the decoder starts",
+    )
     max_context: int = setting(
         5,
         ge=0,

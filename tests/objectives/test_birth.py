@@ -10,7 +10,7 @@ from sdevid.errors import UserError
 from sdevid.models.text import as_bytes
 from sdevid.models.video_model import Given, Walk
 from sdevid.objectives import build, importance
-from sdevid.objectives.clip_objective import ClipObjective
+from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.types import frame_ticks
 
 KINDS = ["latent_sde", "sde_matching", "follmer"]
@@ -27,7 +27,7 @@ SMALL = {
 SDE = {"latent_size": 3, "content_size": 2, "hidden": 16, "start": "birth"}
 
 
-def objective(kind: str, latent: str = "map") -> ClipObjective:
+def objective(kind: str, latent: str = "map") -> HistoryObjective:
     made = build(parse(SMALL | {"model_type": kind, "sde": SDE | {"latent": latent}}))
     torch.manual_seed(0)
     for parameter in made.parameters():

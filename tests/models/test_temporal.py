@@ -1,0 +1,102 @@
+"""The temporal encoder: what a frame's token and the summary may depend on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdevid.config import EncoderConfig
+from sdevid.models.temporal import History, TemporalEncoder
+
+FEATURES, FRAMES = 8, 6
+TIMES = torch.arange(FRAMES, dtype=torch.float32)
+EVERY = torch.ones(1, FRAMES, dtype=torch.bool)
+
+
+def encoder(*, causal: bool, cells: int = 1) -> TemporalEncoder:
+    torch.manual_seed(0)
+    made = TemporalEncoder(EncoderConfig(features=FEATURES, heads=2, causal=causal), cells)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return made.eval()
+
+
+def clip(cells: int = 1) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(1, FRAMES, cells, FEATURES)
+
+
+def first(count: int) -> Tensor:
+    return torch.arange(FRAMES)[None] < count
+
+
+@torch.no_grad()
+def history(made: TemporalEncoder, tokens: Tensor, seen: int, **more: Tensor) -> History:
+    times = (TIMES - max(0, seen - 1)).expand(len(tokens), -1)
+    observed = first(seen).expand(len(tokens), -1)
+    out: History = made(tokens, times, observed, **more)
+    return out
+
+
+@pytest.mark.parametrize("seen", [0, 1, 3])
+def test_one_causal_pass_over_all_frames_summarises_the_observed_ones_alone(seen):
+    made, tokens = encoder(causal=True), clip()
+    observed = torch.ones(1, seen, dtype=torch.bool)
+    with torch.no_grad():
+        times = (TIMES[:seen] - max(0, seen - 1))[None]
+        alone = made(tokens[:, :seen], times, observed)
+    whole = history(made, tokens, seen, visible=EVERY)
+    torch.testing.assert_close(whole.summary, alone.summary)
+    assert whole.continued.tolist() == [seen > 0]
+    assert alone.continued.tolist() == [seen > 0]
+
+
+def test_a_causal_token_sees_no_later_frame_but_earlier_ones():
+    made, tokens = encoder(causal=True), clip()
+    later = tokens.clone()
+    later[:, 3:] *= -1
+    before = history(made, tokens, 2, visible=EVERY).tokens
+    after = history(made, later, 2, visible=EVERY).tokens
+    torch.testing.assert_close(after[:, :3], before[:, :3])
+    assert bool(((after - before)[:, 3:].abs().amax((2, 3)) > 1e-3).all())
+    earlier = tokens.clone()
+    earlier[:, 0] *= -1
+    moved = history(made, earlier, 2, visible=EVERY).tokens - before
+    assert bool((moved.abs().amax((2, 3)) > 1e-4).all())
+
+
+def test_the_summary_of_a_causal_pass_is_the_token_of_the_last_seen_frame():
+    found = history(encoder(causal=True), clip(), 4, visible=EVERY)
+    torch.testing.assert_close(found.summary, found.tokens[:, 3])
+
+
+@pytest.mark.parametrize("seen", [0, 2])
+def test_text_reaches_the_summary_of_a_causal_pass(seen):
+    made, tokens = encoder(causal=True), clip()
+    one, two = (history(made, tokens, seen, text=text) for text in torch.randn(2, 1, FEATURES))
+    assert float((one.summary - two.summary).abs().max()) > 1e-3
+
+
+def test_frames_that_lie_ahead_alone_are_summarised_by_a_token_of_its_own():
+    made, tokens = encoder(causal=True), clip()
+    with torch.no_grad():
+        observed = torch.tensor([[False, False, True, False, False, True]])
+        found = made(tokens, TIMES[None], observed)
+        other = tokens.clone()
+        other[:, 5] *= -1
+        moved = made(other, TIMES[None], observed)
+        other[:, 0] *= -1  # not observed
+        same = made(other, TIMES[None], observed)
+    assert found.continued.tolist() == [False]
+    assert float((moved.summary - found.summary).abs().max()) > 1e-3
+    torch.testing.assert_close(same.summary, moved.summary)
+
+
+def test_halves_of_a_batch_that_holds_each_clip_twice():
+    made, tokens = encoder(causal=True), clip()
+    twice = history(made, tokens.repeat(2, 1, 1, 1), 2, text=torch.ones(2, FEATURES))
+    one, two = twice.halves()
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b)
+    assert one.summary.shape == (1, 1, FEATURES)

@@ -1,0 +1,118 @@
+"""The causal posterior: a start that is the prior's own where a frame is seen, and one pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdevid.config import parse
+from sdevid.errors import UserError
+from sdevid.objectives import build
+from sdevid.objectives.history_objective import HistoryObjective
+from sdevid.objectives.start import draw_start
+from sdevid.types import frame_ticks
+
+FRAMES = 5
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": FRAMES,
+    "observation": {"max_context": 3, "free_fraction": 0.3},
+    "encoder": {
+        "channels": 8,
+        "map_size": 4,
+        "features": 16,
+        "layers": 1,
+        "heads": 2,
+        "causal": True,
+        "differences": True,
+    },
+    "text": {"encoder": "none"},
+    "birth": {"steps": 4, "hidden": 16, "heads": 2, "depth": 1},
+}
+SDE = {"latent": "map", "latent_size": 3, "content_size": 2, "hidden": 16}
+
+
+def objective(kind: str = "latent_sde", **sde: object) -> HistoryObjective:
+    made = build(parse(SMALL | {"model_type": kind, "sde": SDE | sde}))
+    torch.manual_seed(0)
+    for parameter in made.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return made
+
+
+def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    video = torch.randint(0, 256, (count, FRAMES, 16, 16, 1), dtype=torch.uint8)
+    return video, frame_ticks(FRAMES, 8.0).expand(count, -1), torch.arange(count)
+
+
+@pytest.mark.parametrize("kind", ["latent_sde", "sde_matching"])
+@pytest.mark.parametrize("start", ["gaussian", "birth"])
+@torch.no_grad()
+def test_divergence_of_the_start_is_zero_after_a_seen_frame_and_not_else(kind, start):
+    made = objective(kind, start=start).eval()
+    seen, free = (made.terms(*clips(4), context=count) for count in (2, 0))
+    names = [name for name in free if name in ("kl_birth", "kl_initial", "kl_content")]
+    assert all(float(seen[name].abs().max()) < 1e-5 for name in names)
+    assert all(float(seen[name].abs().max()) == 0 for name in names if name == "kl_birth")
+    assert bool((sum(free[name] for name in names) != 0).all())
+
+
+@torch.no_grad()
+def test_what_comes_next_does_not_move_the_start_of_a_path_after_a_seen_frame():
+    made = objective()
+    video, ticks, serial = clips(2)
+    other = video.clone()
+    other[:, 3:] = 255 - other[:, 3:]
+
+    def states(video):
+        encoded = made.encode(video, ticks, serial, context=3)
+        start = draw_start(made.model, encoded, seed=0)
+        return start.states[:, 0], made.path(encoded, start).states
+
+    (first, path), (same, moved) = states(video), states(other)
+    torch.testing.assert_close(same, first)
+    assert float((path - moved)[:, 1].abs().max()) > 1e-4  # the control alone looks ahead
+
+
+@pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
+@pytest.mark.parametrize("start", ["gaussian", "birth"])
+def test_every_parameter_learns(kind, start):
+    made = objective(kind, start=start)
+    made(*clips(16), kl_weight=1.0)["loss"].backward()
+    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+
+
+@torch.no_grad()
+def test_observed_frames_in_one_pass_are_as_by_themselves():
+    made = objective()
+    video, ticks, serial = clips(2)
+    whole = made.encode(video, ticks, serial, context=2).context.summary
+    alone = made.encode(video[:, :3], ticks[:, :3], serial, context=2).context.summary
+    torch.testing.assert_close(whole, alone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"sde": SDE | {"start_components": 2}}, "start_components"),
+        ({"observation": {"max_context": 3, "ends_fraction": 0.3}}, r"encoder\.differences"),
+        ({"observation": {"max_context": 3, "mean": 0.0}}, r"observation\.mean"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(settings, name):
+    with pytest.raises(UserError, match=name):
+        parse(SMALL | {"sde": SDE} | settings)
+
+
+def test_the_decoder_starts_at_the_mean_of_the_data():
+    plain, bright = (
+        build(parse(SMALL | {"sde": SDE, "observation": {"max_context": 3, "mean": mean}})).model
+        for mean in (0.7, 0.9)
+    )
+    z, w = torch.randn(2, 3, 3, 4, 4), torch.randn(2, 2)
+    apart = bright.decoder(z, w).logit() - plain.decoder(z, w).logit()
+    low, high = torch.tensor([0.7, 0.9]).logit().tolist()
+    torch.testing.assert_close(apart, torch.full_like(apart, high - low), atol=1e-4, rtol=0)
