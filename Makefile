@@ -13,7 +13,7 @@ DRAW := tools/make_shards.py --num_clips 3000
 # One thread each: the jobs below run several processes, or are too small for more threads to pay.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo check test test-slow drills lint format lock gpu-check clean
+.PHONY: help setup demo check test test-slow drills docs lint format lock gpu-check clean
 
 help:
 	@echo "make demo       draw video of a known SDE, train on it, sample, write $(DEMO_RUN)/report.html"
@@ -21,6 +21,7 @@ help:
 	@echo "make test       the quick tests (CPU); they need no system package"
 	@echo "make test-slow  the rest that needs no GPU; Slurm's tests need slurm-wlm, munge and root"
 	@echo "make drills     faults in real runs, each carried on and compared; needs root; docs/drills.md"
+	@echo "make docs       the site, build/site/index.html; warnings are errors"
 	@echo "make lint       ruff and mypy;  make format  rewrites with ruff"
 	@echo "make gpu-check  GPU tests, benchmarks, a short training in 9 minutes; PYTHON=... runs it"
 	@echo "make setup      only set up $(VENV);  make lock  pins what it holds;  make clean  removes caches"
@@ -65,14 +66,18 @@ check: lint
 	$(BIN)/python -m pytest -q tests/test_rooms.py tests/cli
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm and not browser"
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "(slow or slurm) and not gpu" --durations=15
+	$(BIN)/python -m pytest -m "(slow or slurm or browser) and not gpu" --durations=15
 
 # Kills, hangs, a torn shard, a full disk: needs root, for a tmpfs.
 drills: $(STAMP)
 	$(BIN)/python tests/drills/table.py --output docs/drills.md
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo "open build/site/index.html"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
