@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from sdevid import objectives
 from sdevid.config import load
 from sdevid.evaluate import provenance
-from sdevid.types import frame_ticks
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {"one operator": "auto", "step by step": "reference"}
@@ -38,7 +37,7 @@ def build(path: Path, kernels: str) -> tuple[nn.Module, tuple[Tensor, Tensor, Te
     side, frames, count = config.frame_size, config.sequence_length, config.batch_size
     shape = (count, frames, side, side, config.channels)
     video = torch.randint(0, 256, shape, dtype=torch.uint8)
-    ticks = frame_ticks(frames, config.fps).expand(count, -1)
+    ticks = config.frame_ticks(frames).expand(count, -1)
     return objectives.build(config), (video, ticks, torch.arange(count))
 
 

@@ -16,7 +16,7 @@ from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import Gradient
 from sdevid.sde.stepwise import integrate
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 CELL = 1200  # ticks a step
 ON_GPU = torch.cuda.is_available()
@@ -58,7 +58,7 @@ class Step:
         self.ticks = (torch.arange(size.steps + 1) * CELL).expand(size.clips, -1)
         self.serial = torch.arange(size.clips, device=DEVICE)
         self.cells = (self.ticks[:, :-1] // CELL).t().contiguous().to(DEVICE)
-        self.dt = torch.full((size.steps, self.rows), CELL / TICKS_PER_SECOND, device=DEVICE)
+        self.dt = torch.full((size.steps, self.rows), CELL / TICKS_PER_UNIT, device=DEVICE)
         self.noise = Brownian(1, self.serial, (size.tokens, size.state), CELL)
         networks = (self.drift, self.control)
         self.weights = [x for net in networks for x in (net.first, *net.last)]
@@ -111,7 +111,7 @@ class Step:
         """States at frames and KL of each row."""
         z, kl, kept = self.start, torch.zeros(self.rows, device=DEVICE), []
         each = self.size.steps // self.size.frames
-        d = CELL / TICKS_PER_SECOND
+        d = CELL / TICKS_PER_UNIT
         for k, shift in enumerate(self.shifts.unbind(0)):
             h, u = self.drift(z, self.drift_shift), self.control(z, shift)
             kl = kl + 0.5 * u.square().sum(1) * d
@@ -157,7 +157,7 @@ class Step:
         run = torchsde.sdeint_adjoint if adjoint else torchsde.sdeint
         named = (self.drift_shift, self.g, *self.weights)
         more = {"adjoint_params": named} if adjoint else {}
-        d = CELL / TICKS_PER_SECOND
+        d = CELL / TICKS_PER_UNIT
         made = run(model, wide, frames * d, method="euler", dt=d, **more)
         self.finish(made[1:, :, :-1], made[-1, :, -1])
 
@@ -172,7 +172,7 @@ class _ForTorchsde(torch.nn.Module):
 
     def f(self, t: Tensor, y: Tensor) -> Tensor:
         step, z = self.step, y[:, :-1]
-        k = min(int(float(t) * TICKS_PER_SECOND / CELL + 0.5), step.size.steps - 1)
+        k = min(int(float(t) * TICKS_PER_UNIT / CELL + 0.5), step.size.steps - 1)
         u = step.control(z, self.seen[k])
         total = step.drift(z, step.drift_shift) + step.g * u
         return torch.cat([total, 0.5 * u.square().sum(1, keepdim=True)], 1)

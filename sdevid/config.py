@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, model_validator
 
-from sdevid import sizes
+from sdevid import clock, sizes
+from sdevid.clock import Clock
 from sdevid.errors import UserError
 from sdevid.explain import explain
 from sdevid.objectives.registry import Capabilities, entry_of
@@ -57,7 +58,7 @@ __all__ = [
 ]
 
 
-class Config(RuntimeSettings, OptimizationSettings, DataSettings, VideoSettings):
+class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSettings):
     """A run. Lengths of training are in clips, whatever the number of GPUs."""
 
     sde: SDEConfig = SDEConfig()
@@ -269,7 +270,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         )
     for override in overrides:
         _apply(settings, override)
-    return parse(settings)
+    run_dir = Path(settings.get("run_dir") or Config.model_fields["run_dir"].default)
+    return parse(clock.of_run(settings, run_dir / "config.yaml"))
 
 
 def parse(settings: dict[str, Any]) -> Config:
@@ -290,6 +292,9 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"override {override!r} must read key=value, e.g. batch_size=16")
     *sections, name = key.split(".")
+    if key in ("fps", "interval"):  # either takes the place of both
+        settings.pop("fps", None)
+        settings.pop("interval", None)
     place = settings
     for section in sections:
         place = place.setdefault(section, {})

@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sdevid import checkpoint
+from sdevid import checkpoint, clock
 from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Weights
 from sdevid.config import Config, parse
@@ -79,7 +79,7 @@ def _config(folder: Path) -> Config:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} holds a model, but no config.yaml beside it")
-    return parse(yaml.safe_load(path.read_text()))
+    return parse(clock.of_saved(yaml.safe_load(path.read_text())))
 
 
 def _tensors(folder: Path, weights: Weights) -> dict[str, Tensor]:

@@ -3,9 +3,9 @@
 Axes always come in this order: batch, time, channels, height, width. Video on the wire is uint8
 (batch, time, height, width, channels); inside the model it is float32 in [0, 1].
 
-Time is counted in integer ticks, so that two frame times are compared exactly. A tick is
-1/76,800 s: 76,800 = 2**10 * 3 * 5**2 is divisible by the usual frame rates and by their
-substeps, and a rate such as 29.97 is rounded by at most 6.5 microseconds a frame.
+Time is counted in integer ticks, so that two frame times are compared exactly. The unit of time
+is the training frame interval (`Config.time_unit`, seconds), and a tick 1/76,800 of it: 76,800 =
+2**10 * 3 * 5**2 is divisible by the usual numbers of substeps and ratios of frame rates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float16, Int64, UInt8
 from torch import Tensor
 
-TICKS_PER_SECOND = 76_800
+TICKS_PER_UNIT = 76_800
 
 Video = UInt8[Tensor, "batch time height width channels"]  # as stored and moved
 Frames = Float[Tensor, "batch time channels height width"]  # in [0, 1], as the model sees it
@@ -50,15 +50,15 @@ class Batch:
     embeddings: tuple[Embedding, ...] | None = None  # of the captions, where shards gave them
 
 
-def frame_ticks(num_frames: int, fps: float) -> Int64[Tensor, " time"]:
-    """Times of `num_frames` frames at `fps` frames a second, in ticks from the first."""
-    period = TICKS_PER_SECOND / Fraction(fps).limit_denominator(100_000)
+def frame_ticks(num_frames: int, rate: float | Fraction = 1) -> Int64[Tensor, " time"]:
+    """Times of `num_frames` frames at `rate` frames a unit of time, in ticks from the first."""
+    period = TICKS_PER_UNIT / Fraction(rate)
     return torch.tensor([round(i * period) for i in range(num_frames)], dtype=torch.int64)
 
 
-def seconds(ticks: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Ticks as float32 seconds. Take differences of ticks first: they are exact."""
-    return (ticks.to(torch.float64) / TICKS_PER_SECOND).to(torch.float32)
+def units(ticks: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Ticks as float32 units of time. Take differences of ticks first: they are exact."""
+    return (ticks.to(torch.float64) / TICKS_PER_UNIT).to(torch.float32)
 
 
 def as_frames(video: Video) -> Frames:

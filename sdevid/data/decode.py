@@ -21,6 +21,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from sdevid.clock import rational
 from sdevid.data.payload import ClipVideo
 from sdevid.data.spec import BadVideoError, CutSpec, LeftOutError
 from sdevid.data.video.deinterlace import deinterlaced
@@ -65,7 +66,7 @@ class _Cut:
         self._container, self._video, self._spec = container, video, spec
         self._begin = Fraction(section[0]) if section else None
         self._stop = Fraction(section[1]) if section else None
-        self._fps = Fraction(spec.fps).limit_denominator(100_000)
+        self._fps = rational(spec.fps)
         self._notes = Counter(dict.fromkeys(video.notes, 1))
         stream = container.streams[video.stream]
         assert isinstance(stream, VideoStream)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
-from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
+from sdevid.clock import rational
 from sdevid.data import mp4
 from sdevid.data.x264 import SAME_BYTES
 
@@ -115,7 +115,7 @@ def _to_mp4(video: ClipVideo, fps: float) -> bytes:
     even = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        rate = Fraction(fps).limit_denominator(100_000)
+        rate = rational(fps)
         options = {"crf": "18", "preset": "medium", **SAME_BYTES}
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"

@@ -7,7 +7,7 @@ from jaxtyping import Int64
 
 from sdevid.config import Config
 from sdevid.sde.noise import Stream, uniform
-from sdevid.types import Serial, Ticks, frame_ticks
+from sdevid.types import Serial, Ticks
 
 Places = Int64[np.ndarray, "clips time"]  # of frames, from the first taken
 
@@ -42,4 +42,4 @@ def places(config: Config, serial: Serial) -> Places:
 
 def ticks(config: Config, taken: Places) -> Ticks:
     """Times of these frames, in ticks from the first."""
-    return frame_ticks(int(taken.max()) + 1, config.fps)[taken]
+    return config.frame_ticks(int(taken.max()) + 1)[taken]

@@ -13,7 +13,7 @@ from sdevid.models.text import Reader
 from sdevid.models.video_model import Given, VideoModel, Walk
 from sdevid.sample.sampler import as_pixels
 from sdevid.sample.write import Pixels
-from sdevid.types import Batch, as_frames, frame_ticks
+from sdevid.types import Batch, as_frames
 
 ROWS = 64  # futures generated at once
 FREE_ROWS = 32  # free videos generated at once, at most
@@ -33,7 +33,7 @@ def free_videos(
 ) -> Pixels:
     """Videos from no frame, `videos` being their serials: the same ones at any frame rate."""
     config, device = model.config, _device(model)
-    ticks = frame_ticks(frames, fps).to(device)
+    ticks = model.config.frame_ticks(frames, fps).to(device)
     values = frames * config.frame_size**2 * config.channels
     parts = []
     for part in batches(videos, max(1, min(FREE_ROWS, VALUES // values)), title):
@@ -74,7 +74,7 @@ def prompted(
     """Videos of a prompt, as long as training's clips, and the nats guidance spent on each."""
     config, device = model.config, _device(model)
     serial = torch.tensor(serials, device=device)
-    ticks = frame_ticks(config.sequence_length, config.fps).to(device).expand(len(serials), -1)
+    ticks = config.frame_ticks(config.sequence_length).to(device).expand(len(serials), -1)
     walk = Walk(seed, serial, guidance_scale=scale)
     made = model.generate(ticks, walk, Given(text=read([prompt] * len(serials)).to(device)))
     return as_pixels(made.frames), made.nats.tolist()

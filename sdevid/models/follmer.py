@@ -22,7 +22,7 @@ from sdevid.models.temporal import History
 from sdevid.models.video_model import Walk
 from sdevid.sde import interpolant
 from sdevid.sde.birth import over_temperature
-from sdevid.types import TICKS_PER_SECOND, seconds
+from sdevid.types import units
 
 _WAVES = 4  # octaves of s
 
@@ -39,14 +39,15 @@ class BridgeDrift(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         sde = config.sde
-        self.noise, self.fps, self.is_map = config.follmer.noise, config.fps, sde.latent == "map"
+        self.noise, self.is_map = config.follmer.noise, sde.latent == "map"
+        self.rate = float(config.frames_per_unit())
         self.bound = config.follmer.drift_bound
         self.condition = nn.Linear(sde.content_size + config.encoder.features, sde.hidden)
         self.time = nn.Linear(2 * _WAVES + 2, sde.hidden)
         self.network = state_network(sde, sde.latent_size, inputs=2 * sde.latent_size)
 
     def eps(self, span: Float[Tensor, " batch"], like: State) -> Tensor:
-        """The noise's amplitude over a frame interval of `span` seconds, shaped to broadcast."""
+        """The noise's amplitude over an interval of `span` units of time, to broadcast."""
         return (self.noise * span.sqrt()).view(-1, *[1] * (like.dim() - 1))
 
     def known(
@@ -64,9 +65,9 @@ class BridgeDrift(nn.Module):
         span: Float[Tensor, " batch"],
         known: Float[Tensor, "batch hidden *map"],
     ) -> State:
-        """b at `x` and `s` in [0, 1), from `x0`, for frames `span` seconds apart."""
+        """b at `x` and `s` in [0, 1), from `x0`, for frames `span` units of time apart."""
         angles = math.pi * s[:, None] * 2.0 ** torch.arange(_WAVES, device=s.device)
-        pace = torch.stack([s, (span * self.fps).clamp(min=1e-3).log()], dim=1)
+        pace = torch.stack([s, (span * self.rate).clamp(min=1e-3).log()], dim=1)
         moment = self.time(torch.cat([angles.sin(), angles.cos(), pace], dim=1))
         told = known + (moment[:, :, None, None] if self.is_map else moment)
         eps, at = self.eps(span, x), s.view(-1, *[1] * (x.dim() - 1))
@@ -98,7 +99,7 @@ class Follmer(HistoryModel):
     @property
     def cell(self) -> int:
         """Ticks of a step of the bridge at the training frame rate."""
-        return max(1, round(TICKS_PER_SECOND / (self.config.fps * self.config.follmer.steps)))
+        return self.config.step_ticks(self.config.follmer.steps)
 
     def mover(self, w: Float[Tensor, "batch content"], known: Known, walk: Walk) -> Mover:
         """Bridges from frame to frame, by Euler-Maruyama; `steps_per_frame` steps each.
@@ -152,10 +153,10 @@ class Follmer(HistoryModel):
         Equal times leave the state as it is. `told`: of the text, and of what guidance leaves.
         """
         wide = (-1, *[1] * (x0.dim() - 1))
-        span = seconds(grid[:, -1] - grid[:, 0])
+        span = units(grid[:, -1] - grid[:, 0])
         moves = span > 0
         span = span.where(moves, torch.ones_like(span))
-        share, eps = seconds(grid - grid[:, :1]) / span[:, None], self.bridge.eps(span, x0)
+        share, eps = units(grid - grid[:, :1]) / span[:, None], self.bridge.eps(span, x0)
         chosen = walk.bridge or self.config.follmer.diffusion
         x, nats = x0, x0.new_zeros(len(x0))
         for k, increment in enumerate(dw.unbind(1)):

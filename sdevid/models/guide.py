@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models.encoder import Tokens, lay_out
 from sdevid.models.temporal import TimeFeatures
-from sdevid.types import TICKS_PER_SECOND, Ticks, seconds
+from sdevid.types import TICKS_PER_UNIT, Ticks, units
 
 
 class Ahead(NamedTuple):
@@ -30,7 +30,7 @@ class Toward(NamedTuple):
 
     shift: Float[Tensor, "batch *any"]  # of the drift network's first layer
     target: Float[Tensor, "batch *any"]  # latent that the frame stands for
-    pull: Float[Tensor, "batch *any"]  # per second
+    pull: Float[Tensor, "batch *any"]  # per unit of time
 
     def unbind(self) -> list[Toward]:
         """One at each time."""
@@ -53,8 +53,8 @@ class Guide(nn.Module):
     def __init__(self, config: Config, side: int | None, cell: int, *, pulls: bool = True) -> None:
         super().__init__()
         features, size = config.encoder.features, config.sde.latent_size
-        self.side, self.shortest = side, cell / TICKS_PER_SECOND
-        self.time = TimeFeatures(features)
+        self.side, self.shortest = side, cell / TICKS_PER_UNIT
+        self.time = TimeFeatures(features, config.encoder.time_period)
         self.shift = nn.Sequential(nn.SiLU(), nn.Linear(features, config.sde.hidden))
         self.frame = nn.Linear(features, features)
         self.pulls = pulls
@@ -68,7 +68,7 @@ class Guide(nn.Module):
         place = later.int().argmax(2)  # the first of them
         exists = later.any(2)
         rows = torch.arange(len(at), device=at.device)[:, None]
-        gap = seconds(ahead.ticks[rows, place] - at).where(exists, 1.0)
+        gap = units(ahead.ticks[rows, place] - at).where(exists, 1.0)
         frame = ahead.tokens[rows, place]
         told = self.frame(frame) + self.time(gap)[:, :, None]
         shift = lay_out(self.shift(told), self.side)

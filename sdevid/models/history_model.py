@@ -21,7 +21,7 @@ from sdevid.models.protocols import Decoder
 from sdevid.models.start import Guidance
 from sdevid.models.temporal import History, TemporalEncoder
 from sdevid.models.video_model import WINDOW, Given, Made, VideoModel, Walk
-from sdevid.types import Ticks, seconds
+from sdevid.types import Ticks, units
 
 
 class Known(NamedTuple):
@@ -125,7 +125,7 @@ class HistoryModel(VideoModel):
             before = times.where(times <= first, -1).amax(1, keepdim=True)
             reference = before.where(before >= 0, first)
         seen = torch.ones_like(times, dtype=torch.bool)
-        at, count = seconds(times - reference), len(ticks)
+        at, count = units(times - reference), len(ticks)
         history = self.temporal(tokens, at, seen, self.embedding(given.text, count))
         other = None
         if guided and self.text is not None:

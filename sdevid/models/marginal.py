@@ -72,7 +72,7 @@ class Marginal(nn.Module):
         times: Float[Tensor, "batch time"],
         diffusion: Float[Tensor, "batch intervals *latent"],
     ) -> Marginals:
-        """Through q(z) at the frames at `times`, in seconds, where the prior's diffusion is g."""
+        """Through q(z) at the frames at `times`, where the prior's diffusion is g."""
         pairs = torch.cat([tokens[:, :-1], tokens[:, 1:]], dim=-1)
         bent = torch.unflatten(self.bend(pairs).float(), -1, (6, -1)).movedim(-2, 2)
         shift, bridge = lay_out(bent, self.side).chunk(2, dim=2)

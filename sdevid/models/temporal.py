@@ -14,7 +14,7 @@ from sdevid.config import EncoderConfig
 from sdevid.models.attention import attend, backend, heads
 from sdevid.models.encoder import Tokens
 
-Times = Float[Tensor, "batch time"]  # seconds from the clip's reference time
+Times = Float[Tensor, "batch time"]  # units from the clip's reference time
 Observed = Bool[Tensor, "batch time"]
 Rows = Float[Tensor, "rows time features"]
 OCTAVES = 8
@@ -41,16 +41,17 @@ class History(NamedTuple):
 
 
 class TimeFeatures(nn.Module):
-    """Fourier features of continuous time, from 8 s down to 1/16 s a period, and time itself."""
+    """Fourier features of continuous time, each period half the one before, and time itself."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, period: float) -> None:
         super().__init__()
+        self.period = period  # the longest, units of time
         self.linear = nn.Linear(2 * OCTAVES + 1, features)
 
     def forward(self, times: Times) -> Float[Tensor, "batch time features"]:
-        rates = 2 * math.pi / 8 * 2.0 ** torch.arange(OCTAVES, device=times.device)
-        angles = times[..., None] * rates
-        waves = torch.cat([angles.sin(), angles.cos(), times[..., None]], dim=-1)
+        eighths = (times * (8 / self.period))[..., None]
+        angles = eighths * (2 * math.pi / 8 * 2.0 ** torch.arange(OCTAVES, device=times.device))
+        waves = torch.cat([angles.sin(), angles.cos(), eighths], dim=-1)
         out: Tensor = self.linear(waves)
         return out
 
@@ -115,7 +116,7 @@ class TemporalEncoder(nn.Module):
         super().__init__()
         self.causal = config.causal
         self.summary = Summary(config.features, cells)
-        self.time = TimeFeatures(config.features)
+        self.time = TimeFeatures(config.features, config.time_period)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.features)
 

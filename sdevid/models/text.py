@@ -95,7 +95,7 @@ class TextEncoder(nn.Module):
         self.bytes = config.text.encoder == "bytes"
         if self.bytes:
             self.embed: nn.Module = nn.Embedding(256, features)
-            self.place = TimeFeatures(features)
+            self.place = TimeFeatures(features, period=128)
             self.blocks = nn.ModuleList(Block(config.encoder) for _ in range(config.text.layers))
         else:
             self.embed = nn.Linear(frozen_text.width(Path(config.text.encoder)), features)
@@ -109,7 +109,7 @@ class TextEncoder(nn.Module):
         seen = text.written.clone()
         seen[:, :1] |= ~some  # attention wants a key in every row
         if self.bytes:
-            place = torch.arange(x.shape[1], device=x.device) / 16
+            place = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
             x = x + self.place(place[None])
             for block in self.blocks:
                 x = block(x, seen)

@@ -27,7 +27,7 @@ from sdevid.sde.problem import (
     SiluForm,
     Step,
 )
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 Controls = tuple[Tensor, ...]  # one condition a step
 
@@ -152,7 +152,7 @@ class _Fields:
         return tuple(tensor for tensor in tensors if tensor is not None)
 
     def _at(self, t: Tensor, z: State) -> Step:
-        at = (t.flatten(1).double() * TICKS_PER_SECOND).round().long()
+        at = (t.flatten(1).double() * TICKS_PER_UNIT).round().long()
         toward = self.drive.toward(at).unbind()[0] if self.drive.toward is not None else None
         if self.controls is None:
             return self.drive.step(z, toward, None, self.temperature)

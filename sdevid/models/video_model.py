@@ -16,7 +16,7 @@ from sdevid.models.initial_weights import initial_weights
 from sdevid.models.likelihood import build_likelihood
 from sdevid.models.text import Text, TextEncoder
 from sdevid.sde.noise import Brownian
-from sdevid.types import TICKS_PER_SECOND, Frames, Serial, Ticks
+from sdevid.types import Frames, Serial, Ticks
 
 WINDOW = 64  # frames generated before they leave, which bounds memory
 
@@ -82,7 +82,7 @@ class VideoModel(nn.Module, ABC):
     @property
     def cell(self) -> int:
         """Ticks of a solver step at the training frame rate; also the Brownian path's cell."""
-        return max(1, round(TICKS_PER_SECOND / (self.config.fps * self.config.sde.steps_per_frame)))
+        return self.config.step_ticks(self.config.sde.steps_per_frame)
 
     def build_text(self) -> TextEncoder | None:
         """The text encoder of a model that is told captions."""

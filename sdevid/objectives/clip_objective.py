@@ -71,7 +71,8 @@ class ClipObjective(nn.Module, ABC):
         means = {name: value.mean() for name, value in terms.items()}
         means["loss"] = self.loss(means, kl_weight)
         shares = torch.tensor([0.05, 0.5, 0.95], device=quantiles.device)
-        low, middle, high = torch.quantile(quantiles, shares).unbind()
+        per_second = quantiles * self.config.time_unit**-0.5  # per sqrt(second)
+        low, middle, high = torch.quantile(per_second, shares).unbind()
         return means | {"g_q05": low, "g_q50": middle, "g_q95": high}
 
     def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:

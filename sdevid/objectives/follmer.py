@@ -18,7 +18,7 @@ from sdevid.objectives.start import Start
 from sdevid.objectives.window import Window
 from sdevid.sde import interpolant
 from sdevid.sde.noise import Stream, normal, uniform
-from sdevid.types import seconds
+from sdevid.types import units
 
 
 class FollmerObjective(HistoryObjective):
@@ -53,8 +53,8 @@ class FollmerObjective(HistoryObjective):
         drift, count, seed = self.model.bridge, self.config.follmer.times, self.config.seed
         pairs = z.shape[1] - 1
         x0, x1 = (part.flatten(0, 1).repeat_interleave(count, 0) for part in (z[:, :-1], z[:, 1:]))
-        span = seconds(clips.ticks.diff(dim=1))
-        span = span.where(span > 0, 1 / self.config.fps).flatten().repeat_interleave(count)
+        span = units(clips.ticks.diff(dim=1))
+        span = span.where(span > 0, 1 / self.model.bridge.rate).flatten().repeat_interleave(count)
         parts = torch.arange(count, device=z.device)
         s = (parts + uniform(seed, serial, Stream.TIME, (pairs, count))).flatten() / count
         xi = normal(seed, serial, Stream.MARGINAL, (pairs, count, *z.shape[2:])).flatten(0, 2)

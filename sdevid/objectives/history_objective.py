@@ -19,7 +19,7 @@ from sdevid.objectives.clip_objective import ClipObjective, PerClip, divergence
 from sdevid.objectives.masking import Mask
 from sdevid.objectives.start import Start, draw_start
 from sdevid.objectives.window import Window
-from sdevid.types import Frames, Serial, Ticks, Video, as_frames, seconds
+from sdevid.types import Frames, Serial, Ticks, Video, as_frames, units
 
 
 class EncodedClips(NamedTuple):
@@ -85,7 +85,7 @@ class HistoryObjective(ClipObjective):
         observed = self.observed(serial, frames.shape[1], context)
         window = Window.after(observed)
         tokens = model.encoder(frames)
-        times = seconds(ticks - ticks.gather(1, window.reference))
+        times = units(ticks - ticks.gather(1, window.reference))
         caption = model.embedding(text, len(frames))
         prior, posterior = self._histories(tokens, times, observed, caption)
         ahead = None if model.guide is None else Ahead(prior.tokens, ticks, observed)

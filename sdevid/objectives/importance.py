@@ -16,7 +16,7 @@ from sdevid.objectives.latent_sde import LatentSDEObjective, step_tokens
 from sdevid.sde.noise import Stream, normal
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain
-from sdevid.types import Serial, Ticks, Video, seconds
+from sdevid.types import Serial, Ticks, Video, units
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def log_weight(
     found = model.likelihood.log_prob(decoded, clips.frames).sum(1)
     found = found + model.start_prior.log_prob(draw, clips.context, seed, serial)
     found = found - _normal_log_prob(content, w) - _normal_log_prob(state, z0)
-    weight: Tensor = found + _path_log_ratio(taken, dw, seconds(grid.diff(dim=1)).to(dw))
+    weight: Tensor = found + _path_log_ratio(taken, dw, units(grid.diff(dim=1)).to(dw))
     return weight
 
 

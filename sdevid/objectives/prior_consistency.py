@@ -18,7 +18,7 @@ from sdevid.models.latent_sde import SDEModel
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.window import Window
 from sdevid.sde.noise import Stream, normal, uniform
-from sdevid.types import TICKS_PER_SECOND, Serial, Ticks, seconds
+from sdevid.types import TICKS_PER_UNIT, Serial, Ticks, units
 
 
 class Rolled(NamedTuple):
@@ -61,7 +61,7 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     shape = (2, grid.shape[1] - 1, *model.noise_shape)
     draws = normal(config.seed, rolled.serial, Stream.ROLL_PATH, shape).flatten(0, 1)
     twice = grid.repeat_interleave(2, 0)
-    root = seconds(twice.diff(dim=1)).sqrt()
+    root = units(twice.diff(dim=1)).sqrt()
     ahead = rolled.ahead and Ahead(*(part.repeat_interleave(2, 0) for part in rolled.ahead))
     told = rolled.conditions.repeated(2)
     path = trajectory.solved(
@@ -84,7 +84,7 @@ def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     over components and averaged over frames. Of a state of second order, its velocities.
     """
     states, size = rolled.states, rolled.states.shape[1]
-    z, d = states.flatten(0, 1), model.cell / TICKS_PER_SECOND
+    z, d = states.flatten(0, 1), model.cell / TICKS_PER_UNIT
     told = rolled.conditions.repeated(size)
     shape = (2, size, *model.noise_shape)
     draws = normal(model.config.seed, rolled.serial, Stream.ROLL_STEP, shape)

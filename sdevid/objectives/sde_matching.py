@@ -26,7 +26,7 @@ from sdevid.objectives.start import Start
 from sdevid.objectives.window import Window
 from sdevid.sde.matching import conditional_drift, stratified
 from sdevid.sde.noise import Stream, normal, uniform
-from sdevid.types import TICKS_PER_SECOND, Serial, seconds
+from sdevid.types import TICKS_PER_UNIT, Serial, units
 
 
 class PathCost(NamedTuple):
@@ -44,7 +44,7 @@ class SDEMatchingObjective(HistoryObjective):
     def path(self, clips: EncodedClips, start: Start) -> PathTerms:
         """Fit marginals through the frames' states and estimate the KL of their path."""
         model, window = self.model, clips.window
-        times = seconds(clips.ticks - clips.ticks[:, :1])
+        times = units(clips.ticks - clips.ticks[:, :1])
         conditions = model.prior.conditions(start.content, clips.context.summary.mean(1))
         g = self._diffusion(start.posterior, conditions)
         marginals = model.marginal.between(start.posterior, clips.tokens, times, g)
@@ -94,7 +94,7 @@ class SDEMatchingObjective(HistoryObjective):
         mean, scale = marginals.at(moments)
         eps = normal(seed, serial, Stream.MARGINAL, mean.value.shape[1:])
         z = mean.value + scale.value * eps
-        at = clips.ticks[:, :1] + (moments.seconds * TICKS_PER_SECOND).long()
+        at = clips.ticks[:, :1] + (moments.elapsed * TICKS_PER_UNIT).long()
         toward = self.model.toward(clips.ahead, at)
         toward = None if toward is None else toward.flatten()
         rates = self.model.prior.rates(z.flatten(0, 1), conditions.repeated(count), toward)

@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Sample, and report a user's mistake once and without a traceback. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sdevid sample", description=__doc__)
     add_arguments(parser)
-    args = parser.parse_args(arguments)
     try:
+        args = parser.parse_args(arguments)
         with one_thread_on_cpu(), processes() as state:
             model, config = export.load(args.model_path, args.weights)
             job = job_from(args, config, batch_size=8 if state.device.type == "cuda" else 1)

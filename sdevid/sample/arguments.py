@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from sdevid import clock
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.sampling import SamplerConfig
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--final_frames", type=Path, help="a video, pictures or a picture that the video ends with")
     add("--keyframes", nargs="+", metavar="INDEX:PATH", default=[], help="pictures at these frames")
     add("--num_frames", type=int, help="frames a video, initial ones included (default: training)")
-    add("--fps", type=float, help="frames a second (default: that of training)")
+    clock.add_arguments(parser, None, "default: that of training")
     add("--temperature", type=float, default=1.0, help="scales the noise of the motion; 0: none")
     add("--steps_per_frame", type=int, help="solver steps between frames (default: training)")
     add("--solver", choices=(*SOLVERS, *SCHEMES), help="of the SDE (default: training)")

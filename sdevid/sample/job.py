@@ -10,7 +10,7 @@ from sdevid.models.sampling import SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.registry import takers_of
 from sdevid.sample.write import Pixels
-from sdevid.types import TICKS_PER_SECOND, frame_ticks
+from sdevid.types import TICKS_PER_UNIT
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,10 @@ def check_job(job: SamplingJob, config: Config) -> None:
             f"--temperature is {sampler.temperature}, but must be 0 or more; 1 is usual"
         )
     steps = sampler.steps_per_frame or 1
-    if not 0 < job.fps <= TICKS_PER_SECOND / steps:
+    most = TICKS_PER_UNIT / steps / config.time_unit
+    if not 0 < job.fps <= most:
         raise UserError(
-            f"--fps is {job.fps}, but must be above 0 and at most {TICKS_PER_SECOND // steps} "
+            f"--fps is {job.fps}, but must be above 0 and at most {most:g} "
             f"with {steps} solver steps a frame; the model was trained at {config.fps}"
         )
     _check_text(job, config)
@@ -148,12 +149,11 @@ def _check_adaptive(solver: str, tolerance: float) -> None:
 
 
 def _check_whole_cells(job: SamplingJob, solver: str, config: Config) -> None:
-    cell = round(TICKS_PER_SECOND / (config.fps * config.sde.steps_per_frame))
-    steps = job.sampler.steps_per_frame
-    times = frame_ticks(job.num_frames, job.fps)[None]
+    cell = config.step_ticks(config.sde.steps_per_frame)
+    steps, rate = job.sampler.steps_per_frame, config.fps * config.sde.steps_per_frame
+    times = config.frame_ticks(job.num_frames, job.fps)[None]
     if bool((solver_grid(times, cell, steps)[0] % cell).any()):
         raise UserError(
             f"--solver is {solver}, whose steps must be whole ones of the training's "
-            f"(1/{TICKS_PER_SECOND // cell} s); leave out --steps_per_frame and take an --fps that "
-            f"divides {TICKS_PER_SECOND // cell}"
+            f"({1 / rate:g} s); leave out --steps_per_frame and take an --fps that divides {rate:g}"
         )

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import sdevid
+from sdevid.clock import rational
 from sdevid.errors import UserError
 from sdevid.sample import write
 from sdevid.sample.job import SamplingJob
@@ -105,7 +106,7 @@ def save(
 ) -> None:
     """Write the samples of these numbers, leaving out those past the job's total."""
     job, observed = record.job, record.job.observed
-    ticks = frame_ticks(job.num_frames, job.fps).numpy()
+    ticks = frame_ticks(job.num_frames, rational(job.fps)).numpy()  # of a second
     indices = observed.indices if observed else ()
     for number, video, spent in zip(numbers, videos, nats, strict=True):
         if number < job.total:

@@ -23,7 +23,7 @@ from sdevid.models.video_model import Given, VideoModel, Walk
 from sdevid.sample import outputs
 from sdevid.sample.job import SamplingJob
 from sdevid.sample.write import Pixels
-from sdevid.types import Frames, frame_ticks
+from sdevid.types import Frames
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -74,7 +74,8 @@ def generate(
     """Generate the samples with these numbers; observed frames stand in them as they were given."""
     device, sampler, observed = next(model.parameters()).device, job.sampler, job.observed
     serial = torch.tensor(numbers, dtype=torch.int64, device=device)
-    ticks = frame_ticks(job.num_frames, job.fps).to(device).expand(len(serial), -1)
+    ticks = model.config.frame_ticks(job.num_frames, job.fps)
+    ticks = ticks.to(device).expand(len(serial), -1)
     leading = 0 if observed is None else observed.leading
     given = Given()
     if observed is not None:

@@ -7,7 +7,6 @@ same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sdevid.clock import rational
 from sdevid.data.x264 import SAME_BYTES
 
 Pixels = NDArray[np.uint8]
@@ -32,7 +32,7 @@ def mp4(path: Path, video: Pixels, fps: float) -> None:
     even = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     layout = "gray" if video.shape[3] == 1 else "rgb24"
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-        rate = Fraction(fps).limit_denominator(100_000)
+        rate = rational(fps)
         stream = container.add_stream("libx264", rate=rate, options={"crf": "12", **SAME_BYTES})
         stream.width, stream.height = even.shape[2], even.shape[1]
         stream.pix_fmt = "yuv420p"
@@ -72,7 +72,7 @@ def npz(
     observed: int,
     places: Sequence[int] | None = None,
 ) -> None:
-    """`video` with the ticks of its frames; the first `observed` frames were given.
+    """`video` with the ticks (1/76,800 s) of its frames; the first `observed` frames were given.
 
     `places`: all frames that were given, where they are not only the first.
     """

@@ -13,15 +13,15 @@ from sdevid.errors import NonFiniteError, UserError
 
 Calculus = Literal["ito", "stratonovich"]
 Noise = Literal["additive", "diagonal"]
-Field = Callable[[Tensor, Tensor], Tensor]  # (t, z) -> like z; t is (batch, 1, ...), in seconds
+Field = Callable[[Tensor, Tensor], Tensor]  # (t, z) -> like z; t is (batch, 1, ...), units of time
 
 
 class Rates(NamedTuple):
     """The coefficients at one time and state."""
 
-    drift: Tensor  # of the controlled SDE, latent units per second
-    diffusion: Tensor  # g, latent units per sqrt(second)
-    energy: Tensor  # 1/2 |u|^2, nats per second, (batch,)
+    drift: Tensor  # of the controlled SDE, latent units per unit of time
+    diffusion: Tensor  # g, latent units per sqrt(unit of time)
+    energy: Tensor  # 1/2 |u|^2, nats per unit of time, (batch,)
 
 
 @dataclass(frozen=True)

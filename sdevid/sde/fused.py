@@ -50,7 +50,7 @@ def solve(problem: Problem) -> Path:
     check_path(start, ticks, noise)
     if isinstance(silu.diffusion, Tensor):
         check_fits("diffusion", silu.diffusion, start)
-    dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
+    dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
     draws = _draws(start, ticks, noise, problem.kernels)
     if start.device.type == "cpu":
         openblas.offer()

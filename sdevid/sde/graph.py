@@ -60,7 +60,7 @@ def solve(problem: Problem) -> Path:
     if isinstance(form, str):
         raise UserError(f"the graph solver does not take this problem: {form}")
     check_path(start, ticks, noise)
-    dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype)
+    dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype)
     dw = noise.increments(ticks) if isinstance(noise, Brownian) else noise
     given = (start, dt, dw.to(start.dtype), *form.tensors)
     graphs = _GRAPHS.setdefault(form.modules[0], _Graphs()).by_shapes

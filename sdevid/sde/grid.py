@@ -30,7 +30,7 @@ class Grid:
 
     def time(self, point: int) -> Tensor:
         """Seconds at a grid point, (batch, 1, ...)."""
-        return self._wide(types.seconds(self.ticks[:, point : point + 1]))[:, 0]
+        return self._wide(types.units(self.ticks[:, point : point + 1]))[:, 0]
 
     def segments(self) -> list[tuple[int, int]]:
         """(first point, last point) of the way to each save."""
@@ -45,8 +45,8 @@ class Grid:
         if last == first:
             return []
         ticks = self.ticks[:, first : last + 1]
-        times = self._wide(types.seconds(ticks[:, :-1])).unbind(1)
-        spans = self._wide(types.seconds(ticks.diff(dim=1))).unbind(1)
+        times = self._wide(types.units(ticks[:, :-1])).unbind(1)
+        spans = self._wide(types.units(ticks.diff(dim=1))).unbind(1)
         dw = self.noise.increments(ticks).to(self.like.dtype).unbind(1)
         if not self.needs_area:
             return [Interval(*parts) for parts in zip(times, spans, dw, strict=True)]

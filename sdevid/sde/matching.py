@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 class Moving(NamedTuple):
-    """A curve at some times: its value and its derivative in time, per second."""
+    """A curve at some times: its value and its derivative in time."""
 
     value: Float[Tensor, "batch times *shape"]
     rate: Float[Tensor, "batch times *shape"]
@@ -38,7 +38,7 @@ class Spots(NamedTuple):
 
     place: Int64[Tensor, "batch times"]  # interval between two knots
     share: Float[Tensor, "batch times"]  # of the interval, in [0, 1]
-    span: Float[Tensor, "batch times"]  # of the interval, seconds
+    span: Float[Tensor, "batch times"]  # of the interval, units of time
 
     def across(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows that index `values` (batch, knots, ...) with `place`; share and span as wide."""
@@ -56,7 +56,7 @@ class Curve(NamedTuple):
     """
 
     values: Float[Tensor, "batch knots *shape"]
-    tangents: Float[Tensor, "batch knots *shape"]  # per second
+    tangents: Float[Tensor, "batch knots *shape"]  # per unit of time
     bump: Float[Tensor, "batch intervals 3 *shape"] | None = None
 
     def at(self, spots: Spots) -> Moving:
@@ -80,7 +80,7 @@ class Spread(NamedTuple):
     """s(t) > floor: what is left of a state's spread at the knots, and a bridge's in between.
 
     s^2 = (floor + exp(level))^2 + g^2 h u (1 - u) softplus(p_0 + p_1 x + p_2 x^2), with u, x and h,
-    the seconds of an interval, as in `Curve`. A Brownian bridge of diffusion g is s with
+    the length of an interval, as in `Curve`. A Brownian bridge of diffusion g is s with
     softplus(p) = 1: its slope is steep at a knot where little is left, as that of a true posterior
     is. Axes of `bridge` as those of a `bump`.
     """
@@ -108,7 +108,7 @@ class Spread(NamedTuple):
 def tangents(
     values: Float[Tensor, "batch knots *shape"], times: Float[Tensor, "batch knots"]
 ) -> Float[Tensor, "batch knots *shape"]:
-    """Slopes per second at knots, of the parabola through each and its neighbours.
+    """Slopes in time at knots, of the parabola through each and its neighbours.
 
     At the ends, and beside intervals of no time, the slope of the one interval there is; 0 where
     there is none.
@@ -135,7 +135,7 @@ class Moments(NamedTuple):
     """Where in a clip the times of an objective fall."""
 
     spots: Spots
-    seconds: Float[Tensor, "batch times"]  # since the first knot
+    elapsed: Float[Tensor, "batch times"]  # since the first knot, units of time
     weight: Float[Tensor, "batch times"]  # of what is found there, in a mean over a clip's time
 
 
@@ -145,7 +145,7 @@ def stratified(draws: Float[Tensor, "batch times"], times: Float[Tensor, "batch 
     Within its interval a moment is then drawn toward the end, and weighs as much less: from v to
     1 - (1 - v)^4, with weight 4 (1 - v)^3. A bridge's drift grows as 1 over the time left to it;
     evenly drawn moments meet its last part so seldom that a clipped gradient forgets it.
-    `times` are seconds since the first knot; they rise, and equal ones at the end are padding.
+    `times` are counted from the first knot; they rise, and equal ones at the end are padding.
     """
     count = draws.shape[1]
     parts = torch.arange(count, device=draws.device)

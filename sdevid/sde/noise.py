@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sdevid.errors import UserError
 from sdevid.sde import philox
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 
 class Stream(IntEnum):
@@ -68,7 +68,7 @@ def uniform(
 
 
 class Brownian:
-    """W on each clip's absolute ticks, standard in seconds, components independent.
+    """W on each clip's absolute ticks, standard in units of time, components independent.
 
     The increment over one whole cell (`cell` ticks, aligned at multiples) is one draw; inside a
     cell a Brownian bridge halves the integer interval [a, b) at (a + b) // 2, so that finer times
@@ -89,7 +89,7 @@ class Brownian:
     def increments(
         self, ticks: Int64[Tensor, "batch points"]
     ) -> Float[Tensor, "batch steps *shape"]:
-        """W(t[k+1]) - W(t[k]) in sqrt(seconds), float32; zero between equal ticks.
+        """W(t[k+1]) - W(t[k]) in sqrt(units of time), float32; zero between equal ticks.
 
         Raises UserError where ticks are negative or fall.
         """
@@ -117,7 +117,7 @@ class Brownian:
         return torch.from_numpy(cells[:, :-1])
 
     def areas(self, ticks: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps *shape"]:
-        """Integral of W(s) - W(t[k]) over s in [t[k], t[k+1]], in seconds^1.5, float32.
+        """Integral of W(s) - W(t[k]) over s in [t[k], t[k+1]], in units of time^1.5, float32.
 
         Raises UserError where a tick is no multiple of the cell: the area is drawn a cell.
         """
@@ -130,19 +130,19 @@ class Brownian:
             )
         first = cells[:, :1]
         every = first + torch.arange(int((cells - first).max()) + 1)
-        span = self.cell / TICKS_PER_SECOND
+        span = self.cell / TICKS_PER_UNIT
         moves, bends = self._cell_increments(every), self._draw(every, 0, Stream.AREA)
         before = torch.nn.functional.pad(moves.double().cumsum(1), (0, 0, 1, 0))
         a_cell = 0.5 * span * (moves.double() + bends * math.sqrt(span / 3))
         under = torch.nn.functional.pad((a_cell + before[:, :-1] * span).cumsum(1), (0, 0, 1, 0))
         place = self._on(cells - first)[..., None].expand(-1, -1, self.size)
         level = before.gather(1, place)[:, :-1]
-        seconds = self._on(ticks.diff(dim=1)[..., None].double() / TICKS_PER_SECOND)
-        areas = (under.gather(1, place).diff(dim=1) - level * seconds).float()
+        spans = self._on(ticks.diff(dim=1)[..., None].double() / TICKS_PER_UNIT)
+        areas = (under.gather(1, place).diff(dim=1) - level * spans).float()
         return areas.view(*areas.shape[:2], *self.shape)
 
     def _cell_increments(self, cells: Int64[Tensor, "batch steps"]) -> Tensor:
-        return self._draw(cells, level=0, deviation=math.sqrt(self.cell / TICKS_PER_SECOND))
+        return self._draw(cells, level=0, deviation=math.sqrt(self.cell / TICKS_PER_UNIT))
 
     def _draw(
         self,
@@ -182,7 +182,7 @@ class Brownian:
             middle = (low + high).div(2, rounding_mode="floor")
             left, right = (middle - low).float(), (high - middle).float()
             share = self._on((left / (left + right))[..., None])
-            spread = (left * right / (left + right) / TICKS_PER_SECOND).sqrt()[..., None]
+            spread = (left * right / (left + right) / TICKS_PER_UNIT).sqrt()[..., None]
             spread = self._on(spread)
             w_middle = torch.lerp(w_low, w_high, share) + spread * self._draw(middle, level)
             ahead = (ticks >= middle) & (low < ticks)

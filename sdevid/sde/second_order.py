@@ -31,7 +31,7 @@ def halves(z: Float[Tensor, "batch both *cells"]) -> tuple[Tensor, Tensor]:
 
 
 def moved(z: Tensor, drift: Tensor, diffusion: Tensor, dt: float, dw: Tensor) -> Tensor:
-    """One step of `dt` seconds without control."""
+    """One step of `dt` units of time without control."""
     q, v = halves(z)
     v = v + drift * dt + diffusion * dw
     return torch.cat([q + v * dt, v], dim=1)

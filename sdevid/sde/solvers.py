@@ -16,10 +16,10 @@ from sdevid.sde.equation import SDE, Calculus, Noise, Rates
 class Interval(NamedTuple):
     """One step's time and noise. All but `t` broadcast over the state (batch, *shape)."""
 
-    t: Tensor  # start, seconds
-    dt: Tensor  # seconds
+    t: Tensor  # start, units of time
+    dt: Tensor  # units of time
     dw: Tensor  # W(t + dt) - W(t)
-    area: Tensor | None = None  # integral of W(s) - W(t) over the step, seconds^1.5
+    area: Tensor | None = None  # integral of W(s) - W(t) over the step, units of time^1.5
 
 
 class Moved(NamedTuple):
@@ -57,7 +57,7 @@ def chain_step(
 ) -> Tensor:
     """z + (h + g u) dt + r g dW: Euler-Maruyama of a controlled SDE whose noise has width r.
 
-    `control` None is u = 0, `width` None is r = 1. `dt` in seconds broadcasts over the state, `dw`
+    `control` None is u = 0, `width` None is r = 1. `dt` broadcasts over the state, `dw`
     has standard deviation sqrt(dt). Coefficients may be 16 bit; the sum is in the state's type.
     """
     diffusion = diffusion.to(z.dtype)

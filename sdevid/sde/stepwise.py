@@ -93,7 +93,7 @@ def chain(
     check_path(driven, ticks, noise)
     saves = check_saved(saved, ticks.shape[1])
     advance, fused = _advance(start, kernels, order)
-    dt = types.seconds(ticks.diff(dim=1)).to(start.device, start.dtype)
+    dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype)
     draw = _draws(ticks, noise, start, fused)
     whole = None if again else draw(0, ticks.shape[1] - 1)
 

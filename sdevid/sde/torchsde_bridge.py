@@ -92,7 +92,7 @@ class _Clock(NamedTuple):
 
     def span(self, like: Tensor) -> Tensor:
         """A step's length in units of time, which broadcasts over states like `like`."""
-        span = (self.rate / types.TICKS_PER_SECOND).to(like)
+        span = (self.rate / types.TICKS_PER_UNIT).to(like)
         return span.view(-1, *[1] * (like.dim() - 1))
 
 
@@ -123,7 +123,7 @@ class _Equation:
     def _ours(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         z = y[:, :-1].reshape(self.shape)
         ticks = self.clock.ticks + self.clock.rate * (float(t) - self.clock.point)
-        return (ticks / types.TICKS_PER_SECOND).to(z).view(-1, *[1] * (z.dim() - 1)), z
+        return (ticks / types.TICKS_PER_UNIT).to(z).view(-1, *[1] * (z.dim() - 1)), z
 
 
 class _Path:
@@ -157,7 +157,7 @@ class _Path:
         inner = (first // part + 1 + torch.arange(count)) * part
         every = torch.cat([first, inner.minimum(last), last], 1)
         moves = self.noise.increments(every).flatten(2)
-        spans = types.seconds(every.diff(dim=1)).to(moves)[..., None]
+        spans = types.units(every.diff(dim=1)).to(moves)[..., None]
         return ((moves.cumsum(1) - 0.5 * moves) * spans).sum(1)
 
     def _scaled(self, values: Tensor, power: float) -> Tensor:

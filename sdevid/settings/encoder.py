@@ -34,6 +34,14 @@ class EncoderConfig(Section):
     heads: int = setting(
         4, ge=1, le=4096, role="architecture", help="attention heads of the temporal encoder"
     )
+    time_period: float = setting(
+        64.0,
+        gt=0,
+        le=1e9,
+        unit="frames",
+        role="architecture",
+        help="longest period of the time features; each is half the one before",
+    )
     causal: bool = setting(
         False,
         role="architecture",

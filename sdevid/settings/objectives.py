@@ -34,12 +34,12 @@ class FollmerConfig(Section):
     """`model_type: follmer`: bridges from each latent frame to the next."""
 
     noise: float = setting(
-        2.0,
+        0.71,
         gt=0,
         le=1e6,
         unit="latent units",
         role="objective",
-        help="epsilon of a bridge of a second",
+        help="epsilon of a bridge of one frame",
     )
     times: int = setting(
         4,

@@ -38,15 +38,6 @@ class VideoSettings(Section):
         alters_loss=True,
         help="frames of a training clip",
     )
-    fps: float = setting(
-        8.0,
-        ge=1e-6,
-        le=1e6,
-        unit="frames per second",
-        role="data",
-        alters_loss=True,
-        help="frame rate of the clips; also sets the cell of the Brownian path",
-    )
 
 
 class DataSettings(Section):

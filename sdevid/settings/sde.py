@@ -112,28 +112,28 @@ class SDEConfig(Section):
         "control", role="architecture", help="h + g u, or a separate drift f"
     )
     diffusion_floor: float = setting(
-        1e-2,
+        3.5e-3,
         gt=0,
         le=1e6,
-        unit="latent units per sqrt(second)",
+        unit="latent units per sqrt(frame)",
         role="objective",
         help="smallest diffusion |g|",
     )
     diffusion_start: float = setting(
-        0.5,
+        0.177,
         gt=0,
         le=1e6,
-        unit="latent units per sqrt(second)",
+        unit="latent units per sqrt(frame)",
         role="objective",
         help="diffusion |g| before training",
     )
     control_bound: float = setting(
-        30.0,
+        10.0,
         gt=0,
         le=1e6,
-        unit="per sqrt(second)",
+        unit="per sqrt(frame)",
         role="objective",
-        help="largest |u|; 30 is 10 standard deviations of a step of 1/8 s",
+        help="largest |u|; 10 is 10 standard deviations of a step of one frame",
     )
 
     @model_validator(mode="after")

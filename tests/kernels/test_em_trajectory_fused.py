@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdevid.sde.noise import Brownian
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # else Triton's interpreter runs them
@@ -122,7 +122,7 @@ def test_kernel_draws_the_paths_own_noise(tokens):
     serial = torch.arange(clips) + 2**34
     ticks = (torch.arange(4) * cell + 5 * cell).expand(clips, -1)
     path = Brownian(9, serial, (tokens, 8), cell)
-    case["dt"] = torch.full_like(case["dt"], cell / TICKS_PER_SECOND)
+    case["dt"] = torch.full_like(case["dt"], cell / TICKS_PER_UNIT)
     case["noise"] = path.increments(ticks).transpose(0, 1).reshape(3, 6, 8).to(DEVICE)
     want = em_trajectory(**case, setting="reference")
     place = (ticks[:, :-1] // cell).t().contiguous().to(DEVICE)

@@ -5,7 +5,7 @@ import torch
 from sdevid_kernels import philox
 
 from sdevid.sde.noise import Brownian, Stream, normal
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # else Triton's interpreter runs them
@@ -21,7 +21,7 @@ def test_same_draws_as_the_cpu(setting, size):
     for k in range(4):
         cell = place[:, k : k + 1]
         path = Brownian(SEED, SERIAL, (size,), cell=1)
-        want = path.increments(torch.cat([cell, cell + 1], 1))[:, 0] * TICKS_PER_SECOND**0.5
+        want = path.increments(torch.cat([cell, cell + 1], 1))[:, 0] * TICKS_PER_UNIT**0.5
         torch.testing.assert_close(got[:, k], want, rtol=2e-6, atol=1e-6)
 
 

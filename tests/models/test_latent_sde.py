@@ -30,7 +30,7 @@ def model(sde, **more):
 @pytest.mark.parametrize("sde", [VECTOR, MAP, VECTOR | {"noise": "diagonal"}])
 def test_a_video_depends_on_seed_and_serial_and_not_on_the_batch(sde):
     made = model(sde)
-    ticks = frame_ticks(5, 8.0).expand(4, -1)
+    ticks = frame_ticks(5).expand(4, -1)
     together = made.sample(ticks, seed=3, serial=torch.arange(4))
     alone = made.sample(ticks[:1], seed=3, serial=torch.tensor([2]))
     assert together.shape == (4, 5, 1, 16, 16)
@@ -42,7 +42,7 @@ def test_a_video_depends_on_seed_and_serial_and_not_on_the_batch(sde):
 @pytest.mark.parametrize("sde", [VECTOR, MAP])
 def test_context_changes_the_video_and_its_own_times_may_be_asked_for(sde):
     made = model(sde)
-    context, times = torch.rand(2, 3, 1, 16, 16), frame_ticks(6, 8.0).expand(2, -1)
+    context, times = torch.rand(2, 3, 1, 16, 16), frame_ticks(6).expand(2, -1)
     given_frames = {"context": context, "context_ticks": times[:, :3]}
     serial = torch.arange(2)
     carried_on = made.sample(times[:, 2:], seed=0, serial=serial, **given_frames)
@@ -56,15 +56,15 @@ def test_without_drift_the_same_seed_walks_the_same_path_at_twice_the_frame_rate
     torch.nn.init.zeros_(made.prior.drift.last.weight)
     torch.nn.init.zeros_(made.prior.drift.last.bias)
     serial = torch.arange(2)
-    slow = made.sample(frame_ticks(5, 8.0).expand(2, -1), seed=1, serial=serial)
-    fast = made.sample(frame_ticks(9, 16.0).expand(2, -1), seed=1, serial=serial)
+    slow = made.sample(frame_ticks(5).expand(2, -1), seed=1, serial=serial)
+    fast = made.sample(frame_ticks(9, 2).expand(2, -1), seed=1, serial=serial)
     torch.testing.assert_close(fast[:, ::2], slow, rtol=1e-4, atol=1e-5)
     assert (fast[:, 1::2] - slow[:, 1:]).abs().max() > 1e-3
 
 
 def test_smaller_steps_converge_to_one_video():
     made = model(VECTOR | {"hidden": 32})
-    ticks, serial = frame_ticks(4, 8.0).expand(8, -1), torch.arange(8)
+    ticks, serial = frame_ticks(4).expand(8, -1), torch.arange(8)
     videos = [made.sample(ticks, seed=1, serial=serial, steps_per_frame=n) for n in (2, 8, 32, 128)]
     errors = [(video - videos[-1]).abs().mean() for video in videos[:-1]]
     assert errors[1] < 0.5 * errors[0]

@@ -36,7 +36,7 @@ def model(kind, sde=VECTOR, **more):
 @pytest.mark.parametrize("more", [{}, {"sde": MAP, "consistency": {"warp": True}}])
 def test_windows_carry_the_state_with_no_seam(kind, more):
     made = model(kind, **more)
-    ticks = frame_ticks(60, 8.0).expand(2, -1)  # ten times the training length
+    ticks = frame_ticks(60).expand(2, -1)  # ten times the training length
     walk = Walk(seed=3, serial=torch.arange(2))
     whole = made.generate(ticks, walk).frames
     parts = list(made.windows(ticks, walk, window=7))
@@ -47,8 +47,8 @@ def test_windows_carry_the_state_with_no_seam(kind, more):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_free_video_of_one_frame_is_the_start_itself(kind):
     made, walk = model(kind), Walk(seed=3, serial=torch.arange(2))
-    one = made.generate(frame_ticks(1, 8.0).expand(2, -1), walk).frames
-    two = made.generate(frame_ticks(2, 8.0).expand(2, -1), walk).frames
+    one = made.generate(frame_ticks(1).expand(2, -1), walk).frames
+    two = made.generate(frame_ticks(2).expand(2, -1), walk).frames
     torch.testing.assert_close(one, two[:, :1], rtol=0, atol=2e-5)
 
 
@@ -57,7 +57,7 @@ def test_a_bridge_far_from_what_it_learnt_does_not_leave_what_float32_holds():
     made = model("follmer", MAP)
     for parameter in made.bridge.network.parameters():
         parameter *= 20
-    ticks = frame_ticks(60, 8.0).expand(2, -1)
+    ticks = frame_ticks(60).expand(2, -1)
     move = made.mover(
         torch.zeros(2, 2), made._known(ticks, Given(), False)[0], Walk(0, torch.arange(2))
     )
@@ -70,7 +70,7 @@ def test_a_bridge_far_from_what_it_learnt_does_not_leave_what_float32_holds():
 def test_the_same_seed_at_twice_the_rate_passes_through_the_same_frames(kind):
     """Equal to rounding on the same solver steps; else as far apart as halving the steps takes."""
     made = model(kind)
-    slow, fast = frame_ticks(5, 8.0).expand(2, -1), frame_ticks(9, 16.0).expand(2, -1)
+    slow, fast = frame_ticks(5).expand(2, -1), frame_ticks(9, 2).expand(2, -1)
     walk = Walk(seed=1, serial=torch.arange(2))
     want = made.generate(slow, walk._replace(steps_per_frame=4)).frames
     same = made.generate(fast, walk._replace(steps_per_frame=2)).frames
@@ -88,7 +88,7 @@ def test_the_same_seed_at_twice_the_rate_passes_through_the_same_frames(kind):
 @pytest.mark.parametrize("sde", [VECTOR, MAP])
 def test_guidance_moves_the_video_and_costs_nats(kind, sde):
     made = model(kind, sde)
-    ticks, walk = frame_ticks(5, 8.0).expand(2, -1), Walk(seed=1, serial=torch.arange(2))
+    ticks, walk = frame_ticks(5).expand(2, -1), Walk(seed=1, serial=torch.arange(2))
     given = Given(text=as_bytes(["a disc that runs"] * 2, 32))
     plain = made.generate(ticks, walk, given)
     assert (plain.nats == 0).all()
@@ -112,7 +112,7 @@ def test_guidance_moves_the_video_and_costs_nats(kind, sde):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frame_ahead_bears_on_what_lies_before_it_and_on_nothing_after(kind):
     made = model(kind)
-    ticks, walk = frame_ticks(6, 8.0).expand(2, -1), Walk(seed=1, serial=torch.arange(2))
+    ticks, walk = frame_ticks(6).expand(2, -1), Walk(seed=1, serial=torch.arange(2))
     frame = torch.rand(2, 1, 1, 16, 16)
     ahead = made.generate(ticks[:, :5], walk, Given(frame, ticks[:, 5:]))
     other = made.generate(ticks[:, :5], walk, Given(1 - frame, ticks[:, 5:]))
@@ -131,7 +131,7 @@ def test_a_full_pull_ends_at_the_frame_ahead():
     torch.nn.init.zeros_(made.prior.drift.last.weight)
     torch.nn.init.zeros_(made.prior.drift.last.bias)
     torch.nn.init.ones_(made.guide.weight)
-    ticks, walk = frame_ticks(6, 8.0).expand(2, -1), Walk(0, torch.arange(2), temperature=0.0)
+    ticks, walk = frame_ticks(6).expand(2, -1), Walk(0, torch.arange(2), temperature=0.0)
     given = Given(torch.rand(2, 1, 1, 16, 16), ticks[:, 5:])
     known, _ = made._known(ticks, given, guided=False)
     move = made.mover(torch.zeros(2, 2), known, walk)
@@ -144,7 +144,7 @@ def test_a_full_pull_ends_at_the_frame_ahead():
 @pytest.mark.parametrize("solver", ["heun", "midpoint", "milstein", "reversible_heun", "srk"])
 def test_every_solver_comes_to_the_same_video(solver):
     made = model("latent_sde", VECTOR | {"steps_per_frame": 16})
-    ticks, serial = frame_ticks(4, 8.0).expand(2, -1), torch.arange(2)
+    ticks, serial = frame_ticks(4).expand(2, -1), torch.arange(2)
     given = Given(torch.rand(2, 1, 1, 16, 16), ticks[:, 3:], as_bytes(["disc"] * 2, 8))
     walk = Walk(1, serial, guidance_scale=2.0)
     near = made.generate(ticks, walk, given)
@@ -156,4 +156,4 @@ def test_every_solver_comes_to_the_same_video(solver):
 def test_the_bridge_takes_no_other_solver():
     made = model("follmer")
     with pytest.raises(UserError, match="euler_maruyama alone"):
-        made.generate(frame_ticks(3, 8.0)[None], Walk(0, torch.tensor([0]), solver="heun"))
+        made.generate(frame_ticks(3)[None], Walk(0, torch.tensor([0]), solver="heun"))

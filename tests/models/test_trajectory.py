@@ -16,7 +16,7 @@ from sdevid.models.latent_sde import LatentSDE
 from sdevid.sde import graph, stepwise
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain
-from sdevid.types import TICKS_PER_SECOND, frame_ticks
+from sdevid.types import TICKS_PER_UNIT, frame_ticks
 
 DEMO = Path(__file__).resolve().parents[2] / "configs/demo.yaml"
 BATCH, STEPS, CELL = 4, 3, 4800
@@ -88,7 +88,7 @@ def test_third_backbone_falls_back_and_trains():
     form = trajectory.Drive(prior, prior.conditions(*known)).silu()
     assert form == "of the drift: ThirdBackbone does not give its weights as layers of SiLU"
     video = torch.randint(0, 256, (2, 4, 32, 32, 1), dtype=torch.uint8)
-    ticks = frame_ticks(4, config.fps).expand(2, -1)
+    ticks = frame_ticks(4).expand(2, -1)
     loss = objective(video, ticks, torch.arange(2), 1.0)["loss"]
     loss.backward()
     assert prior.drift.inner.last.weight.grad.abs().sum() > 0
@@ -131,7 +131,7 @@ def test_the_same_seed_samples_the_same_video_however_it_is_solved(noise):
         made = LatentSDE(load(DEMO, [f"sde.kernels={kernels}", f"sde.noise={noise}"]))
         for parameter in made.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
-        ticks = frame_ticks(5, 8.0).expand(3, -1)
+        ticks = frame_ticks(5).expand(3, -1)
         videos.append(made.sample(ticks, seed=1, serial=torch.arange(3)))
     torch.testing.assert_close(*videos, rtol=1e-4, atol=1e-5)
 
@@ -156,7 +156,7 @@ def test_operator_is_the_backbones_chain(choice, setting):
     made = em_trajectory(
         start,
         *trajectory.Drive(prior, conditions, (control, controls)).silu(),
-        ticks.diff(dim=1).t() / TICKS_PER_SECOND,
+        ticks.diff(dim=1).t() / TICKS_PER_UNIT,
         dw.transpose(0, 1),
         setting=setting,
     )

@@ -78,7 +78,7 @@ def test_every_kind_learns_and_samples_with_a_transformer(kind):
     for parameter in made.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     video = torch.randint(0, 256, (8, 6, 16, 16, 1), dtype=torch.uint8)
-    ticks, serial = frame_ticks(6, 8.0).expand(8, -1), torch.arange(8)
+    ticks, serial = frame_ticks(6).expand(8, -1), torch.arange(8)
     made(video, ticks, serial, 1.0)["loss"].backward()
     still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []

@@ -38,7 +38,7 @@ def objective(kind: str, latent: str = "map") -> HistoryObjective:
 def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     video = torch.randint(0, 256, (count, 4, 16, 16, 1), dtype=torch.uint8)
-    return video, frame_ticks(4, 8.0).expand(count, -1), torch.arange(count)
+    return video, frame_ticks(4).expand(count, -1), torch.arange(count)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,7 +81,7 @@ def test_mean_of_importance_weights_is_the_bound():
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_guidance_moves_birth_and_life_and_its_nats_grow_with_the_cold(kind):
     model = objective(kind).model.eval()
-    ticks, given = frame_ticks(3, 8.0).expand(2, -1), Given(text=as_bytes(["left"] * 2, 8))
+    ticks, given = frame_ticks(3).expand(2, -1), Given(text=as_bytes(["left"] * 2, 8))
     walk = Walk(1, torch.arange(2), guidance_scale=3.0)
     plain = model.generate(ticks, walk._replace(guidance_scale=1.0), given)
     guided = model.generate(ticks, walk, given)
@@ -99,7 +99,7 @@ def test_one_guidance_moves_birth_and_life_and_its_nats_grow_with_the_cold(kind)
 @pytest.mark.parametrize("kind", KINDS)
 def test_born_video_does_not_depend_on_the_batch_around_it(kind):
     model = objective(kind).model.eval()
-    ticks = frame_ticks(3, 8.0)
+    ticks = frame_ticks(3)
     both = model.generate(ticks.expand(2, -1), Walk(1, torch.tensor([4, 9]))).frames
     one = model.generate(ticks[None], Walk(1, torch.tensor([9]))).frames
     torch.testing.assert_close(both[1:], one, rtol=0, atol=2e-5)

@@ -44,7 +44,7 @@ def objective(kind: str = "latent_sde", **sde: object) -> HistoryObjective:
 def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     video = torch.randint(0, 256, (count, FRAMES, 16, 16, 1), dtype=torch.uint8)
-    return video, frame_ticks(FRAMES, 8.0).expand(count, -1), torch.arange(count)
+    return video, frame_ticks(FRAMES).expand(count, -1), torch.arange(count)
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching"])

@@ -44,7 +44,7 @@ def objective(kind="latent_sde", **more):
 def clips(count):
     torch.manual_seed(1)
     video = torch.randint(0, 256, (count, 8, 16, 16, 1), dtype=torch.uint8)
-    ticks = frame_ticks(8, 8.0) * torch.tensor([[1], [2]]).repeat(count // 2 + 1, 1)[:count]
+    ticks = frame_ticks(8) * torch.tensor([[1], [2]]).repeat(count // 2 + 1, 1)[:count]
     ticks = ticks + torch.tensor([0, 700, -700, 0, 300, 0, 0, 0])
     return video, ticks, torch.arange(count)
 

@@ -36,7 +36,7 @@ def weights_and_terms(request):
     for weight in objective.parameters():  # away from zero starts: a control that does something
         torch.nn.init.normal_(weight, std=0.15) if weight.dim() > 1 else None
     video = torch.randint(0, 255, (CLIPS, 6, 16, 16, 1), dtype=torch.uint8)
-    ticks = frame_ticks(6, 8.0).repeat(CLIPS, 1)
+    ticks = frame_ticks(6).repeat(CLIPS, 1)
     serial = torch.arange(CLIPS)
     weights, terms = [], []
     for k in range(DRAWS):

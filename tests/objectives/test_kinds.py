@@ -47,7 +47,7 @@ def objective(kind, **more):
 def clips(count):
     torch.manual_seed(1)
     video = torch.randint(0, 256, (count, 6, 16, 16, 1), dtype=torch.uint8)
-    return video, frame_ticks(6, 8.0).expand(count, -1), torch.arange(count)
+    return video, frame_ticks(6).expand(count, -1), torch.arange(count)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,7 +95,7 @@ def test_matching_calls_no_solver(monkeypatch):
     monkeypatch.setattr(solve, "choose", refuse)
     made(*clips(4), kl_weight=1.0)["loss"].backward()
     with pytest.raises(AssertionError, match="solver"):
-        made.model.sample(frame_ticks(3, 8.0)[None], seed=0, serial=torch.tensor([0]))
+        made.model.sample(frame_ticks(3)[None], seed=0, serial=torch.tensor([0]))
 
 
 def test_the_path_is_scored_at_the_clips_own_times():
@@ -119,7 +119,7 @@ def test_the_bridge_moves_neither_the_frames_posterior_nor_the_decoder():
 @pytest.mark.parametrize("kind", ["follmer", "follmer map", "matching", "matching map"])
 def test_a_sampled_video_depends_on_seed_and_serial_and_not_on_the_batch(kind):
     made = objective(kind).model
-    ticks = frame_ticks(4, 8.0).expand(3, -1)
+    ticks = frame_ticks(4).expand(3, -1)
     together = made.sample(ticks, seed=3, serial=torch.arange(3))
     alone = made.sample(ticks[:1], seed=3, serial=torch.tensor([2]))
     assert together.shape == (3, 4, 1, 16, 16)
@@ -131,7 +131,7 @@ def test_a_sampled_video_depends_on_seed_and_serial_and_not_on_the_batch(kind):
 def test_the_bridges_diffusion_can_be_changed_after_training():
     made = objective("follmer").model
     walk = Walk(seed=3, serial=torch.tensor([0]))
-    ticks = frame_ticks(4, 8.0)[None]
+    ticks = frame_ticks(4)[None]
     learnt = made.generate(ticks, walk).frames
     other = made.generate(ticks, walk._replace(bridge="follmer")).frames
     assert other.isfinite().all()

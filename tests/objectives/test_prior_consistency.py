@@ -10,7 +10,7 @@ from sdevid.errors import UserError
 from sdevid.objectives import build, prior_consistency
 from sdevid.objectives.clip_objective import Window
 from sdevid.objectives.prior_consistency import Rolled
-from sdevid.types import TICKS_PER_SECOND, frame_ticks
+from sdevid.types import TICKS_PER_UNIT, frame_ticks
 
 SMALL = {
     "frame_size": 16,
@@ -23,6 +23,7 @@ SMALL = {
     "text": {"encoder": "none"},
 }
 VECTOR = {"latent_size": 1, "content_size": 2, "hidden": 16, "steps_per_frame": 2}
+VECTOR |= {"diffusion_start": 0.5}
 KINDS = {
     "latent_sde": {"sde": VECTOR},
     "latent_sde map": {"sde": VECTOR | {"latent": "map"}},
@@ -50,7 +51,7 @@ def still(model, states):
     place = torch.arange(FRAMES).expand(count, -1)
     window = Window(place, torch.ones(count, FRAMES, dtype=torch.bool), place[:, :1])
     conditions = model.prior.conditions(torch.zeros(count, 2), torch.zeros(count, 16))
-    ticks = frame_ticks(FRAMES, 8.0).expand(count, -1)
+    ticks = frame_ticks(FRAMES).expand(count, -1)
     return Rolled(states, ticks, window, conditions, None, torch.arange(count))
 
 
@@ -59,7 +60,7 @@ def test_every_parameter_learns_and_a_clip_stands_for_itself(kind):
     made = objective(kind)
     torch.manual_seed(1)
     video = torch.randint(0, 256, (12, 6, 16, 16, 1), dtype=torch.uint8)
-    ticks, serial = frame_ticks(6, 8.0).expand(12, -1), torch.arange(12)
+    ticks, serial = frame_ticks(6).expand(12, -1), torch.arange(12)
     together = made.terms(video, ticks, serial)
     alone = made.terms(video[3:4], ticks[3:4], serial[3:4])
     for name in ("prior_consistency", "step_halving"):
@@ -75,7 +76,7 @@ def test_the_score_of_a_prior_that_is_right_is_the_least():
     torch.manual_seed(0)
     model = objective(shake=0.0).model
     truth = 0.5
-    moves = truth * (1 / 8) ** 0.5 * torch.randn(CLIPS, FRAMES - 1, 1)
+    moves = truth * torch.randn(CLIPS, FRAMES - 1, 1)
     states = torch.cat([torch.zeros(CLIPS, 1, 1), moves.cumsum(1)], dim=1)
 
     def score(g):
@@ -85,8 +86,8 @@ def test_the_score_of_a_prior_that_is_right_is_the_least():
         )
         return prior_consistency.over_frames(model, right)
 
-    def expected(g):  # E|N(0, v)| = sqrt(2 v / pi), three frames of 1/8 s
-        root = math.sqrt(2 / math.pi * 3 / 8)
+    def expected(g):  # E|N(0, v)| = sqrt(2 v / pi), three frames
+        root = math.sqrt(2 / math.pi * 3)
         return root * (math.sqrt(g**2 + truth**2) - 0.5 * math.sqrt(2) * g)
 
     for g in (0.1, 0.5, 1.0):
@@ -101,7 +102,7 @@ def test_halving_a_step_moves_a_linear_drift_by_what_its_taylor_series_says():
     """h = -k z: whole - halves = -k d / 2 (k z d / 2 - g dW_1), in units of g^2 d."""
     torch.manual_seed(0)
     model = objective(shake=0.0).model
-    k, d, z = 2.0, model.cell / TICKS_PER_SECOND, 0.7
+    k, d, z = 0.25, model.cell / TICKS_PER_UNIT, 0.7
     model.prior.drift.forward = lambda x, _: -k * x
     found = prior_consistency.step_halving(model, still(model, torch.full((CLIPS, FRAMES, 1), z)))
     g = 0.5

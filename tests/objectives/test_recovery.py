@@ -30,7 +30,7 @@ SETTINGS = {
         "content_size": 1,
         "hidden": 32,
         "steps_per_frame": 1,
-        "diffusion_start": 1.0,
+        "diffusion_start": 0.35,
         "posterior_drift": "own",
     },
     "encoder": {"channels": 4, "features": 32, "layers": 1, "heads": 2, "map_size": 4},
@@ -56,7 +56,7 @@ def trained(kind, **more):
         groups[name in prior].append(parameter)
     optimizer = torch.optim.Adam([{"params": part} for part in groups], lr=RATE)
     rng = np.random.default_rng(0)
-    data, ticks = clips(rng, 2048), frame_ticks(FRAMES, FPS).expand(BATCH, -1)
+    data, ticks = clips(rng, 2048), frame_ticks(FRAMES).expand(BATCH, -1)
     for step in range(STEPS):
         rate = RATE * (0.5 * (1 + math.cos(math.pi * step / STEPS)) + 0.02)
         for group, ratio in zip(optimizer.param_groups, (1, 2), strict=True):
@@ -84,7 +84,7 @@ def law(path):
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
 def test_drift_and_diffusion_are_recovered(kind):
     made, count = trained(kind), 512
-    ticks = frame_ticks(32, FPS).expand(count, -1)
+    ticks = frame_ticks(32).expand(count, -1)
     bridges = ("interpolant", "follmer") if kind == "follmer" else (None,)
     for bridge in bridges:
         walk = Walk(seed=1, serial=torch.arange(count), bridge=bridge)
@@ -102,7 +102,7 @@ def test_a_model_trained_on_both_ends_bends_towards_the_last_frame():
     model = trained("latent_sde", observation=observation).model
     count, draws = 256, 4
     frames = as_frames(clips(np.random.default_rng(9), count))
-    ticks = frame_ticks(FRAMES, FPS).expand(count, -1)
+    ticks = frame_ticks(FRAMES).expand(count, -1)
 
     def error(places):  # of the mean of some draws, at each frame but the first
         given = Given(frames[:, places], ticks[:, places])

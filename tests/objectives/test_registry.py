@@ -45,9 +45,7 @@ def test_entry_classes_are_a_model_and_its_objective(name):
 def test_entry_with_a_bound_has_an_elbo_and_no_other(name):
     config = parse(TINY | {"model_type": name})
     video = torch.zeros(2, 3, 8, 8, 1, dtype=torch.uint8)
-    terms = objectives.build(config).terms(
-        video, frame_ticks(3, 8.0).expand(2, -1), torch.arange(2)
-    )
+    terms = objectives.build(config).terms(video, frame_ticks(3).expand(2, -1), torch.arange(2))
     assert ("elbo" in terms) == config.capabilities.has_bound
     if config.capabilities.has_bound:
         kls = sum(terms[term] for term in terms if term.startswith("kl_"))

@@ -36,7 +36,7 @@ def loss_and_gradients(**sde):
     for parameter in objective.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     video = torch.randint(0, 256, (6, 5, 8, 8, 1), dtype=torch.uint8)
-    loss = objective(video, frame_ticks(5, 8.0).expand(6, -1), torch.arange(6), 1.0)["loss"]
+    loss = objective(video, frame_ticks(5).expand(6, -1), torch.arange(6), 1.0)["loss"]
     parameters = list(objective.parameters())
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     assert gradients[-1] is not None

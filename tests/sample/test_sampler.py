@@ -210,8 +210,9 @@ def test_a_second_run_takes_away_what_the_first_wrote_and_nothing_else(model, tm
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--fps", "0"], "--fps is 0.0"),
-        (["--fps", "nan"], "--fps is nan"),
+        (["--fps", "0"], "--fps is '0'"),
+        (["--fps", "nan"], "--fps is 'nan'"),
+        (["--interval", "2 parsecs"], "--interval is '2 parsecs'"),
         (["--fps", "1e6"], "--fps is 1000000.0"),
         (["--num_samples", "0"], "--num_samples is 0"),
         (["--num_frames", "-1"], "--num_frames is -1"),

@@ -7,7 +7,7 @@ from sdevid.errors import UserError
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain
-from sdevid.types import TICKS_PER_SECOND, seconds
+from sdevid.types import TICKS_PER_UNIT, units
 
 
 def _solve(batch: int = 3, steps: int = 5, repeat_last: int = 0) -> tuple:
@@ -19,7 +19,7 @@ def _solve(batch: int = 3, steps: int = 5, repeat_last: int = 0) -> tuple:
     def coefficients(z: torch.Tensor, k: int) -> Step:
         return Step(-z, 0.5 + 0.1 * z.square(), torch.sin(z + k), torch.sigmoid(z + 2))
 
-    return chain(start, ticks, noise, coefficients), noise.increments(ticks), seconds(ticks.diff())
+    return chain(start, ticks, noise, coefficients), noise.increments(ticks), units(ticks.diff())
 
 
 def test_chain_is_the_recursion_with_its_kl():
@@ -43,7 +43,7 @@ def test_padding_with_equal_ticks_changes_nothing():
 
 
 def test_chain_kl_is_the_kl_of_gaussian_transitions():
-    h, g, u, r, d = 0.3, 0.7, -1.1, 0.6, 4800 / TICKS_PER_SECOND
+    h, g, u, r, d = 0.3, 0.7, -1.1, 0.6, 4800 / TICKS_PER_UNIT
     prior = torch.distributions.Normal(1 + h * d, g * d**0.5)
     posterior = torch.distributions.Normal(1 + (h + g * u) * d, r * g * d**0.5)
     one = torch.ones(1, 1)

@@ -9,7 +9,7 @@ from sdevid.sde.graph import Chain, captured
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain
-from sdevid.types import seconds
+from sdevid.types import units
 
 CELL = 4800
 
@@ -29,7 +29,7 @@ def _check(device: str) -> None:
     start = torch.randn(3, 2, 4, 4, device=device, requires_grad=True)
     context = torch.randn(3, 5, 2, device=device, requires_grad=True)
     ticks = (torch.arange(6) * CELL).expand(3, -1)
-    dt = seconds(ticks.diff(dim=1)).to(device)
+    dt = units(ticks.diff(dim=1)).to(device)
     run = None
     for serial in (torch.arange(3), torch.arange(3) + 9):
         dw = Brownian(1, serial.to(device), (2, 4, 4), CELL).increments(ticks)

@@ -190,8 +190,8 @@ def test_a_spread_can_be_a_brownian_bridge_whose_drift_pulls_to_its_end():
 def test_stratified_moments_lie_in_their_intervals_and_in_the_order_of_their_draws():
     moments = stratified(torch.rand(2, 7, dtype=torch.float64), TIMES)
     place, share, span = moments.spots
-    assert (moments.seconds.diff(dim=1) > 0).all()
-    torch.testing.assert_close(TIMES.gather(1, place) + share * span, moments.seconds)
+    assert (moments.elapsed.diff(dim=1) > 0).all()
+    torch.testing.assert_close(TIMES.gather(1, place) + share * span, moments.elapsed)
     assert (place[1] == 0).all()
     assert ((share >= 0) & (share <= 1)).all()
 

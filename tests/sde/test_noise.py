@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sdevid.errors import UserError
 from sdevid.sde import philox
 from sdevid.sde.noise import Brownian, Stream, normal, uniform
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 CELL = 4800
 SERIAL = torch.tensor([5, 2**40 + 3, 17])
@@ -62,7 +62,7 @@ def test_uniform_draws_fill_the_unit_interval():
 def test_increments_have_the_variance_of_their_time():
     ticks = torch.tensor([[0, 700, 4800, 5000, 14400, 33600]]).expand(400, -1)
     steps = Brownian(2, torch.arange(400), (25,), CELL).increments(ticks)
-    seconds = (ticks[0].diff() / TICKS_PER_SECOND).float()
+    seconds = (ticks[0].diff() / TICKS_PER_UNIT).float()
     scaled = steps / seconds.sqrt()[:, None]
     for k in range(5):
         assert _kolmogorov_smirnov(scaled[:, k]) < 1.95, k
@@ -120,7 +120,7 @@ def test_area_under_the_path_has_its_law_and_adds_up():
     path = Brownian(5, torch.arange(500), (20,), CELL)
     ticks = (torch.arange(5) * CELL).expand(500, -1)
     moves, areas = path.increments(ticks), path.areas(ticks)
-    d = CELL / TICKS_PER_SECOND
+    d = CELL / TICKS_PER_UNIT
     moments = torch.cov(torch.stack([moves.flatten(), areas.flatten()]).double())
     want = torch.tensor([[d, d**2 / 2], [d**2 / 2, d**3 / 3]], dtype=torch.float64)
     torch.testing.assert_close(moments, want, rtol=0.03, atol=0)

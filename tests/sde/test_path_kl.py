@@ -11,7 +11,7 @@ from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian, Stream, normal
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain, integrate
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
 PATHS = 20_000
@@ -32,7 +32,7 @@ def _ou_kl(calculus: str, solver: str, steps: int) -> tuple[torch.Tensor, list[t
         noise="additive",
     )
     serial = torch.arange(PATHS)
-    step = round(p["T"] * TICKS_PER_SECOND / steps)
+    step = round(p["T"] * TICKS_PER_UNIT / steps)
     noise = Brownian(5, serial, (1,), step)
     start = p["m0"] + math.sqrt(p["v0"]) * normal(5, serial, Stream.INITIAL, (1,)).double()
     ticks = (torch.arange(steps + 1) * step).expand(PATHS, -1)
@@ -89,7 +89,7 @@ def _lgssm_bound(model: _LinearPosterior, sub: int) -> torch.Tensor:
     d = p["T"] / steps
     mean, log_sd = model.start
     start = mean + log_sd.exp() * points[:, :1]
-    ticks = (torch.arange(steps + 1) * round(d * TICKS_PER_SECOND)).expand(len(points), -1)
+    ticks = (torch.arange(steps + 1) * round(d * TICKS_PER_UNIT)).expand(len(points), -1)
     one = torch.ones(1, 1, dtype=torch.float64)
 
     def coefficients(z: torch.Tensor, k: int) -> Step:

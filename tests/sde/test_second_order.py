@@ -10,7 +10,7 @@ from sdevid.sde import second_order
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain
-from sdevid.types import TICKS_PER_SECOND, seconds
+from sdevid.types import TICKS_PER_UNIT, units
 
 STIFFNESS, FRICTION, G = 9.0, 0.5, 1.2
 START = torch.tensor([0.7, -0.4], dtype=torch.float64)
@@ -33,7 +33,7 @@ def linear(steps, span, coefficients):
 
     (points, 2) and (steps, points, 2), float64.
     """
-    every = span * TICKS_PER_SECOND // steps * torch.arange(steps + 1)
+    every = span * TICKS_PER_UNIT // steps * torch.arange(steps + 1)
     noise = torch.cat([torch.zeros(1, steps), torch.eye(steps)])[..., None].double()
     rows = len(noise)
     path = chain(
@@ -84,7 +84,7 @@ def test_the_same_seed_at_twice_the_steps_comes_closer_at_strong_order_one():
         return Step(-9 * torch.sin(q) - 0.5 * v, torch.full_like(v, G))
 
     def end(steps):
-        ticks = TICKS_PER_SECOND // steps * torch.arange(steps + 1)
+        ticks = TICKS_PER_UNIT // steps * torch.arange(steps + 1)
         start = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(200, 2)
         return chain(start, ticks.expand(200, -1), noise, coefficients, order=2).states[:, -1]
 
@@ -111,7 +111,7 @@ def test_chain_is_the_recursion_with_its_kl(kernels, shape, cell):
     path = chain(start, ticks, noise, coefficients, kernels, order=2)
     dw, wide = noise.increments(ticks), (3, *[1] * len(shape))
     (q, v), kl = second_order.halves(start), torch.zeros(3)
-    for k, d in enumerate(seconds(ticks.diff()).float().unbind(1)):
+    for k, d in enumerate(units(ticks.diff()).float().unbind(1)):
         torch.testing.assert_close(path.states[:, k], torch.cat([q, v], 1))
         h, g, u, r = coefficients(torch.cat([q, v], 1), k)
         step = 0.5 * u**2 * d.view(wide) + (0.5 * (r**2 - 1) - r.log()) * (d > 0).view(wide)
@@ -128,7 +128,7 @@ def test_one_step_without_control_is_the_chains():
     z, dw = torch.randn(2, 4), torch.randn(2, 1, 2)
     step = Step(torch.randn(2, 2), torch.tensor([0.5, 0.7]))
     path = chain(z, torch.tensor([[0, 4800]] * 2), dw, lambda *_: step, order=2)
-    moved = second_order.moved(z, *step[:2], 4800 / TICKS_PER_SECOND, dw[:, 0])
+    moved = second_order.moved(z, *step[:2], 4800 / TICKS_PER_UNIT, dw[:, 0])
     torch.testing.assert_close(moved, path.states[:, 1])
 
 

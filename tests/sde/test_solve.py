@@ -12,7 +12,7 @@ from sdevid.sde import fused, graph, solve, stepwise, torchsde_bridge
 from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import GraphForm, Problem, SiluForm, Step
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 BATCH, SIZE, HIDDEN, STEPS, CELL = 3, 2, 5, 4, 4800
 
@@ -173,4 +173,4 @@ def test_field_times_are_those_of_the_grid():
     asked = []
     fields = SDE(lambda t, z: asked.append(t.flatten()[0].item()) or -z, lambda _, z: 0 * z + 1)
     stepwise.solve(silu_problem(scheme="milstein", fields=fields))
-    assert max(asked) == pytest.approx((STEPS - 1) * CELL / TICKS_PER_SECOND)
+    assert max(asked) == pytest.approx((STEPS - 1) * CELL / TICKS_PER_UNIT)

@@ -12,11 +12,11 @@ from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
 from sdevid.sde.solvers import SOLVERS, fitting
 from sdevid.sde.stepwise import integrate
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
 CLIPS, COMPONENTS = 4, 5_000
-FINEST = TICKS_PER_SECOND // 256
+FINEST = TICKS_PER_UNIT // 256
 DIAGONAL = [name for name, solver in SOLVERS.items() if "diagonal" in solver.strong_order]
 
 
@@ -25,16 +25,14 @@ def _noise() -> Brownian:
 
 
 def _at_one_second(sde: SDE, x0: float, solver: str, steps: int) -> torch.Tensor:
-    ticks = (torch.arange(steps + 1) * (TICKS_PER_SECOND // steps)).expand(CLIPS, -1)
+    ticks = (torch.arange(steps + 1) * (TICKS_PER_UNIT // steps)).expand(CLIPS, -1)
     start = torch.full((CLIPS, COMPONENTS), x0, dtype=torch.float64)
     return integrate(sde, start, ticks, _noise(), solver, saved=[steps]).states[:, 0]
 
 
 def _w() -> torch.Tensor:
     """W at one second."""
-    return (
-        _noise().increments(torch.tensor([[0, TICKS_PER_SECOND]]).expand(CLIPS, -1))[:, 0].double()
-    )
+    return _noise().increments(torch.tensor([[0, TICKS_PER_UNIT]]).expand(CLIPS, -1))[:, 0].double()
 
 
 def _gbm() -> tuple[SDE, float, torch.Tensor]:

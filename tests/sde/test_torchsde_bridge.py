@@ -7,9 +7,9 @@ from sdevid.sde import torchsde_bridge
 from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
 from sdevid.sde.stepwise import integrate
-from sdevid.types import TICKS_PER_SECOND
+from sdevid.types import TICKS_PER_UNIT
 
-STEP = TICKS_PER_SECOND // 16
+STEP = TICKS_PER_UNIT // 16
 TICKS = (torch.arange(17) * STEP).expand(5, -1)
 
 

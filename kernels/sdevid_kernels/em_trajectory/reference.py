@@ -138,9 +138,9 @@ def em_trajectory(
 
     A row is one clip's vector latent, or one token of its map; rows share the networks. Drift
     h = drift(z, drift_shift) and g (of one row or all) do not change along time, the control does
-    by its shifts. `posterior` absent is the prior: u = 0, r = 1. `dt` in seconds; a step of no time
-    changes nothing. `saved` names the points, 0 to steps and rising, whose states come back; None
-    is all. `step` is em_step, or one that does the same.
+    by its shifts. `posterior` absent is the prior: u = 0, r = 1. `dt` in units of time; a step of
+    no time changes nothing. `saved` names the points, 0 to steps and rising, whose states come
+    back; None is all. `step` is em_step, or one that does the same.
     """
     states = [z]
     energy, width_kl = z.new_zeros(len(z)), z.new_zeros(len(z))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sdevid import clock
 from sdevid.data.brownian import MOTIONS
 from sdevid.errors import UserError
 
@@ -63,7 +64,7 @@ def _settle(options: argparse.Namespace) -> None:
         raise UserError(f"--dataset {options.dataset} needs --input_dir. {where}")
     if options.text_length is not None and options.text_encoder is None:
         raise UserError("--text_length is for --text_encoder, which is not given")
-    positive = ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips", "fps")
+    positive = ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips")
     for name in (*positive, "text_length"):
         value = getattr(options, name)
         if value is not None and value <= 0:
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--output_dir", type=Path, required=True)
     add("--frame_size", type=int, help="pixels, square (64; of a known SDE: 32)")
-    add("--fps", type=float, default=8.0, help="frames a second (8)")
+    clock.add_arguments(parser, 8.0, "8")
     add("--clip_length", type=int, default=16, help="frames (16)")
     add("--clip_stride", type=int, help="frames between starts (clip_length)")
     add("--fit", choices=["crop", "letterbox"], help="for frames that are not square (crop)")

@@ -19,7 +19,7 @@ from sdevid.models.particles.state import Content, State, layout_of
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.video_model import WINDOW, Given, Made, VideoModel, Walk
 from sdevid.sde.noise import Stream, normal
-from sdevid.types import Ticks, seconds
+from sdevid.types import Ticks, units
 
 
 class ParticleSDE(VideoModel):
@@ -79,7 +79,7 @@ class ParticleSDE(VideoModel):
 
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
         """Lengths of the steps between grid points, in training frames."""
-        return seconds(grid.diff(dim=1))
+        return units(grid.diff(dim=1))
 
     def _check(self, walk_: Walk) -> None:
         if walk_.solver != "euler_maruyama":

@@ -11,7 +11,7 @@ import torch
 from sdevid.config import Config, settings_by_path
 from sdevid.errors import UserError
 from sdevid.train.engine import Engine
-from sdevid.types import Batch, frame_ticks
+from sdevid.types import Batch
 
 CLIPS = 2
 
@@ -23,7 +23,7 @@ def batch(config: Config) -> Batch:
     shape = (CLIPS, frames, size, size, config.channels)
     return Batch(
         video=torch.randint(256, shape, generator=generator, dtype=torch.uint8),
-        ticks=frame_ticks(frames, config.fps).expand(CLIPS, -1).contiguous(),
+        ticks=config.frame_ticks(frames).expand(CLIPS, -1).contiguous(),
         serial=torch.arange(CLIPS),
         keys=tuple(f"probe{i}" for i in range(CLIPS)),
         captions=("",) * CLIPS,

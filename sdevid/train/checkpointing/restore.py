@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from sdevid import checkpoint
+from sdevid import checkpoint, clock
 from sdevid.checkpoint import Manifest, Progress
 from sdevid.config import Config, settings_by_path
 from sdevid.errors import UserError
@@ -96,7 +96,7 @@ def check_fits(folder: Path, manifest: Manifest, engine: Engine) -> list[str]:
     Other settings that changed are said in a line, and returned.
     """
     config = engine.config
-    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    saved = clock.of_saved(yaml.safe_load((folder / "config.yaml").read_text()))
     here = config.model_dump(mode="json")
     changed = {
         name: f"{name} ({_setting(saved, name)} there, {_setting(here, name)} now)"

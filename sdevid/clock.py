@@ -1,0 +1,200 @@
+"""The clock: frame rates as people write them, and the unit in which time is counted inside.
+
+Inside, time is counted in units of the training frame interval, so that the same pictures train
+alike whatever rate they are declared at. Seconds stand at the doors only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from jaxtyping import Int64
+from pydantic import BeforeValidator, model_validator
+from torch import Tensor
+
+from sdevid import types
+from sdevid.errors import UserError
+from sdevid.settings.setting import Section, setting
+
+_SECONDS = {  # of the units that an interval may be written in
+    "ns": Fraction(1, 10**9),
+    "us": Fraction(1, 10**6),
+    "µs": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000),
+    "s": Fraction(1),
+    "sec": Fraction(1),
+    "second": Fraction(1),
+    "min": Fraction(60),
+    "minute": Fraction(60),
+    "h": Fraction(3600),
+    "hour": Fraction(3600),
+    "d": Fraction(86_400),
+    "day": Fraction(86_400),
+    "week": Fraction(604_800),
+}
+_NUMBER = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)(?:\s*/\s*([0-9.]+))?\s*([a-zµ]*)", re.IGNORECASE)
+
+# What a run that was saved without `time_unit` counts in: seconds
+_IN_SECONDS: dict[str, Any] = {
+    "time_unit": 1.0,
+    "sde": {"diffusion_floor": 1e-2, "diffusion_start": 0.5, "control_bound": 30.0},
+    "encoder": {"time_period": 8.0},
+    "follmer": {"noise": 2.0},
+}
+
+
+def frame_rate(value: object) -> float:
+    """Frames a second, from a number or a text such as `8`, `29.97`, `30000/1001` or `1/120`.
+
+    Raises ValueError with the rule and the remedy.
+    """
+    number, unit = _read(value, "fps", "a number or a fraction above 0, such as 8 or 30000/1001")
+    if unit:
+        raise ValueError(
+            f"fps is {value!r}, but a frame rate has no unit; give frames a second, such as "
+            f"{float(number):g}, or the time between frames by interval"
+        )
+    return float(number)
+
+
+def interval(value: object) -> float:
+    """Seconds between frames, from a number or a text such as `2min`, `0.5 s`, `40ms`, `1/25`.
+
+    Raises ValueError with the rule and the remedy.
+    """
+    number, unit = _read(value, "interval", "a time above 0, such as 2min, 40ms or 0.5s")
+    name = unit if unit in _SECONDS else unit.lower()
+    name = name if name in _SECONDS else name.removesuffix("s")
+    if unit and name not in _SECONDS:
+        raise ValueError(
+            f"interval is {value!r}, but {unit!r} is no unit of time here; give one of "
+            f"{', '.join(_SECONDS)}"
+        )
+    return float(number * _SECONDS[name or "s"])
+
+
+def _read(value: object, name: str, rule: str) -> tuple[Fraction, str]:
+    found = _NUMBER.fullmatch(str(value).strip())
+    try:
+        if found is None or isinstance(value, bool):
+            raise ValueError
+        over, under, unit = found.groups()
+        number = Fraction(over) / Fraction(under or 1)
+        if not 0 < float(number) < float("inf"):
+            raise ValueError
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"{name} is {value!r}, but it must be {rule}") from None
+    return number, unit
+
+
+def rational(number: float) -> Fraction:
+    """The fraction that `number` stands for: 29.97002997 is 30000/1001, and 0.00833 is 1/120."""
+    if number >= 1:
+        return Fraction(number).limit_denominator(100_000)
+    return 1 / Fraction(1 / number).limit_denominator(100_000)
+
+
+def add_arguments(parser: argparse.ArgumentParser, default: float | None, told: str) -> None:
+    """`--fps` and `--interval`, of which one may be given; both end in `fps`."""
+    either = parser.add_mutually_exclusive_group()
+    rate, gap = _argument(frame_rate), _argument(lambda text: 1 / interval(text))
+    either.add_argument("--fps", type=rate, default=default, help=f"frames a second ({told})")
+    either.add_argument(
+        "--interval", dest="fps", type=gap, default=default, help="between frames, e.g. 2min"
+    )
+
+
+def _argument(read: Callable[[str], float]) -> Callable[[str], float]:
+    def argument(text: str) -> float:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
+
+    return argument
+
+
+class Clock(Section):
+    """How fast frames follow each other, and the unit that time is counted in inside."""
+
+    fps: Annotated[float, BeforeValidator(frame_rate)] = setting(
+        8.0,
+        ge=1e-9,
+        le=1e9,
+        unit="frames per second",
+        role="data",
+        help="frame rate of the clips, a number or a fraction; or give `interval: 2min` instead",
+    )
+    time_unit: float = setting(
+        0.125,
+        gt=0,
+        unit="seconds",
+        role="architecture",
+        help="unit of time inside; the frame interval 1/fps where it is not given",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolved(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        told = dict(settings)
+        if "interval" in told:
+            if "fps" in told:
+                raise ValueError(
+                    f"fps is {told['fps']} and interval {told['interval']}, but they say the same; "
+                    "give one of them"
+                )
+            told["fps"] = 1 / interval(told.pop("interval"))
+        if told.get("time_unit") is None:
+            told["time_unit"] = 1 / frame_rate(told.get("fps", 8.0))
+        return told
+
+    def frames_per_unit(self, fps: float | None = None) -> Fraction:
+        """Frames in a unit of time, at `fps` frames a second or at the training rate."""
+        return rational((self.fps if fps is None else fps) * self.time_unit)
+
+    def frame_ticks(self, num_frames: int, fps: float | None = None) -> Int64[Tensor, " time"]:
+        """Times of `num_frames` frames, in ticks from the first; `fps` None: the training rate."""
+        return types.frame_ticks(num_frames, self.frames_per_unit(fps))
+
+    def step_ticks(self, steps: int) -> int:
+        """Ticks of one of `steps` equal parts of a training frame interval, 1 or more."""
+        return max(1, round(types.TICKS_PER_UNIT / (self.frames_per_unit() * steps)))
+
+
+def of_saved(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a run saved, with its unit: one that names none counts in seconds."""
+    return settings if "time_unit" in settings else _beneath(settings, _IN_SECONDS)
+
+
+def of_run(settings: dict[str, Any], config: Path) -> dict[str, Any]:
+    """`settings` with the clock of the run that saved `config`, where they do not name their own.
+
+    What is counted in the run's unit must go with it, or a run could not be carried on.
+    """
+    saved = of_saved(yaml.safe_load(config.read_text())) if config.is_file() else {}
+    theirs: dict[str, Any] = {}
+    for name, value in _IN_SECONDS.items():
+        if not isinstance(value, dict):
+            theirs |= {name: saved[name]} if name in saved else {}
+        elif isinstance(saved.get(name), dict):
+            theirs[name] = {key: saved[name][key] for key in value if key in saved[name]}
+    return _beneath(settings, theirs)
+
+
+def _beneath(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for name, value in defaults.items():
+        own = settings.get(name)
+        if isinstance(value, dict) and (own is None or isinstance(own, dict)):
+            merged[name] = value | (own or {})
+        elif own is None:
+            merged[name] = value
+    return merged
