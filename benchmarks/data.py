@@ -37,7 +37,8 @@ import webdataset
 
 from sdevid.config import Config, parse
 from sdevid.data.payload import Store, encode
-from sdevid.data.shards import FORMAT, ShardFile, ShardIndex, open_shards, write_json
+from sdevid.data.shard_file import FORMAT, ShardFile, write_json
+from sdevid.data.shards import ShardIndex, open_shards
 from sdevid.data.stream import steps
 from sdevid.evaluate import provenance
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOORS = {
     "deepspeed": ("sdevid/train/engine.py", "sdevid/train/checkpointing/elastic.py"),
     "wandb": ("sdevid/train/metrics_sinks.py",),
-    "webdataset": ("sdevid/data/shards.py",),
+    "webdataset": ("sdevid/data/shard_file.py", "sdevid/data/foreign/"),
     "xformers": ("sdevid/models/attention.py",),
     "torchsde": ("sdevid/sde/torchsde_bridge.py",),
     "triton": ("kernels/",),

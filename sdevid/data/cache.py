@@ -76,7 +76,7 @@ class BlockCache:
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             self._make_room(len(content))
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_bytes(content)
             aside.replace(path)
         except OSError as error:
@@ -146,8 +146,8 @@ class CachedFolder:
         dropped = [self._cache.forget(file, number) for number, _ in _pieces(offset, size)]
         return any(dropped)
 
-    def whole(self, name: str) -> bytes:
-        return self._remote.whole(name)
+    def whole(self, name: str, limit: int) -> bytes:
+        return self._remote.whole(name, limit)
 
     def size(self, name: str) -> int:
         return self._remote.size(name)
@@ -179,7 +179,17 @@ def _kept(path: Path, part: slice) -> bytes | None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock against other processes and threads; it goes with the process."""
-    with path.open("a") as file:
+    """Hold a file's lock against other processes and threads; it goes with the process.
+
+    A folder that was removed, by whoever cleans the node's disk, is made again and said so.
+    """
+    while True:
+        try:
+            file = path.open("a", encoding="utf-8")
+            break
+        except FileNotFoundError:
+            warnings.warn(f"data_cache {path.parents[1]} was removed; made again", stacklevel=4)
+            path.parent.mkdir(parents=True, exist_ok=True)
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -183,5 +183,5 @@ def _inside(section: Section | None, length: int | None) -> Section | None:
 def _reason(error: Exception, path: Path) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "is an empty file"
-    said = error.strerror if isinstance(error, OSError) else error
+    said = error.strerror if isinstance(error, av.FFmpegError | OSError) else error
     return f"does not decode: {said}"

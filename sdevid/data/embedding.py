@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sdevid.data.npy import read_npy
 from sdevid.types import Embedding
 
 TEXT = "text.npy"  # the member's extension
@@ -35,8 +36,8 @@ def encode(embedding: Embedding) -> bytes:
 def decode(content: bytes, width: int) -> Embedding:
     """The embedding in a member's bytes. ValueError where they hold anything else."""
     try:
-        found = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        found = read_npy(content)
+    except ValueError as error:
         raise ValueError(f"its {TEXT} does not decode: {error}") from error
     if found.dtype != np.float16 or found.ndim != 2 or found.shape[1] != width:
         raise ValueError(

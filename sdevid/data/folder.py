@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +33,8 @@ class Access:
 class Folder(Protocol):
     """Files of one folder, read by name. Safe from several threads.
 
-    What is not there raises FileNotFoundError. Reads past the end of a file come back short.
+    What is not there raises FileNotFoundError, what is no regular file of the folder ValueError.
+    Reads past the end of a file come back short.
     """
 
     @property
@@ -57,8 +59,8 @@ class Folder(Protocol):
         """Drop kept copies of these bytes, which proved wrong; whether there were any."""
         ...
 
-    def whole(self, name: str) -> bytes:
-        """All bytes of a file, never from a cache."""
+    def whole(self, name: str, limit: int) -> bytes:
+        """All bytes of a file, never from a cache. ValueError where they are more than `limit`."""
         ...
 
     def size(self, name: str) -> int:
@@ -89,7 +91,7 @@ class LocalFolder:
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         handle = self._handle(name)  # held until the read is done
-        return os.pread(handle.number, size, offset)
+        return os.pread(handle.number, min(size, max(handle.size - offset, 0)), offset)
 
     def read_into(self, name: str, offset: int, target: memoryview) -> int:
         handle = self._handle(name)
@@ -98,11 +100,14 @@ class LocalFolder:
     def forget(self, name: str, offset: int, size: int) -> bool:  # noqa: ARG002
         return False
 
-    def whole(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+    def whole(self, name: str, limit: int) -> bytes:
+        handle = self._open(name)
+        if handle.size > limit:
+            raise ValueError(f"it has {handle.size:,} bytes, more than {limit:,}")
+        return os.pread(handle.number, handle.size, 0)
 
     def size(self, name: str) -> int:
-        return (self.path / name).stat().st_size
+        return self._open(name).size
 
     def names(self) -> list[str]:
         return sorted(path.name for path in self.path.iterdir())
@@ -111,7 +116,17 @@ class LocalFolder:
         self._handle.cache_clear()
 
     def _open(self, name: str) -> _Handle:
-        return _Handle(self.path / name)
+        path = self.path / name
+        if name != path.name:
+            raise ValueError(f"{name!r} is not the name of a file")
+        if path.is_symlink() and path.exists():
+            target = path.resolve()
+            if not target.is_relative_to(self.path.resolve()):
+                raise ValueError(
+                    f"it is a link to {target}, outside of the folder; copy it here, or let the "
+                    "whole folder be a link"
+                )
+        return _Handle(path)
 
 
 class _Handle:
@@ -119,7 +134,11 @@ class _Handle:
 
     def __init__(self, path: Path) -> None:
         self.number = -1
-        self.number = os.open(path, os.O_RDONLY)
+        self.number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
+        state = os.fstat(self.number)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is not a regular file")
+        self.size = state.st_size
 
     def __del__(self) -> None:
         if self.number >= 0:

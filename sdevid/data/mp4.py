@@ -21,27 +21,35 @@ Image = UInt8[np.ndarray, "height width channels"]
 _ENTRY = 86  # bytes of an avc1 entry before its boxes
 _KNOWN = {b"avcC", b"pasp", b"btrt"}  # boxes of an entry that leave pixels as the stream has them
 _CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts")
+_MOST_FRAMES = 2**20
 _OPEN = 4  # decoders a thread
+_MARGIN = 64  # pixels that a decoder may work with beyond a frame's sides
 
 
-def images(payload: bytes, channels: int) -> Iterator[Image] | None:
+def images(payload: bytes, shape: tuple[int, int, int, int]) -> Iterator[Image] | None:
     """The frames of a file in order, or None where it is not as simple as `payload.encode` writes.
+
+    `shape` is what the clip should have: time, height, width, channels.
 
     Raises av.FFmpegError where a packet does not decode.
     """
     try:
         found = _packets(memoryview(payload))
-    except (struct.error, KeyError, IndexError, ValueError):
+    except (struct.error, KeyError, IndexError, ValueError, RecursionError, MemoryError):
         return None
     if found is None:
         return None
-    return _decoded(*found, channels)
+    return _decoded(*found, shape)
 
 
-def _decoded(parameters: bytes, packets: list[bytes], channels: int) -> Iterator[Image]:
+def _decoded(
+    parameters: bytes, packets: list[bytes], shape: tuple[int, int, int, int]
+) -> Iterator[Image]:
     import av
 
-    codec, reformatter = _decoders.get(parameters)
+    _, height, width, channels = shape
+
+    codec, reformatter = _decoders.get(parameters, (height + _MARGIN) * (width + _MARGIN))
     whole = False
     try:
         for packet in [*packets, None]:
@@ -68,13 +76,14 @@ class _Decoders(threading.local):
         self.get = lru_cache(_OPEN)(_open)
 
 
-def _open(parameters: bytes) -> tuple[Any, Any]:
+def _open(parameters: bytes, most_pixels: int) -> tuple[Any, Any]:
     import av
     from av.video.reformatter import VideoReformatter
 
     codec = av.CodecContext.create("h264", "r")
     codec.extradata = parameters
     codec.thread_count = 1
+    codec.options = {"max_pixels": str(most_pixels)}
     return codec, VideoReformatter()
 
 
@@ -135,6 +144,8 @@ def _table(box: memoryview, columns: int) -> list[tuple[int, ...]]:
 def _sizes(box: memoryview) -> list[int]:
     """Bytes of each frame."""
     same, count = struct.unpack_from(">II", box, 4)
+    if same and count > _MOST_FRAMES:
+        raise ValueError(f"{count} frames")
     return [same] * count if same else list(struct.unpack_from(f">{count}I", box, 12))
 
 

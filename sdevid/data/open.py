@@ -7,8 +7,10 @@ from pathlib import Path
 from sdevid.data.cache import BlockCache, CachedFolder
 from sdevid.data.folder import Access, Folder, LocalFolder
 from sdevid.data.remote import RemoteFolder
+from sdevid.errors import UserError
 
 _LOCAL = "file://"
+_FIRST_PRINTED = 32
 
 
 def open_folder(location: Path | str, access: Access | None = None) -> Folder:
@@ -16,6 +18,8 @@ def open_folder(location: Path | str, access: Access | None = None) -> Folder:
     text = str(location)
     if text.startswith(_LOCAL):
         text = text.removeprefix(_LOCAL)
+    if any(ord(letter) < _FIRST_PRINTED for letter in text):
+        raise UserError(f"{text!r} is no path or URL: it holds a control character")
     if "://" not in text:
         return LocalFolder(Path(text))
     access = access or Access()

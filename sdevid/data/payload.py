@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from sdevid.clock import rational
 from sdevid.data import mp4
+from sdevid.data.npy import read_npy
 from sdevid.data.x264 import SAME_BYTES
 
 Store = Literal["npy", "jpeg", "mp4"]
@@ -67,7 +68,7 @@ def _from_npy(payload: bytes, shape: Shape) -> ClipVideo:
     header = npy_header(shape)
     if payload.startswith(header) and len(payload) == len(header) + math.prod(shape):
         return np.frombuffer(payload, np.uint8, offset=len(header)).reshape(shape)
-    return np.asarray(np.load(io.BytesIO(payload), allow_pickle=False))
+    return read_npy(payload)
 
 
 def _grid(shape: Shape) -> tuple[int, int, int, int]:
@@ -102,6 +103,9 @@ def _from_sheet(payload: bytes, shape: Shape) -> ClipVideo:
 
     rows, columns, cell_height, cell_width = _grid(shape)
     frames, height, width, channels = shape
+    found = simplejpeg.decode_jpeg_header(payload)[:2]
+    if found != (rows * cell_height, columns * cell_width):
+        raise ValueError(f"a sheet of {found[1]} x {found[0]} pixels is not that of {shape}")
     sheet = simplejpeg.decode_jpeg(payload, colorspace="GRAY" if channels == 1 else "RGB")
     sheet = sheet.reshape(rows * cell_height, columns, cell_width, channels).swapaxes(0, 1)
     cells = sheet.reshape(rows * columns, cell_height, cell_width, channels)
@@ -133,16 +137,18 @@ def _from_mp4(payload: bytes, shape: Shape) -> ClipVideo:
     try:
         return _mp4_frames(payload, shape)
     except av.FFmpegError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(error.strerror) from error
 
 
 def _mp4_frames(payload: bytes, shape: Shape) -> ClipVideo:
     frames, height, width, channels = shape
     video = np.zeros(shape, dtype=np.uint8)
     count = 0
-    for image in mp4.images(payload, channels) or _plain_images(payload, channels):
-        if count < frames:
-            video[count] = image[:height, :width]
+    padded = height + height % 2, width + width % 2  # as `encode` writes them
+    for image in mp4.images(payload, shape) or _plain_images(payload, channels):
+        if image.shape[:2] not in (padded, (height, width)) or count == frames:
+            raise ValueError(f"more than {frames} frames, or frames of {image.shape[:2]} pixels")
+        video[count] = image[:height, :width]
         count += 1
     if count != frames:
         raise ValueError(f"{count} frames, not {frames}")

@@ -13,10 +13,16 @@ _TRIES = 5
 _PAUSE = 0.2  # seconds before the second try; doubled for each further one
 _REFUSED = (401, 403)
 _PAST_THE_END = 416
-_TOO_MANY = 429
+_MISSING, _TOO_MANY = 404, 429
+_SLOWEST = 1_024  # bytes a second, once a time-out has passed
+_KNOWN = ("s3", "http", "https")
 _INSTALL = "`pip install 'sdevid[remote]'` brings what s3:// and http:// need"
 
 Result = TypeVar("Result")
+
+
+class TooLargeError(ValueError):
+    """An answer of more bytes than were asked for."""
 
 
 class RemoteFolder:
@@ -30,19 +36,13 @@ class RemoteFolder:
 
     def __init__(self, location: str, timeout: float) -> None:
         self.location, self._timeout = location, timeout
+        self._http = location.startswith("http")
         self._system = _file_system(location, timeout)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         if size == 0:
             return b""
-        content = self._fetch(name, start=offset, end=offset + size)
-        if len(content) > size:
-            raise UserError(
-                f"{self.location}/{name}: {size} bytes were asked for and {len(content)} came, so "
-                "the server does not answer range requests; serve the shards from one that does, "
-                "or copy them here"
-            )
-        return content
+        return self._fetch(name, offset, size)
 
     def read_into(self, name: str, offset: int, target: memoryview) -> int:
         content = self.read(name, offset, target.nbytes)
@@ -52,14 +52,20 @@ class RemoteFolder:
     def forget(self, name: str, offset: int, size: int) -> bool:  # noqa: ARG002
         return False
 
-    def whole(self, name: str) -> bytes:
-        return self._fetch(name)
+    def whole(self, name: str, limit: int) -> bytes:
+        if self._http:
+            content: bytes = self._tried(name, lambda url: self._streamed(url, limit))
+            return content
+        size = self.size(name)
+        if size > limit:
+            raise TooLargeError(f"it has {size:,} bytes, more than {limit:,}")
+        return self._fetch(name, 0, size)
 
     def size(self, name: str) -> int:
         return int(self._tried(name, lambda url: self._system.info(url)["size"]))
 
     def names(self) -> list[str] | None:
-        if self.location.startswith("http"):
+        if self._http:
             return None
         found = self._tried("", lambda url: self._system.ls(url, detail=False, refresh=True))
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
@@ -67,16 +73,54 @@ class RemoteFolder:
     def close(self) -> None:
         pass
 
-    def _fetch(self, name: str, **limits: int) -> bytes:
-        content: bytes = self._tried(name, lambda url: self._system.cat_file(url, **limits))
+    def _fetch(self, name: str, start: int, size: int) -> bytes:
+        """`size` bytes from `start` on, or as many as there are."""
+
+        def ask(url: str) -> bytes:
+            if not self._http:
+                return bytes(self._system.cat_file(url, start=start, end=start + size))
+            try:
+                return self._streamed(url, size, {"Range": f"bytes={start}-{start + size - 1}"})
+            except TooLargeError as error:
+                raise UserError(
+                    f"{url}: {size} bytes were asked for and more came, so the server does not "
+                    "answer range requests; serve the shards from one that does, or copy them here"
+                ) from error
+
+        content: bytes = self._tried(name, ask)
         return content
+
+    def _streamed(self, url: str, limit: int, headers: dict[str, str] | None = None) -> bytes:
+        """The answer to a request as it comes. TooLargeError past `limit` bytes."""
+        from fsspec.asyn import sync
+
+        content: bytes = sync(self._system.loop, self._receive, url, limit, headers or {})
+        return content
+
+    async def _receive(self, url: str, limit: int, headers: dict[str, str]) -> bytes:
+        session = await self._system.set_session()
+        started, size = time.monotonic(), 0
+        parts: list[bytes] = []
+        async with session.get(self._system.encode_url(url), headers=headers) as answer:
+            if answer.status == _MISSING:
+                raise FileNotFoundError(url)
+            answer.raise_for_status()
+            async for part in answer.content.iter_chunked(2**16):
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise TooLargeError(f"it has more than {limit:,} bytes")
+                spent = time.monotonic() - started
+                if spent > self._timeout and size < spent * _SLOWEST:
+                    raise ConnectionError(f"only {size} bytes came in {spent:.1f} s")
+        return b"".join(parts)
 
     def _tried(self, name: str, ask: Callable[[str], Result]) -> Result | Any:
         url = f"{self.location}/{name}".rstrip("/")
         for attempt in range(_TRIES):
             try:
                 return ask(url)
-            except FileNotFoundError:
+            except (FileNotFoundError, TooLargeError, UserError):
                 raise
             except Exception as error:  # each protocol has its own
                 if _status(error) == _PAST_THE_END:
@@ -93,7 +137,17 @@ class RemoteFolder:
 
 
 def _file_system(location: str, timeout: float) -> Any:
-    protocol = location.partition("://")[0]
+    protocol, _, rest = location.partition("://")
+    host = rest.partition("/")[0]
+    if protocol not in _KNOWN or not host:
+        raise UserError(
+            f"{location} is not read; a path, file://, s3://, http:// and https:// are known"
+        )
+    if "@" in host:
+        raise UserError(
+            f"the address {protocol}://...@{rest.rpartition('@')[2]} holds a user or password, "
+            "which would end up in files and logs; put them into ~/.netrc and leave them out here"
+        )
     options: dict[str, Any] = {}
     try:
         import fsspec
@@ -105,7 +159,7 @@ def _file_system(location: str, timeout: float) -> Any:
             import aiohttp
 
             limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
-            options = {"client_kwargs": {"timeout": limit}}
+            options = {"client_kwargs": {"timeout": limit, "trust_env": True}}
         system = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
     except ImportError as error:
         raise UserError(

@@ -2,38 +2,50 @@
 
 A clip is two members, KEY.json and one payload, or three with its caption's KEY.text.npy. An
 index (train-000000.index.json) tells for each clip where its members lie, so that a clip is read
-by offset. This is the only file that knows webdataset.
+by offset.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import json
-import os
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from sdevid.data import embedding
 from sdevid.data.embedding import TEXT
 from sdevid.data.folder import Access, Folder
 from sdevid.data.open import open_folder
 from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
+from sdevid.data.schema import (
+    MOST_BYTES,
+    MOST_TOKENS,
+    ClipFields,
+    DatasetFields,
+    IndexFields,
+    first_fault,
+    parse_json,
+    parse_meta,
+)
+from sdevid.data.shard_file import FORMAT, index_name
 from sdevid.errors import UserError
 from sdevid.types import Embedding
 
-FORMAT = 1
+Fields = TypeVar("Fields", bound=BaseModel)
+
 _RIGHT, _PLAIN = 1, 2  # what is known of a clip: its sha256 is right; and its npy is as we write it
+_HEADERS = 2**20  # bytes of a container beside the pixels
+_APART = 2**20  # bytes between the members of one clip
 _AT_ONCE = 16  # indices read together from a remote folder
-_TAR_BLOCK = 512
 _MAKE = "python tools/make_shards.py makes one"
 
 
@@ -152,12 +164,16 @@ class ShardIndex:
                 reason = "the shard is missing"
             except ValueError as error:
                 reason = str(error)
+            except UserError:
+                raise
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise UserError(
                         f"shard {self.folder.location}/{entry.shard} cannot be read: {error}"
                     ) from error
                 reason = f"the disk does not give it ({error.strerror})"
+            except Exception as error:  # whatever a decoder makes of bytes of any origin
+                reason = f"it does not read ({type(error).__name__}: {error})"
             self._damage[i] = reason
         raise DamagedClipError(self.folder.location, entry, reason)
 
@@ -188,7 +204,7 @@ class ShardIndex:
         return decoded
 
     def _decoded(self, found: Mapping[str, bytes]) -> Beside:
-        meta = json.loads(found["json"])
+        meta = parse_meta(found["json"])
         if not self.embedded:
             return Beside(meta, None)
         return Beside(meta, embedding.decode(found[TEXT], self.dataset["text_encoder"]["width"]))
@@ -206,6 +222,7 @@ class ShardIndex:
         if not entry.members.keys() >= set(beside):
             raise ValueError(f"the index names no {TEXT} of it")
         wanted = {name: entry.members[name] for name in (entry.extension, *beside)}
+        self._check_sizes(entry, wanted)
         begin = min(member.offset for member in wanted.values())
         size = max(member.offset + member.size for member in wanted.values()) - begin
         for attempt in (1, 2):
@@ -220,6 +237,20 @@ class ShardIndex:
             if attempt == 2 or not self.folder.forget(entry.shard, begin, size):
                 break
         raise ValueError(fault)
+
+    def _check_sizes(self, entry: ClipEntry, wanted: Mapping[str, Member]) -> None:
+        """ValueError where members are larger, or further apart, than those of a clip can be."""
+        width = (self.dataset.get("text_encoder") or {}).get("width", 0)
+        pixels = math.prod(entry.shape)
+        limits = {"json": MOST_BYTES["KEY.json"], TEXT: 2 * width * MOST_TOKENS + _HEADERS}
+        for name, member in wanted.items():
+            limit = limits.get(name, 2 * pixels + _HEADERS)
+            if member.size > limit:
+                raise ValueError(f"its {name} has {member.size:,} bytes, more than {limit:,}")
+        ends = [(member.offset, member.offset + member.size) for member in wanted.values()]
+        span = max(end for _, end in ends) - min(begin for begin, _ in ends)
+        if span > sum(end - begin for begin, end in ends) + _APART:
+            raise ValueError("its members lie apart in the tar")
 
 
 def _fault(
@@ -270,121 +301,53 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
             f"{folder.location}/dataset.json has format {dataset.get('format')!r}, but this "
             f"version reads {FORMAT}; make the shards anew"
         )
+    _checked(DatasetFields, dataset, f"{folder.location}/dataset.json")
     return dataset
 
 
 def read_index(folder: Folder, shard: str) -> list[ClipEntry]:
     """The clips of the tar `shard`, from the index beside it. UserError where it does not read."""
-    path = f"{folder.location}/{index_name(shard)}"
+    name = index_name(shard)
     try:
-        return [
-            ClipEntry(
-                shard=shard,
-                members={name: Member(**place) for name, place in clip.pop("members").items()},
-                **clip,
-            )
-            for clip in read_json(folder, index_name(shard))["clips"]
-        ]
+        content = read_json(folder, name)
     except FileNotFoundError as error:
         raise UserError(
-            f"index {path} does not read (it is missing); copy it again or make it anew"
+            f"index {folder.location}/{name} does not read (it is missing); copy it again or make "
+            "it anew"
         ) from error
-    except (KeyError, TypeError, AttributeError) as error:
+    fields = _checked(IndexFields, content, f"index {folder.location}/{name}")
+    return [_entry(shard, clip) for clip in fields.clips]
+
+
+def _entry(shard: str, clip: ClipFields) -> ClipEntry:
+    members = {
+        name: Member(member.offset, member.size, member.sha256)
+        for name, member in clip.members.items()
+    }
+    shape = clip.num_frames, clip.fps, clip.height, clip.width, clip.channels
+    return ClipEntry(shard, clip.key, clip.source, clip.label, *shape, members)
+
+
+def _checked(schema: type[Fields], content: dict[str, Any], name: str) -> Fields:
+    """The fields of a file by its schema. UserError names the one that is out of form."""
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
         raise UserError(
-            f"index {path} lacks or misnames a field ({error}); make it anew"
+            f"{name} lacks or misnames a field, or one is out of its range ({first_fault(error)}); "
+            "copy it again or make it anew"
         ) from error
-
-
-def index_name(shard: str) -> str:
-    """The name of the index beside the tar `shard`."""
-    return shard.removesuffix(".tar") + ".index.json"
-
-
-def write_json(path: Path, content: object, indent: int | None = None) -> None:
-    """`content` as JSON, written aside and renamed: whole or not there."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w") as file:
-        json.dump(content, file, indent=indent, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-class ShardFile:
-    """One tar on its way: clips are added, then `close` puts tar and index in place."""
-
-    def __init__(self, folder: Path, shard: str) -> None:
-        import webdataset
-
-        self.path = folder / shard
-        self._aside = folder / (shard + ".part")
-        self._stream = self._aside.open("wb")
-        self._tar = webdataset.TarWriter(
-            self._stream, encoder=False, mtime=0, user="", group="", compress=False
-        )
-        self._position = 0
-        self._clips: list[dict[str, Any]] = []
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def add(self, key: str, meta: dict[str, Any], members: Mapping[str, bytes]) -> None:
-        """Append the clip `key`: its `members` by extension, and `meta`, which becomes KEY.json."""
-        said = json.dumps(meta, sort_keys=True, ensure_ascii=False)
-        members = {**members, "json": said.encode()}
-        self._tar.write({"__key__": key, **members})
-        named = {name: meta[name] for name in ("source", "label", "num_frames", "fps")}
-        named |= {name: meta[name] for name in ("height", "width", "channels")}
-        self._clips.append({"key": key, **named, "members": self._places(members)})
-
-    def _places(self, members: dict[str, bytes]) -> dict[str, dict[str, Any]]:
-        places: dict[str, dict[str, Any]] = {}
-        for extension, content in sorted(members.items()):  # the order in which TarWriter writes
-            offset = self._position + _TAR_BLOCK
-            places[extension] = {
-                "offset": offset,
-                "size": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
-            self._position = offset + -(-len(content) // _TAR_BLOCK) * _TAR_BLOCK
-        return places
-
-    def close(self) -> None:
-        """Finish the tar and rename it and its index into place."""
-        self._tar.close()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        index = {
-            "format": FORMAT,
-            "shard": self.path.name,
-            "size": self._aside.stat().st_size,
-            "clips": self._clips,
-        }
-        self._aside.replace(self.path)
-        write_json(self.path.with_name(index_name(self.path.name)), index)
-
-    def discard(self) -> None:
-        """Drop the unfinished tar."""
-        with contextlib.suppress(OSError):  # a full disk, which is why it is dropped
-            self._tar.close()
-        with contextlib.suppress(OSError):
-            self._stream.close()
-        self._aside.unlink(missing_ok=True)
 
 
 def read_json(folder: Folder, name: str) -> dict[str, Any]:
     """The JSON object in a file. UserError where it does not read; FileNotFoundError."""
     path = f"{folder.location}/{name}"
+    limit = MOST_BYTES["index" if name.endswith(".index.json") else "dataset.json"]
     try:
-        content = json.loads(folder.whole(name))
+        return parse_json(folder.whole(name, limit), limit)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(f"{path} does not read ({error.strerror}); copy it again") from error
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); copy or make it anew") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object, not a {type(content).__name__}")
-    return content
+        raise UserError(f"{path} is not read as JSON: {error}; copy or make it anew") from error

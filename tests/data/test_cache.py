@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from sdevid.data.cache import BlockCache
 from sdevid.data.folder import Access
 from sdevid.data.open import open_folder
 from sdevid.data.payload import encode
-from sdevid.data.shards import DamagedClipError, ShardFile, open_shards, write_json
+from sdevid.data.shard_file import ShardFile, write_json
+from sdevid.data.shards import DamagedClipError, open_shards
 from sdevid.errors import UserError
 
 BLOCK = 4 * 2**20
@@ -191,3 +193,12 @@ def _read_all_hashed(url: str, cache: str, start: int) -> str:
 
 def hash_of(videos: list[bytes]) -> str:
     return hashlib.sha256(b"".join(videos)).hexdigest()
+
+
+def test_a_cache_that_was_removed_is_made_again_and_said_so(site, tmp_path):
+    index = open_shards(site.url, "train", Access(cache=tmp_path / "cache"))
+    before = [index.read(k).video.tobytes() for k in range(len(index))]
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.warns(UserWarning, match=r"data_cache .*cache was removed; made again"):
+        assert [index.read(k).video.tobytes() for k in range(len(index))] == before
+    assert blocks(tmp_path / "cache")

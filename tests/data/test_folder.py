@@ -52,7 +52,7 @@ def test_a_file_of_a_folder_reads_and_seeks_as_a_file(tmp_path):
 def test_a_path_may_be_written_in_any_way(tmp_path, form):
     (tmp_path / "a").write_bytes(b"xyz")
     folder = open_folder(form(tmp_path))
-    assert (folder.read("a", 1, 5), folder.whole("a"), folder.size("a")) == (b"yz", b"xyz", 3)
+    assert (folder.read("a", 1, 5), folder.whole("a", 9), folder.size("a")) == (b"yz", b"xyz", 3)
     assert folder.names() == ["a"]
     with pytest.raises(FileNotFoundError):
         folder.read("b", 0, 1)
@@ -69,5 +69,24 @@ def test_a_url_keeps_its_slashes_in_the_config(tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("location", ["what://x/y", "ftp://x/y"])  # unknown; wants more than a URL
 def test_a_protocol_that_is_not_read_is_told(location):
-    with pytest.raises(UserError, match=rf"{location}: .*; a path, file://, s3://"):
+    with pytest.raises(UserError, match=rf"{location} is not read; a path, file://, s3://"):
         open_folder(location)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("pipe:touch x", "does not exist"),
+        ("simplecache::file:///tmp", "is not read"),
+        ("github://org:repo@main/x", "is not read"),
+        ("s3://", "is not read"),
+        ("http:///x", "is not read"),
+        ("https://user:secret@host/x", "holds a user or password"),
+        ("a\nb", "control character"),
+        ("\0", "control character"),
+    ],
+)
+def test_only_what_is_known_is_opened_and_no_password_is_told(location, message):
+    with pytest.raises(UserError, match=message) as error:
+        open_folder(location)
+    assert "secret" not in str(error.value)

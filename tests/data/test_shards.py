@@ -10,7 +10,8 @@ import pytest
 import webdataset
 
 from sdevid.data.payload import EXTENSION, Store, encode
-from sdevid.data.shards import FORMAT, ShardFile, index_name, open_shards, write_json
+from sdevid.data.shard_file import FORMAT, ShardFile, index_name, write_json
+from sdevid.data.shards import open_shards
 from sdevid.errors import UserError
 
 
@@ -133,7 +134,7 @@ def _no_clips(folder: Path) -> Path:
         (_empty, "is empty"),
         (_unfinished, "holds no dataset.json"),
         (_other_format, "format 99"),
-        (_bad_json, "not valid JSON"),
+        (_bad_json, "is not read as JSON"),
         (_bad_index, "lacks or misnames a field"),
         (_no_index, "does not read"),
         (_no_clips, "holds no clip"),

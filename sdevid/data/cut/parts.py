@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sdevid.data.payload import EXTENSION, encode
-from sdevid.data.shards import write_json
+from sdevid.data.shard_file import write_json
 from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec, LeftOutError
 
 _CRASH = "the process that decoded it died (a crash in the decoder, or out of memory)"

@@ -16,15 +16,8 @@ from sdevid.data.cut.parts import Fault, Job, Kind, make_parts, read_notes, read
 from sdevid.data.cut.plan import Plan
 from sdevid.data.embedding import TEXT, encode
 from sdevid.data.folder import LocalFolder
-from sdevid.data.shards import (
-    FORMAT,
-    ClipEntry,
-    ShardFile,
-    read_dataset,
-    read_index,
-    read_json,
-    write_json,
-)
+from sdevid.data.shard_file import FORMAT, ShardFile, write_json
+from sdevid.data.shards import ClipEntry, read_dataset, read_index, read_json
 from sdevid.data.spec import words
 from sdevid.errors import UserError
 

@@ -1,0 +1,153 @@
+"""What dataset.json, an index and KEY.json may hold: one schema for shards of any origin.
+
+Shards may come from strangers. Each file has a limit of bytes and depth, each number a range, each
+name a form; what does not fit is named, never believed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import from_json
+
+MOST_BYTES = {"dataset.json": 64 * 2**20, "index": 256 * 2**20, "KEY.json": 4 * 2**20}
+MOST_CLIP_BYTES = 8 * 2**30  # pixels of one clip
+MOST_TOKENS = 4_096  # of one caption's embedding
+_MOST_TAR = 2**50
+
+_PLAIN = r"[^/\\\x00-\x1f\x7f]"  # no slash, no control character
+ShardName = Annotated[
+    str, StringConstraints(max_length=255, pattern=rf"^[^./\\\x00-\x1f\x7f]{_PLAIN}*\.tar$")
+]
+Key = Annotated[str, StringConstraints(max_length=1_024, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, StringConstraints(max_length=65_536)]
+SourceName = Annotated[str, StringConstraints(max_length=8_192)]
+Fps = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Frames = Annotated[int, Field(ge=1, le=2**20)]
+Side = Annotated[int, Field(ge=1, le=2**16)]
+Channels = Annotated[int, Field(ge=1, le=64)]
+Offset = Annotated[int, Field(ge=0, le=_MOST_TAR)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    """Strict, frozen; further fields are left as they are."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+
+class MemberFields(_Part):
+    """Where one file of a clip lies in its tar."""
+
+    offset: Offset
+    size: Offset
+    sha256: Sha256
+
+
+class ClipFields(_Part):
+    """One clip of an index."""
+
+    key: Key
+    source: SourceName
+    label: Text
+    num_frames: Frames
+    fps: Fps
+    height: Side
+    width: Side
+    channels: Channels
+    members: Annotated[dict[str, MemberFields], Field(max_length=64)]
+
+    @model_validator(mode="after")
+    def _holds_a_clip(self) -> ClipFields:
+        payloads = {"npy", "jpg", "mp4"} & self.members.keys()
+        if len(payloads) != 1 or "json" not in self.members:
+            raise ValueError("members must name json and one of npy, jpg and mp4")
+        if self.num_frames * self.height * self.width * self.channels > MOST_CLIP_BYTES:
+            raise ValueError(f"a clip may hold at most {MOST_CLIP_BYTES >> 30} GiB of pixels")
+        return self
+
+
+class IndexFields(_Part):
+    """The index beside a tar."""
+
+    size: Offset = _MOST_TAR  # bytes of the tar
+    clips: list[ClipFields]
+
+    @model_validator(mode="after")
+    def _lies_in_the_tar(self) -> IndexFields:
+        for clip in self.clips:
+            for name, member in clip.members.items():
+                if member.offset + member.size > self.size:
+                    raise ValueError(f"{clip.key}.{name} lies beyond the tar's {self.size} bytes")
+        return self
+
+
+class SplitFields(_Part):
+    """One split of dataset.json."""
+
+    shards: list[ShardName]
+    clips: Annotated[int, Field(ge=0)] = 0
+
+
+class TextEncoderFields(_Part):
+    """The encoder of the embeddings that shards hold."""
+
+    width: Annotated[int, Field(ge=1, le=2**16)]
+
+
+class DatasetFields(_Part):
+    """dataset.json."""
+
+    splits: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")], SplitFields]
+    text_encoder: TextEncoderFields | None = None
+    truth: dict[str, Any] | None = None
+
+
+class MetaFields(_Part):
+    """KEY.json of one clip."""
+
+    caption: Text | None = None
+    captions: Annotated[list[Text], Field(max_length=10_000)] = []
+    label: Text | None = None
+    source: SourceName | None = None
+
+
+_META = TypeAdapter(MetaFields)
+
+
+def parse_json(content: bytes, limit: int) -> dict[str, Any]:
+    """A JSON object of at most `limit` bytes and 200 levels. ValueError where it is none."""
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit:,} bytes")
+    parsed = from_json(content, allow_inf_nan=False)
+    if not isinstance(parsed, dict):
+        raise ValueError(  # noqa: TRY004
+            f"it must hold a JSON object, not a {type(parsed).__name__}"
+        )
+    return parsed
+
+
+def parse_meta(content: bytes) -> dict[str, Any]:
+    """The fields of a KEY.json. ValueError where it does not read or a field is out of form."""
+    parsed = parse_json(content, MOST_BYTES["KEY.json"])
+    try:
+        _META.validate_python(parsed)
+    except ValidationError as error:
+        raise ValueError(f"its KEY.json is out of form: {first_fault(error)}") from error
+    return parsed
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first of the faults: field, value, rule."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    return f"{place} is {str(fault['input'])[:60]!r}: {fault['msg']}"
