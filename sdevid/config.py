@@ -81,6 +81,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
         """What the objective that `model_type` names can do."""
         return entry_of(self.model_type, self.sde.latent).capabilities
 
+    @property
+    def values_per_clip(self) -> int:
+        """Numbers that a clip's loss is divided by, so that gradients are of order 1."""
+        return self.sequence_length * self.channels * self.frame_size**2
+
     @model_validator(mode="after")
     def _map_fits(self) -> Config:
         ratio, rest = divmod(self.frame_size, self.encoder.map_size)

@@ -132,7 +132,12 @@ class OptimizationSettings(Section):
         0.0, ge=0, le=1e6, role="objective", alters_loss=False, help="AdamW's weight decay"
     )
     gradient_clip: float = setting(
-        1.0, gt=0, le=1e12, role="objective", alters_loss=False, help="largest gradient norm"
+        1.0,
+        gt=0,
+        le=1e12,
+        role="objective",
+        alters_loss=False,
+        help="largest gradient norm, of the loss per value of a clip",
     )
     kl_warmup_fraction: float = setting(
         0.2,

@@ -91,10 +91,11 @@ class Engine:
     ) -> Terms:
         """One optimizer step over this rank's micro-batches.
 
-        Returns the mean of each term over them and `grad_norm`, the norm over all ranks before
-        clipping, infinite where a gradient is not finite. `judge` is asked before the weights
-        change: where it says no, weights and optimizer stay as they are. It must say the same on
-        every rank, and for what is not finite no.
+        The gradient is that of the loss per value of a clip. Returns the mean of each term over
+        them in nats a clip; `grad_norm`, the norm over all ranks before clipping, infinite where a
+        gradient is not finite; and `clipped`, 1 where that was above `gradient_clip`. `judge` is
+        asked before the weights change: where it says no, weights and optimizer stay as they are.
+        It must say the same on every rank, and for what is not finite no.
         """
         for group, ratio in zip(self._engine.optimizer.param_groups, self._ratios, strict=True):
             group["lr"] = learning_rate * ratio
@@ -105,12 +106,13 @@ class Engine:
             self._loss = totals["loss"] / len(batches)
             self._engine.step()
         means = {name: total / len(batches) for name, total in totals.items()}
-        return means | {"grad_norm": self._norm}
+        clipped = (self._norm > self.config.gradient_clip).float()
+        return means | {"grad_norm": self._norm, "clipped": clipped}
 
     def _backward(self, batch: Batch, kl_weight: float) -> Terms:
         with self.own_time:
             terms = self._forward(batch, kl_weight)
-        self._engine.backward(terms["loss"])
+        self._engine.backward(terms["loss"] / self.config.values_per_clip)
         return terms
 
     def _forward(self, batch: Batch, kl_weight: float) -> Terms:

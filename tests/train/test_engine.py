@@ -36,7 +36,7 @@ def plain(config: Config, index):
         loss = torch.stack(
             [objective(b.video, b.ticks, b.serial, 0.5)["loss"] for b in step]
         ).mean()
-        loss.backward()
+        (loss / config.values_per_clip).backward()
         norms.append(nn.utils.clip_grad_norm_(objective.parameters(), config.gradient_clip).item())
         optimizer.step()
         optimizer.zero_grad()
