@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,19 @@ from sdevid.data.npy import read_npy
 from sdevid.types import Embedding
 
 TEXT = "text.npy"  # the member's extension
+
+
+def member_name(caption: int) -> str:
+    """The extension of the embedding of a clip's caption with this number."""
+    return TEXT if caption == 0 else f"text-{caption}.npy"
+
+
+def member(draw: float, members: Mapping[str, object]) -> str:
+    """The embedding that `draw` in [0, 1) picks of those that a clip has."""
+    count = 1
+    while member_name(count) in members:
+        count += 1
+    return member_name(int(draw * count))
 
 
 class Embedder(Protocol):

@@ -37,6 +37,7 @@ from sdevid.data.schema import (
     parse_meta,
 )
 from sdevid.data.shard_file import FORMAT, index_name
+from sdevid.data.spec import words
 from sdevid.errors import UserError
 from sdevid.types import Embedding
 
@@ -97,7 +98,8 @@ class Beside(NamedTuple):
     """What lies beside the video of a clip."""
 
     meta: dict[str, Any]  # of KEY.json
-    embedding: Embedding | None  # where the index reads them
+    caption: str  # what the model is told of it; of several captions, the one drawn
+    embedding: Embedding | None  # of that caption, where the index reads them
 
 
 class DamagedClipError(UserError):
@@ -150,16 +152,17 @@ class ShardIndex:
         video = np.empty(entry.shape, np.uint8)
         return Clip(entry.key, video, self.read_into(i, 0, video).meta)
 
-    def read_into(self, i: int, first: int, video: ClipVideo) -> Beside:
+    def read_into(self, i: int, first: int, video: ClipVideo, draw: float = 0.0) -> Beside:
         """Write the frames of clip `i` from `first` on into `video`; what lies beside them.
 
+        Of several captions, `draw` in [0, 1) picks one; 0 is the first.
         DamagedClipError where the shard does not hold it, UserError where it cannot be read.
         """
         entry = self.clips[i]
         reason = self._damage.get(i)
         if reason is None:
             try:
-                return self._load(i, entry, first, video)
+                return self._load(i, entry, first, video, draw)
             except FileNotFoundError:
                 reason = "the shard is missing"
             except ValueError as error:
@@ -189,25 +192,28 @@ class ShardIndex:
         """Close the tars that reads have opened."""
         self.folder.close()
 
-    def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo) -> Beside:
-        beside = ("json", TEXT) if self.embedded else ("json",)
+    def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo, draw: float) -> Beside:
+        beside = ("json", embedding.member(draw, entry.members)) if self.embedded else ("json",)
         if self._known[i] == _PLAIN:
             self._load_pixels(entry, first, video)
-            return self._decoded({name: self.read_member(entry, name) for name in beside})
+            found = {name: self.read_member(entry, name) for name in beside}
+            return self._decoded(found, beside, draw)
         found = self._members(entry, beside, check=self._known[i] != _RIGHT)
         payload = found[entry.extension]
         video[:] = decode(entry.extension, payload, entry.shape)[first : first + len(video)]
-        decoded = self._decoded(found)
+        decoded = self._decoded(found, beside, draw)
         if self.folder.steady:
             plain_npy = entry.extension == "npy" and payload.startswith(npy_header(entry.shape))
             self._known[i] = _PLAIN if plain_npy else _RIGHT
         return decoded
 
-    def _decoded(self, found: Mapping[str, bytes]) -> Beside:
+    def _decoded(self, found: Mapping[str, bytes], beside: Sequence[str], draw: float) -> Beside:
         meta = parse_meta(found["json"])
+        caption = words(meta, draw)
         if not self.embedded:
-            return Beside(meta, None)
-        return Beside(meta, embedding.decode(found[TEXT], self.dataset["text_encoder"]["width"]))
+            return Beside(meta, caption, None)
+        width = self.dataset["text_encoder"]["width"]
+        return Beside(meta, caption, embedding.decode(found[beside[1]], width))
 
     def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
         """From an npy payload that is as `payload.encode` writes it, without a copy."""
@@ -242,7 +248,9 @@ class ShardIndex:
         """ValueError where members are larger, or further apart, than those of a clip can be."""
         width = (self.dataset.get("text_encoder") or {}).get("width", 0)
         pixels = math.prod(entry.shape)
-        limits = {"json": MOST_BYTES["KEY.json"], TEXT: 2 * width * MOST_TOKENS + _HEADERS}
+        texts = [name for name in wanted if name not in ("json", entry.extension)]
+        limits = dict.fromkeys(texts, 2 * width * MOST_TOKENS + _HEADERS)
+        limits["json"] = MOST_BYTES["KEY.json"]
         for name, member in wanted.items():
             limit = limits.get(name, 2 * pixels + _HEADERS)
             if member.size > limit:

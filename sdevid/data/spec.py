@@ -68,9 +68,13 @@ class ClipSource(Protocol):
         ...
 
 
-def words(meta: Mapping[str, Any]) -> str:
-    """What the model is told of a clip whose KEY.json is `meta`: the caption, or else the label."""
-    return str(meta.get("caption") or meta.get("label") or "")
+def words(meta: Mapping[str, Any], draw: float = 0.0) -> str:
+    """What the model is told of a clip whose KEY.json is `meta`: a caption, or else the label.
+
+    Of several captions, `draw` in [0, 1) picks one; 0 is the first.
+    """
+    captions = meta.get("captions") or [meta.get("caption") or meta.get("label") or ""]
+    return str(captions[int(draw * len(captions))])
 
 
 class BadVideoError(Exception):

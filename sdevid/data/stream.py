@@ -24,7 +24,6 @@ from sdevid.data import times
 from sdevid.data.order import Order
 from sdevid.data.payload import ClipVideo
 from sdevid.data.shards import DamagedClipError, ShardIndex
-from sdevid.data.spec import words
 from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, uniform
 from sdevid.types import Batch, Damage, Embedding, Video
@@ -213,11 +212,19 @@ class _Reader:
         if self.index.longest > self.config.sequence_length:
             crops = uniform(self.config.seed, numbers, Stream.CROP, (1,))[:, 0].tolist()
         places = times.places(self.config, numbers)
-        return [self._fill_one(*each) for each in zip(serials, crops, places, videos, strict=True)]
+        captions = uniform(self.config.seed, numbers, Stream.CAPTION, (1,))[:, 0].tolist()
+        each = zip(serials, crops, captions, places, videos, strict=True)
+        return [self._fill_one(*one) for one in each]
 
     def _fill_one(
-        self, serial: int, crop: float, places: Int64[np.ndarray, " time"], video: ClipVideo
+        self,
+        serial: int,
+        crop: float,
+        caption: float,
+        places: Int64[np.ndarray, " time"],
+        video: ClipVideo,
     ) -> _Filled:
+        """Read the clip of a serial; `crop` and `caption` in [0, 1) say which part and caption."""
         damage: list[Damage] = []
         length = int(places[-1]) + 1
         spare = length > len(video)
@@ -226,14 +233,14 @@ class _Reader:
             entry = self.index.clips[number]
             first = _cut(crop, entry.num_frames, length)
             try:
-                meta, embedding = self.index.read_into(number, first, read)
+                beside = self.index.read_into(number, first, read, caption)
             except DamagedClipError as error:
                 last = error
                 damage.append(Damage(serial, entry.shard, entry.key, error.reason))
                 continue
             if spare:
                 video[:] = read[places]
-            return _Filled(entry.key, words(meta), embedding, damage)
+            return _Filled(entry.key, beside.caption, beside.embedding, damage)
         if len(damage) == 1:
             raise last
         raise UserError(f"{len(damage)} clips in a row are damaged; the last: {last}") from last

@@ -43,6 +43,7 @@ class Stream(IntEnum):
     ROLL_STEP = 15  # of one step and two halves
     BIRTH = 16  # of the chain that ends at (w, z_0)
     BIRTH_STEP = 17  # which of its steps are drawn in training
+    CAPTION = 18  # which of several captions of a clip
 
 
 def normal(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sdevid.data.cut.account import account
 from sdevid.data.cut.parts import Fault, Job, Kind, make_parts, read_notes, read_part, remove_part
 from sdevid.data.cut.plan import Plan
-from sdevid.data.embedding import TEXT, encode
+from sdevid.data.embedding import encode, member_name
 from sdevid.data.folder import LocalFolder
 from sdevid.data.shard_file import FORMAT, ShardFile, write_json
 from sdevid.data.shards import ClipEntry, read_dataset, read_index, read_json
@@ -121,7 +121,8 @@ class _Cut:
             self.state.worded += bool(said)
             members = {clip.extension: clip.payload}
             if embed is not None:
-                members[TEXT] = encode(embed(said))
+                texts = clip.meta.get("captions") or [said]
+                members |= {member_name(k): encode(embed(t)) for k, t in enumerate(texts)}
             self.open.add(clip.key, clip.meta, members)
             if len(self.open) == self.plan.shard_size:
                 self._finish_shard(job.number, number + 1)
