@@ -42,5 +42,5 @@ fi
 # On these signals torchrun passes the signal on and waits for the trainer to save; without being
 # told it drops dead on USR2. It exits with 1 even after a clean save: exit.json has the reason.
 exec "$python" -m torch.distributed.run "${where[@]}" --nproc-per-node "$ranks" --max-restarts 0 \
-  --signals-to-handle SIGTERM,SIGINT,SIGUSR2 --shutdown-timeout "${SDEVID_SAVE_SECONDS:-240}" \
+  --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGUSR2 --shutdown-timeout "${SDEVID_SAVE_SECONDS:-240}" \
   "${trainer[@]}"

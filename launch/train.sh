@@ -28,6 +28,21 @@ source slurm/job.sh
 source slurm/requeue.sh
 [ $# -ge 1 ] || fail "give a config: sbatch launch/train.sh CONFIG.yaml [key=value ...]"
 
+# Slurm sends its signal 300 s before the end (--signal above): there must be time before that.
+grace=300
+limit=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%L 2>/dev/null | head -n 1 || true)
+seconds_of() { # [days-][[hours:]minutes:]seconds; nothing for UNLIMITED
+  [[ $1 =~ ^(([0-9]+)-)?(([0-9]+):)?(([0-9]+):)?([0-9]+)$ ]] || return 0
+  local d=${BASH_REMATCH[2]:-0} h=${BASH_REMATCH[4]:-0} m=${BASH_REMATCH[6]:-0} s=${BASH_REMATCH[7]}
+  if [ -z "${BASH_REMATCH[6]:-}" ]; then m=$h h=0; fi
+  echo "$((((10#$d * 24 + 10#$h) * 60 + 10#$m) * 60 + 10#$s))"
+}
+left=$(seconds_of "$limit")
+if [ -n "$left" ] && [ "$left" -le "$grace" ]; then
+  fail "the time limit leaves $left s, but saving begins $grace s before it (--signal=B:USR2@300)," \
+    "so nothing would be trained; submit with --time=$((grace / 60 + 10)) or more"
+fi
+
 signalled= step=
 # srun passes the signal on to every node's task.
 trap 'signalled=yes; [ -z "$step" ] || kill -USR2 "$step" 2>/dev/null || true' USR2
@@ -35,9 +50,11 @@ trap 'signalled=yes; [ -z "$step" ] || kill -USR2 "$step" 2>/dev/null || true' U
 # Also checks the settings, before any node waits for another.
 print_run_dir='unset SDEVID_CACHE; source launch/node.sh; exec "$python" -c "
 import pathlib, sys
-from sdevid import config, errors
+from sdevid import config, errors, owner
 try:
-    print(config.load(pathlib.Path(sys.argv[1]), sys.argv[2:]).run_dir)
+    run_dir = config.load(pathlib.Path(sys.argv[1]), sys.argv[2:]).run_dir
+    owner.refuse_if_owned(run_dir, \"run_dir\")
+    print(run_dir)
 except errors.UserError as error:
     sys.exit(str(error))" "$@"'
 run_dir=$("${on_one_node[@]}" bash -c "$print_run_dir" - "$@") || exit 2

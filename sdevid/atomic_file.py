@@ -9,7 +9,7 @@ from pathlib import Path
 def replace_text(path: Path, text: str) -> None:
     """Write a file such that a reader sees the former text or this, whatever happens."""
     aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w") as file:
+    with aside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

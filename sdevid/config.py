@@ -13,6 +13,7 @@ from pydantic import ValidationError, model_validator
 
 from sdevid import clock, sizes
 from sdevid.clock import Clock
+from sdevid.console import redacted
 from sdevid.errors import UserError
 from sdevid.explain import explain
 from sdevid.objectives.registry import Capabilities, entry_of
@@ -54,6 +55,7 @@ __all__ = [
     "dump",
     "load",
     "parse",
+    "record",
     "settings_by_path",
 ]
 
@@ -290,6 +292,12 @@ def parse(settings: dict[str, Any]) -> Config:
 def dump(config: Config) -> str:
     """The whole config as YAML that `load` reads back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def record(config: Config) -> str:
+    """The config as a run's files keep it: without credentials, and without `data_changed`."""
+    kept = {"data": redacted(config.data), "data_changed": False}
+    return dump(config.model_copy(update=kept))
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:

@@ -16,7 +16,21 @@ node_addresses() {
 }
 
 SDEVID_ADDRESSES=$(node_addresses | xargs)
-SDEVID_PORT=$((20000 + SLURM_JOB_ID % 10000))
+# A port of this node, the first, that nobody listens on: tried from the job's own number on.
+free_port() {
+  local i port
+  for ((i = 0; i < 50; i++)); do
+    port=$((20000 + (SLURM_JOB_ID + i * 211) % 10000))
+    if ! (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && ! (: <>"/dev/tcp/${SDEVID_ADDRESSES%% *}/$port") 2>/dev/null; then
+      [ "$i" = 0 ] || echo "port $((20000 + SLURM_JOB_ID % 10000)) is taken; the processes meet at $port" >&2
+      echo "$port"
+      return
+    fi
+  done
+  fail "50 ports from 20000 on are taken on the first node"
+}
+
+SDEVID_PORT=$(free_port)
 SDEVID_ATTEMPT=$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
 SDEVID_CACHE=${SDEVID_NODE_DISK:-${SLURM_TMPDIR:-/tmp}}/sdevid-$SDEVID_ATTEMPT
 export SDEVID_ADDRESSES SDEVID_PORT SDEVID_ATTEMPT SDEVID_CACHE
@@ -37,5 +51,7 @@ on_one_node=(srun --nodes=1 --ntasks=1 "${container[@]}")
 on_each_node=(srun --ntasks-per-node=1 --kill-on-bad-exit=1 "${container[@]}")
 
 remove_caches() {
-  timeout 60 srun --ntasks-per-node=1 bash -c 'rm -rf "$SDEVID_CACHE-${SLURMD_NODENAME:-node}"' || true
+  timeout 60 srun --ntasks-per-node=1 bash -c '
+    find "${SDEVID_CACHE%/*}" -maxdepth 1 -type d -user "$(id -u)" \
+      -name "$(basename "$SDEVID_CACHE")-${SLURMD_NODENAME:-node}.*" -exec rm -rf {} +' || true
 }

@@ -2,8 +2,11 @@
 #
 #   the attempt's end, by exit.json               the job
 #   done, stopped                                 is over
-#   preempted, or cut off by Slurm's signal       goes on; failures are counted from 0 again
+#   preempted, or cut off by Slurm's signal,      goes on; failures are counted from 0 again
+#     with a newer checkpoint
+#   the same without a newer checkpoint           goes on; counts as a failure
 #   failed, with "retry": false                   is over: settings, data or a bad node stay so
+#   refused, as another process owns run_dir      is over
 #   failed, nan, or no exit.json (killed ranks,   goes on if the attempt left a newer checkpoint, at
 #     a dead node, a disk that was full at the    most SDEVID_MAX_FAILURES (5) times in a row
 #     end)
@@ -13,7 +16,13 @@
 
 series=${SDEVID_CHAIN:-$SLURM_JOB_ID} # attempts that follow each other by themselves
 
-recall() { sed -n "s/^$1 //p" "$run_dir/attempts" 2>/dev/null || true; }
+# Anyone who may write to run_dir may write `attempts`: a word of it is only ever a word or a number.
+recall() { LC_ALL=C sed -n -E "s/^$1 ([A-Za-z0-9_.-]{1,80})\$/\1/p" "$run_dir/attempts" 2>/dev/null | head -n 1 || true; }
+recall_number() {
+  local number
+  number=$(LC_ALL=C sed -n -E "s/^$1 ([0-9]{1,15})\$/\1/p" "$run_dir/attempts" 2>/dev/null | head -n 1 || true)
+  echo "$((10#${number:-0}))"
+}
 
 # Where the disk is full, the next attempt finds this one as `running` and judges it by exit.json.
 remember() { # VERDICT: running, cut, again, over
@@ -30,11 +39,26 @@ remember() { # VERDICT: running, cut, again, over
 
 newest_step() {
   local step
-  step=$(sed -n -E 's/.*step_([0-9]+).*/\1/p' "$run_dir/latest" 2>/dev/null || true)
-  echo "${step:-0}"
+  step=$(LC_ALL=C sed -n -E 's/.*step_([0-9]{1,15})$/\1/p' "$run_dir/latest" 2>/dev/null | head -n 1 || true)
+  echo "$((10#${step:-0}))"
 }
 
-exit_field() { sed -n -E "s/.*\"$1\": *\"?([a-z]+)\"?[,}].*/\1/p" "$run_dir/exit.json" 2>/dev/null || true; }
+# exit.json speaks of this attempt only if it is younger than `attempts`, written at its beginning,
+# and names no other attempt.
+exit_field() {
+  local attempt
+  [ "$run_dir/exit.json" -nt "$run_dir/attempts" ] || [ ! -e "$run_dir/attempts" ] || return 0
+  attempt=$(sed -n -E 's/.*"attempt": *"([^"]*)".*/\1/p' "$run_dir/exit.json" 2>/dev/null || true)
+  [ -z "$attempt" ] || [ -z "${SDEVID_ATTEMPT:-}" ] || [ -n "${judging_former:-}" ] ||
+    [ "$attempt" = "$SDEVID_ATTEMPT" ] || return 0
+  sed -n -E "s/.*\"$1\": *\"?([a-z]+)\"?[,}].*/\1/p" "$run_dir/exit.json" 2>/dev/null || true
+}
+
+# Whether the trainer of this attempt found that another process owns run_dir.
+refused() {
+  [ -n "${SDEVID_ATTEMPT:-}" ] &&
+    grep -qs "\"attempt\": *\"$SDEVID_ATTEMPT\"" "$run_dir/exit-refused.json"
+}
 
 exit_message() {
   printf '%b' "$(sed -n -E 's/.*"message": *"(.*)"[,}].*/\1/p' "$run_dir/exit.json" | sed 's/\\"/"/g')"
@@ -45,13 +69,24 @@ judge() { # SIGNALLED, empty if Slurm sent no signal
   local reason most=${SDEVID_MAX_FAILURES:-5}
   reason=$(exit_field reason)
   why=${reason:-no exit.json was written} verdict=again code=1
+  if refused; then verdict=over code=2 why="run_dir is in use by another process"; return; fi
   case ${reason:-${1:+preempted}} in
-    done | stopped) verdict=over code=0 ;;
-    preempted) failures=0 ;;
+    done) verdict=over code=0 ;;
+    stopped) verdict=over code=3 ;;
+    preempted)
+      code=3
+      if [ "$(newest_step)" -gt "$began" ]; then failures=0; return; fi
+      failures=$((failures + 1))
+      if [ "$failures" -gt "$most" ]; then
+        verdict=over why+=", $failures times in a row without a newer checkpoint (SDEVID_MAX_FAILURES is $most)"
+      fi
+      ;;
     *)
       failures=$((failures + 1))
+      [ "$reason" != nan ] || code=4
       if [ "$(exit_field retry)" = false ]; then
         verdict=over why+="; trying again would not help: $(exit_message)"
+        [ "$code" = 4 ] || code=2
       elif [ "$(newest_step)" -le "$began" ]; then
         verdict=over why+=", and no checkpoint after step $began was made in this attempt"
       elif [ "$failures" -gt "$most" ]; then
@@ -67,12 +102,12 @@ judge() { # SIGNALLED, empty if Slurm sent no signal
 begin_attempt() {
   failures=0 code=1 verdict=again began=$(newest_step)
   if [ "$(recall series)" = "$series" ]; then
-    failures=$(recall failures) code=$(recall code) verdict=$(recall verdict)
+    failures=$(recall_number failures) code=$(recall_number code) verdict=$(recall verdict)
     case $verdict in
       over) echo "the run is over already: $run_dir/exit.json" ;;
       running | cut)
-        began=$(recall began)
-        if [ "$verdict" = cut ]; then judge signalled; else judge ""; fi
+        began=$(recall_number began)
+        if [ "$verdict" = cut ]; then judging_former=1 judge signalled; else judging_former=1 judge ""; fi
         echo "the attempt before ended: $why"
         ;;
     esac

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
+from contextlib import suppress
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 
@@ -130,11 +133,119 @@ def test_a_manifest_that_cannot_be_read_is_an_error(text, folder):
         checkpoint.read_manifest(folder)
 
 
+def edited(folder: Path, **fields: object) -> None:
+    """Change fields of a manifest, leaving its hash as it was."""
+    path = folder / "manifest.json"
+    text = json.loads(path.read_text(encoding="utf-8")) | fields
+    path.write_text(json.dumps(text), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"clips": 5},
+        {"clips": "4"},
+        {"step": 2},
+        {"files": {}},
+        {"files": []},
+        {"world_size": 3},
+        {"parameters": {"a": [1]}},
+        {"probe": 0.5},
+        {"data": {"clips": 7}},
+        {"total_clips": 8},
+        {"faults": {"rollbacks": 1}},
+        {"sha256": "0" * 64},
+        {"sha256": None},
+    ],
+)
+def test_manifest_with_any_field_changed_is_damage(folder, fields):
+    edited(folder, **fields)
+    with pytest.raises(UserError, match=r"is no whole checkpoint: manifest\.json"):
+        checkpoint.read_manifest(folder)
+
+
+@given(place=st.integers(0, 10**9), bit=st.integers(0, 7))
+def test_manifest_with_any_bit_flipped_is_damage_or_says_the_same(place, bit):
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name) / "checkpoints" / ".partial")
+        folder = checkpoint.folder_of(Path(name), 1)
+        before, path = checkpoint.read_manifest(folder), folder / "manifest.json"
+        data = bytearray(path.read_bytes())
+        data[place % len(data)] ^= 1 << bit
+        path.write_bytes(data)
+        with suppress(UserError):
+            assert checkpoint.read_manifest(folder) == before  # a blank, or a letter's escape
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":' * 200_000,
+        "[" * 200_000,
+        "\0" * 100,
+        "9" * 5_000,
+        "\ud800".encode("utf-8", "surrogatepass"),
+    ],
+)
+def test_manifest_that_no_parser_should_see_is_damage(folder, text):
+    data = text if isinstance(text, bytes) else text.encode()
+    (folder / "manifest.json").write_bytes(data)
+    with pytest.raises(UserError, match="checkpoint"):
+        checkpoint.read_manifest(folder)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x"])
+def test_manifest_names_no_file_outside_its_folder(folder, name):
+    manifest = checkpoint.read_manifest(folder)
+    outside = checkpoint.signed(replace(manifest, files=manifest.files | {name: (1, "0")}))
+    (folder / "manifest.json").write_text(json.dumps(asdict(outside)), encoding="utf-8")
+    with pytest.raises(UserError, match="outside the folder"):
+        checkpoint.read_manifest(folder)
+
+
+@pytest.mark.parametrize("other", ["step_2", "step_0001"])
+def test_folder_of_another_step_is_damage(folder, other):
+    moved = folder.rename(folder.with_name(other))
+    with pytest.raises(UserError, match=f"it is of step 1, but the folder is {other}"):
+        checkpoint.read_manifest(moved)
+
+
+@pytest.mark.parametrize(
+    "name", ["step_007", "step_\u00b2", "step_" + "9" * 200, "step_-1", "step_"]
+)
+def test_folder_without_a_plain_number_is_no_checkpoint(tmp_path, number):
+    write(tmp_path / "checkpoints" / ".partial")
+    (tmp_path / "checkpoints" / f"step_{number}").mkdir()
+    assert checkpoint.steps(tmp_path) == [1]
+
+
+def test_checkpoint_follows_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "checkpoints" / ".partial")
+    finally:
+        os.umask(before)
+    folder = checkpoint.folder_of(tmp_path, 1)
+    rights = {p.name: p.stat().st_mode & 0o777 for p in folder.glob("*-0*.safetensors")}
+    assert set(rights.values()) == {0o640}, rights
+
+
+def test_layout_of_format_1_is_still_read(folder):
+    before = checkpoint.read_weights(folder, "ema")
+    for path in folder.glob("layout-*.json"):
+        text = path.read_text(encoding="utf-8").replace("in_shard", "in_piece")
+        path.write_text(text, encoding="utf-8")
+    after = checkpoint.read_weights(folder, "ema")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_latest_names_the_last(tmp_path):
     for step in (1, 2, 10, 9):
         write(tmp_path / "checkpoints" / ".partial", step=step)
     assert checkpoint.steps(tmp_path) == [10, 9, 2, 1]
-    assert (tmp_path / "latest").read_text() == "checkpoints/step_9\n"
+    name, sha256 = (tmp_path / "latest").read_text(encoding="utf-8").splitlines()
+    assert name == "checkpoints/step_9"
+    assert sha256 == checkpoint.read_manifest(tmp_path / name).sha256
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 

@@ -27,6 +27,7 @@ from sdevid.checkpoint.manifest import (
     Manifest,
     Progress,
     read_manifest,
+    signed,
 )
 from sdevid.checkpoint.weights import (
     ParameterShard,
@@ -59,6 +60,7 @@ __all__ = [
     "read_slices",
     "read_weights",
     "remove",
+    "signed",
     "steps",
     "tidy",
     "write_rank",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 from sdevid.atomic_file import replace_text, sync_folder
-from sdevid.checkpoint.manifest import Manifest
+from sdevid.checkpoint.manifest import NAME, Manifest, signed
+
+_STEP = re.compile(r"step_(0|[1-9][0-9]{0,17})")
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
@@ -21,7 +24,8 @@ def folder_of(run_dir: Path, step: int) -> Path:
 def steps(run_dir: Path) -> list[int]:
     """Steps at which the run has checkpoints, newest first; whether they are whole is not said."""
     names = (path.name for path in (run_dir / "checkpoints").glob("step_*"))
-    return sorted((int(n[5:]) for n in names if n[5:].isdigit()), reverse=True)
+    found = (_STEP.fullmatch(name) for name in names)
+    return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
 def faults(folder: Path, manifest: Manifest, share: slice = slice(None)) -> list[str]:
@@ -49,17 +53,18 @@ def digest(path: Path, *, sync: bool = False) -> str:
 def files_of(folder: Path) -> list[Path]:
     """The files of a checkpoint but its manifest, in order."""
     every = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in every if path.name != "manifest.json")
+    return sorted(path for path in every if path.name != NAME)
 
 
 def publish(partial: Path, folder: Path, manifest: Manifest) -> None:
     """Give a finished checkpoint its name and point `latest` at it."""
-    replace_text(partial / "manifest.json", json.dumps(asdict(manifest), indent=1))
+    manifest = signed(manifest)
+    replace_text(partial / NAME, json.dumps(asdict(manifest), indent=1) + "\n")
     if folder.exists():  # a damaged one, which was not resumed from
         remove(folder)
     partial.replace(folder)
     sync_folder(folder.parent)
-    replace_text(folder.parent.parent / "latest", f"checkpoints/{folder.name}\n")
+    replace_text(folder.parent.parent / "latest", f"checkpoints/{folder.name}\n{manifest.sha256}\n")
 
 
 def remove(folder: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from sdevid.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, 2)  # that can be read; 1 has no hash of its own and no identity of the data
+NAME = "manifest.json"
+_MOST_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -34,7 +40,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says of its checkpoint."""
+    """The content of `manifest.json`."""
 
     format: int
     clips: int
@@ -48,15 +54,54 @@ class Manifest:
     sums: dict[str, str] = field(default_factory=dict)  # of weights and moments, however cut
     probe: float | None = None  # loss of the probe batch under these weights
     score: float | None = None  # the metric by which the best one is kept
+    data: dict[str, int | str] = field(default_factory=dict)  # identity of the data trained on
+    total_clips: int = 0  # of the whole run, by which its schedules were drawn; 0: not known
+    sha256: str = ""  # of all the other fields
+
+
+_READER = TypeAdapter(Manifest)
+
+
+def signed(manifest: Manifest) -> Manifest:
+    """The manifest with the hash of its other fields, which is the last line of its file."""
+    return replace(manifest, sha256=_digest(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a checkpoint. Raises UserError where there is none that can be read."""
+    """The manifest of a checkpoint. Raises UserError where there is none that can be relied on."""
     try:
-        fields = json.loads((folder / "manifest.json").read_text())
-        found = fields.get("format")
-        if found == FORMAT:
-            return Manifest(**fields)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder} is no whole checkpoint: manifest.json: {error}") from error
+        with (folder / NAME).open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+        fields = json.loads(text)
+        found = fields.get("format") if isinstance(fields, dict) else None
+        if found in FORMATS:
+            return _checked(folder, _READER.validate_json(text, strict=True))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} is no whole checkpoint: manifest.json: {reason}") from error
     raise UserError(f"checkpoint {folder} has format {found}; this version reads {FORMAT}")
+
+
+def _checked(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest itself. Raises ValueError where it contradicts its hash, name or limits."""
+    if manifest.format > 1 and manifest.sha256 != _digest(manifest):
+        raise ValueError("it does not have the hash that it was written with")
+    if folder.name.startswith("step_") and folder.name != f"step_{manifest.step}":
+        raise ValueError(f"it is of step {manifest.step}, but the folder is {folder.name}")
+    if manifest.step < 0 or manifest.clips < manifest.step:
+        raise ValueError(f"{manifest.clips} clips in {manifest.step} steps cannot be")
+    if not manifest.files:
+        raise ValueError("it names no files")
+    for name in manifest.files:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise ValueError(f"it names {name}, which is outside the folder")
+    return manifest
+
+
+def _digest(manifest: Manifest) -> str:
+    fields = asdict(manifest)
+    del fields["sha256"]
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

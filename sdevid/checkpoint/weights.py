@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sdevid import tensor_file
 from sdevid.checkpoint.manifest import read_manifest
 from sdevid.errors import UserError
 
@@ -50,9 +50,9 @@ def read_weights(folder: Path, which: Weights) -> dict[str, Tensor]:
     for path in sorted(folder.glob("layout-*.json")):
         file = folder / path.name.replace("layout", which).replace(".json", ".safetensors")
         with safe_open(file, framework="pt") as tensors:
-            for key, slices in json.loads(path.read_text()).items():
+            for key, slices in _layout(path).items():
                 shard = tensors.get_tensor(key).flatten()
-                for s in (Slice(**fields) for fields in slices):
+                for s in slices:
                     part = shard[s.in_shard : s.in_shard + s.count]
                     flat[s.name][s.in_parameter : s.in_parameter + s.count] = part
                     filled[s.name] += s.count
@@ -63,7 +63,23 @@ def read_weights(folder: Path, which: Weights) -> dict[str, Tensor]:
                 f"{name}; a rank's {which} file is missing, so use another checkpoint"
             )
     shaped = {n: tensor.view(manifest.parameters[n]) for n, tensor in flat.items()}
-    return shaped | load_file(folder / "buffers.safetensors")
+    return shaped | tensor_file.load(folder / "buffers.safetensors")
+
+
+def _layout(path: Path) -> dict[str, list[Slice]]:
+    """The slices of each tensor of a rank's file. Raises UserError where they cannot be read."""
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        return {key: [_slice(fields) for fields in slices] for key, slices in written.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}; use another checkpoint") from error
+
+
+def _slice(fields: dict[str, Any]) -> Slice:
+    known = {
+        "in_shard" if name == "in_piece" else name: v for name, v in fields.items()
+    }  # format 1
+    return Slice(**known)
 
 
 def write_rank(
@@ -78,18 +94,18 @@ def write_rank(
     layout = {k: [asdict(s) for s in p.slices] for k, p in zip(keys, shards, strict=True)}
     raw = {k: p.tensor.detach().contiguous() for k, p in zip(keys, shards, strict=True)}
     ema = {k: tensor.contiguous() for k, tensor in zip(keys, average, strict=True)}
-    (folder / f"layout-{rank:05d}.json").write_text(json.dumps(layout))
-    save_file(raw, folder / f"raw-{rank:05d}.safetensors")
-    save_file(ema, folder / f"ema-{rank:05d}.safetensors")
-    save_file(random_state, folder / f"rng-{rank:05d}.safetensors")
+    (folder / f"layout-{rank:05d}.json").write_text(json.dumps(layout), encoding="utf-8")
+    tensor_file.save(raw, folder / f"raw-{rank:05d}.safetensors")
+    tensor_file.save(ema, folder / f"ema-{rank:05d}.safetensors")
+    tensor_file.save(random_state, folder / f"rng-{rank:05d}.safetensors")
 
 
 def read_rank(folder: Path, rank: int, average: Sequence[Tensor]) -> None:
     """Take up the average and the random state that `write_rank` wrote, in place."""
-    saved = load_file(folder / f"ema-{rank:05d}.safetensors")
+    saved = tensor_file.load(folder / f"ema-{rank:05d}.safetensors")
     for tensor, key in zip(average, sorted(saved), strict=True):
         tensor.copy_(saved[key])
-    state = load_file(folder / f"rng-{rank:05d}.safetensors")
+    state = tensor_file.load(folder / f"rng-{rank:05d}.safetensors")
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -103,8 +119,8 @@ def read_slices(folder: Path, which: Weights, shards: Sequence[ParameterShard]) 
     written: dict[str, list[tuple[Path, str, Slice]]] = {}
     for path in sorted(folder.glob("layout-*.json")):
         file = folder / path.name.replace("layout", which).replace(".json", ".safetensors")
-        for key, slices in json.loads(path.read_text()).items():
-            for s in (Slice(**fields) for fields in slices):
+        for key, slices in _layout(path).items():
+            for s in slices:
                 written.setdefault(s.name, []).append((file, key, s))
     with ExitStack() as stack:
         opened: dict[Path, Any] = {}

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sdevid import __version__
+from sdevid.console import protect, redacted
 from sdevid.errors import UserError
+from sdevid.exit_code import ExitCode
 
-USER_FAULT = 2  # exit code
+USER_FAULT = ExitCode.USER
 
 
 class Command(NamedTuple):
@@ -51,6 +53,7 @@ command carries on; 4 training was lost; 1 anything else
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; 2, after one message, for a user's mistake."""
+    protect()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0].startswith("-"):
         _parser().parse_args(given)
@@ -66,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(rest)
     except UserError as error:
         rank = os.environ.get("RANK", "0")
-        print(f"sdevid: {error}" if rank == "0" else f"rank {rank}: {error}", file=sys.stderr)
+        text = redacted(str(error))
+        print(f"sdevid: {text}" if rank == "0" else f"rank {rank}: {text}", file=sys.stderr)
         return USER_FAULT
 
 

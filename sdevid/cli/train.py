@@ -17,6 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_config_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="carry on from a checkpoint of an older version, whose files may run code",
+    )
     options, config = parse_with_config(parser, arguments)
     if options.dry_run:
         from sdevid.train.startup_summary import dry_run
@@ -25,4 +30,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from sdevid.train.run import run
 
-    return run(config)
+    return run(config, trust_checkpoint=options.trust_checkpoint)

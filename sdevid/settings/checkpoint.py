@@ -37,8 +37,11 @@ class CheckpointConfig(Section):
     asynchronous: bool = setting(
         True, role="runtime", help="training waits only for the copy to host memory"
     )
-    on_failure: Literal["warn", "stop"] = setting(
-        "warn", role="runtime", help="what a failed save does; a failed last save always stops"
+    on_failure: Literal["stop_repeated", "warn", "stop"] = setting(
+        "stop_repeated",
+        role="runtime",
+        help="stop_repeated: a first save that fails, or two in a row, end the run; warn: only the "
+        "last save does; stop: any",
     )
     patience: int = setting(
         1_500,

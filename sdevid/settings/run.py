@@ -47,6 +47,11 @@ class DataSettings(Section):
     data: Location = setting(
         "data/shards", role="data", help="folder of shards: a path, s3://... or http(s)://..."
     )
+    data_changed: bool = setting(
+        False,
+        role="runtime",
+        help="carry on though the data are not those of the checkpoint; holds for one start",
+    )
     data_cache: Path | None = setting(
         None, role="runtime", help="folder on a node's disk that keeps what was read by URL"
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,7 @@ from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models import text
 from sdevid.models.text import Reader
+from sdevid.train.checkpointing.data_only import data_only
 from sdevid.train.health.stragglers import OwnTime
 from sdevid.train.world import World
 from sdevid.train.zero import deepspeed_settings
@@ -252,17 +255,18 @@ class Engine:
     def _catch(self, state_dict: Any, path: str) -> None:
         self._states[Path(path).name] = self._keep(state_dict)
 
-    def load(self, folder: Path, *, universal: bool = False) -> None:
+    def load(self, folder: Path, *, universal: bool = False, trusted: bool = False) -> None:
         """Take weights and optimizer from DeepSpeed's files in `folder`, in a live engine too.
 
         `universal` is for a folder in DeepSpeed's universal layout, whose buffers are not read.
-        The groups' settings stay those of this run's config. Every rank takes part.
+        The groups' settings stay those of this run's config. Every rank takes part. Files are read
+        as data, unless they are `trusted` not to run anything: UserError where they hold more.
         """
         groups = self._engine.optimizer.param_groups
         settings = [{k: v for k, v in g.items() if k != "params"} for g in groups]
         self._engine._config.load_universal_checkpoint = universal
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), data_only(trusted=trusted):
                 warnings.simplefilter("ignore")
                 path, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
         finally:
@@ -340,8 +344,10 @@ def _check_nvme(config: Config) -> None:
 def _deepspeed(device: torch.device) -> Any:
     """The deepspeed module: quiet, compiling nothing, with a cache that no killed run can lock."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    private = Path(tempfile.gettempdir()) / f"sdevid-extensions-{os.getuid()}-{os.getpid()}"
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(private))
+    if "TORCH_EXTENSIONS_DIR" not in os.environ:
+        private = tempfile.mkdtemp(prefix="sdevid-extensions-")  # 0700, no foretellable name
+        os.environ["TORCH_EXTENSIONS_DIR"] = private
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
     import deepspeed
     import deepspeed.ops
 

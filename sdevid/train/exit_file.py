@@ -11,8 +11,10 @@ from pathlib import Path
 
 from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Progress
+from sdevid.console import redacted
 
 NAME = "exit.json"
+REFUSED = "exit-refused.json"
 
 
 def write(
@@ -41,7 +43,7 @@ def write_first(
     only that they were left alone."""
     aside = run_dir / f".exit-{rank}.json"
     try:
-        aside.write_text(_text(reason, progress, message, retry))
+        aside.write_text(_text(reason, progress, message, retry), encoding="utf-8")
         with contextlib.suppress(FileExistsError):
             os.link(aside, run_dir / NAME)
         aside.unlink()
@@ -51,7 +53,17 @@ def write_first(
 
 def _text(reason: str, progress: Progress, message: str, retry: bool) -> str:
     ending = {"reason": reason, "step": progress.step, "clips": progress.clips, "time": time.time()}
-    return json.dumps(ending | {"retry": retry, "message": message}) + "\n"
+    attempt = os.environ.get("SDEVID_ATTEMPT")  # of a Slurm job, for slurm/requeue.sh
+    more = {"retry": retry, "attempt": attempt, "message": redacted(message)}
+    return json.dumps(ending | more) + "\n"
+
+
+def write_refused(run_dir: Path, message: str) -> None:
+    """Write `exit-refused.json`: this start did not get `run_dir`, which is its owner's."""
+    try:
+        replace_text(run_dir / REFUSED, _text("refused", Progress(), message, retry=False))
+    except OSError as error:
+        _complain(run_dir, error)
 
 
 def _complain(run_dir: Path, error: OSError) -> None:

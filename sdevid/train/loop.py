@@ -9,12 +9,13 @@ import torch
 from sdevid import objectives
 from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Progress
-from sdevid.config import Config, dump
+from sdevid.config import Config, record
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.train import compiled, schedule, text_conditioning
-from sdevid.train.checkpointing import restore
+from sdevid.train.checkpointing import data_identity, restore
+from sdevid.train.checkpointing.restore import Expected
 from sdevid.train.checkpointing.saver import Saver
 from sdevid.train.control_files import ControlFiles
 from sdevid.train.ema import EMA
@@ -29,7 +30,14 @@ from sdevid.train.world import World
 Ending = Literal["done", "stopped", "preempted"]
 
 
-def train(config: Config, index: ShardIndex, world: World, progress: Progress) -> Ending:
+def train(
+    config: Config,
+    index: ShardIndex,
+    world: World,
+    progress: Progress,
+    *,
+    trust_checkpoint: bool = False,
+) -> Ending:
     """Train on the clips of `index`, carrying on from the checkpoint in `run_dir` if any.
 
     `progress` is kept up to date, so that whoever called knows how far it came. Raises
@@ -42,15 +50,17 @@ def train(config: Config, index: ShardIndex, world: World, progress: Progress) -
         compiled.compile_parts(objective.model)
     engine = Engine(objective, config, world, read)
     ema = EMA([shard.tensor for shard in engine.parameter_shards()], config.ema_decay)
-    resumed = restore.resume(engine, ema, config) or Progress()
+    total, data = stream.total_clips(index, config), data_identity.identify(index)
+    expected = Expected(data, total, trust_checkpoint)
+    resumed = restore.resume(engine, ema, config, expected=expected) or Progress()
     progress.clips, progress.step, progress.faults = resumed.clips, resumed.step, resumed.faults
-    total = stream.total_clips(index, config)
     if world.main:
-        replace_text(config.run_dir / "config.yaml", dump(config))
+        replace_text(config.run_dir / "config.yaml", record(config))
     announce(engine, progress, total, told)
     if progress.clips >= total:
         return "done"
-    with Metrics(config, world, progress, total) as metrics, Saver(engine, ema) as saver:
+    saving = Saver(engine, ema, data=data, total_clips=total, whole=progress.step > 0)
+    with Metrics(config, world, progress, total) as metrics, saving as saver:
         return _steps(saver, index, metrics, progress)
 
 

@@ -24,14 +24,17 @@ def append(path: Path, text: str) -> None:
 
 
 def forget_after(path: Path, clips: int) -> None:
-    """Drop the lines of a metrics file that lie past `clips`, or are torn: they are run again."""
+    """Drop the lines of a metrics file that lie past `clips`, or are torn: they are run again.
+
+    Bytes that are no UTF-8, or a line that is no JSON object, cost that line alone.
+    """
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             if json.loads(line)["clips"] <= clips:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
+                kept.append(line.decode("utf-8") + "\n")
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     replace_text(path, "".join(kept))

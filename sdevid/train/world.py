@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
+from sdevid.console import redacted
 from sdevid.errors import UserError
 from sdevid.train.health.heartbeat import Heartbeat
 
@@ -41,6 +42,7 @@ class World:
     device: torch.device
     control: dist.ProcessGroup
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    interrupted: bool = False  # by a first Ctrl-C
     _stop: int = 0  # 0, or 1 + the place in _REASONS
     _save: bool = False
     _vote: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
@@ -54,7 +56,7 @@ class World:
     def say(self, text: str) -> None:
         """Print a line, once for all ranks."""
         if self.main:
-            print(text, flush=True)
+            print(redacted(text), flush=True)
 
     def ask_to_stop(self, reason: StopReason) -> None:
         """Let every rank end at its next step boundary or the one after."""
@@ -113,33 +115,63 @@ class World:
         return cast(list[float], (values / self.size).tolist())
 
 
+class RendezvousError(UserError):
+    """The processes of a run did not find each other; another start may succeed."""
+
+
 @contextmanager
 def open_world() -> Iterator[World]:
-    """The world that torchrun describes in the environment, or a world of one process.
+    """Open the world that torchrun describes in the environment, or a world of one process.
 
-    While it is open, SIGTERM and SIGUSR2 ask for a stop as preempted, and the first Ctrl-C as
-    stopped. Raises UserError where the environment is half set.
+    While it is open, SIGTERM, SIGUSR2 and SIGHUP ask for a stop as preempted, and the first Ctrl-C
+    as stopped. A process group that is already open is used and left open. Raises UserError if the
+    environment is half set, RendezvousError if the processes do not meet.
     """
-    rank, size, local_rank = _place()
+    owned = not dist.is_initialized()
+    rank, size, local_rank = _place() if owned else (dist.get_rank(), dist.get_world_size(), 0)
     device = _device(local_rank)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=30)
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")  # collectives that the recorder keeps
-    alone = size == 1 and "MASTER_ADDR" not in os.environ
-    if alone:
-        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-    else:
-        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+    if owned:
+        _meet(rank, size, device, timeout)
     world = World(rank, size, device, dist.new_group(backend="gloo", timeout=timeout))
+    if owned and size == 1:
+        for name in _leftovers():
+            world.say(f"{name} is set without WORLD_SIZE and is ignored: one process trains alone")
     try:
         with _signals(world):
             yield world
     finally:
-        with _at_most(LEAVING_SECONDS):  # a rank may wait here for others that are stuck
-            dist.destroy_process_group()
-        if alone:
-            del os.environ["LOCAL_RANK"]  # who looks for a launcher next must not see one
+        if owned:
+            with _at_most(LEAVING_SECONDS):  # a rank may wait here for others that are stuck
+                dist.destroy_process_group()
+        if owned and size == 1:  # who looks for a launcher next must not see one
+            os.environ.pop("LOCAL_RANK", None)
+
+
+def _meet(rank: int, size: int, device: torch.device, timeout: timedelta) -> None:
+    """Begin the default process group. Raises RendezvousError if the processes do not meet."""
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if size == 1:  # nobody to meet: no address, no port
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        return
+    try:
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+    except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
+        where = ":".join(os.environ.get(f"MASTER_{name}", "unset") for name in ("ADDR", "PORT"))
+        raise RendezvousError(
+            f"rank {rank} did not meet the other processes at {where}: "
+            f"{str(error).splitlines()[0]}; if another program holds the port, start again with "
+            "another MASTER_PORT (torchrun: --rdzv-endpoint)"
+        ) from error
+
+
+def _leftovers() -> list[str]:
+    """Variables of a launcher that is gone."""
+    if "WORLD_SIZE" in os.environ:
+        return []
+    return [name for name in ("MASTER_ADDR", "MASTER_PORT", "RANK") if name in os.environ]
 
 
 @contextmanager
@@ -170,7 +202,19 @@ def _place() -> tuple[int, int, int]:
             f"WORLD_SIZE is {found['WORLD_SIZE']} in the environment, but {missing} is not set; "
             "start several processes with torchrun, or unset WORLD_SIZE"
         )
-    return int(found["RANK"]), int(found["WORLD_SIZE"]), int(found["LOCAL_RANK"])
+    try:
+        rank, size, local_rank = (int(found[name]) for name in names)
+    except ValueError as error:
+        raise UserError(
+            f"{', '.join(f'{n} is {v}' for n, v in found.items())} in the environment, but each "
+            "must be a number; start with torchrun, or unset them"
+        ) from error
+    if not (0 <= rank < size and local_rank >= 0):
+        raise UserError(
+            f"RANK is {rank} and WORLD_SIZE {size} in the environment, but ranks count from 0 to "
+            "WORLD_SIZE - 1; start with torchrun, or unset them"
+        )
+    return rank, size, local_rank
 
 
 def _device(local_rank: int) -> torch.device:
@@ -192,13 +236,24 @@ def _signals(world: World) -> Iterator[None]:
         world.ask_to_stop("preempted")
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if world.interrupted:  # the second Ctrl-C ends at once
+            raise KeyboardInterrupt
+        world.interrupted = True
         world.ask_to_stop("stopped")
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
 
-    handlers = {signal.SIGTERM: preempt, signal.SIGUSR2: preempt, signal.SIGINT: interrupt}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+        signal.SIGTERM: preempt,
+        signal.SIGUSR2: preempt,
+        signal.SIGHUP: preempt,
+        signal.SIGINT: interrupt,
+    }
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -52,17 +52,85 @@ def attempts(tmp_path: Path) -> Attempts:
     return Attempts(tmp_path / "run")
 
 
-@pytest.mark.parametrize("reason", ["done", "stopped"])
-def test_what_has_ended_well_is_over(attempts, reason):
-    assert attempts.attempt(attempts.ends(reason)) == f"over 0 {reason}"
+@pytest.mark.parametrize(("reason", "code"), [("done", 0), ("stopped", 3)])
+def test_what_has_ended_well_is_over(attempts, reason, code):
+    assert attempts.attempt(attempts.ends(reason)) == f"over {code} {reason}"
     assert attempts.attempt().splitlines()[0].startswith("the run is over already")
 
 
 @pytest.mark.parametrize("signalled", ["", "yes"])
-def test_a_preempted_run_goes_on_without_progress(attempts, signalled):
-    for _ in range(9):
-        decided = attempts.attempt(attempts.ends("preempted"), signalled=signalled)
-        assert decided == "again 1 preempted"
+def test_preempted_run_goes_on_while_it_saves(attempts, signalled):
+    for step in range(1, 9):
+        happens = attempts.saves(step) + attempts.ends("preempted")
+        assert attempts.attempt(happens, signalled=signalled, most=2) == "again 3 preempted"
+
+
+@pytest.mark.parametrize("end", ["preempted", None])
+def test_preemption_without_a_newer_checkpoint_is_a_failure(attempts, end):
+    happens = attempts.ends(end) if end else ":"  # None: killed before its handler was there
+    for _ in range(2):
+        assert attempts.attempt(happens, signalled="yes", most=2).startswith("again")
+    decided = attempts.attempt(happens, signalled="yes", most=2)
+    assert decided.startswith("over 3")
+    assert "3 times in a row without a newer checkpoint (SDEVID_MAX_FAILURES is 2)" in decided
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "a[$(touch {mark})0]",
+        "$(touch {mark})",
+        "`touch {mark}`",
+        "x=1,a[$(touch {mark})]",
+        "BASH_ENV[$(touch {mark})]",
+        "-1; touch {mark}",
+    ],
+)
+@pytest.mark.parametrize("name", ["failures", "code", "began", "verdict", "series"])
+def test_no_word_of_attempts_is_ever_run(attempts, name, word, tmp_path):
+    attempts.run.mkdir()
+    mark = tmp_path / "executed"
+    words = {"series": "job7", "verdict": "running", "code": "1", "failures": "0", "began": "0"}
+    words[name] = word.format(mark=mark)
+    lines = "".join(f"{key} {value}\n" for key, value in words.items())
+    (attempts.run / "attempts").write_text(lines, encoding="utf-8")
+    (attempts.run / "latest").write_text(f"checkpoints/step_{words[name]}\n", encoding="utf-8")
+    attempts.attempt(attempts.saves(9) + attempts.ends("failed"))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("number", ["08", "0099", "9" * 40, "", "-3", "1e9"])
+def test_numbers_of_attempts_are_decimal_or_nothing(attempts, number):
+    attempts.run.mkdir()
+    lines = f"series job7\nverdict running\ncode {number}\nfailures {number}\nbegan 7\n"
+    (attempts.run / "attempts").write_text(lines, encoding="utf-8")
+    (attempts.run / "latest").write_text("checkpoints/step_200\n", encoding="utf-8")
+    decided = attempts.attempt(attempts.ends("done")).splitlines()
+    counted = {"08": 9, "0099": 100}.get(number, 1)
+    if counted > 5:
+        assert decided == [
+            f"the attempt before ended: no exit.json was written, {counted} times in "
+            "a row (SDEVID_MAX_FAILURES is 5)"
+        ]
+    else:
+        assert f"failure {counted} of at most 5" in decided[0]
+        assert decided[1] == "over 0 done"
+
+
+def test_exit_json_of_another_attempt_does_not_count(attempts):
+    other = attempts.ends("done", attempt="job9-0")
+    assert attempts.attempt("export SDEVID_ATTEMPT=job7-0\n" + other).startswith("over 1 no exit")
+    mine = attempts.ends("done", attempt="job7-0")
+    again = Attempts(attempts.run, series="job8")
+    assert again.attempt("export SDEVID_ATTEMPT=job7-0\n" + mine) == "over 0 done"
+
+
+def test_refused_attempt_is_over_with_the_users_code(attempts):
+    refuse = f"""export SDEVID_ATTEMPT=job7-0
+echo '{{"reason": "refused", "attempt": "job7-0"}}' >{attempts.run}/exit-refused.json
+"""
+    decided = attempts.attempt(refuse + attempts.ends("preempted", attempt="job6-0"))
+    assert decided == "over 2 run_dir is in use by another process"
 
 
 def test_a_signalled_run_that_could_not_save_in_time_goes_on(attempts):
@@ -75,7 +143,7 @@ def test_a_failed_run_goes_on_only_after_progress(attempts, reason):
     assert attempts.attempt(attempts.saves(9) + end).startswith("again")
     assert attempts.attempt(attempts.saves(10) + end).startswith("again")
     decided = attempts.attempt(end)
-    assert decided.startswith("over 1")
+    assert decided.startswith("over 4" if reason == "nan" else "over 1")
     assert "no checkpoint after step 10" in decided
 
 
@@ -83,10 +151,11 @@ def test_failures_in_a_row_are_limited_and_a_clean_end_forgives_them(attempts):
     fails = [attempts.saves(step) + attempts.ends("failed") for step in range(1, 8)]
     assert attempts.attempt(fails[0], most=2).startswith("again")
     assert attempts.attempt(fails[1], most=2).startswith("again")
-    assert attempts.attempt(attempts.ends("preempted"), most=2).startswith("again")
-    assert attempts.attempt(fails[2], most=2).startswith("again")
+    clean = attempts.saves(3) + attempts.ends("preempted")
+    assert attempts.attempt(clean, most=2).startswith("again")
     assert attempts.attempt(fails[3], most=2).startswith("again")
-    decided = attempts.attempt(fails[4], most=2)
+    assert attempts.attempt(fails[4], most=2).startswith("again")
+    decided = attempts.attempt(fails[5], most=2)
     assert decided.startswith("over 1")
     assert "3 times in a row (SDEVID_MAX_FAILURES is 2)" in decided
 
@@ -94,7 +163,7 @@ def test_failures_in_a_row_are_limited_and_a_clean_end_forgives_them(attempts):
 def test_what_the_user_must_put_right_is_over_whatever_its_progress(attempts):
     message = 'run_dir is "reason": "done", "retry": true\nand of two lines'
     end = attempts.saves(9) + attempts.ends("failed", retry=False, message=message)
-    assert attempts.attempt(end) == f"over 1 failed; trying again would not help: {message}"
+    assert attempts.attempt(end) == f"over 2 failed; trying again would not help: {message}"
 
 
 def test_an_attempt_that_vanished_is_judged_by_the_next(attempts):

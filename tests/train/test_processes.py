@@ -32,10 +32,10 @@ def start(config: Config, *, ranks: int = 1) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """What a run printed, once it has ended well."""
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """What a run printed, once it has ended as it should."""
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     return out
 
 
@@ -80,24 +80,54 @@ def test_killed_and_started_again_is_the_uninterrupted_run_to_the_bit(stage, mak
     assert equal(weights(whole), weights(cut))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_at_the_step_boundary_and_ends(number, make_config):
     config = make_config(max_clips=100_000)
     process = start(config)
     wait_for(config.run_dir / "metrics.jsonl", process)
     process.send_signal(number)
-    finish(process)
+    finish(process, 3)
     reason = "stopped" if number == signal.SIGINT else "preempted"
     step = checkpoint.steps(config.run_dir)[0]
     assert (ending(config)["reason"], ending(config)["step"]) == (reason, step)
     assert checkpoint.read_manifest(checkpoint.folder_of(config.run_dir, step)).clips == 4 * step
 
 
+def test_second_interrupt_ends_at_once_and_is_written_down(make_config):
+    config = make_config(max_clips=100_000)
+    process = start(config)
+    wait_for(config.run_dir / "metrics.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.003)
+    process.send_signal(signal.SIGINT)
+    finish(process, 3)
+    assert ending(config)["reason"] == "stopped"
+    assert not (config.run_dir / ".owner").exists()
+
+
+def test_second_start_in_a_folder_is_refused_and_the_first_goes_on(make_config):
+    config = make_config(max_clips=100_000)
+    first = start(config)
+    wait_for(config.run_dir / "metrics.jsonl", first)
+    second = start(config)
+    _, err = second.communicate(timeout=100)
+    assert second.returncode == 2
+    assert f"run_dir {config.run_dir} is in use by process {first.pid} on " in err
+    assert "Traceback" not in err
+    refused = json.loads((config.run_dir / "exit-refused.json").read_text(encoding="utf-8"))
+    assert (refused["reason"], refused["retry"]) == ("refused", False)
+    first.send_signal(signal.SIGTERM)
+    finish(first, 3)
+    steps = [json.loads(line)["step"] for line in (config.run_dir / "metrics.jsonl").open()]
+    assert steps == sorted(set(steps))
+    assert ending(config)["reason"] == "preempted"
+
+
 def test_a_run_that_diverges_ends_as_nan_and_saves_nothing_of_it(make_config):
     config = make_config(max_clips=4_000, observation={"scale": 1e-25})  # its square overflows
     process = start(config)
     out, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
+    assert process.returncode == 4
     assert "training has diverged" in out
     assert ending(config)["reason"] == "nan"
     assert checkpoint.steps(config.run_dir) == []

@@ -9,6 +9,7 @@ import pytest
 
 from sdevid.checkpoint import Progress
 from sdevid.errors import UserError
+from sdevid.exit_code import ExitCode
 from sdevid.train import run
 from sdevid.train.checkpointing.saver import SaveError
 from sdevid.train.world import World
@@ -44,7 +45,7 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(make_config, world, cap
     config = make_config()
     config.run_dir.mkdir()
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert run._failed(full, config, world, Progress()) == run.FAILED
+    assert run._failed(full, config, world, Progress()) == ExitCode.USER
     said = capsys.readouterr().err
     assert f"No space left on device; make room, in run_dir {config.run_dir}" in said
     assert json.loads((config.run_dir / "exit.json").read_text())["retry"]

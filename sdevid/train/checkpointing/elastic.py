@@ -23,15 +23,18 @@ from torch import Tensor
 from sdevid import checkpoint
 from sdevid.checkpoint import Manifest, ParameterShard
 from sdevid.errors import UserError
+from sdevid.train.checkpointing import data_only
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 
-_TOOL = "deepspeed.checkpoint.ds_to_universal"
+_TOOL = "sdevid.train.checkpointing.convert"  # DeepSpeed's, reading data only
 _PARTS = ("fp32", "exp_avg", "exp_avg_sq")  # files of a parameter, each {"param": tensor}
 _STEP_SEEDS = 1_000_003  # apart further than any number of ranks, and prime
 
 
-def load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest) -> None:
+def load(
+    engine: Engine, ema: EMA, folder: Path, manifest: Manifest, *, trusted: bool = False
+) -> None:
     """Take up a checkpoint of another shape. Every rank takes part.
 
     Raises UserError on every rank where the conversion fails, having removed what it wrote.
@@ -40,14 +43,14 @@ def load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest) -> None:
     aside = folder.with_name(f".universal-{folder.name}")
     universal = aside / folder.name
     try:
-        failure = _convert(engine, folder, universal, manifest) if world.main else None
+        failure = _convert(engine, folder, universal, manifest, trusted) if world.main else None
         told = next(filter(None, world.gather(failure)), None)
         if told:
             raise UserError(told)
         if engine.config.zero_stage == 0:
             engine.load_whole(lambda name: _parameter(universal, name))
         else:
-            engine.load(universal, universal=True)
+            engine.load(universal, universal=True, trusted=trusted)
         world.barrier()
     finally:
         if world.main:
@@ -60,7 +63,9 @@ def load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest) -> None:
     torch.manual_seed(engine.config.seed + _STEP_SEEDS * manifest.step + world.rank)
 
 
-def _convert(engine: Engine, folder: Path, universal: Path, manifest: Manifest) -> str | None:
+def _convert(
+    engine: Engine, folder: Path, universal: Path, manifest: Manifest, trusted: bool
+) -> str | None:
     """Write the universal layout for this engine's stage; what went wrong, if anything."""
     shutil.rmtree(universal.parent, ignore_errors=True)
     need = sum(path.stat().st_size for path in folder.glob("*.pt"))
@@ -70,12 +75,12 @@ def _convert(engine: Engine, folder: Path, universal: Path, manifest: Manifest) 
         if free < 2 * need:  # the tool cuts into fragments, then merges them
             raise OSError(f"{2 * need / 2**20:,.0f} MiB are needed, {free / 2**20:,.0f} are free")
         if manifest.zero_stage == 0:
-            step = _take_apart(folder, universal, manifest)
+            step = _take_apart(folder, universal, manifest, trusted)
         else:
-            _run_tool(folder, universal, engine.config.checkpoint.patience)
+            _run_tool(folder, universal, engine.config.checkpoint.patience, trusted)
             step = _step(universal, manifest)
         _even_out(engine, universal, manifest, step)
-    except (OSError, RuntimeError, subprocess.SubprocessError, KeyError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError, KeyError, UserError) as error:
         return (
             f"checkpoint {folder} of {manifest.world_size} ranks at ZeRO {manifest.zero_stage} "
             f"could not be converted in {universal.parent}: {error}. The checkpoint is as it was: "
@@ -84,7 +89,7 @@ def _convert(engine: Engine, folder: Path, universal: Path, manifest: Manifest) 
     return None
 
 
-def _run_tool(folder: Path, universal: Path, patience: int) -> None:
+def _run_tool(folder: Path, universal: Path, patience: int, trusted: bool) -> None:
     workers = str(min(4, len(os.sched_getaffinity(0))))
     launched = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     environment = {k: v for k, v in os.environ.items() if k not in launched}
@@ -93,6 +98,7 @@ def _run_tool(folder: Path, universal: Path, patience: int) -> None:
             *(sys.executable, "-m", _TOOL, "--inject_missing_state"),
             *("--input_folder", str(folder), "--output_folder", str(universal)),
             *("--num_extract_workers", workers, "--num_merge_workers", workers),
+            *(("--trust",) if trusted else ()),
         ],
         env=environment | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -105,9 +111,9 @@ def _run_tool(folder: Path, universal: Path, patience: int) -> None:
         raise RuntimeError(f"{_TOOL} ended with {done.returncode}: {last}")
 
 
-def _take_apart(folder: Path, universal: Path, manifest: Manifest) -> Tensor:
+def _take_apart(folder: Path, universal: Path, manifest: Manifest, trusted: bool) -> Tensor:
     """ZeRO 0 keeps whole tensors in one file: write each parameter's parts. Returns Adam's step."""
-    state = _read(folder / "mp_rank_00_model_states.pt")
+    state = data_only.read(folder / "mp_rank_00_model_states.pt", trusted=trusted)
     held = state["optimizer"]["state"]
     order = sorted(enumerate(manifest.groups), key=lambda pair: pair[1])  # by group, as torch does
     names = list(manifest.parameters)
@@ -127,8 +133,8 @@ def _step(universal: Path, manifest: Manifest) -> Tensor:
     """Adam's step, which the stages keep in different places."""
     if manifest.zero_stage < 3:
         first = next(iter(manifest.parameters))
-        return torch.as_tensor(_read(universal / "zero" / first / "step.pt"))
-    state = _read(universal / "zero" / "optimizer_state.pt")
+        return torch.as_tensor(data_only.read(universal / "zero" / first / "step.pt"))
+    state = data_only.read(universal / "zero" / "optimizer_state.pt")
     return torch.as_tensor(state["optimizer_state_dict"]["state"][0]["step"])
 
 
@@ -139,7 +145,7 @@ def _even_out(engine: Engine, universal: Path, manifest: Manifest, step: Tensor)
         _write(zero / name / "step.pt", step)
         for part in _PARTS if manifest.zero_stage == 3 else ():  # flat, and not in a dict
             path = zero / name / f"{part}.pt"
-            found = _read(path)
+            found = data_only.read(path)
             tensor = found["param"] if isinstance(found, dict) else found
             _write(path, {"param": tensor.view(shape)})
     groups: list[dict[str, Any]] = [
@@ -148,7 +154,7 @@ def _even_out(engine: Engine, universal: Path, manifest: Manifest, step: Tensor)
     inner = {"state": {0: {"step": step}}, "param_groups": groups}
     state = {"ds_version": version("deepspeed"), "param_groups": groups}
     if manifest.zero_stage:
-        former = _read(zero / "optimizer_state.pt")
+        former = data_only.read(zero / "optimizer_state.pt")
         state |= {k: former[k] for k in ("loss_scaler", "dynamic_loss_scale", "overflow")}
     _write(zero / "optimizer_state.pt", state | {"optimizer_state_dict": inner})
     names = {True: "zero_pp_rank_0_mp_rank_00_model_states.pt", False: "mp_rank_00_model_states.pt"}
@@ -159,13 +165,8 @@ def _even_out(engine: Engine, universal: Path, manifest: Manifest, step: Tensor)
 
 def _parameter(universal: Path, name: str) -> dict[str, Tensor]:
     folder = universal / "zero" / name
-    found = {part: _read(folder / f"{part}.pt")["param"] for part in _PARTS}
-    return found | {"step": _read(folder / "step.pt")}
-
-
-def _read(path: Path) -> Any:
-    """A file that this run wrote, pickle and all."""
-    return torch.load(path, map_location="cpu", weights_only=False)
+    found = {part: data_only.read(folder / f"{part}.pt")["param"] for part in _PARTS}
+    return found | {"step": data_only.read(folder / "step.pt")}
 
 
 def _write(path: Path, value: Any) -> None:

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors.torch import load_file
 
-from sdevid import checkpoint, clock
+from sdevid import checkpoint, clock, tensor_file
 from sdevid.checkpoint import Manifest, Progress
-from sdevid.config import Config, settings_by_path
+from sdevid.config import Config, parse, record, settings_by_path
 from sdevid.errors import UserError
 from sdevid.settings.setting import Role
-from sdevid.train.checkpointing import elastic, probe
+from sdevid.train import schedule
+from sdevid.train.checkpointing import data_identity, elastic, probe
+from sdevid.train.checkpointing.data_identity import DataIdentity
 from sdevid.train.checkpointing.saver import total_sums
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 from sdevid.train.world import World
 
 
-def resume(engine: Engine, ema: EMA, config: Config, at_most: int | None = None) -> Progress | None:
+@dataclass(frozen=True)
+class Expected:
+    """What a checkpoint is held to: the data and length of this run, and whether it is trusted."""
+
+    data: DataIdentity | None = None  # None: not compared
+    total_clips: int = 0  # 0: the schedule is not compared
+    trusted: bool = False  # an older format may be read, and its files may run code
+
+
+def resume(
+    engine: Engine,
+    ema: EMA,
+    config: Config,
+    at_most: int | None = None,
+    expected: Expected = Expected(),
+) -> Progress | None:
     """Carry on from the newest whole checkpoint in `run_dir`; None where there is none at all.
 
     With `at_most`, from the newest one of that step or before it. May be called again in a live
     engine, to go back. Every rank takes part, and no save may be under way. Raises UserError where
-    all are damaged, or the one found does not fit the model or does not load as it was saved.
+    all are damaged, or the one found does not fit the model or the data, is of an older format and
+    not trusted, or does not load as it was saved.
     """
     world, damaged = engine.world, ""
     if world.main:
@@ -40,9 +58,12 @@ def resume(engine: Engine, ema: EMA, config: Config, at_most: int | None = None)
             world.say(f"{damaged}; trying the one before it")
             continue
         manifest = checkpoint.read_manifest(folder)
+        _check_trust(folder, manifest, expected)
         changed = check_fits(folder, manifest, engine)
-        _load(engine, ema, folder, manifest)
+        _check_data(folder, manifest, config, expected, world)
+        _load(engine, ema, folder, manifest, trusted=expected.trusted)
         _verify(engine, folder, manifest, changed)
+        _tell_schedule(folder, manifest, config, expected, world)
         return Progress(manifest.clips, manifest.step, manifest.faults)
     if damaged:
         raise UserError(
@@ -52,25 +73,25 @@ def resume(engine: Engine, ema: EMA, config: Config, at_most: int | None = None)
     return None
 
 
-def _load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest) -> None:
+def _load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest, *, trusted: bool) -> None:
     world, stage = engine.world, engine.config.zero_stage
     there = (manifest.world_size, manifest.zero_stage)
     if there == (world.size, stage) and manifest.groups in ([], engine.groups()):
-        engine.load(folder)
+        engine.load(folder, trusted=trusted)
         checkpoint.read_rank(folder, world.rank, ema.average)
     else:
         world.say(
             f"{folder.name} was written by {there[0]} ranks at ZeRO {there[1]}; this run has "
             f"{world.size} at ZeRO {stage}: converting"
         )
-        elastic.load(engine, ema, folder, manifest)
-    engine.load_buffers(load_file(folder / "buffers.safetensors"))
+        elastic.load(engine, ema, folder, manifest, trusted=trusted)
+    engine.load_buffers(tensor_file.load(folder / "buffers.safetensors"))
 
 
 def _verify(engine: Engine, folder: Path, manifest: Manifest, changed: list[str]) -> None:
     """Raise UserError where what was loaded is not, to the bit, what was saved."""
-    found = total_sums(engine)
-    wrong = [n for n, total in manifest.sums.items() if found.get(n) != total]
+    sums = total_sums(engine)
+    wrong = [name for name, total in manifest.sums.items() if sums.get(name) != total]
     if wrong:
         raise UserError(
             f"checkpoint {folder} was loaded, but {', '.join(wrong)} do not have the checksum "
@@ -90,30 +111,97 @@ def _faults(folder: Path, world: World) -> list[str]:
     return [fault for part in world.gather(mine) for fault in part]
 
 
+def _check_trust(folder: Path, manifest: Manifest, expected: Expected) -> None:
+    if manifest.format < checkpoint.FORMAT and not expected.trusted:
+        raise UserError(
+            f"checkpoint {folder} has format {manifest.format}, whose manifest has no hash of its "
+            "own and whose files may run code when they are read; if you made it yourself, "
+            "--trust-checkpoint carries on from it"
+        )
+
+
+def _check_data(
+    folder: Path, manifest: Manifest, config: Config, expected: Expected, world: World
+) -> None:
+    """Raise UserError where the data are others than the checkpoint's, unless that is told."""
+    if expected.data is None:
+        return
+    difference = data_identity.difference(manifest.data, expected.data)
+    if difference is None:
+        return
+    text = f"the data are not those of {folder.name} ({difference})"
+    if not config.data_changed:
+        raise UserError(
+            f"{text}; give back the former data, or data_changed=true to carry on with these, or "
+            "another run_dir to start a new run"
+        )
+    epoch, into = divmod(manifest.clips, expected.data.clips)
+    world.say(
+        f"{text}: data_changed=true, so clip {manifest.clips:,} of the run is now clip {into:,} of "
+        f"epoch {epoch} of these data; what was seen of the former data does not count"
+    )
+
+
+def _tell_schedule(
+    folder: Path, manifest: Manifest, config: Config, expected: Expected, world: World
+) -> None:
+    """Say where the schedules jump, since the run is now longer or shorter, or set otherwise."""
+    if not (manifest.total_clips and expected.total_clips):
+        return
+    try:
+        former = parse(_saved_settings(folder))
+    except UserError:  # of a version with other settings: they are named as changed
+        return
+    for name, curve in (
+        ("learning rate", schedule.learning_rate),
+        ("KL weight", schedule.kl_weight),
+    ):
+        before = curve(manifest.clips, manifest.total_clips, former)
+        now = curve(manifest.clips, expected.total_clips, config)
+        if abs(now - before) > 1e-3 * max(abs(now), abs(before)):
+            world.say(
+                f"the {name} at clip {manifest.clips:,} jumps from {before:.6g} to {now:.6g}: the "
+                f"schedule was of {manifest.total_clips:,} clips and is of "
+                f"{expected.total_clips:,} now"
+            )
+
+
 def check_fits(folder: Path, manifest: Manifest, engine: Engine) -> list[str]:
     """Raise UserError where a checkpoint is of another architecture.
 
     Other settings that changed are said in a line, and returned.
     """
     config = engine.config
-    saved = clock.of_saved(yaml.safe_load((folder / "config.yaml").read_text()))
-    here = config.model_dump(mode="json")
+    saved, here = _saved_settings(folder), yaml.safe_load(record(config))
     changed = {
         name: f"{name} ({_setting(saved, name)} there, {_setting(here, name)} now)"
         for name in checkpoint.differences(saved, here)
-        if name != "run_dir"
+        if name not in ("run_dir", "data_changed")
     }
     tensor = checkpoint.first_difference(manifest.parameters, engine.shapes)
     structural = [text for name, text in changed.items() if _role(name) == "architecture"]
     if tensor or structural:
-        found = "; ".join(filter(None, [tensor, ", ".join(structural)]))
+        reasons = "; ".join(filter(None, [tensor, ", ".join(structural)]))
         raise UserError(
-            f"checkpoint {folder} is of another architecture: {found}. Set it back, or give "
+            f"checkpoint {folder} is of another architecture: {reasons}. Set it back, or give "
             "another run_dir to start a new run"
         )
     if changed:
         engine.world.say(f"settings changed since {folder.name}: {', '.join(changed.values())}")
     return list(changed)
+
+
+def _saved_settings(folder: Path) -> dict[str, Any]:
+    """The checkpoint's config; a setting that it does not know yet has its default."""
+    saved = clock.of_saved(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    for path, known in settings_by_path().items():
+        *sections, name = path.split(".")
+        place = saved
+        for section in sections:
+            place = place.setdefault(section, {})
+        place.setdefault(name, known.default)
+    settings: dict[str, Any] = saved
+    return settings
 
 
 def _role(name: str) -> Role:

@@ -6,7 +6,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,18 +13,19 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sdevid import checkpoint
+from sdevid import checkpoint, tensor_file
 from sdevid.checkpoint import Manifest, ParameterShard, Progress
-from sdevid.config import dump
+from sdevid.config import record
 from sdevid.errors import UserError
 from sdevid.train.checkpointing import probe, retention
 from sdevid.train.checkpointing.checksum import checksum
+from sdevid.train.checkpointing.data_identity import DataIdentity
 from sdevid.train.checkpointing.host_memory import HostMemory
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
+from sdevid.train.health import disk
 from sdevid.train.world import World
 
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ class Capture:
 
     folder: Path
     partial: Path
-    states: dict[str, Any]  # DeepSpeed's, by file name
+    state_dicts: dict[str, Any]  # DeepSpeed's, by file name
     shards: list[ParameterShard]
     moments: list[dict[str, Any]]
     average: list[Tensor]
@@ -63,14 +63,26 @@ class Saver:
     their own. Every rank must call `save` and `wait` at the same steps.
     """
 
-    def __init__(self, engine: Engine, ema: EMA) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        ema: EMA,
+        *,
+        data: DataIdentity | None = None,
+        total_clips: int = 0,
+        whole: bool = False,
+    ) -> None:
+        """`data` and `total_clips` go into manifests; `whole`: there is a whole checkpoint."""
         self.engine, self.ema = engine, ema
+        self._data, self._total_clips = data, total_clips
+        self._failures = 0 if whole else 1  # in a row; a first save that fails is as bad as two
         self.settings, self.run_dir = engine.config.checkpoint, engine.config.run_dir
         self.world = engine.world
         self._behind = _world_of_its_own(self.world, self.settings.patience)
         self._memory = HostMemory()
         self._thread: threading.Thread | None = None
         self._failure: SaveError | None = None
+        self._stops = False  # whether that failure ends the run
         self.stall = 0.0  # seconds that training stood still for the last save
 
     def __enter__(self) -> Saver:
@@ -95,7 +107,7 @@ class Saver:
         self.wait()
         began = time.perf_counter()
         score = self.score(figures or {})
-        self._failure = None
+        self._failure, self._stops = None, False
         folder = checkpoint.folder_of(self.run_dir, progress.step)
         partial = folder.with_name(f".partial-{folder.name}")
         try:
@@ -112,8 +124,8 @@ class Saver:
             else:
                 self._write(capture, self.world)
         self.stall = time.perf_counter() - began
-        if not self.settings.asynchronous and self.settings.on_failure == "stop":
-            self.wait(strict=True)
+        if not self.settings.asynchronous and self.settings.on_failure != "warn":
+            self.wait(strict=self._stops)
 
     def wait(self, *, strict: bool = False) -> None:
         """Wait until what was begun is on the disk, or has failed.
@@ -150,7 +162,7 @@ class Saver:
         capture = Capture(
             folder=folder,
             partial=partial,
-            states=engine.state_dicts(partial, keep),
+            state_dicts=engine.state_dicts(partial, keep),
             shards=[
                 ParameterShard(keep(shard.tensor), shard.slices)
                 for shard in engine.parameter_shards()
@@ -171,6 +183,8 @@ class Saver:
                 groups=engine.groups(),
                 probe=probe.score(engine),
                 score=score,
+                data=self._data.fields() if self._data else {},
+                total_clips=self._total_clips,
             ),
         )
         memory.finish()
@@ -187,16 +201,17 @@ class Saver:
                 sums=_added([sums for _, sums in outcomes]),
             )
             _on_all(world, lambda: self._publish(capture, manifest) if world.main else None)
+            self._failures = 0
         except Exception as error:  # in a thread nobody would see it
             self._failed(capture.manifest.step, capture.partial, error)
 
     def _write_rank(self, capture: Capture) -> None:
         partial, rank = capture.partial, self.world.rank
-        for name, state in capture.states.items():
+        for name, state in capture.state_dicts.items():
             self.engine.write(state, str(partial / name))
         if self.world.main:
-            (partial / "config.yaml").write_text(dump(self.engine.config))
-            save_file(capture.buffers, partial / "buffers.safetensors")
+            (partial / "config.yaml").write_text(record(self.engine.config), encoding="utf-8")
+            tensor_file.save(capture.buffers, partial / "buffers.safetensors")
         checkpoint.write_rank(partial, rank, capture.shards, capture.average, capture.random_state)
 
     def _publish(self, capture: Capture, manifest: Manifest) -> None:
@@ -209,9 +224,12 @@ class Saver:
         failure = SaveError(_not_saved(self.run_dir, step, error))
         failure.__cause__ = error
         self._failure = failure
-        stops = self.settings.on_failure == "stop"
+        self._failures += 1
+        kind = self.settings.on_failure
+        stops = kind == "stop" or (kind == "stop_repeated" and self._failures > 1)
         follows = "the run stops" if stops else "training goes on"
         self.world.say(f"warning: {failure}; {follows} (checkpoint.on_failure)")
+        self._stops = stops
         if stops:
             self.world.ask_to_stop("stopped")
 
@@ -277,11 +295,9 @@ def _on_all(world: World, work: Callable[[], Result]) -> list[Result]:
 
 
 def _not_saved(run_dir: Path, step: int, error: Exception) -> str:
-    kept, free = checkpoint.steps(run_dir), "how much is free there cannot be told"
+    kept = checkpoint.steps(run_dir)
     left = f"the checkpoint of step {kept[0]} is as it was" if kept else "there was none before it"
-    with suppress(OSError):  # of a file system that is gone
-        free = f"{shutil.disk_usage(run_dir).free / 2**20:,.0f} MiB are free there"
     return (
         f"the checkpoint of step {step} could not be written to {run_dir}: {error}. "
-        f"{free}; {left}. Make room and give the same command again"
+        f"{disk.free(run_dir)}; {left}. Make room and give the same command again"
     )

@@ -25,7 +25,8 @@ from sdevid.data import shards
 from sdevid.data.folder import Access
 from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
-from sdevid.train.health import gpus, network, versions
+from sdevid.train.checkpointing.data_identity import index_digest
+from sdevid.train.health import disk, gpus, network, versions
 from sdevid.train.memory_budget import GIB, memory_bytes
 from sdevid.train.startup_summary import model_on_meta
 from sdevid.train.world import World, node_name
@@ -34,6 +35,7 @@ _MOST_SKEW = 5.0  # seconds; logs and file times of several nodes should be comp
 _HEAD_START = 5.0  # seconds
 _LEAST_NODE_DISK = GIB // 4  # bytes, for compilers' caches
 _LEAST_SHARE_FREE = 0.9  # of a GPU's memory, beside the median of the others
+_PROBE_BYTES = 2**16
 _CHECKPOINT_BYTES = 24  # a parameter: DeepSpeed's weights, master, two moments; ours and the EMA
 
 
@@ -172,7 +174,7 @@ def _report(
     facts: dict[str, str] = {}
     parameters = sum(p.numel() for p in model_on_meta(config).parameters())
     if os.environ["LOCAL_RANK"] == "0":  # once a node
-        facts = versions.found() | ({"data index": versions.data_digest(index)} if index else {})
+        facts = versions.found() | ({"data index": index_digest(index)} if index else {})
         faults += [*_gpu_count(), *gpus.ecc_faults(), *_node_disk()]
         try:
             faults += _run_disk(config, parameters)
@@ -204,7 +206,13 @@ def _gpu_count() -> Iterator[str]:
 
 
 def _run_disk(config: Config, parameters: int) -> Iterator[str]:
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+    folder = config.run_dir / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _probe_write(folder)
+    except OSError as error:
+        yield f"{folder} cannot be written: {error} ({disk.free(folder)})"
+        return
     one = _CHECKPOINT_BYTES * parameters
     more = max(1, config.checkpoint.keep + 1 - len(checkpoint.steps(config.run_dir)))
     free = shutil.disk_usage(config.run_dir).free
@@ -213,6 +221,17 @@ def _run_disk(config: Config, parameters: int) -> Iterator[str]:
             f"run_dir {config.run_dir} has {free / GIB:.2f} GiB free, but {more} more checkpoints "
             f"of about {one / GIB:.2f} GiB are to come"
         )
+
+
+def _probe_write(folder: Path) -> None:
+    """Write, sync and remove a file where checkpoints will lie. Raises OSError."""
+    handle, name = tempfile.mkstemp(prefix=".probe-", dir=folder)
+    try:
+        os.write(handle, bytes(_PROBE_BYTES))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+        Path(name).unlink()
 
 
 def _node_disk() -> Iterator[str]:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 
-from sdevid.data.shards import ShardIndex
-
 _PACKAGES = ("deepspeed", "numpy", "triton", "xformers")
 _SHOWN = 12  # digits of a digest
 
@@ -25,14 +23,6 @@ def found() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[name] = "absent"
     return versions | {"sdevid source": _source_digest()}
-
-
-def data_digest(index: ShardIndex) -> str:
-    """Of every clip's place, size and hash, in their order."""
-    digest = hashlib.sha256()
-    for clip in index.clips:
-        digest.update(repr(clip).encode())
-    return digest.hexdigest()[:_SHOWN]
 
 
 def _source_digest() -> str:

@@ -9,18 +9,20 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TextIO
 
 import torch
 
 from sdevid.checkpoint import Progress
 from sdevid.config import Config
+from sdevid.exit_code import ExitCode
 from sdevid.train import exit_file
+from sdevid.train.health import last_resort
 from sdevid.train.health.heartbeat import Beat
 from sdevid.train.world import World
 
-STALLED = 3  # exit code
+STALLED = ExitCode.FAILED
 _OFTEN = 20  # looks within a limit, at most one a second
+_LATE = 1.0  # seconds by which a busy machine may run this thread late
 
 
 class Watchdog:
@@ -30,11 +32,15 @@ class Watchdog:
     way), or another rank has called a stall, this rank writes `stall/rank-R.txt` (Python stacks of
     all threads) and `stall/flight-recorder-R.json` (the last collectives, as far as the backend
     records them), waits until the other ranks have written theirs or `watchdog.grace_seconds`
-    have passed, writes `exit.json`, and ends the process with exit code 3. torchrun then ends the
+    have passed, writes `exit.json`, and ends the process with exit code 1. torchrun then ends the
     others, and Slurm's script puts the job back into the queue.
 
-    A call that hangs without letting other threads run stops this thread as well: then a timer of
-    the interpreter's own writes the stacks to stderr and ends the process with exit code 1.
+    Time in which the process was suspended (SIGSTOP, Ctrl-Z, `scontrol suspend`) does not count:
+    the thread notices that it was itself not run.
+
+    A call that hangs without letting other threads run stops this thread as well: then a helper
+    process, which hears from it no more, has the interpreter write the stacks to stderr and kills
+    the process. The helper too counts only time in which it and this process were not stopped.
     """
 
     def __init__(self, config: Config, world: World, progress: Progress) -> None:
@@ -66,19 +72,24 @@ class Watchdog:
 
     def _watch(self) -> None:
         pause = min(1.0, self._settings.seconds / _OFTEN)
-        last_resort = _stderr()
-        while not self._closed.wait(pause):
-            beat = self._world.heartbeat.last
-            limit, spent = self._limits[beat.phase], time.monotonic() - beat.at
-            if spent > limit:
-                self._end(beat, f"rank {self._world.rank} has not got past it for {spent:.0f} s")
-            elif _changed(self._folder) != self._called_before:
-                self._end(beat, "another rank has called a stall")
-            elif last_resort:
-                until = limit - spent + 2 * self._settings.grace_seconds
-                faulthandler.dump_traceback_later(until, exit=True, file=last_resort)
-        if last_resort:
-            faulthandler.cancel_dump_traceback_later()
+        suspended, last = 0.0, self._world.heartbeat.last
+        with last_resort.helper() as helper:
+            while True:
+                before = time.monotonic()
+                if self._closed.wait(pause):
+                    return
+                beat, now = self._world.heartbeat.last, time.monotonic()
+                if beat != last:
+                    suspended, last = 0.0, beat
+                suspended += max(0.0, now - before - pause - _LATE)
+                limit, spent = self._limits[beat.phase], now - beat.at - suspended
+                if spent > limit:
+                    why = f"rank {self._world.rank} has not got past it for {spent:.0f} s"
+                    self._end(beat, why)
+                elif _changed(self._folder) != self._called_before:
+                    self._end(beat, "another rank has called a stall")
+                else:
+                    helper.allow(limit - spent + 2 * self._settings.grace_seconds)
 
     def _end(self, beat: Beat, why: str) -> None:
         """Write down what there is to know and end the process, whatever else still hangs."""
@@ -97,7 +108,7 @@ class Watchdog:
             print(f"sdevid: rank {self._world.rank}: {message}", file=sys.stderr, flush=True)
         except OSError as error:
             print(f"sdevid: stall in {where}: {why}; {error}", file=sys.stderr, flush=True)
-            faulthandler.dump_traceback(_stderr() or sys.stderr)
+            faulthandler.dump_traceback(last_resort.stderr() or sys.stderr)
         finally:
             os._exit(STALLED)
 
@@ -188,12 +199,4 @@ def _changed(path: Path) -> int | None:
     try:
         return path.stat().st_mtime_ns
     except OSError:
-        return None
-
-
-def _stderr() -> TextIO | None:
-    """The process's own stderr, if it has one that can be written without the interpreter."""
-    try:
-        return sys.__stderr__ if sys.__stderr__ and sys.__stderr__.fileno() >= 0 else None
-    except (OSError, ValueError):
         return None

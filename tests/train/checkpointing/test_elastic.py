@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -167,8 +168,9 @@ def test_a_tool_that_fails_is_quoted(shaped, train_here):
     folder = checkpoint.folder_of(more.run_dir, HALF // BATCH)
     file = next(folder.glob("*_optim_states.pt"))
     file.write_bytes(b"not a pickle")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][file.name] = (file.stat().st_size, checkpoint.digest(file))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"ds_to_universal ended with 1: .*Unpickling"):
+    manifest = checkpoint.read_manifest(folder)
+    entry = {file.name: (file.stat().st_size, checkpoint.digest(file))}
+    signed = checkpoint.signed(replace(manifest, files=manifest.files | entry))
+    (folder / "manifest.json").write_text(json.dumps(asdict(signed)), encoding="utf-8")
+    with pytest.raises(UserError, match=r"convert ended with 2: .*more than data"):
         train_here(more)

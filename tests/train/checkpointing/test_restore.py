@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from sdevid import checkpoint
+from sdevid.data.shards import open_shards
 from sdevid.errors import UserError
+from sdevid.train.checkpointing import data_identity
+from sdevid.train.loop import train
 
 CLIPS = 32  # 8 steps of 4
 
@@ -133,7 +139,7 @@ def test_a_save_that_fails_says_so_and_loses_nothing(stage, make_config, train_h
     assert "checkpoint of step 2 could not be written" in said
     assert "the checkpoint of step 1 is as it was" in said
     assert [p.name for p in (first.run_dir / "checkpoints").iterdir()] == ["step_1"]
-    assert (first.run_dir / "latest").read_text() == "checkpoints/step_1\n"
+    assert (first.run_dir / "latest").read_text().startswith("checkpoints/step_1\n")
     assert same(kept, weights(first.run_dir, 1))
     assert train_here(more) == "done"  # with room again
 
@@ -182,3 +188,111 @@ def test_what_is_offloaded_is_saved_and_carried_on_to_the_bit(
 def test_going_back_to_the_gpu_is_a_setting_that_changed(make_config, train_here):
     train_here(make_config(max_clips=8, offload={"optimizer": "cpu"}))
     assert train_here(make_config(max_clips=12)) == "done"
+
+
+def test_setting_of_the_architecture_that_moves_no_shape_is_refused(make_config, train_here):
+    train_here(make_config(max_clips=4))
+    with pytest.raises(UserError, match=r"sde.heads \(4 there, 2 now\)"):
+        train_here(make_config(max_clips=8, sde={"heads": 2}))
+
+
+def test_other_data_are_refused_with_both_values(make_config, train_here, world, tmp_path, shards):
+    train_here(make_config(max_clips=8))
+    other = open_shards(other_data(shards, tmp_path / "other"), "train")
+    with pytest.raises(UserError) as raised:
+        train(make_config(max_clips=16), other, world, checkpoint.Progress())
+    said = str(raised.value)
+    assert said.startswith("the data are not those of step_2 (")
+    for index in (other, open_shards(shards, "train")):
+        assert f"{len(index)} clips" in said
+        assert data_identity.identify(index).index in said
+    assert "data_changed=true" in said
+
+
+def test_other_data_are_carried_on_with_where_told(
+    make_config, train_here, world, tmp_path, shards, capsys
+):
+    train_here(make_config(max_clips=8))
+    other = open_shards(other_data(shards, tmp_path / "other"), "train")
+    told = make_config(max_clips=16, data_changed=True)
+    capsys.readouterr()
+    assert train(told, other, world, checkpoint.Progress()) == "done"
+    assert "is now clip 8 of epoch 0 of these data" in capsys.readouterr().out
+    kept = yaml.safe_load((told.run_dir / "config.yaml").read_text(encoding="utf-8"))
+    assert kept["data_changed"] is False
+    again = make_config(max_clips=20)  # told once is enough
+    assert train(again, other, world, checkpoint.Progress()) == "done"
+
+
+def other_data(shards: Path, folder: Path) -> Path:
+    """The same shards with one clip fewer in the index."""
+    shutil.copytree(shards, folder)
+    index = max(folder.glob("train*.index.json"))
+    content = json.loads(index.read_text(encoding="utf-8"))
+    content["clips"].pop()
+    index.unlink()
+    index.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_longer_run_says_where_the_schedule_jumps(make_config, train_here, capsys):
+    train_here(make_config(max_clips=8, warmup_clips=0))
+    capsys.readouterr()
+    train_here(make_config(max_clips=80, warmup_clips=0))
+    said = capsys.readouterr().out
+    assert "the learning rate at clip 8 jumps from 3e-05 to" in said
+    assert "the schedule was of 8 clips and is of 80 now" in said
+
+
+class Command:
+    """Runs a command when it is unpickled as pickles usually are."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize(("stage", "resumed"), [(0, 0), (1, 1), (3, 3), (0, 1), (1, 0), (3, 1)])
+def test_no_pickle_runs_on_resume(stage, resumed, make_config, train_here, tmp_path):
+    config = make_config(max_clips=4, zero_stage=stage)
+    train_here(config)
+    folder, mark = checkpoint.folder_of(config.run_dir, 1), tmp_path / "executed"
+    entries = {}
+    for path in folder.glob("*.pt"):
+        state = torch.load(path, map_location="cpu", weights_only=False)
+        torch.save(state | {"more": Command(mark)}, path)
+        entries[path.name] = (path.stat().st_size, checkpoint.digest(path))
+    manifest = checkpoint.read_manifest(folder)
+    signed = checkpoint.signed(replace(manifest, files=manifest.files | entries))
+    (folder / "manifest.json").write_text(json.dumps(asdict(signed)), encoding="utf-8")
+    with pytest.raises(UserError, match="more than data"):
+        train_here(make_config(max_clips=8, zero_stage=resumed))
+    assert not mark.exists()
+
+
+def test_checkpoint_of_format_1_needs_trust(make_config, index, world):
+    config = make_config(max_clips=4, zero_stage=1)
+    config.run_dir.mkdir()
+    train(config, index, world, checkpoint.Progress())
+    folder = checkpoint.folder_of(config.run_dir, 1)
+    manifest = replace(checkpoint.read_manifest(folder), format=1, sha256="")
+    (folder / "manifest.json").write_text(json.dumps(asdict(manifest)), encoding="utf-8")
+    more = make_config(max_clips=8, zero_stage=1)
+    with pytest.raises(UserError, match="--trust-checkpoint carries on from it"):
+        train(more, index, world, checkpoint.Progress())
+    assert train(more, index, world, checkpoint.Progress(), trust_checkpoint=True) == "done"
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"\xff\xfe\n", b"\0" * 4096, b'{"clips": 4', b"[]\n", b'{"clips": "x"}\n', b"[" * 99_999],
+)
+def test_metrics_with_junk_in_them_do_not_stop_a_resume(junk, make_config, train_here):
+    config = make_config(max_clips=8)
+    train_here(config)
+    with (config.run_dir / "metrics.jsonl").open("ab") as file:
+        file.write(junk)
+    assert train_here(make_config(max_clips=12)) == "done"
+    assert [line["clips"] for line in terms(config.run_dir)] == [4, 8, 12]

@@ -21,7 +21,9 @@ from sdevid.train.checkpointing import retention
 def write(run_dir: Path, step: int, score: float | None = None) -> Path:
     folder = checkpoint.folder_of(run_dir, step)
     folder.mkdir(parents=True)
-    manifest = Manifest(FORMAT, 10 * step, step, 1, 2, {}, {}, score=score)
+    manifest = checkpoint.signed(
+        Manifest(FORMAT, 10 * step, step, 1, 2, {}, {"x": (1, "")}, score=score)
+    )
     (folder / "manifest.json").write_text(json.dumps(asdict(manifest)))
     return folder
 
@@ -86,5 +88,5 @@ def test_what_is_kept_for_ever_does_not_depend_on_when_one_looks(
 
 
 def test_fewer_than_two_are_refused():
-    with pytest.raises(UserError, match="keep is 1, but one damaged"):
+    with pytest.raises(UserError, match=r"checkpoint\.keep is 1, but .* 2"):
         parse({"checkpoint": {"keep": 1}})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def full(_state: Any, path: str) -> None:
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_a_failed_save_warns_and_the_next_one_is_saved(asynchronous, make_config, begin, capsys):
     engine, ema, _ = begin(make_config(checkpoint={"asynchronous": asynchronous}))
-    with Saver(engine, ema) as saver:
+    with Saver(engine, ema, whole=True) as saver:
         write, engine.write = engine.write, full
         saver.save(Progress(8, 2))
         saver.wait()
@@ -199,6 +200,24 @@ def test_a_failed_save_stops_the_run_where_set_so(asynchronous, make_config, beg
             saver.wait(strict=True) if asynchronous else saver.save(Progress(8, 2))
 
 
+@pytest.mark.parametrize(("whole", "failures"), [(False, 1), (True, 2)])
+def test_first_failed_save_or_two_in_a_row_end_the_run(whole, failures, make_config, begin):
+    engine, ema, _ = begin(make_config(checkpoint={"asynchronous": False}))
+    engine.write, write = full, engine.write
+    with Saver(engine, ema, whole=whole) as saver:
+        for step in range(1, failures):
+            saver.save(Progress(4 * step, step))
+            assert engine.world.asked().stop is None
+        with pytest.raises(SaveError, match="No space left"):
+            saver.save(Progress(4 * failures, failures))
+        assert engine.world.asked().stop == "stopped"
+        engine.write = write
+        saver.save(Progress(40, 10))  # a good one forgives
+        engine.write = full
+        saver.save(Progress(44, 11))
+    assert checkpoint.steps(engine.config.run_dir) == [10]
+
+
 def test_a_metric_that_is_not_logged_cannot_choose_the_best(make_config, begin):
     engine, ema, _ = begin(make_config(checkpoint={"best": "accuracy"}))
     with Saver(engine, ema) as saver, pytest.raises(UserError, match="is accuracy, but no such"):
@@ -213,10 +232,10 @@ def test_a_wrong_name_of_the_best_is_told_long_before_the_first_save(make_config
 
 
 def tampered(folder: Path, name: str, value: object) -> None:
-    path = folder / "manifest.json"
-    fields = json.loads(path.read_text())
-    assert fields[name] != value
-    path.write_text(json.dumps(fields | {name: value}))
+    manifest = checkpoint.read_manifest(folder)
+    assert getattr(manifest, name) != value
+    signed = checkpoint.signed(replace(manifest, **{name: value}))
+    (folder / "manifest.json").write_text(json.dumps(asdict(signed)), encoding="utf-8")
 
 
 def test_weights_that_did_not_come_back_are_refused(make_config, train_here):

@@ -1,0 +1,54 @@
+"""Which data a run is trained on: what must not change unnoticed between two starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from sdevid.data.shards import ShardIndex
+
+_DIGITS = 12  # of a digest
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """Digests of dataset.json and of every clip's place, size and hash, and the clip count."""
+
+    clips: int
+    dataset: str
+    index: str
+
+    def fields(self) -> dict[str, int | str]:
+        """As a manifest holds it."""
+        return asdict(self)
+
+
+def identify(index: ShardIndex) -> DataIdentity:
+    """The identity of the opened split, wherever its folder lies."""
+    described = json.dumps(index.dataset, sort_keys=True).encode()
+    return DataIdentity(
+        clips=len(index),
+        dataset=hashlib.sha256(described).hexdigest()[:_DIGITS],
+        index=index_digest(index),
+    )
+
+
+def index_digest(index: ShardIndex) -> str:
+    """Digest of every clip's place, size and hash, in their order."""
+    digest = hashlib.sha256()
+    for clip in index.clips:
+        digest.update(repr(clip).encode())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def difference(saved: dict[str, int | str], here: DataIdentity) -> str | None:
+    """How the saved identity differs from this one, both values told; None if it does not."""
+    now = here.fields()
+    if not saved or saved == now:
+        return None
+    names = {"clips": "{} clips", "dataset": "dataset.json {}", "index": "index {}"}
+    differing = [name for name in names if saved.get(name) != now[name]]
+    shown = ["clips", *(name for name in differing if name != "clips")]
+    there = ", ".join(names[n].format(saved.get(n, "unknown")) for n in shown)
+    return f"{there} there; {', '.join(names[n].format(now[n]) for n in shown)} now"

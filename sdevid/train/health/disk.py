@@ -1,0 +1,18 @@
+"""How much a file system still takes: bytes and inodes are told apart."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def free(path: Path) -> str:
+    """What is free at `path`, in words; says when inodes and not bytes have run out."""
+    try:
+        found = os.statvfs(path)
+    except OSError as error:
+        return f"how much is free at {path} cannot be told: {error.strerror}"
+    mib = found.f_bavail * found.f_frsize / 2**20
+    if found.f_files and not found.f_favail:
+        return f"{mib:,.0f} MiB are free there, but no inode: remove files, whatever their size"
+    return f"{mib:,.0f} MiB are free there"
