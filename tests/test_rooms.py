@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # package -> the files (or folders) that may import it
 DOORS = {
-    "deepspeed": ("sdevid/train/engine.py", "sdevid/train/checkpointing/elastic.py"),
+    "deepspeed": (
+        "sdevid/train/engine.py",
+        "sdevid/train/checkpointing/data_only.py",
+        "sdevid/train/checkpointing/convert.py",
+    ),
     "wandb": ("sdevid/train/metrics_sinks.py",),
     "webdataset": ("sdevid/data/shard_file.py", "sdevid/data/foreign/"),
     "xformers": ("sdevid/models/attention.py",),

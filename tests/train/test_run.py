@@ -47,5 +47,6 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(make_config, world, cap
     full = OSError(errno.ENOSPC, "No space left on device")
     assert run._failed(full, config, world, Progress()) == ExitCode.USER
     said = capsys.readouterr().err
-    assert f"No space left on device; make room, in run_dir {config.run_dir}" in said
+    assert "No space left on device (" in said
+    assert f"make room, in run_dir {config.run_dir}" in said
     assert json.loads((config.run_dir / "exit.json").read_text())["retry"]
