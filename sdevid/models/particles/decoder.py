@@ -30,9 +30,7 @@ class ParticleDecoder(nn.Module):
             conv(width, 4 * config.channels),
             nn.PixelShuffle(2),
         )
-        axis = torch.arange(config.frame_size // 2) * 2 + 0.5
-        self.register_buffer("axis", axis, persistent=False)
-        self.axis: Tensor
+        self.cells = config.frame_size // 2
 
     def forward(self, z: Float[Tensor, "batch time particles components"], w: Content) -> Frames:
         batch, time = z.shape[:2]
@@ -44,6 +42,11 @@ class ParticleDecoder(nn.Module):
     ) -> tuple[Frames, None]:
         """The frames of `z`; nothing is carried from one to the next."""
         return self(z, w), before
+
+    @property
+    def axis(self) -> Float[Tensor, " cells"]:
+        """The middle of each of the canvas's cells along one axis, in pixels."""
+        return torch.arange(self.cells, device=self.log_radius.device) * 2 + 0.5
 
     def presence(
         self, z: Float[Tensor, "batch time particles components"], w: Content
@@ -61,8 +64,9 @@ class ParticleDecoder(nn.Module):
         look = torch.cat([torch.ones_like(w.logit), w.look], dim=-1)[:, None]
         value = (presence * look).flatten(0, 1)  # (frames, particles, channels)
         place = self.layout.split(z)[0].flatten(0, 1)
+        axis = self.axis
         sharp = -0.5 * (-2 * self.log_radius).exp()
-        across = (sharp * (self.axis - place[..., :1]).square()).exp()
-        down = (sharp * (self.axis - place[..., 1:]).square()).exp()
+        across = (sharp * (axis - place[..., :1]).square()).exp()
+        down = (sharp * (axis - place[..., 1:]).square()).exp()
         rows = (value[..., None] * down[:, :, None]).flatten(2).transpose(1, 2)
         return torch.unflatten(rows @ across, 1, (value.shape[-1], -1))

@@ -64,9 +64,12 @@ class ParticleReader(nn.Module):
         self.text = None
         if config.text.encoder != "none":
             self.text = scaled(nn.Linear(config.encoder.features, size), 0.0)
-        at = (torch.arange(self.side) + 0.5) * self.pixels - 0.5
-        self.register_buffer("home", torch.cartesian_prod(at, at).flip(-1), persistent=False)
-        self.home: Tensor
+
+    @property
+    def home(self) -> Float[Tensor, "particles 2"]:
+        """The middle of each particle's cell, in pixels, row by row."""
+        at = (torch.arange(self.side, device=self.level.device) + 0.5) * self.pixels - 0.5
+        return torch.cartesian_prod(at, at).flip(-1)
 
     def _code_size(self, appearance: int) -> int:
         return 2 * self.layout.order + 1 + appearance
