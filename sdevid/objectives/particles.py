@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sdevid.models.particles.law import Conditions
 from sdevid.models.particles.model import ParticleSDE
 from sdevid.models.particles.path import Path, walk
 from sdevid.models.particles.posterior import Observation
@@ -19,6 +22,16 @@ from sdevid.sde.noise import Stream, normal
 from sdevid.types import Frames, Serial, Ticks, Video, as_frames
 
 PRESENT = 0.1  # presence from which a particle's steps count in their correlation
+
+
+class PosteriorDraw(NamedTuple):
+    """One draw from the posterior of a batch of clips."""
+
+    birth: Birth
+    conditions: Conditions
+    path: Path  # at the window's frames
+    window: Window
+    intervals: Float[Tensor, "batch intervals"]  # training frames between the window's frames
 
 
 class ParticleObjective(ClipObjective):
@@ -39,15 +52,11 @@ class ParticleObjective(ClipObjective):
         text: Text | None = None,
     ) -> PerClip:
         """Each clip's terms in nats, `elbo`, and what the penalties need."""
-        model, frames = self.model, as_frames(video)
-        observed = self.observed(serial, frames.shape[1], context)
-        window = Window.after(observed)
-        told = model.embedding(text, len(frames))
-        birth = self._birth(frames, observed, window, serial, told)
-        seen, times = window.cut(frames), window.cut(ticks)
-        path, dt = self._path(seen, times, serial, birth, told)
+        model = self.model
+        draw = self.posterior(video, ticks, serial, context, text)
+        window, birth, path = draw.window, draw.birth, draw.path
         decoded = model.decoder(path.states, birth.content)
-        log_prob = model.likelihood.log_prob(decoded, seen)
+        log_prob = model.likelihood.log_prob(decoded, window.cut(as_frames(video)))
         terms = {
             "reconstruction": (log_prob * window.valid).sum(1),
             "kl_path": path.kl,
@@ -55,10 +64,40 @@ class ParticleObjective(ClipObjective):
             "control_energy": path.energy,
             "presence": self._presence(path.states, birth, window),
         }
-        terms |= self._successive(path.states, birth, dt)
+        terms |= self._successive(path.states, birth, draw.intervals)
         terms["elbo"] = terms["reconstruction"] - divergence(terms)
-        diffusion = model.law.conditions(birth.content, told).diffusion
-        return terms | {"diffusion": diffusion.detach()}
+        return terms | {"diffusion": draw.conditions.diffusion.detach()}
+
+    def posterior(
+        self,
+        video: Video,
+        ticks: Ticks,
+        serial: Serial,
+        context: int | None = None,
+        text: Text | None = None,
+    ) -> PosteriorDraw:
+        """Draw particles, their content and their path through each clip's window."""
+        model, config, frames = self.model, self.config, as_frames(video)
+        observed = self.observed(serial, frames.shape[1], context)
+        window = Window.after(observed)
+        told = model.embedding(text, len(frames))
+        birth = self._birth(frames, observed, window, serial, told)
+        conditions = model.law.conditions(birth.content, told)
+        per = config.sde.steps_per_frame
+        grid, saved = solver_grid(window.cut(ticks), model.cell, per)
+        noise = model.brownian(config.seed, serial).increments(grid)
+        dt, features = model.steps(grid).to(noise), model.features(window.cut(frames))
+
+        def observe(z: State, k: int) -> Observation:
+            interval, step = divmod(k, per)
+            left = torch.full_like(dt[:, k], 1 / (per - step))
+            ahead = torch.stack([left, dt[:, k]], dim=-1)
+            seen: Observation = model.control(features[:, interval], z, birth.content, ahead)
+            return seen
+
+        path = walk(model.law, birth.state, conditions, dt, noise, saved, observe)
+        intervals = torch.unflatten(dt, 1, (-1, per)).sum(2)
+        return PosteriorDraw(birth, conditions, path, window, intervals)
 
     def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:
         """Add the penalties to the negative bound, and name the correlation of the steps."""
@@ -89,27 +128,6 @@ class ParticleObjective(ClipObjective):
         is_free = ~observed.gather(1, reference)[:, 0]
         birth: Birth = model.reader(frames[rows, at], is_free, eps, told, self._ramp())
         return birth
-
-    def _path(
-        self, frames: Frames, ticks: Ticks, serial: Serial, birth: Birth, told: Tensor | None
-    ) -> tuple[Path, Float[Tensor, "batch intervals"]]:
-        """The posterior's path, and the time between frames."""
-        model, config = self.model, self.config
-        per = config.sde.steps_per_frame
-        grid, saved = solver_grid(ticks, model.cell, per)
-        noise = model.brownian(config.seed, serial).increments(grid)
-        dt, features = model.steps(grid).to(noise), model.features(frames)
-
-        def observe(z: State, k: int) -> Observation:
-            interval, step = divmod(k, per)
-            left = torch.full_like(dt[:, k], 1 / (per - step))
-            ahead = torch.stack([left, dt[:, k]], dim=-1)
-            found: Observation = model.control(features[:, interval], z, birth.content, ahead)
-            return found
-
-        conditions = model.law.conditions(birth.content, told)
-        path = walk(model.law, birth.state, conditions, dt, noise, saved, observe)
-        return path, torch.unflatten(dt, 1, (-1, per)).sum(2)
 
     def _presence(self, states: Tensor, birth: Birth, window: Window) -> Float[Tensor, " batch"]:
         """Mean over the window's frames of the sum of all presences."""

@@ -48,6 +48,8 @@ class ParticleLaw(nn.Module):
         hidden, told = settings.hidden, settings.appearance + 1
         self.log_diffusion = nn.Parameter(torch.tensor([settings.diffusion_start]).log())
         self.log_length = nn.Parameter(torch.tensor([settings.length_start]).log())
+        self.register_buffer("calibration", torch.zeros(1))  # added to log g after training
+        self.calibration: Tensor
         self.by_content = mlp(told, hidden // 2, 1, 0.0)
         self.token = nn.Linear(told, hidden)
         self.moving = nn.Linear(2 * self.layout.order, hidden)
@@ -77,7 +79,9 @@ class ParticleLaw(nn.Module):
         else:
             root = carried_noise.independent(content.born)
         presence = content.logit.sigmoid()
-        return Conditions(root, (self.log_diffusion + own).exp(), token, presence)
+        return Conditions(
+            root, (self.log_diffusion + own + self.calibration).exp(), token, presence
+        )
 
     def pull(self, z: State, conditions: Conditions) -> Float[Tensor, "batch particles 2"]:
         """h, in pixel/frame, or in pixel/frame^2 for a state of second order.

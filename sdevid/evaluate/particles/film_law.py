@@ -1,0 +1,88 @@
+"""What tracked films show: real clips beside their futures, at several frame rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdevid.config import Config
+from sdevid.data import stream
+from sdevid.data.shards import ShardIndex
+from sdevid.evaluate.blobs import TrackedLaw, Tracker, tracked_law
+from sdevid.evaluate.progress import batches
+from sdevid.models.video_model import VideoModel
+from sdevid.types import as_frames, frame_ticks
+
+STRIDES = (1, 2, 4)  # every how many-th frame of the clips is taken
+LEAST = 8  # frames of a film that is tracked
+ROWS = 32
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Real films and their futures from the first frame alone, by the same tracker."""
+
+    fps: float
+    real: TrackedLaw | None
+    futures: TrackedLaw | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        sides = {"real": self.real, "futures": self.futures}
+        return {"fps": self.fps} | {name: law and law.as_json() for name, law in sides.items()}
+
+
+def compare(
+    model: VideoModel, index: ShardIndex, clips: range, tracker: Tracker, seed: int = 0
+) -> list[Compared]:
+    """Track the whole clips with these numbers and a future of each, at up to three frame rates.
+
+    The index may be at another rate than the model was trained at. The first frame is seen, so it
+    is left out of both sides.
+    """
+    first = index.clips[clips[0]]
+    video = _whole(index, model.config, clips, first.num_frames, first.fps)
+    found = []
+    for stride in STRIDES:
+        taken = video[:, ::stride]
+        if taken.shape[1] < LEAST:
+            continue
+        fps = first.fps / stride
+        made = _futures(model, taken[:, :1], taken.shape[1], fps, seed)
+        real, made = (_grey(films)[:, 1:] for films in (taken, made))
+        found.append(
+            Compared(fps, tracked_law(real, fps, tracker), tracked_law(made, fps, tracker))
+        )
+    return found
+
+
+def _whole(index: ShardIndex, config: Config, clips: range, frames: int, fps: float) -> Any:
+    whole = config.model_copy(update={"sequence_length": frames, "fps": fps, "frame_strides": (1,)})
+    parts = batches(clips, ROWS, "real films")
+    return np.concatenate([stream.fixed(index, whole, part).video.numpy() for part in parts])
+
+
+@torch.no_grad()
+def _futures(model: VideoModel, context: Any, frames: int, fps: float, seed: int) -> Any:
+    """uint8 films (films, frames, height, width, channels) whose first frame is the one seen."""
+    device = next(model.parameters()).device
+    ticks = frame_ticks(frames, fps).to(device)
+    parts = []
+    for part in batches(range(len(context)), ROWS, f"futures at {fps:g} fps"):
+        count, seen = len(part), torch.from_numpy(context[part.start : part.stop]).to(device)
+        made = model.sample(
+            ticks.expand(count, -1),
+            seed=seed,
+            serial=torch.tensor(part, device=device),
+            context=as_frames(seen),
+            context_ticks=ticks[:1].expand(count, 1),
+        )
+        parts.append((255 * made.clamp(0, 1)).round().byte().movedim(2, -1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _grey(films: Any) -> Any:
+    return films.mean(-1, dtype=np.float32) / 255

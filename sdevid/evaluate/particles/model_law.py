@@ -1,0 +1,218 @@
+"""The law that a model of particles has learnt, read off, beside its posterior's own motion.
+
+Only particles count that stand where a tracker sees a blob in the clip's first frame. Lengths are
+in pixels, times in seconds. D = g^2 / 2 is a diffusion coefficient along each axis.
+
+The diffusion learnt is fitted to single steps of the posterior's path. Where that path lags behind
+the film, single steps are too short, and the slope of its mean square displacement over longer lags
+is the better figure: `factor` says by how much, and `calibrate` sets g so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sdevid.config import Config
+from sdevid.data import stream
+from sdevid.data.shards import ShardIndex
+from sdevid.errors import UserError
+from sdevid.evaluate.blobs import Floats, Tracker
+from sdevid.evaluate.progress import batches
+from sdevid.models.particles.model import ParticleSDE
+from sdevid.objectives.particles import ParticleObjective
+from sdevid.types import as_frames
+
+NEAR = 3.0  # pixels between a particle and the blob it stands for
+LAGS, FIRST_LAG = 6, 2  # frames; the slope is over FIRST_LAG to LAGS
+RESAMPLES, ROWS = 400, 16
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval: clips drawn again."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ModelLaw:
+    """What the model says of the motion of what is seen, straight from its weights and posterior.
+
+    A velocity's diffusion, not a place's, where `order` is 2.
+    """
+
+    order: int
+    particles: int  # followed, over all clips
+    clips: int
+    diffusion: Interval  # D = g^2 / 2, mean over the particles, pixel^2 / s (order 1)
+    diffusion_spread: tuple[float, float, float]  # 5, 50 and 95 % quantiles over the particles
+    drift: tuple[Interval, Interval]  # mean of h along x and y, pixel / s (order 1)
+    length: float | None  # l of the carried noise, pixels; None: independent
+    posterior_step: Interval  # D of the posterior's path by one step, pixel^2 / s
+    posterior_slope: Interval  # and by the slope of its displacement over lags 2 to 6
+    displacement: tuple[float, ...]  # mean square of the posterior's path by lag, pixel^2
+    step_correlation: float  # of its successive steps; 0 is white
+    factor: float  # posterior_slope over diffusion: what calibration multiplies g^2 by
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class Followed(NamedTuple):
+    """The particles of one clip that stand for blobs."""
+
+    places: Floats  # (frames, particles, 2), pixels
+    diffusion: Floats  # (particles,), g^2 / 2 a frame
+    drift: Floats  # (particles, 2), a frame
+
+
+def model_law(
+    objective: ParticleObjective, index: ShardIndex, clips: range, tracker: Tracker, seed: int = 0
+) -> ModelLaw:
+    """Read the law off `objective`'s model on the clips with these numbers in `index`.
+
+    Raises UserError where no particle stands for a blob that the tracker sees.
+    """
+    config, model = objective.config, objective.model
+    followed = [
+        clip
+        for part in batches(clips, ROWS, "the posterior's paths")
+        for clip in _follow(objective, index, part, tracker)
+    ]
+    found = sum(clip.places.shape[1] for clip in followed)
+    if not found:
+        raise UserError(
+            f"the tracker sees no {tracker.sign} blob of contrast {tracker.threshold:g} at a "
+            f"particle in {len(clips)} clips; give another --threshold or --sign"
+        )
+    length = float(model.law.log_length.exp()) if config.sde.noise == "carried" else None
+    return _summary(followed, config, length, seed)
+
+
+def calibrate(model: ParticleSDE, law: ModelLaw) -> float:
+    """Multiply the model's g^2 by `law.factor`; return the factor in all since training.
+
+    Raises UserError where the posterior's path does not diffuse, or noise acts on velocities.
+    """
+    if law.order != 1:
+        raise UserError("calibration is of places' diffusion; sde.order is 2, so leave it out")
+    if not math.isfinite(law.factor) or law.factor <= 0:
+        raise UserError(
+            f"the slope of the posterior's displacement is {law.posterior_slope.value:.3g} "
+            "pixel^2/s, so nothing is seen to diffuse; the model stays as it is"
+        )
+    with torch.no_grad():
+        model.law.calibration += 0.5 * math.log(law.factor)
+    return float((2 * model.law.calibration).exp())
+
+
+@torch.no_grad()
+def _follow(
+    objective: ParticleObjective, index: ShardIndex, part: range, tracker: Tracker
+) -> list[Followed]:
+    batch = stream.fixed(index, objective.config, part)
+    model, device = objective.model, next(objective.parameters()).device
+    draw = objective.posterior(
+        batch.video.to(device), batch.ticks.to(device), batch.serial.to(device), context=1
+    )
+    state, content = draw.birth.state, draw.birth.content
+    pull = model.law.pull(state, draw.conditions).cpu().double().numpy()
+    half = (0.5 * draw.conditions.diffusion[..., 0].square()).cpu().double().numpy()
+    places = model.layout.split(draw.path.states)[0].cpu().double().numpy()
+    absent = (content.logit[..., 0] < 0).cpu().numpy()
+    grey = as_frames(batch.video[:, :1]).mean(2)[:, 0].numpy()
+    clips = []
+    for number, frame in enumerate(grey):
+        chosen = _standing(places[number, 0], absent[number], tracker.find(frame))
+        clips.append(
+            Followed(places[number][:, chosen], half[number, chosen], pull[number, chosen])
+        )
+    return clips
+
+
+def _standing(places: Floats, absent: Any, blobs: Floats) -> list[int]:
+    """The nearest present particle to each blob, where it is near; each particle once."""
+    chosen: set[int] = set()
+    for blob in blobs:
+        apart = np.linalg.norm(places - blob, axis=1) + np.where(absent, np.inf, 0.0)
+        if apart.min() < NEAR:
+            chosen.add(int(apart.argmin()))
+    return sorted(chosen)
+
+
+def _summary(followed: list[Followed], config: Config, length: float | None, seed: int) -> ModelLaw:
+    fps = config.fps
+    counts = np.array([clip.places.shape[1] for clip in followed], float)
+    half = np.array([clip.diffusion.sum() for clip in followed])
+    pull = np.array([clip.drift.sum(0) for clip in followed])
+    moments = np.array([_moments(clip.places) for clip in followed])
+    everyone = np.concatenate([clip.diffusion for clip in followed]) * fps
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(followed), size=(RESAMPLES, len(followed)))
+
+    def interval(figure: Any) -> Interval:
+        again = [figure(rows) for rows in draws if counts[rows].sum() > 0]
+        low, high = np.nanquantile(again, (0.025, 0.975))
+        return Interval(float(figure(slice(None))), float(low), float(high))
+
+    diffusion = interval(lambda rows: fps * half[rows].sum() / counts[rows].sum())
+    slope = interval(lambda rows: _slope(moments[rows].sum(0), fps))
+    total = moments.sum(0)
+    quantiles = np.quantile(everyone, (0.05, 0.5, 0.95))
+    return ModelLaw(
+        order=config.sde.order,
+        particles=int(counts.sum()),
+        clips=len(followed),
+        diffusion=diffusion,
+        diffusion_spread=(float(quantiles[0]), float(quantiles[1]), float(quantiles[2])),
+        drift=(
+            interval(lambda rows: fps * pull[rows, 0].sum() / counts[rows].sum()),
+            interval(lambda rows: fps * pull[rows, 1].sum() / counts[rows].sum()),
+        ),
+        length=length,
+        posterior_step=interval(
+            lambda rows: fps * moments[rows, 0, 0].sum() / moments[rows, 1, 0].sum() / 4
+        ),
+        posterior_slope=slope,
+        displacement=tuple(float(x) for x in total[0, :LAGS] / np.maximum(total[1, :LAGS], 1)),
+        step_correlation=float(total[0, LAGS] / total[1, LAGS]),
+        factor=slope.value / diffusion.value,
+    )
+
+
+def _moments(places: Floats) -> Floats:
+    """(sum, count) x lags of squared displacements, then (products, squares) of successive steps.
+
+    The clip's mean motion is taken out: a particle's steps less the mean step of all.
+    """
+    sums = np.zeros((2, LAGS + 1))
+    if not places.shape[1]:
+        return sums
+    steps = np.diff(places, axis=0)
+    mean = steps.mean((0, 1))
+    for lag in range(1, min(LAGS, len(steps)) + 1):
+        moved = places[lag:] - places[:-lag] - lag * mean
+        sums[:, lag - 1] = np.square(moved).sum(), moved.shape[0] * moved.shape[1]
+    steps = steps - mean
+    successive = (steps[1:] * steps[:-1]).sum() / max(1, len(steps) - 1)
+    sums[:, LAGS] = successive, np.square(steps).sum() / len(steps)
+    return sums
+
+
+def _slope(sums: Floats, fps: float) -> float:
+    """D by least squares of the mean square displacement over lags FIRST_LAG to LAGS."""
+    lags = np.arange(FIRST_LAG, LAGS + 1)
+    counts = sums[1, lags - 1]
+    if (counts > 0).sum() < 2:
+        return float("nan")
+    kept = lags[counts > 0]
+    mean = sums[0, kept - 1] / sums[1, kept - 1]
+    return float(np.polyfit(kept / fps, mean, 1)[0] / 4)
