@@ -12,7 +12,7 @@ from torch import Tensor
 from sdevid import checkpoint, clock
 from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Weights
-from sdevid.config import Config, parse
+from sdevid.config import Config, dump, parse
 from sdevid.errors import UserError
 from sdevid.models.video_model import VideoModel
 from sdevid.objectives import build_model
@@ -42,8 +42,20 @@ def export(model_path: Path, output_dir: Path, weights: Weights = "ema") -> Path
     Raises UserError where there is no model, or it cannot be written.
     """
     folder = find(model_path)
-    tensors = _tensors(folder, weights)
-    settings = (folder / "config.yaml").read_text()
+    return _write(
+        _tensors(folder, weights), weights, (folder / "config.yaml").read_text(), output_dir
+    )
+
+
+def write(model: VideoModel, config: Config, output_dir: Path) -> Path:
+    """Write a `model` changed after training to `output_dir`, as `export` does; the weights' path.
+
+    Raises UserError where it cannot be written.
+    """
+    return _write(dict(model.state_dict()), "changed", dump(config), output_dir)
+
+
+def _write(tensors: dict[str, Tensor], weights: str, settings: str, output_dir: Path) -> Path:
     target = output_dir / MODEL_FILE
     aside = output_dir / f".{MODEL_FILE}.tmp"
     try:

@@ -31,6 +31,7 @@ COMMANDS = {
     "train": Command("sdevid.cli.train", "train, or carry on where the run stopped"),
     "sample": Command("sdevid.sample.__main__", "generate video with a trained model"),
     "evaluate": Command("sdevid.evaluate.__main__", "measure a trained model on held-out clips"),
+    "law": Command("sdevid.cli.law", "read the law of motion off a model of particles, in units"),
     "export": Command("sdevid.cli.export", "write a run's weights, settings and model card"),
     "report": Command("sdevid.report.__main__", "write the page of a run"),
     "watch": Command("sdevid.cli.watch", "serve the pages of runs while they train"),

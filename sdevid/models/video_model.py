@@ -75,6 +75,10 @@ class VideoModel(nn.Module, ABC):
     ) -> Iterator[Made]:
         """`generate`, `window` frames at a time: the state is carried on, so there is no seam."""
 
+    def notes(self) -> tuple[str, ...]:
+        """What whoever samples is told of this model, such as a change after training."""
+        return ()
+
     def named(self, part: str) -> AbstractContextManager[None]:
         """Give the part built inside initial weights that its name and the seed decide alone."""
         return initial_weights(self.config.seed, part)

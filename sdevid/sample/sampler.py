@@ -51,7 +51,7 @@ def sample(
     main, record = processes.is_main_process, outputs.Record(job, provenance or {})
     read_text = text.reader(model.config, processes.device) if job.has_text else None
     if main:
-        for note in job.observed.notes if job.observed else ():
+        for note in (*model.notes(), *(job.observed.notes if job.observed else ())):
             print(note, file=sys.stderr)
         outputs.prepare(output_dir)
     processes.wait_for_everyone()

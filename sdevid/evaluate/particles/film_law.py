@@ -14,7 +14,7 @@ from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.blobs import TrackedLaw, Tracker, tracked_law
 from sdevid.evaluate.progress import batches
 from sdevid.models.video_model import VideoModel
-from sdevid.types import as_frames, frame_ticks
+from sdevid.types import as_frames
 
 STRIDES = (1, 2, 4)  # every how many-th frame of the clips is taken
 LEAST = 8  # frames of a film that is tracked
@@ -69,7 +69,7 @@ def _whole(index: ShardIndex, config: Config, clips: range, frames: int, fps: fl
 def _futures(model: VideoModel, context: Any, frames: int, fps: float, seed: int) -> Any:
     """uint8 films (films, frames, height, width, channels) whose first frame is the one seen."""
     device = next(model.parameters()).device
-    ticks = frame_ticks(frames, fps).to(device)
+    ticks = model.config.frame_ticks(frames, fps).to(device)
     parts = []
     for part in batches(range(len(context)), ROWS, f"futures at {fps:g} fps"):
         count, seen = len(part), torch.from_numpy(context[part.start : part.stop]).to(device)

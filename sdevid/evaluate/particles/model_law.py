@@ -70,8 +70,8 @@ class Followed(NamedTuple):
     """The particles of one clip that stand for blobs."""
 
     places: Floats  # (frames, particles, 2), pixels
-    diffusion: Floats  # (particles,), g^2 / 2 a frame
-    drift: Floats  # (particles, 2), a frame
+    diffusion: Floats  # (particles,), g^2 / 2, a unit of time
+    drift: Floats  # (particles, 2), a unit of time
 
 
 def model_law(
@@ -149,12 +149,12 @@ def _standing(places: Floats, absent: Any, blobs: Floats) -> list[int]:
 
 
 def _summary(followed: list[Followed], config: Config, length: float | None, seed: int) -> ModelLaw:
-    fps = config.fps
+    fps, per_second = config.fps, 1 / config.time_unit
     counts = np.array([clip.places.shape[1] for clip in followed], float)
     half = np.array([clip.diffusion.sum() for clip in followed])
     pull = np.array([clip.drift.sum(0) for clip in followed])
     moments = np.array([_moments(clip.places) for clip in followed])
-    everyone = np.concatenate([clip.diffusion for clip in followed]) * fps
+    everyone = np.concatenate([clip.diffusion for clip in followed]) * per_second
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(followed), size=(RESAMPLES, len(followed)))
 
@@ -163,7 +163,7 @@ def _summary(followed: list[Followed], config: Config, length: float | None, see
         low, high = np.nanquantile(again, (0.025, 0.975))
         return Interval(float(figure(slice(None))), float(low), float(high))
 
-    diffusion = interval(lambda rows: fps * half[rows].sum() / counts[rows].sum())
+    diffusion = interval(lambda rows: per_second * half[rows].sum() / counts[rows].sum())
     slope = interval(lambda rows: _slope(moments[rows].sum(0), fps))
     total = moments.sum(0)
     quantiles = np.quantile(everyone, (0.05, 0.5, 0.95))
@@ -174,8 +174,8 @@ def _summary(followed: list[Followed], config: Config, length: float | None, see
         diffusion=diffusion,
         diffusion_spread=(float(quantiles[0]), float(quantiles[1]), float(quantiles[2])),
         drift=(
-            interval(lambda rows: fps * pull[rows, 0].sum() / counts[rows].sum()),
-            interval(lambda rows: fps * pull[rows, 1].sum() / counts[rows].sum()),
+            interval(lambda rows: per_second * pull[rows, 0].sum() / counts[rows].sum()),
+            interval(lambda rows: per_second * pull[rows, 1].sum() / counts[rows].sum()),
         ),
         length=length,
         posterior_step=interval(

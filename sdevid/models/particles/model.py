@@ -52,6 +52,13 @@ class ParticleSDE(VideoModel):
         """Particles and what each is born with where no frame is observed."""
         return (self.config.particles.count, self.reader.prior_log_scale.numel())
 
+    def notes(self) -> tuple[str, ...]:
+        """What calibration has changed, if anything."""
+        factor = float((2 * self.law.calibration).exp())
+        if factor == 1:
+            return ()
+        return (f"the diffusion was calibrated after training: g^2 x {factor:.3f}",)
+
     @torch.no_grad()
     def windows(
         self, ticks: Ticks, walk_: Walk, given: Given | None = None, window: int = WINDOW

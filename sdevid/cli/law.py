@@ -1,0 +1,128 @@
+"""`sdevid law`: what a model of particles has learnt of their motion, in pixels and seconds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdevid.cli.main import command_parser
+from sdevid.errors import UserError
+
+if TYPE_CHECKING:
+    from sdevid.evaluate.particles.film_law import Compared
+    from sdevid.evaluate.particles.model_law import Interval, ModelLaw
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the law, write RUN/law.json, and export a calibrated model where asked.
+
+    Raises UserError where the run's latent is not particles, or nothing is followed.
+    """
+    options = _parser().parse_args(arguments)
+    from sdevid import export, objectives
+    from sdevid.data.folder import Access
+    from sdevid.data.shards import open_shards
+    from sdevid.evaluate.blobs import Tracker
+    from sdevid.evaluate.particles import film_law, model_law
+    from sdevid.evaluate.progress import evenly
+    from sdevid.models.particles.model import ParticleSDE
+    from sdevid.objectives.particles import ParticleObjective
+
+    model, config = export.load(options.model_path, options.weights)
+    if not isinstance(model, ParticleSDE):
+        raise UserError(
+            f"{options.model_path} has sde.latent={config.sde.latent}, whose state has no units; "
+            "`sdevid law` reads a model of sde.latent=particles"
+        )
+    objective = objectives.build(config, model).eval()
+    assert isinstance(objective, ParticleObjective)
+    tracker = Tracker(options.threshold, options.reach, options.sign)
+    access = Access.of(config)
+    index = open_shards(options.data or config.data, options.split, access)
+    clips = evenly(options.num_clips, len(index))
+    law = model_law.model_law(objective, index, clips, tracker, options.seed)
+    told: dict[str, Any] = {"law": law.as_json()}
+    print(law_text(law, config.fps), end="")
+    if options.calibrate is not None:
+        factor = model_law.calibrate(model, law)
+        export.write(model, config, options.calibrate)
+        told["calibrated"] = {"factor": factor, "diffusion": law.posterior_slope.value}
+        print(
+            f"calibrated: g^2 x {factor:.3f}, D {law.posterior_slope.value:.3g} pixel^2/s:"
+            f" {options.calibrate}"
+        )
+    if options.films is not None:
+        films = open_shards(options.films, options.film_split, access)
+        taken = evenly(options.num_clips, len(films))
+        compared = film_law.compare(model, films, taken, tracker, options.seed)
+        told["films"] = [entry.as_json() for entry in compared]
+        print(films_text(compared), end="")
+    output = options.output or Path(options.calibrate or options.model_path) / "law.json"
+    output.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def law_text(law: ModelLaw, fps: float) -> str:
+    """The law in a few lines."""
+    unit = "pixel^2/s" if law.order == 1 else "pixel^2/s^3, of velocities"
+    speed = "pixel/s" if law.order == 1 else "pixel/s^2"
+    low, middle, high = law.diffusion_spread
+    length = "independent" if law.length is None else f"carried over {law.length:.1f} pixels"
+    return (
+        f"{law.particles} particles of {law.clips} clips at {fps:g} frames a second\n"
+        f"  diffusion D = g^2/2    {_shown(law.diffusion)} {unit}\n"
+        f"    over the particles   {low:.3g} to {high:.3g}, median {middle:.3g}\n"
+        f"  drift                  x {_shown(law.drift[0])}, y {_shown(law.drift[1])} {speed}\n"
+        f"  noise                  {length}\n"
+        f"  posterior's path: D    {_shown(law.posterior_step)} pixel^2/s by one step\n"
+        f"                         {_shown(law.posterior_slope)} by the slope over lags 2 to 6,"
+        f" {law.factor:.2f} of g^2/2\n"
+        f"  its successive steps   correlate at {law.step_correlation:.2f} (0: white)\n"
+    )
+
+
+def films_text(compared: list[Compared]) -> str:
+    """Tracked films: real beside futures."""
+    lines = ["tracked films              real                     futures of their first frame\n"]
+    for entry in compared:
+        sides = []
+        for law in (entry.real, entry.futures):
+            sides.append(
+                "no tracks"
+                if law is None
+                else f"D {law.diffusion:.2f} [{law.low:.2f}, {law.high:.2f}], "
+                f"{law.counts[0]:.1f} -> {law.counts[-1]:.1f} blobs"
+            )
+        lines.append(f"  {entry.fps:>5.3g} frames a second   {sides[0]}   {sides[1]}\n")
+    return "".join(lines)
+
+
+def _shown(figure: Interval) -> str:
+    return f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "law",
+        "Read the law of motion off a model of particles: diffusion, drift and length, in pixels\n"
+        "and seconds, beside the motion of its posterior; and track films, real and generated.",
+        "sdevid law runs/brownian --films data/brownian --calibrate runs/brownian/calibrated",
+    )
+    add = parser.add_argument
+    add("model_path", type=Path, help="run, checkpoint or export")
+    add("--data", help="folder of shards to follow particles in (default: that of the training)")
+    add("--split", default="train", help="of that folder (default: train)")
+    add("--num_clips", type=int, default=64, help="clips, at most (default: 64)")
+    add("--threshold", type=float, default=0.09, help="least contrast of a blob (default: 0.09)")
+    add("--reach", type=float, default=5.0, help="most pixels a frame of a blob (default: 5)")
+    add("--sign", choices=["dark", "bright"], default="dark", help="of the blobs (default: dark)")
+    add("--calibrate", type=Path, metavar="FOLDER", help="export the model with g^2 calibrated")
+    add("--films", help="folder of held-out shards to track beside futures of their first frames")
+    add("--film_split", default="val", help="of that folder (default: val)")
+    add("--weights", choices=["ema", "raw"], default="ema", help="averaged or raw (default: ema)")
+    add("--seed", type=int, default=0, help="of the futures (default: 0)")
+    add("--output", type=Path, help="file to write (default: law.json in the run, or the export)")
+    return parser

@@ -1,0 +1,142 @@
+"""The law read off a model of particles, its calibration, and the films beside it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdevid import config as configs
+from sdevid import export, objectives
+from sdevid.cli import law as command
+from sdevid.cli import shards as cutting
+from sdevid.data.folder import Access
+from sdevid.data.shards import open_shards
+from sdevid.errors import UserError
+from sdevid.evaluate.blobs import Tracker
+from sdevid.evaluate.particles import film_law, model_law
+from sdevid.evaluate.particles.model_law import LAGS, Followed, calibrate
+
+
+def settings(data: Path, **changed: object) -> dict[str, object]:
+    return {
+        "frame_size": 64,
+        "channels": 1,
+        "fps": 6,
+        "sequence_length": 10,
+        "data": str(data),
+        "encoder": {"map_size": 8},
+        "sde": {"latent": "particles", "noise": "carried", "steps_per_frame": 1},
+        "particles": {"count": 64, "hidden": 8, "diffusion_start": 1.0, "length_start": 5.0},
+        "observation": {"max_context": 1},
+        "text": {"encoder": "none"},
+    } | changed
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("brownian")
+    arguments = "--dataset brownian --num_clips 12 --fps 6 --clip_length 18 --workers 0"
+    assert cutting.main([*arguments.split(), "--output_dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untrained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose law is known: its diffusion is the one it starts with."""
+    folder = tmp_path_factory.mktemp("model")
+    config = configs.parse(settings(shards))
+    model = objectives.build_model(config)
+    with torch.no_grad():
+        model.reader.cells[-1].bias[2] = 1.0  # every particle is present
+    export.write(model, config, folder)
+    return folder
+
+
+def test_law_of_known_weights_is_read_in_pixels_and_seconds(untrained, shards):
+    model, config = export.load(untrained)
+    objective = objectives.build(config, model)
+    index = open_shards(str(shards), "train", Access.of(config))
+    law = model_law.model_law(objective, index, range(8), Tracker())
+    assert law.diffusion.value == pytest.approx(0.5 * 6, rel=1e-4)  # g = 1 pixel/sqrt(frame)
+    assert law.diffusion_spread == pytest.approx((3.0, 3.0, 3.0), rel=1e-4)
+    assert [axis.value for axis in law.drift] == pytest.approx([0, 0], abs=1e-5)
+    assert law.length == pytest.approx(5.0)
+    assert law.posterior_slope.low < law.posterior_slope.value < law.posterior_slope.high
+    assert law.factor == pytest.approx(law.posterior_slope.value / 3.0, rel=1e-4)
+
+
+def test_moments_of_a_white_walk_give_its_diffusion_and_no_correlation():
+    draw = np.random.default_rng(0)
+    places = np.cumsum(draw.normal(0, 0.8, (4_000, 6, 2)), axis=0)
+    sums = model_law._moments(places)
+    assert model_law._slope(sums, fps=6.0) == pytest.approx(0.8**2 / 2 * 6, rel=0.05)
+    assert sums[0, LAGS] / sums[1, LAGS] == pytest.approx(0, abs=0.03)
+
+
+def test_lagging_path_is_too_short_in_one_step_and_right_by_the_slope():
+    draw = np.random.default_rng(1)
+    true = np.cumsum(draw.normal(0, 1.0, (20_000, 4, 2)), axis=0)
+    lagging = 0.8 * true[1:] + 0.2 * true[:-1]
+    sums = model_law._moments(lagging)
+    one_step = sums[0, 0] / sums[1, 0] / 4
+    assert one_step == pytest.approx(0.5 * (0.8**2 + 0.2**2), rel=0.04)
+    assert model_law._slope(sums, fps=1.0) == pytest.approx(0.5, rel=0.05)
+    assert sums[0, LAGS] / sums[1, LAGS] == pytest.approx(0.16 / 0.68, abs=0.03)
+
+
+def test_nothing_that_moves_has_a_diffusion_whose_interval_holds_zero():
+    draw = np.random.default_rng(2)
+    config = configs.parse(settings(Path("data")))
+    clips = []
+    for _ in range(40):
+        places = 30 + 0.2 * draw.normal(size=(10, 3, 2))  # still, seen with errors
+        clips.append(Followed(places, np.full(3, 0.5), np.zeros((3, 2))))
+    law = model_law._summary(clips, config, None, seed=0)
+    assert law.posterior_slope.low < 0 < law.posterior_slope.high
+
+
+def test_calibration_sets_the_diffusion_to_the_posteriors_and_is_kept(untrained, shards, tmp_path):
+    argued = [str(untrained), "--num_clips", "8", "--calibrate", str(tmp_path / "set")]
+    model, config = export.load(untrained)
+    objective = objectives.build(config, model)
+    index = open_shards(str(shards), "train", Access.of(config))
+    law = model_law.model_law(objective, index, range(8), Tracker())
+    if law.factor <= 0:
+        with pytest.raises(UserError, match="nothing is seen to diffuse"):
+            calibrate(model, law)
+        return
+    assert command.main(argued) == 0
+    said = json.loads((tmp_path / "set/law.json").read_text())
+    again, _ = export.load(tmp_path / "set")
+    changed = float((2 * again.law.calibration).exp())
+    assert changed == pytest.approx(said["calibrated"]["factor"])
+    assert changed == pytest.approx(said["law"]["factor"], rel=1e-5)
+    assert model.notes() == ()
+    assert f"g^2 x {changed:.3f}" in again.notes()[0]
+
+
+def test_futures_of_known_diffusion_show_it_at_every_rate(untrained, shards):
+    model, config = export.load(untrained)
+    index = open_shards(str(shards), "train", Access.of(config))
+    found = film_law.compare(model, index, range(4), Tracker())
+    assert [entry.fps for entry in found] == [6.0, 3.0]
+    assert all(entry.real is not None for entry in found)
+    assert math.isfinite(found[0].real.diffusion)
+
+
+def test_film_whose_blobs_are_not_seen_is_named(untrained, shards):
+    model, config = export.load(untrained)
+    index = open_shards(str(shards), "train", Access.of(config))
+    objective = objectives.build(config, model)
+    with pytest.raises(UserError, match="bright blob"):
+        model_law.model_law(objective, index, range(2), Tracker(sign="bright", threshold=0.5))
+
+
+def test_law_of_another_latent_is_refused(shards, tmp_path):
+    config = configs.parse(settings(shards, sde={"latent": "vector", "latent_size": 2}))
+    export.write(objectives.build_model(config), config, tmp_path)
+    with pytest.raises(UserError, match=r"sde\.latent=vector"):
+        command.main([str(tmp_path)])
