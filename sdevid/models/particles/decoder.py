@@ -67,6 +67,6 @@ class ParticleDecoder(nn.Module):
         axis = self.axis
         sharp = -0.5 * (-2 * self.log_radius).exp()
         across = (sharp * (axis - place[..., :1]).square()).exp()
-        down = (sharp * (axis - place[..., 1:]).square()).exp()
-        rows = (value[..., None] * down[:, :, None]).flatten(2).transpose(1, 2)
-        return torch.unflatten(rows @ across, 1, (value.shape[-1], -1))
+        down = (sharp * (axis - place[..., 1:]).square()).exp().transpose(1, 2)
+        rows = value.transpose(1, 2)[:, :, None] * down[:, None]  # (frames, channels, rows, K)
+        return torch.unflatten(rows.flatten(1, 2) @ across, 1, (value.shape[-1], -1))
