@@ -12,8 +12,10 @@ from sdevid.cli.main import command_parser
 from sdevid.errors import UserError
 
 if TYPE_CHECKING:
+    from sdevid.evaluate.blobs import Tracker
     from sdevid.evaluate.particles.film_law import Compared
     from sdevid.evaluate.particles.model_law import Interval, ModelLaw
+    from sdevid.models.particles.model import ParticleSDE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sdevid.data.folder import Access
     from sdevid.data.shards import open_shards
     from sdevid.evaluate.blobs import Tracker
-    from sdevid.evaluate.particles import film_law, model_law
+    from sdevid.evaluate.particles import model_law
     from sdevid.evaluate.progress import evenly
     from sdevid.models.particles.model import ParticleSDE
     from sdevid.objectives.particles import ParticleObjective
@@ -37,32 +39,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{options.model_path} has sde.latent={config.sde.latent}, whose state has no units; "
             "`sdevid law` reads a model of sde.latent=particles"
         )
+    tracker = Tracker(options.threshold, options.reach, options.sign)
+    index = open_shards(options.data or config.data, options.split, Access.of(config))
     objective = objectives.build(config, model).eval()
     assert isinstance(objective, ParticleObjective)
-    tracker = Tracker(options.threshold, options.reach, options.sign)
-    access = Access.of(config)
-    index = open_shards(options.data or config.data, options.split, access)
     clips = evenly(options.num_clips, len(index))
     law = model_law.model_law(objective, index, clips, tracker, options.seed)
-    told: dict[str, Any] = {"law": law.as_json()}
     print(law_text(law, config.fps), end="")
+    record: dict[str, Any] = {"law": law.as_json()}
     if options.calibrate is not None:
-        factor = model_law.calibrate(model, law)
-        export.write(model, config, options.calibrate)
-        told["calibrated"] = {"factor": factor, "diffusion": law.posterior_slope.value}
-        print(
-            f"calibrated: g^2 x {factor:.3f}, D {law.posterior_slope.value:.3g} pixel^2/s:"
-            f" {options.calibrate}"
-        )
+        record["calibrated"] = _calibrate(model, law, options.calibrate)
     if options.films is not None:
-        films = open_shards(options.films, options.film_split, access)
-        taken = evenly(options.num_clips, len(films))
-        compared = film_law.compare(model, films, taken, tracker, options.seed)
-        told["films"] = [entry.as_json() for entry in compared]
-        print(films_text(compared), end="")
+        record["films"] = _films(model, tracker, options)
     output = options.output or Path(options.calibrate or options.model_path) / "law.json"
-    output.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _calibrate(model: ParticleSDE, law: ModelLaw, folder: Path) -> dict[str, float]:
+    """Set g^2 by the posterior's displacement, export the model, and say what was changed."""
+    from sdevid import export
+    from sdevid.evaluate.particles.model_law import calibrate
+
+    factor, diffusion = calibrate(model, law), law.posterior_slope.value
+    export.write(model, model.config, folder)
+    print(f"calibrated: g^2 x {factor:.3f}, D {diffusion:.3g} pixel^2/s: {folder}")
+    return {"factor": factor, "diffusion": diffusion}
+
+
+def _films(
+    model: ParticleSDE, tracker: Tracker, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Track held-out films beside futures of their first frames."""
+    from sdevid.data.folder import Access
+    from sdevid.data.shards import open_shards
+    from sdevid.evaluate.particles import film_law
+    from sdevid.evaluate.progress import evenly
+
+    index = open_shards(options.films, options.film_split, Access.of(model.config))
+    clips = evenly(options.num_clips, len(index))
+    compared = film_law.compare(model, index, clips, tracker, options.seed)
+    print(films_text(compared), end="")
+    return [entry.as_json() for entry in compared]
 
 
 def law_text(law: ModelLaw, fps: float) -> str:

@@ -19,6 +19,7 @@ class CutSpec:
     clip_stride: int  # frames from the start of one clip to that of the next
     fit: Literal["crop", "letterbox"]  # what becomes of frames that are not square
     store: Store
+    channels: Literal[1, 3] = 3  # of filmed video: 1 keeps the luma alone
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ _BELONGS: dict[
     "input_dir": ((*FILMED, *DIGITS), None),
     "fit": (FILMED, "crop"),
     "clip_stride": (FILMED, None),
+    "channels": (FILMED, 3),
     "captions": (("custom",), None),
     "label_level": (("custom",), 0),
     "annotations": (("kinetics",), []),
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--clip_length", type=int, default=16, help="frames (16)")
     add("--clip_stride", type=int, help="frames between starts (clip_length)")
     add("--fit", choices=["crop", "letterbox"], help="for frames that are not square (crop)")
+    add("--channels", type=int, choices=[1, 3], help="of videos: 1 keeps the luma alone (3)")
     add("--store", choices=["npy", "jpeg", "mp4"], help="npy up to 128 pixels, jpeg above")
     add("--shard_size", type=int, default=512, help="clips a tar (512)")
     add("--splits", help=f"shares of source videos; the official ones, or {SPLITS}")

@@ -93,4 +93,5 @@ def _spec(options: argparse.Namespace) -> CutSpec:
         clip_stride=options.clip_stride or options.clip_length,
         fit=options.fit,
         store=options.store or default_store(options.frame_size),
+        channels=options.channels,
     )

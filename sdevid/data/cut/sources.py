@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
+from sdevid.data.payload import ClipVideo
 from sdevid.data.spec import CutClip, CutSpec
 from sdevid.errors import UserError
 
@@ -63,7 +66,15 @@ class VideoSource:
             except StopIteration as end:
                 notes: Counter[str] = end.value
                 return notes
-            yield CutClip(self.name, start, video, extra | several)
+            kept = video if spec.channels == 3 else luma(video)
+            yield CutClip(self.name, start, kept, extra | several)
+
+
+def luma(video: ClipVideo) -> ClipVideo:
+    """One channel of RGB video: ITU-R BT.601's weights, so that grey keeps its values."""
+    grey = video @ np.array([0.299, 0.587, 0.114], np.float32)
+    rounded: ClipVideo = np.rint(grey).astype(np.uint8)[..., None]
+    return rounded
 
 
 class LeftOut(NamedTuple):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sdevid.data.cut.custom import custom
 from sdevid.data.cut.kinetics import kinetics
-from sdevid.data.cut.sources import LeftOut, find
+from sdevid.data.cut.sources import LeftOut, find, luma
 from sdevid.data.cut.ucf101 import ucf101
 from sdevid.errors import UserError
 
@@ -218,3 +219,11 @@ def test_data_that_is_not_there_says_where_to_get_it(tmp_path):
     lay(tmp_path, "a.mp4")
     with pytest.raises(UserError, match="--annotations"):
         kinetics(tmp_path, [], official=True)
+
+
+def test_luma_of_grey_video_is_its_value_and_of_green_its_weight():
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    assert np.array_equal(luma(grey.repeat(3, axis=-1)), grey)
+    green = np.zeros((1, 2, 2, 3), np.uint8)
+    green[..., 1] = 200
+    assert np.array_equal(luma(green), np.full((1, 2, 2, 1), 117, np.uint8))
