@@ -6,14 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Floats
+from sdevid.models.history_model import HistoryModel, Known
+from sdevid.models.start import Guidance
 from sdevid.models.text import Reader
 from sdevid.models.video_model import Given, VideoModel, Walk
+from sdevid.objectives.history_objective import HistoryObjective
+from sdevid.objectives.start import draw_start
 from sdevid.sample.sampler import as_pixels
 from sdevid.sample.write import Pixels
-from sdevid.types import Batch, as_frames
+from sdevid.types import Batch, Frames, Serial, Ticks, as_frames
 
 ROWS = 64  # futures generated at once
 FREE_ROWS = 32  # free videos generated at once, at most
@@ -78,6 +83,63 @@ def prompted(
     walk = Walk(seed, serial, guidance_scale=scale)
     made = model.generate(ticks, walk, Given(text=read([prompt] * len(serials)).to(device)))
     return as_pixels(made.frames), made.nats.tolist()
+
+
+class Latents(NamedTuple):
+    """Clips as the model encodes them: what its prior is told, and its posterior's path."""
+
+    content: Tensor  # w, (clips, content)
+    states: Tensor  # (clips, frames, *latent), a draw of the posterior; frames from the last given
+    frames: Frames  # real ones, as many
+    ticks: Ticks
+    known: Known
+    serial: Serial
+    nats: dict[str, Floats]  # KL terms by clip
+
+
+@torch.no_grad()
+def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
+    """Draw the posterior of clips whose first `context` frames the prior is told."""
+    device = _device(objective.model)
+    video, ticks, serial = (part.to(device) for part in (batch.video, batch.ticks, batch.serial))
+    clips = objective.encode(video, ticks, serial, context)
+    start = draw_start(objective.model, clips, objective.config.seed)
+    path = objective.path(clips, start)
+    nats = {k: v for k, v in (start.divergence | path.terms).items() if k.startswith("kl_")}
+    count = int(clips.window.valid.sum(1).min())
+    return Latents(
+        content=start.content,
+        states=path.states[:, :count],
+        frames=clips.frames[:, :count],
+        ticks=clips.ticks[:, :count],
+        known=Known(clips.context, None, clips.ahead),
+        serial=serial,
+        nats={name: value.double().cpu().numpy() for name, value in nats.items()},
+    )
+
+
+@torch.no_grad()
+def prior_start(model: HistoryModel, latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw w and the first state from the prior."""
+    w, z, _ = model.start_prior.sample(
+        latents.known.history, seed, latents.serial, Guidance(None, 1.0, 1.0)
+    )
+    return w, z
+
+
+@torch.no_grad()
+def prior_steps(
+    model: HistoryModel,
+    latents: Latents,
+    start: tuple[Tensor, Tensor],
+    frames: tuple[int, int],
+    temperature: float,
+    seed: int,
+) -> Tensor:
+    """Move `start`, (w, z) at the first of two frames, by the prior to the second: states there."""
+    w, z = start
+    move = model.mover(w, latents.known, Walk(seed, latents.serial, temperature=temperature))
+    return move(z, latents.ticks[:, list(frames)]).states[:, -1]
 
 
 def _device(model: VideoModel) -> torch.device:

@@ -9,6 +9,7 @@ from sdevid.evaluate.ensembles import futures
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics import (
     bound,
+    failures,
     fvd,
     iwae,
     kid,
@@ -23,6 +24,7 @@ from sdevid.evaluate.sde_recovery import motion_metric, rates, simulator_futures
 METRICS: tuple[Metric, ...] = (
     bound.METRIC,
     iwae.METRIC,
+    failures.METRIC,
     prediction.METRIC,
     futures.METRIC,
     refinement.METRIC,
