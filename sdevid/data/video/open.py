@@ -25,6 +25,7 @@ _STILLS = (
     *("png_pipe", "jpeg_pipe", "bmp_pipe", "tiff_pipe", "ppm_pipe", "pgm_pipe", "gif_pipe"),
     *("jpegls_pipe", "pam_pipe", "sgi_pipe", "dpx_pipe", "exr_pipe", "psd_pipe", "qoi_pipe"),
 )
+_BY_NAME = {".mjpeg": "mjpeg", ".mjpg": "mjpeg"}  # by their content, these are one picture
 _MOST_PIXELS = 2**26  # of a frame; 8,192 x 8,192
 
 
@@ -36,7 +37,8 @@ def open_video(path: Path) -> InputContainer:
     if path.exists() and not path.is_file():
         raise av.InvalidDataError(1, "is not a regular file", str(path))
     allowed = ",".join(_CONTAINERS + _STILLS)
-    return _open(f"file:{path}", None, {"format_whitelist": allowed, "protocol_whitelist": "file"})
+    kind = _BY_NAME.get(path.suffix.lower())
+    return _open(f"file:{path}", kind, {"format_whitelist": allowed, "protocol_whitelist": "file"})
 
 
 def open_payload(payload: bytes) -> InputContainer:

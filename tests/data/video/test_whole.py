@@ -24,6 +24,9 @@ CONTAINERS = [
     ("a.flv", "flv", {}),
     ("a.asf", "msmpeg4", {}),
     ("a.ts", "mpeg2video", {}),
+    ("live.webm", "libvpx-vp9", {"live": "1"}),  # no length in its header
+    ("a.mxf", "mpeg2video", {}),
+    ("fragments.mp4", "libx264", {"movflags": "+frag_keyframe+empty_moov"}),
 ]
 
 
@@ -60,6 +63,16 @@ def test_a_lossless_trim_is_whole_and_shows_what_its_edit_list_does(tmp_path, ma
     assert hidden > 40  # the lead-in
     clips = list(cut_video(tmp_path / "trim.mp4", make_spec(fps=25.0)))
     assert [start for start, _, _ in clips][:3] == [0.0, 0.32, 0.64]
+
+
+def test_an_animation_without_its_end_is_damaged(tmp_path, make_spec):
+    frames = [Image.new("RGB", (32, 32), (8 * k, 0, 0)) for k in range(30)]
+    path = tmp_path / "a.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
+    assert len(list(cut_video(path, make_spec(fps=10.0)))) == 3
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(BadVideoError, match="without the trailer of a GIF"):
+        list(cut_video(path, make_spec(fps=10.0)))
 
 
 def test_a_late_start_is_no_damage(tmp_path, make_spec, ffmpeg):
