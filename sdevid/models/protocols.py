@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ from sdevid.models.consistency import Carried
 from sdevid.types import Frames
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """A module that draws what is seen from the latent path and the static content."""
 
@@ -31,6 +32,7 @@ class Decoder(Protocol):
         """
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """p(x | what the decoder made)."""
 

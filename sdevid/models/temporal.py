@@ -90,8 +90,10 @@ class Summary(nn.Module):
         self.token = nn.Parameter(0.02 * torch.randn(features))
         self.place = nn.Parameter(0.02 * torch.randn(cells, features)) if cells > 1 else None
 
-    def forward(self, tokens: Tokens, text: Float[Tensor, "batch features"] | None) -> Tokens:
-        """`tokens` with the summary's put before the first, in the light of a text."""
+    def forward(
+        self, tokens: Tokens, text: Float[Tensor, "batch features"] | None
+    ) -> Float[Tensor, "batch time+1 cells features"]:
+        """Put the summary's token, in the light of a text, before the first of `tokens`."""
         batch, _, cells, features = tokens.shape
         token = self.token if self.place is None else self.token + self.place
         first = token.to(tokens.dtype).expand(batch, 1, cells, features)
