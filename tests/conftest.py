@@ -6,17 +6,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers looks for deepspeed, which says so
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import typecheck  # tests/ is on the path: see pyproject.toml
 from hypothesis import settings
 
+typecheck.install()  # nothing above imports sdevid
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
 settings.register_profile("untimed", deadline=None)  # machines are noisy; time is never asserted
 settings.load_profile("untimed")
+
+
+@pytest.fixture
+def without_type_checks() -> Iterator[None]:
+    """For tests of what the code itself says of a wrong shape, and of torch.compile."""
+    with typecheck.paused():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,8 @@ from sdevid.models.transformer import StateTransformer
 from sdevid.sde.problem import Diffusion, Network, Reading
 
 State = Float[Tensor, "batch *latent"]  # (batch, size) or (batch, channels, height, width)
+Driven = Float[Tensor, "batch *driven"]  # what noise acts on: the state, or its velocities
+DiffusionAt = Float[Tensor, "batch *#driven"]  # g, broadcastable to what it drives
 
 
 class StateNetwork(nn.Module):
@@ -138,21 +140,21 @@ class Prior(nn.Module):
             return conditions.diffusion
         return self._of_level(conditions.diffusion, conditions.slope)
 
-    def _driven(self, z: State) -> State:
+    def _driven(self, z: Float[Tensor, "*any"]) -> Float[Tensor, "*any2"]:
         """What of `z` noise acts on."""
         if self.config.order == 1:
             return z
         axis = -1 if self.config.latent == "vector" else -3
         return z.narrow(axis, self.config.latent_size, self.config.latent_size)
 
-    def diffusion(self, z: State, conditions: Conditions) -> State:
-        """g at `z`, broadcastable to what it drives."""
+    def diffusion(self, z: Float[Tensor, "*any"], conditions: Conditions) -> Float[Tensor, "*any2"]:
+        """g at `z`, broadcastable to what it drives; `z` may have axes before the batch."""
         law = self.diffusion_law(conditions)
         return law if isinstance(law, Tensor) else law.at(self._driven(z))
 
     def forward(
         self, z: State, conditions: Conditions, toward: Toward | None = None
-    ) -> tuple[State, State]:
+    ) -> tuple[Driven, DiffusionAt]:
         """Drift and diffusion at `z`, float32, the diffusion broadcastable to what it drives.
 
         `toward` is what an observed frame ahead adds to the drift.
@@ -161,7 +163,7 @@ class Prior(nn.Module):
 
     def rates(
         self, z: State, conditions: Conditions, toward: Toward | None = None
-    ) -> tuple[State, State, State | None]:
+    ) -> tuple[Driven, DiffusionAt, DiffusionAt | None]:
         """Drift and diffusion as `forward`, and dg/dz; None where g does not depend on z."""
         if toward is None:
             drift = self.drift(z, conditions.drift)
@@ -205,7 +207,7 @@ class Control(nn.Module):
         return lay_out(self.condition(tokens), side).unbind(1)
 
     def forward(
-        self, z: State, condition: Tensor, drift: State, diffusion: State
-    ) -> tuple[State, State | None]:
+        self, z: State, condition: Tensor, drift: Driven, diffusion: DiffusionAt
+    ) -> tuple[Driven, Driven | None]:
         """u and r at `z`, where the prior has this drift and diffusion; r None without a width."""
         return self.reading(self.network(z, condition), drift, diffusion)

@@ -61,7 +61,7 @@ class WarpHead(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "batch time channels height width"],
+        features: Float[Tensor, "batch time features rows columns"],
         images: Frames,
         before: Carried | None = None,
     ) -> Frames:

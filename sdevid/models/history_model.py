@@ -133,6 +133,6 @@ class HistoryModel(VideoModel):
         ahead = None if self.guide is None else Ahead(history.tokens, times, seen)
         return Known(history, other, ahead if times.shape[1] else None), reference
 
-    def _no_tokens(self, ticks: Ticks) -> Tokens:
+    def _no_tokens(self, ticks: Ticks) -> Float[Tensor, "batch 0 cells features"]:
         shape = (len(ticks), 0, self.cells, self.config.encoder.features)
         return torch.zeros(shape, device=ticks.device)

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float16
 from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models import frozen_text
 from sdevid.models.frozen_text import FrozenText
 from sdevid.models.temporal import Block, TimeFeatures
-from sdevid.types import Batch, Embedding
+from sdevid.types import Batch
 
 
 class Text(NamedTuple):
@@ -61,7 +61,7 @@ def told(read: Reader | None, batch: Batch, device: torch.device) -> dict[str, T
     return said.to(device)._asdict()
 
 
-def padded(embeddings: Sequence[Embedding]) -> Text:
+def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
     """Embeddings of several captions side by side, in float32; zeros after each one's end."""
     lengths = torch.tensor([len(each) for each in embeddings])
     longest = max(1, int(lengths.max()))

@@ -187,7 +187,7 @@ def problem(
     config: Config,
     start: State,
     ticks: Int64[Tensor, "batch points"],
-    noise: Brownian | Float[Tensor, "batch steps *latent"],
+    noise: Brownian | Float[Tensor, "batch steps *driven"],
     saved: list[int] | None,
     drive: Drive,
 ) -> Problem:
@@ -220,7 +220,7 @@ def solved(
     config: Config,
     start: State,
     ticks: Int64[Tensor, "batch points"],
-    noise: Brownian | Float[Tensor, "batch steps *latent"],
+    noise: Brownian | Float[Tensor, "batch steps *driven"],
     saved: list[int],
     drive: Drive,
 ) -> Path:

@@ -16,7 +16,7 @@ from sdevid.errors import UserError
 from sdevid.models.attention import attend, heads
 
 Cells = Float[Tensor, "batch cells hidden"]
-Condition = Float[Tensor, "batch cells hidden"]  # of each cell, or one for all
+Condition = Float[Tensor, "batch #cells hidden"]  # of each cell, or one for all
 
 
 class Modulated(nn.Module):

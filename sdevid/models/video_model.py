@@ -112,8 +112,8 @@ class VideoModel(nn.Module, ABC):
         *,
         seed: int,
         serial: Serial,
-        context: Frames | None = None,
-        context_ticks: Ticks | None = None,
+        context: Float[Tensor, "batch observed channels height width"] | None = None,
+        context_ticks: Int64[Tensor, "batch observed"] | None = None,
         steps_per_frame: int | None = None,
         temperature: float = 1.0,
     ) -> Frames:

@@ -59,7 +59,7 @@ def log_weight(
     return weight
 
 
-def bound(log_weights: Float[Tensor, "draws batch"]) -> Float[Tensor, " batch"]:
+def bound(log_weights: Float[Tensor, "draws *batch"]) -> Float[Tensor, "*batch"]:
     """log of the mean of exp over the draws: a lower bound on log p(x) that tightens with them."""
     return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))
 

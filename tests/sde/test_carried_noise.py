@@ -177,6 +177,7 @@ def test_diagonal_posterior_learns_too_small_a_diffusion_and_carried_noise_the_t
     assert fitted_variance(sources, shared=True) == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_shapes_that_do_not_fit_are_named():
     root = carried_noise.independent(torch.zeros(2, 5, 2))
     with pytest.raises(UserError, match=r"\(2, 4, 2\)"):

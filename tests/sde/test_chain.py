@@ -101,6 +101,7 @@ def test_fused_steps_give_the_same_chain_and_gradients(cell, last):
     torch.testing.assert_close(*made, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_setting_that_is_none_is_refused():
     step = Step(torch.ones(1, 2), torch.ones(1, 2))
     arguments = torch.ones(1, 2), torch.tensor([[0, 3]]), torch.zeros(1, 1, 2), lambda *_: step

@@ -45,6 +45,7 @@ def test_names_of_parameters_stay(make_config, kind):
     assert list(other.state_dict()) == list(plain.state_dict())
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
