@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config
