@@ -51,7 +51,7 @@ def start(count: int, latent: str = "map") -> tuple[Tensor, Tensor]:
 
 
 def repeated(one: History, count: int) -> History:
-    return History(*(part.expand(count, *part.shape[1:]) for part in one))  # type: ignore[union-attr]
+    return History(*(x if x is None else x.expand(count, *x.shape[1:]) for x in one))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("latent", ["map", "vector"])

@@ -89,7 +89,7 @@ class ParticleSDE(VideoModel):
         return units(grid.diff(dim=1))
 
     def _check(self, walk_: Walk) -> None:
-        if walk_.solver != "euler_maruyama":
+        if walk_.solver not in (None, "euler_maruyama"):
             raise UserError(
                 f"solver is {walk_.solver}, but sde.latent is particles, whose noise is shared "
                 "over particles, and that solver takes diagonal noise; use euler_maruyama"
