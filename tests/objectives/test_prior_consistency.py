@@ -8,8 +8,8 @@ import torch
 from sdevid.config import parse
 from sdevid.errors import UserError
 from sdevid.objectives import build, prior_consistency
-from sdevid.objectives.window import Window
 from sdevid.objectives.prior_consistency import Rolled
+from sdevid.objectives.window import Window
 from sdevid.types import TICKS_PER_UNIT, frame_ticks
 
 SMALL = {
