@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sdevid import checkpoint, clock
+from sdevid import checkpoint, clock, model_card
 from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Weights
 from sdevid.config import Config, dump, parse
@@ -37,7 +37,9 @@ def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config
 
 
 def export(model_path: Path, output_dir: Path, weights: Weights = "ema") -> Path:
-    """Write the model in `model_path` to `output_dir` (weights and config.yaml); the weights' path.
+    """Write the model in `model_path` to `output_dir`: weights, config.yaml and a model card.
+
+    Returns the weights' path.
 
     Raises UserError where there is no model, or it cannot be written.
     """
@@ -63,6 +65,9 @@ def _write(tensors: dict[str, Tensor], weights: str, settings: str, output_dir: 
         save_file(tensors, aside, metadata={"format": "pt", "weights": weights})
         aside.replace(target)
         replace_text(output_dir / "config.yaml", settings)
+        parameters = sum(tensor.numel() for tensor in tensors.values())
+        card = model_card.model_card(_config(folder), parameters, model_path)
+        replace_text(output_dir / model_card.NAME, card)
     except OSError as error:
         raise UserError(f"output_dir {output_dir} cannot be written: {error}") from error
     return target

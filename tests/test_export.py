@@ -84,7 +84,8 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run_dir):
 
 def test_an_exported_model_is_the_run_s(run_dir, config, tmp_path):
     written = export.export(run_dir, tmp_path / "out")
-    assert sorted(p.name for p in written.parent.iterdir()) == ["config.yaml", "model.safetensors"]
+    names = sorted(p.name for p in written.parent.iterdir())
+    assert names == ["README.md", "config.yaml", "model.safetensors"]
     model, loaded = export.load(tmp_path / "out")
     expected, _ = export.load(run_dir)
     assert loaded == config
@@ -124,3 +125,11 @@ def test_an_output_folder_that_cannot_be_written_is_told(run_dir, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"output_dir .* cannot be written"):
         export.export(run_dir, tmp_path / "file" / "out")
+
+
+def test_an_export_carries_a_card_with_its_figures_and_no_path(run_dir, config, tmp_path):
+    target = export.export(run_dir, tmp_path / "out")
+    card = (target.parent / "README.md").read_text()
+    assert config.model_type in card
+    assert "Nothing was measured" in card
+    assert str(run_dir) not in card

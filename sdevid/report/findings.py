@@ -10,6 +10,7 @@ from sdevid.report.plot import Kind, Series, plot
 from sdevid.report.record import Record
 from sdevid.report.words import NOT_MEASURED, measured, number, table
 from sdevid.report.worst import WIDE, Deviation, worst_bin
+from sdevid.sample.film import film
 
 FORECASTS = {
     "mean_of_samples": "mean of {samples} samples",
@@ -104,8 +105,8 @@ def videos(run: Record) -> str:
         return ""
     fps = float(run.pictures["fps"])
     columns = 4 if len(real) > 4 else 2
-    left = picture.film(generated, fps, columns, SIDE, "generated videos")
-    right = picture.film(real, fps, columns, SIDE, "real videos")
+    left = film(generated, fps, columns, SIDE, "generated videos")
+    right = film(real, fps, columns, SIDE, "real videos")
     return (
         '<h2>Generated beside real video</h2><div class="pair">'
         f"<figure>{left}<figcaption>Generated from nothing: the first {len(generated)} samples of "

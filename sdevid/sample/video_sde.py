@@ -6,6 +6,7 @@ Videos are uint8 arrays, (number, time, height, width, channels). The options me
 
 from __future__ import annotations
 
+import html
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -25,6 +26,7 @@ from sdevid.models.sampling import SamplerConfig
 from sdevid.models.text import Reader
 from sdevid.models.video_model import VideoModel
 from sdevid.sample import observed_frames
+from sdevid.sample.film import film
 from sdevid.sample.job import SamplingJob, check_job
 from sdevid.sample.sampler import generate
 from sdevid.sample.write import Pixels
@@ -47,6 +49,18 @@ class VideoSDE:
         model, config = export.load(Path(path), weights)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(place), config, Path(path))
+
+    def __repr__(self) -> str:
+        """Name kind, size and shape of the model."""
+        config, count = self.config, sum(p.numel() for p in self.model.parameters())
+        size = f"{config.frame_size} pixels, {config.channels} channel(s), {config.fps:g} fps"
+        return f"VideoSDE({config.model_type}, {count:,} parameters, {size})"
+
+    def _repr_html_(self) -> str:
+        """Two playing samples, as a notebook shows the model."""
+        films = self.sample(num_samples=2)
+        shown = film(films, self.config.fps, columns=2, side=96, title="two samples")
+        return f'<p>{html.escape(repr(self))}</p><div style="max-width:26rem">{shown}</div>'
 
     def sample(self, num_samples: int = 1, **options: Any) -> Pixels:
         """Videos from nothing but the options: `num_frames`, `fps`, `seed`, `temperature`,

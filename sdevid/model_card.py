@@ -1,0 +1,85 @@
+"""The card of an exported model: what it is, on what it was trained, how good it was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sdevid import __version__
+from sdevid.config import Config
+
+NAME = "README.md"
+
+
+def model_card(config: Config, parameters: int, run: Path) -> str:
+    """Write the card, as the hub reads it, of a model with that many parameters.
+
+    Figures are those of `results.json` in the folder `run`, where `evaluate` has written one. The
+    licence is a line for whoever shares the model to fill in. No path of the site is named.
+    """
+    return "\n".join([*_front_matter(), *_description(config, parameters), *_figures(run), *_use()])
+
+
+def _front_matter() -> Iterator[str]:
+    yield "---"
+    yield "library_name: sdevid"
+    yield "tags: [video-generation, stochastic-differential-equations]"
+    yield "license: other  # yours to fill in: the licence of weights and data"
+    yield "---"
+    yield ""
+
+
+def _description(config: Config, parameters: int) -> Iterator[str]:
+    yield f"# A neural SDE of video ({config.model_type})"
+    yield ""
+    yield (
+        f"{parameters:,} parameters; {config.sequence_length} frames of {config.frame_size} pixels,"
+        f" {config.channels} channel(s), at {config.fps:g} frames a second. Made by sdevid "
+        f"{__version__}."
+    )
+    yield ""
+    yield "## Data"
+    yield ""
+    yield "Yours to fill in: what was filmed, by whom, under which licence, and what is not in it."
+    yield ""
+
+
+def _figures(run: Path) -> Iterator[str]:
+    yield "## Measured"
+    yield ""
+    path = run / "results.json"
+    if not path.is_file():
+        yield "Nothing was measured on held-out video (`sdevid evaluate`)."
+        yield ""
+        return
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    protocol = results.get("protocol", {})
+    yield f"On {protocol.get('clips', '?')} clips of the split {protocol.get('split', '?')}:"
+    yield ""
+    yield "| figure | mean | 95 % interval |"
+    yield "| --- | --- | --- |"
+    from sdevid.evaluate import registry
+
+    for row in registry.rows(results):
+        mean = (row.entry or {}).get("mean")
+        if mean is None or not math.isfinite(mean):
+            continue
+        interval = row.entry.get("interval")
+        held = f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
+        yield f"| {row.section}: {row.name} | {mean:.4g} | {held} |"
+    yield ""
+
+
+def _use() -> Iterator[str]:
+    yield "## Use"
+    yield ""
+    yield "```python"
+    yield "import sdevid"
+    yield ""
+    yield 'model = sdevid.VideoSDE.from_pretrained("THIS_FOLDER")'
+    yield "video = model.sample(num_samples=2, num_frames=32)"
+    yield "```"
+    yield ""
