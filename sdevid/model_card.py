@@ -61,16 +61,22 @@ def _figures(run: Path) -> Iterator[str]:
     yield ""
     yield "| figure | mean | 95 % interval |"
     yield "| --- | --- | --- |"
-    from sdevid.evaluate import registry
-
-    for row in registry.rows(results):
-        mean = (row.entry or {}).get("mean")
-        if mean is None or not math.isfinite(mean):
-            continue
-        interval = row.entry.get("interval")
+    for name, entry in _estimates(results):
+        interval = entry.get("interval")
         held = f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
-        yield f"| {row.section}: {row.name} | {mean:.4g} | {held} |"
+        yield f"| {name} | {entry['mean']:.4g} | {held} |"
     yield ""
+
+
+def _estimates(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every finite {"mean": ..., "interval": ...} in the results, by its path."""
+    for name, value in results.items():
+        if not isinstance(value, dict):
+            continue
+        mean = value.get("mean")
+        if isinstance(mean, int | float) and math.isfinite(mean):
+            yield f"{prefix}{name}", value
+        yield from _estimates(value, f"{prefix}{name}, ")
 
 
 def _use() -> Iterator[str]:
