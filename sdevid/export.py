@@ -39,14 +39,12 @@ def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config
 def export(model_path: Path, output_dir: Path, weights: Weights = "ema") -> Path:
     """Write the model in `model_path` to `output_dir`: weights, config.yaml and a model card.
 
-    Returns the weights' path.
-
-    Raises UserError where there is no model, or it cannot be written.
+    Returns the weights' path. Raises UserError where there is no model, or it cannot be written.
     """
     folder = find(model_path)
-    return _write(
-        _tensors(folder, weights), weights, (folder / "config.yaml").read_text(), output_dir
-    )
+    tensors = _tensors(folder, weights)
+    card = model_card.model_card(_config(folder), _count(tensors), model_path)
+    return _write(tensors, weights, (folder / "config.yaml").read_text(), card, output_dir)
 
 
 def write(model: VideoModel, config: Config, output_dir: Path) -> Path:
@@ -54,10 +52,18 @@ def write(model: VideoModel, config: Config, output_dir: Path) -> Path:
 
     Raises UserError where it cannot be written.
     """
-    return _write(dict(model.state_dict()), "changed", dump(config), output_dir)
+    tensors = dict(model.state_dict())
+    card = model_card.model_card(config, _count(tensors), output_dir)
+    return _write(tensors, "changed", dump(config), card, output_dir)
 
 
-def _write(tensors: dict[str, Tensor], weights: str, settings: str, output_dir: Path) -> Path:
+def _count(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _write(
+    tensors: dict[str, Tensor], weights: str, settings: str, card: str, output_dir: Path
+) -> Path:
     target = output_dir / MODEL_FILE
     aside = output_dir / f".{MODEL_FILE}.tmp"
     try:
@@ -65,8 +71,6 @@ def _write(tensors: dict[str, Tensor], weights: str, settings: str, output_dir: 
         save_file(tensors, aside, metadata={"format": "pt", "weights": weights})
         aside.replace(target)
         replace_text(output_dir / "config.yaml", settings)
-        parameters = sum(tensor.numel() for tensor in tensors.values())
-        card = model_card.model_card(_config(folder), parameters, model_path)
         replace_text(output_dir / model_card.NAME, card)
     except OSError as error:
         raise UserError(f"output_dir {output_dir} cannot be written: {error}") from error
