@@ -125,6 +125,32 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
         return self
 
     @model_validator(mode="after")
+    def _memory_fits(self) -> Config:
+        follmer = self.follmer
+        if follmer.anchor_every is not None and not follmer.anchor:
+            raise ValueError(
+                f"follmer.anchor_every is {follmer.anchor_every}, but follmer.anchor is false, so "
+                "no bridge sees an anchor; set follmer.anchor=true"
+            )
+        if (follmer.anchor_every or 0) >= self.sequence_length:
+            raise ValueError(
+                f"follmer.anchor_every is {follmer.anchor_every}, but a clip has "
+                f"{self.sequence_length} frames (sequence_length), and no bridge has seen an "
+                "anchor further back; give fewer"
+            )
+        if follmer.context_noise_told > follmer.context_noise:
+            raise ValueError(
+                f"follmer.context_noise_told is {follmer.context_noise_told:g}, but training puts "
+                f"at most follmer.context_noise, {follmer.context_noise:g}, on a frame; give less"
+            )
+        if self.sde.conditions == "cells" and self.sde.latent != "map":
+            raise ValueError(
+                f"sde.conditions is cells, but sde.latent is {self.sde.latent}; set "
+                "sde.latent=map, or sde.conditions=mean"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _context_fits(self) -> Config:
         if self.observation.max_context >= self.sequence_length:
             raise ValueError(

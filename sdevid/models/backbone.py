@@ -93,6 +93,30 @@ class Conditions(NamedTuple):
         return Conditions(drift, diffusion, slope)
 
 
+class PlaceConditions(nn.Module):
+    """What a summary says of each cell: a shift of the drift's first layer, and of g's level.
+
+    g's level starts the same everywhere.
+    """
+
+    def __init__(self, features: int, hidden: int, levels: int) -> None:
+        super().__init__()
+        self.sizes = [hidden, levels]
+        self.linear = nn.Linear(features, hidden + levels, bias=False)
+        with torch.no_grad():
+            self.linear.weight[hidden:] = 0
+
+    def forward(self, c: Float[Tensor, "batch cells features"]) -> tuple[Tensor, Tensor]:
+        laid = lay_out(self.linear(c), math.isqrt(c.shape[1]))
+        shift, level = torch.split(laid, self.sizes, dim=1)
+        return shift, level
+
+
+def by_place(config: SDEConfig) -> bool:
+    """Whether the cells of a map are told their own context."""
+    return config.latent == "map" and config.conditions == "cells"
+
+
 class Prior(nn.Module):
     """dz = h(z, w, c) dt + g(w, c) dW, time-homogeneous, diagonal noise.
 
@@ -111,20 +135,26 @@ class Prior(nn.Module):
         self.condition = nn.Linear(known, config.hidden)
         self.drift = state_network(config, config.latent_size, config.state_size)
         self.diagonal = config.noise == "diagonal"
-        self.level = nn.Linear(known, config.latent_size * (2 if self.diagonal else 1))
+        levels = config.latent_size * (2 if self.diagonal else 1)
+        self.level = nn.Linear(known, levels)
         nn.init.zeros_(self.level.weight)
         nn.init.zeros_(self.level.bias)
+        self.places = PlaceConditions(features, config.hidden, levels) if by_place(config) else None
         start = config.diffusion_start - config.diffusion_floor
         self.start = math.log(math.expm1(max(start, 1e-4)))
 
     def conditions(
-        self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch features"]
+        self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch cells features"]
     ) -> Conditions:
-        known = torch.cat([w, c], dim=1)
+        """What the networks are told of a clip whose history's summary is `c`."""
+        known = torch.cat([w, c.mean(1)], dim=1)
         drift = self.condition(known)
         level = self.level(known).float()
         if self.config.latent == "map":
             drift, level = drift[:, :, None, None], level[:, :, None, None]
+        if self.places is not None:
+            here, spread = self.places(c)
+            drift, level = drift + here, level + spread.float()
         if not self.diagonal:
             return Conditions(drift, self._of_level(level, None).at(level), None)
         level, slope = level.chunk(2, dim=1)

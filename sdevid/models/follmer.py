@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.errors import UserError
-from sdevid.models.backbone import State, state_network
+from sdevid.models.backbone import PlaceConditions, State, by_place, state_network
 from sdevid.models.encoder import Tokens
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.guide import Ahead, Toward
@@ -27,13 +28,21 @@ from sdevid.types import units
 _WAVES = 4  # octaves of s
 
 
+class Memory(NamedTuple):
+    """What a bridge knows beside the frame x0 that it leaves."""
+
+    anchor: Float[Tensor, "batch *latent"] | None = None  # a frame of the past
+    level: Float[Tensor, " batch"] | None = None  # sd of the noise on x0, latent units
+
+
 class BridgeDrift(nn.Module):
-    """b(X, s | x0, w, c), regressed on the interpolant's rate.
+    """b(X, s | x0, anchor, w, c), regressed on the interpolant's rate.
 
     The network sees where X lies from the interpolant of a frame that stays as it is, in units of
     the bridge's noise, and says how b differs from that interpolant's rate; it starts at zero. What
     it says is bounded softly, so that no frame, however unlike those of training, makes the next
-    ones grow without end.
+    ones grow without end. With `follmer.anchor` it also sees a frame of the past, and with
+    `follmer.context_noise` it is told how much noise x0 has: so it can mend what it made itself.
     """
 
     def __init__(self, config: Config) -> None:
@@ -43,19 +52,24 @@ class BridgeDrift(nn.Module):
         self.rate = float(config.frames_per_unit())
         self.bound = config.follmer.drift_bound
         self.condition = nn.Linear(sde.content_size + config.encoder.features, sde.hidden)
-        self.time = nn.Linear(2 * _WAVES + 2, sde.hidden)
-        self.network = state_network(sde, sde.latent_size, inputs=2 * sde.latent_size)
+        self.anchored, self.noisy = config.follmer.anchor, config.follmer.context_noise > 0
+        self.time = nn.Linear(2 * _WAVES + (3 if self.noisy else 2), sde.hidden)
+        inputs = (3 if self.anchored else 2) * sde.latent_size
+        self.network = state_network(sde, sde.latent_size, inputs=inputs)
+        features = config.encoder.features
+        self.places = PlaceConditions(features, sde.hidden, 0) if by_place(sde) else None
 
     def eps(self, span: Float[Tensor, " batch"], like: State) -> Tensor:
         """The noise's amplitude over an interval of `span` units of time, to broadcast."""
         return (self.noise * span.sqrt()).view(-1, *[1] * (like.dim() - 1))
 
     def known(
-        self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch features"]
+        self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch cells features"]
     ) -> Float[Tensor, "batch hidden *map"]:
-        """What the network is told of a clip, once."""
-        told: Tensor = self.condition(torch.cat([w, c], dim=1))
-        return told[:, :, None, None] if self.is_map else told
+        """What the network is told of a clip whose history's summary is `c`, once."""
+        told: Tensor = self.condition(torch.cat([w, c.mean(1)], dim=1))
+        told = told[:, :, None, None] if self.is_map else told
+        return told if self.places is None else told + self.places(c)[0]
 
     def forward(
         self,
@@ -64,15 +78,23 @@ class BridgeDrift(nn.Module):
         x0: State,
         span: Float[Tensor, " batch"],
         known: Float[Tensor, "batch hidden *map"],
+        memory: Memory | None = None,
     ) -> State:
         """b at `x` and `s` in [0, 1), from `x0`, for frames `span` units of time apart."""
         angles = math.pi * s[:, None] * 2.0 ** torch.arange(_WAVES, device=s.device)
+        anchor, level = memory or Memory()
         pace = torch.stack([s, (span * self.rate).clamp(min=1e-3).log()], dim=1)
+        if self.noisy:
+            level = torch.zeros_like(s) if level is None else level
+            pace = torch.cat([pace, level[:, None]], dim=1)
         moment = self.time(torch.cat([angles.sin(), angles.cos(), pace], dim=1))
         told = known + (moment[:, :, None, None] if self.is_map else moment)
         eps, at = self.eps(span, x), s.view(-1, *[1] * (x.dim() - 1))
         apart = (x - (1 - at + at.square()) * x0) / eps
-        moved = self.network(torch.cat([apart, x0], dim=1), told)
+        seen = [apart, x0]
+        if self.anchored:
+            seen.append(torch.zeros_like(x0) if anchor is None else anchor - x0)
+        moved = self.network(torch.cat(seen, dim=1), told)
         moved = self.bound * torch.tanh(moved / self.bound)
         drift: Tensor = (2 * at - 1) * x0 + eps * moved
         return drift
@@ -113,6 +135,7 @@ class Follmer(HistoryModel):
         noise = self.brownian(walk.seed, walk.serial)
         steps = walk.steps_per_frame or self.config.follmer.steps
         told = [self.conditions(w, history) for history in (known.history, known.other) if history]
+        anchors = Anchors(self.config)
 
         def move(z: State, ticks: Int64[Tensor, "batch points"]) -> Moved:
             grid, saved = solver_grid(ticks, self.cell, steps)
@@ -122,7 +145,7 @@ class Follmer(HistoryModel):
                 shift = self.ahead(known.ahead, ticks[:, k : k + 1])
                 each = [one if shift is None else one + shift for one in told]
                 part = grid[:, first : last + 1], dw[:, first:last]
-                z, spent = self._cross(z, *part, each, walk)
+                z, spent = self._cross(z, *part, each, walk, anchors.at(z))
                 states.append(z)
                 nats = nats + spent
             return Moved(torch.stack(states, dim=1), over_temperature(nats, walk.temperature))
@@ -131,7 +154,7 @@ class Follmer(HistoryModel):
 
     def conditions(self, w: Float[Tensor, "batch content"], history: History) -> Tensor:
         """Return the bridge's condition for a clip, (batch, hidden) and, for a map, (.., 1, 1)."""
-        return self.bridge.known(w, history.summary.mean(1))
+        return self.bridge.known(w, history.summary)
 
     def ahead(self, ahead: Ahead | None, at: Int64[Tensor, "batch times"]) -> Tensor | None:
         """What observed frames ahead of the ticks `at` add to that, (batch * times, ...)."""
@@ -147,6 +170,7 @@ class Follmer(HistoryModel):
         dw: Float[Tensor, "batch steps *latent"],
         told: list[Tensor],
         walk: Walk,
+        memory: Memory,
     ) -> tuple[State, Float[Tensor, " batch"]]:
         """One bridge, from frame to frame, and the nats that guidance spent on it.
 
@@ -162,7 +186,7 @@ class Follmer(HistoryModel):
         for k, increment in enumerate(dw.unbind(1)):
             s, ds = share[:, k], share[:, k + 1] - share[:, k]
             kind = chosen if k else "interpolant"  # at s = 0 there is no score
-            drifts = [self.bridge(x, s, x0, span, one) for one in told]
+            drifts = [self.bridge(x, s, x0, span, one, memory) for one in told]
             drift, g = interpolant.rates(x, s.view(wide), x0, drifts[0], eps, kind)
             if len(drifts) > 1:
                 added = (walk.guidance_scale - 1) * (drifts[0] - drifts[1])
@@ -170,3 +194,20 @@ class Follmer(HistoryModel):
                 nats = nats + 0.5 * ds * (added / g).square().flatten(1).sum(1)
             x = x + drift * ds.view(wide) + g * increment / span.sqrt().view(wide)
         return torch.where(moves.view(wide), x, x0), nats * moves
+
+
+class Anchors:
+    """What the bridges of a generated video remember: its first state, or one every so many."""
+
+    def __init__(self, config: Config) -> None:
+        self.settings = config.follmer
+        self._anchor: State | None = None
+        self._age = 0  # frames
+
+    def at(self, z: State) -> Memory:
+        """The memory of the bridge that leaves `z`; called once a frame, in order."""
+        if self._anchor is None or self._age == self.settings.anchor_every:
+            self._anchor, self._age = z, 0
+        self._age += 1
+        level = z.new_full((len(z),), self.settings.context_noise_told)
+        return Memory(self._anchor, level)

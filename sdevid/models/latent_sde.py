@@ -71,7 +71,7 @@ class SDEModel(HistoryModel):
         return found
 
     def _conditions(self, w: Float[Tensor, "batch content"], history: History) -> Conditions:
-        return self.prior.conditions(w, history.summary.mean(1))
+        return self.prior.conditions(w, history.summary)
 
 
 class LatentSDE(SDEModel):

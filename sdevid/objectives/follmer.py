@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sdevid.models.follmer import Follmer
+from sdevid.models.follmer import Follmer, Memory
 from sdevid.models.gaussian import Gaussian
 from sdevid.objectives.history_objective import EncodedClips, HistoryObjective, PathTerms
 from sdevid.objectives.start import Start
@@ -52,7 +52,9 @@ class FollmerObjective(HistoryObjective):
         serial = clips.serial
         drift, count, seed = self.model.bridge, self.config.follmer.times, self.config.seed
         pairs = z.shape[1] - 1
-        x0, x1 = (part.flatten(0, 1).repeat_interleave(count, 0) for part in (z[:, :-1], z[:, 1:]))
+        left, memory = self._memory(z, clips)
+        memory = Memory(*(m if m is None else m.repeat_interleave(count, 0) for m in memory))
+        x0, x1 = (part.flatten(0, 1).repeat_interleave(count, 0) for part in (left, z[:, 1:]))
         span = units(clips.ticks.diff(dim=1))
         span = span.where(span > 0, 1 / self.model.bridge.rate).flatten().repeat_interleave(count)
         parts = torch.arange(count, device=z.device)
@@ -60,10 +62,28 @@ class FollmerObjective(HistoryObjective):
         xi = normal(seed, serial, Stream.MARGINAL, (pairs, count, *z.shape[2:])).flatten(0, 2)
         eps, at = drift.eps(span, x0), s.view(-1, *[1] * (x0.dim() - 1))
         bridge = interpolant.interpolate(x0, x1, xi, at, eps)
-        estimate = drift(bridge.state, s, x0, span, conditions.repeat_interleave(count, 0))
+        told = conditions.repeat_interleave(count, 0)
+        estimate = drift(bridge.state, s, x0, span, told, memory)
         error = 0.5 * ((estimate - bridge.target) / eps).square().flatten(1).sum(1)
         each = torch.unflatten(error, 0, (-1, pairs, count)).mean(2)
         return (each * clips.window.valid[:, 1:]).sum(1)
+
+    def _memory(self, z: Tensor, clips: EncodedClips) -> tuple[Tensor, Memory]:
+        """The frames that bridges leave, with noise on them, and what the bridges remember."""
+        settings, seed, left = self.config.follmer, self.config.seed, z[:, :-1]
+        pairs = left.shape[1]
+        which, share = uniform(seed, clips.serial, Stream.ANCHOR, (2, pairs)).unbind(1)
+        anchor = level = None
+        if settings.anchor:
+            past = (which * torch.arange(1, pairs + 1, device=z.device)).long()
+            rows = torch.arange(len(z), device=z.device)[:, None]
+            anchor = z[rows, past].flatten(0, 1)
+        if settings.context_noise:
+            level = settings.context_noise * share
+            noise = normal(seed, clips.serial, Stream.CONTEXT_NOISE, tuple(left.shape[1:]))
+            left = left + level.view(*level.shape, *[1] * (left.dim() - 2)) * noise
+            level = level.flatten()
+        return left, Memory(anchor, level)
 
 
 def _from_standard(state: Gaussian, window: Window) -> Float[Tensor, " batch"]:

@@ -38,7 +38,7 @@ def log_weight(
     w, z0 = content.at(eps_w), state.at(eps_z)
     draw = StartDraw(content, state, w, z0, eps_z)
     grid, saved = solver_grid(ticks, model.cell, objective.config.sde.steps_per_frame)
-    conditions = model.prior.conditions(w, clips.context.summary.mean(1))
+    conditions = model.prior.conditions(w, clips.context.summary)
     controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
     taken: list[Step] = []
 

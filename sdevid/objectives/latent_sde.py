@@ -28,7 +28,7 @@ class LatentSDEObjective(HistoryObjective):
         """Draw the controlled path. A step's control sees the frames on both sides of it."""
         model, config = self.model, self.config
         grid, saved = solver_grid(clips.ticks, model.cell, config.sde.steps_per_frame)
-        conditions = model.prior.conditions(start.content, clips.context.summary.mean(1))
+        conditions = model.prior.conditions(start.content, clips.context.summary)
         controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
         noise = model.brownian(config.seed, clips.serial)
         toward = model.toward_of(clips.ahead)

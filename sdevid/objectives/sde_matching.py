@@ -45,7 +45,7 @@ class SDEMatchingObjective(HistoryObjective):
         """Fit marginals through the frames' states and estimate the KL of their path."""
         model, window = self.model, clips.window
         times = units(clips.ticks - clips.ticks[:, :1])
-        conditions = model.prior.conditions(start.content, clips.context.summary.mean(1))
+        conditions = model.prior.conditions(start.content, clips.context.summary)
         g = self._diffusion(start.posterior, conditions)
         marginals = model.marginal.between(start.posterior, clips.tokens, times, g)
         cost = self._path_cost(marginals, conditions, times, clips)

@@ -44,6 +44,8 @@ class Stream(IntEnum):
     BIRTH = 16  # of the chain that ends at (w, z_0)
     BIRTH_STEP = 17  # which of its steps are drawn in training
     CAPTION = 18  # which of several captions of a clip
+    ANCHOR = 19  # which past frame a bridge sees, and how much noise the one it leaves has
+    CONTEXT_NOISE = 20  # that noise
 
 
 def normal(

@@ -62,6 +62,37 @@ class FollmerConfig(Section):
     diffusion: Literal["interpolant", "follmer"] = setting(
         "interpolant", role="objective", help="diffusion in sampling"
     )
+    anchor: bool = setting(
+        False,
+        role="architecture",
+        help="the bridge also sees a random past frame in training, the first one in sampling",
+    )
+    anchor_every: int | None = setting(
+        None,
+        ge=1,
+        le=65_536,
+        unit="frames",
+        role="objective",
+        alters_loss=False,
+        help="in sampling, the anchor is renewed after so many frames; null: the first stays",
+    )
+    context_noise: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        unit="latent units",
+        role="architecture",
+        help="largest noise on the frame that a bridge leaves, in training; it is told how much",
+    )
+    context_noise_told: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        unit="latent units",
+        role="objective",
+        alters_loss=False,
+        help="how much noise the bridge is told of in sampling, at most context_noise",
+    )
     frame_divergence: float = setting(
         0.1, ge=0, le=1e6, role="objective", help="weight of the frames' KL from N(0, 1)"
     )

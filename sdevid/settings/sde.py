@@ -98,6 +98,11 @@ class SDEConfig(Section):
     steps_per_frame: int = setting(
         2, ge=1, le=65_536, role="objective", help="solver steps between two frames"
     )
+    conditions: Literal["mean", "cells"] = setting(
+        "mean",
+        role="architecture",
+        help="context told to drift and diffusion of a map: its mean, or to each cell its own too",
+    )
     noise: Literal["additive", "diagonal", "carried"] = setting(
         "additive",
         role="architecture",

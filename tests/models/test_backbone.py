@@ -10,7 +10,7 @@ def prior(noise, *, stratonovich):
     made = Prior(config, 4, stratonovich=stratonovich)
     for parameter in made.parameters():
         parameter.data = 0.5 * torch.randn_like(parameter)
-    return made, made.conditions(torch.randn(5, 2), torch.randn(5, 4))
+    return made, made.conditions(torch.randn(5, 2), torch.randn(5, 1, 4))
 
 
 def test_stratonovich_drift_is_told_in_itos_calculus():

@@ -39,7 +39,7 @@ def model(kind="vector", **more):
 @pytest.mark.parametrize("kind", KINDS)
 def test_drift_sees_velocities_and_pictures_do_not(kind):
     made = model(kind)
-    z, w, c = torch.randn(2, *made.latent_shape), torch.randn(2, 2), torch.randn(2, 16)
+    z, w, c = torch.randn(2, *made.latent_shape), torch.randn(2, 2), torch.randn(2, 1, 16)
     assert made.latent_shape[0] == 2 * made.noise_shape[0] == 6
     faster = z.clone()
     faster[:, 3:] += 1

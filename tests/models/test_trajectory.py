@@ -84,7 +84,7 @@ def test_third_backbone_falls_back_and_trains():
         parameter.data += 0.05 * torch.randn_like(parameter)
     prior = objective.model.prior
     prior.drift = ThirdBackbone(prior.drift)
-    known = torch.zeros(1, config.sde.content_size), torch.zeros(1, config.encoder.features)
+    known = torch.zeros(1, config.sde.content_size), torch.zeros(1, 1, config.encoder.features)
     form = trajectory.Drive(prior, prior.conditions(*known)).silu()
     assert form == "of the drift: ThirdBackbone does not give its weights as layers of SiLU"
     video = torch.randint(0, 256, (2, 4, 32, 32, 1), dtype=torch.uint8)
@@ -108,7 +108,8 @@ def test_graph_trains_as_the_steps_do(noise, device):
     for serial in (torch.arange(2), torch.arange(2) + 9):
         noise_ = model.brownian(1, serial.to(device))
         conditions = model.prior.conditions(
-            torch.ones(2, sde.content_size, device=device), torch.ones(2, features, device=device)
+            torch.ones(2, sde.content_size, device=device),
+            torch.ones(2, 1, features, device=device),
         )
         tokens = torch.randn(2, STEPS, side**2, features, device=device)
         steered = model.control, model.control.conditions(tokens, side)
@@ -145,7 +146,7 @@ def test_operator_is_the_backbones_chain(choice, setting):
     dw = 0.5 * torch.randn(BATCH, STEPS, 3)
     ticks = (torch.arange(STEPS + 1) * CELL).repeat(BATCH, 1)
     ticks[0, -1] = ticks[0, -2]
-    conditions = prior.conditions(torch.randn(BATCH, 2), torch.randn(BATCH, 4))
+    conditions = prior.conditions(torch.randn(BATCH, 2), torch.randn(BATCH, 1, 4))
     controls = control.conditions(seen, None)
 
     def coefficients(z, k):

@@ -50,7 +50,7 @@ def still(model, states):
     count = len(states)
     place = torch.arange(FRAMES).expand(count, -1)
     window = Window(place, torch.ones(count, FRAMES, dtype=torch.bool), place[:, :1])
-    conditions = model.prior.conditions(torch.zeros(count, 2), torch.zeros(count, 16))
+    conditions = model.prior.conditions(torch.zeros(count, 2), torch.zeros(count, 1, 16))
     ticks = frame_ticks(FRAMES).expand(count, -1)
     return Rolled(states, ticks, window, conditions, None, torch.arange(count))
 
