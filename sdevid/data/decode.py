@@ -25,7 +25,7 @@ from sdevid.clock import rational
 from sdevid.data.payload import ClipVideo
 from sdevid.data.spec import BadVideoError, CutSpec, LeftOutError
 from sdevid.data.video.deinterlace import deinterlaced
-from sdevid.data.video.ending import ending_fault, reading_errors
+from sdevid.data.video.ending import ending_fault
 from sdevid.data.video.fit import Fit, Image8
 from sdevid.data.video.inspect import MISSING_SHARE, Inspection, inspect
 from sdevid.data.video.open import open_video, start_decoder
@@ -49,12 +49,12 @@ def cut_video(
     where it is whole and gives no clip.
     """
     try:
-        with reading_errors() as errors, open_video(path) as container:
+        with open_video(path) as container:
             video = inspect(container)
             section = _inside(section, container.duration)
             fault = ending_fault(path, container.format.name)
-        if errors or fault:
-            raise BadVideoError(f"is cut off: {fault or errors[0]}")
+        if fault is not None:
+            raise BadVideoError(f"is cut off: {fault}")
         with open_video(path) as container:
             return (yield from _Cut(container, video, spec, section).clips())
     except (av.FFmpegError, ValueError, OSError) as error:
