@@ -95,10 +95,13 @@ def law_text(law: ModelLaw, fps: float) -> str:
         f"    over the particles   {low:.3g} to {high:.3g}, median {middle:.3g}\n"
         f"  drift                  x {_shown(law.drift[0])}, y {_shown(law.drift[1])} {speed}\n"
         f"  noise                  {length}\n"
-        f"  posterior's path: D    {_shown(law.posterior_step)} pixel^2/s by one step\n"
+        "the posterior's own motion in these clips\n"
+        f"  D                      {_shown(law.posterior_step)} pixel^2/s by one step\n"
         f"                         {_shown(law.posterior_slope)} by the slope over lags 2 to 6,"
         f" {law.factor:.2f} of g^2/2\n"
-        f"  its successive steps   correlate at {law.step_correlation:.2f} (0: white)\n"
+        f"  drift                  x {_shown(law.posterior_drift[0])}, "
+        f"y {_shown(law.posterior_drift[1])} pixel/s\n"
+        f"  successive steps       correlate at {law.step_correlation:.2f} (0: white)\n"
     )
 
 

@@ -71,7 +71,7 @@ def test_law_of_known_weights_is_read_in_pixels_and_seconds(untrained, shards):
 def test_moments_of_a_white_walk_give_its_diffusion_and_no_correlation():
     draw = np.random.default_rng(0)
     places = np.cumsum(draw.normal(0, 0.8, (4_000, 6, 2)), axis=0)
-    sums = model_law._moments(places)
+    sums = model_law._moments(places, np.zeros(2))
     assert model_law._slope(sums, fps=6.0) == pytest.approx(0.8**2 / 2 * 6, rel=0.05)
     assert sums[0, LAGS] / sums[1, LAGS] == pytest.approx(0, abs=0.03)
 
@@ -80,11 +80,25 @@ def test_lagging_path_is_too_short_in_one_step_and_right_by_the_slope():
     draw = np.random.default_rng(1)
     true = np.cumsum(draw.normal(0, 1.0, (20_000, 4, 2)), axis=0)
     lagging = 0.8 * true[1:] + 0.2 * true[:-1]
-    sums = model_law._moments(lagging)
+    sums = model_law._moments(lagging, np.zeros(2))
     one_step = sums[0, 0] / sums[1, 0] / 4
     assert one_step == pytest.approx(0.5 * (0.8**2 + 0.2**2), rel=0.04)
     assert model_law._slope(sums, fps=1.0) == pytest.approx(0.5, rel=0.05)
     assert sums[0, LAGS] / sums[1, LAGS] == pytest.approx(0.16 / 0.68, abs=0.03)
+
+
+def test_mean_motion_of_few_particles_does_not_take_their_diffusion_with_it():
+    draw = np.random.default_rng(3)
+    config = configs.parse(settings(Path("data")))
+    clips = []
+    for _ in range(2_000):
+        steps = draw.normal((0.3, -0.2), 1.0, (10, 3, 2))
+        clips.append(Followed(np.cumsum(steps, axis=0), np.full(3, 0.5), np.zeros((3, 2))))
+    law = model_law._summary(clips, config, None, seed=0)
+    assert law.posterior_slope.value == pytest.approx(0.5 * 6, rel=0.08)
+    assert law.step_correlation == pytest.approx(0, abs=0.02)
+    for axis, truth in zip(law.posterior_drift, (0.3 * 6, -0.2 * 6), strict=True):
+        assert axis.low < truth < axis.high
 
 
 def test_nothing_that_moves_has_a_diffusion_whose_interval_holds_zero():

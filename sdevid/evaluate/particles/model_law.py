@@ -11,6 +11,7 @@ is the better figure: `factor` says by how much, and `calibrate` sets g so.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -45,16 +46,19 @@ class Interval:
 class ModelLaw:
     """What the model says of the motion of what is seen, straight from its weights and posterior.
 
-    A velocity's diffusion, not a place's, where `order` is 2.
+    A velocity's diffusion, not a place's, where `order` is 2. The intervals of `diffusion` and
+    `drift` are over the clips that the model is read on; how sure the films make a figure is seen
+    in those of the posterior's own motion.
     """
 
     order: int
     particles: int  # followed, over all clips
     clips: int
-    diffusion: Interval  # D = g^2 / 2, mean over the particles, pixel^2 / s (order 1)
+    diffusion: Interval  # D = g^2 / 2, mean over the particles, pixel^2 / s (order 1); see below
     diffusion_spread: tuple[float, float, float]  # 5, 50 and 95 % quantiles over the particles
     drift: tuple[Interval, Interval]  # mean of h along x and y, pixel / s (order 1)
     length: float | None  # l of the carried noise, pixels; None: independent
+    posterior_drift: tuple[Interval, Interval]  # mean velocity of its path, pixel / s
     posterior_step: Interval  # D of the posterior's path by one step, pixel^2 / s
     posterior_slope: Interval  # and by the slope of its displacement over lags 2 to 6
     displacement: tuple[float, ...]  # mean square of the posterior's path by lag, pixel^2
@@ -148,39 +152,48 @@ def _standing(places: Floats, absent: Any, blobs: Floats) -> list[int]:
     return sorted(chosen)
 
 
+class _Bootstrap:
+    """Figures of sums over clips, each with its interval from clips drawn again."""
+
+    def __init__(self, counts: Floats, seed: int) -> None:
+        draws = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
+        self.draws = [rows for rows in draws if counts[rows].sum() > 0]
+
+    def interval(self, figure: Callable[[Any], float]) -> Interval:
+        """`figure` of all clips, which takes an index of clips."""
+        low, high = np.nanquantile([figure(rows) for rows in self.draws], (0.025, 0.975))
+        return Interval(float(figure(slice(None))), float(low), float(high))
+
+    def ratio(self, sums: Floats, counts: Floats, scale: float) -> Interval:
+        """`scale` times the sum of `sums` over that of `counts`."""
+        return self.interval(lambda rows: scale * sums[rows].sum() / counts[rows].sum())
+
+
 def _summary(followed: list[Followed], config: Config, length: float | None, seed: int) -> ModelLaw:
     fps, per_second = config.fps, 1 / config.time_unit
     counts = np.array([clip.places.shape[1] for clip in followed], float)
     half = np.array([clip.diffusion.sum() for clip in followed])
     pull = np.array([clip.drift.sum(0) for clip in followed])
-    moments = np.array([_moments(clip.places) for clip in followed])
+    moved = np.array([(clip.places[-1] - clip.places[0]).sum(0) for clip in followed])
+    taken = np.array([np.prod(clip.places[1:].shape[:2]) for clip in followed], float)
+    moments = np.array([_moments(clip.places, moved.sum(0) / taken.sum()) for clip in followed])
+    again, total = _Bootstrap(counts, seed), moments.sum(0)
+    diffusion = again.ratio(half, counts, per_second)
+    slope = again.interval(lambda rows: _slope(moments[rows].sum(0), fps))
     everyone = np.concatenate([clip.diffusion for clip in followed]) * per_second
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(followed), size=(RESAMPLES, len(followed)))
-
-    def interval(figure: Any) -> Interval:
-        again = [figure(rows) for rows in draws if counts[rows].sum() > 0]
-        low, high = np.nanquantile(again, (0.025, 0.975))
-        return Interval(float(figure(slice(None))), float(low), float(high))
-
-    diffusion = interval(lambda rows: per_second * half[rows].sum() / counts[rows].sum())
-    slope = interval(lambda rows: _slope(moments[rows].sum(0), fps))
-    total = moments.sum(0)
-    quantiles = np.quantile(everyone, (0.05, 0.5, 0.95))
+    low, middle, high = np.quantile(everyone, (0.05, 0.5, 0.95))
+    along_x, along_y = (again.ratio(pull[:, axis], counts, per_second) for axis in (0, 1))
+    moved_x, moved_y = (again.ratio(moved[:, axis], taken, fps) for axis in (0, 1))
     return ModelLaw(
         order=config.sde.order,
         particles=int(counts.sum()),
         clips=len(followed),
         diffusion=diffusion,
-        diffusion_spread=(float(quantiles[0]), float(quantiles[1]), float(quantiles[2])),
-        drift=(
-            interval(lambda rows: per_second * pull[rows, 0].sum() / counts[rows].sum()),
-            interval(lambda rows: per_second * pull[rows, 1].sum() / counts[rows].sum()),
-        ),
+        diffusion_spread=(float(low), float(middle), float(high)),
+        drift=(along_x, along_y),
         length=length,
-        posterior_step=interval(
-            lambda rows: fps * moments[rows, 0, 0].sum() / moments[rows, 1, 0].sum() / 4
-        ),
+        posterior_drift=(moved_x, moved_y),
+        posterior_step=again.ratio(moments[:, 0, 0], moments[:, 1, 0], fps / 4),
         posterior_slope=slope,
         displacement=tuple(float(x) for x in total[0, :LAGS] / np.maximum(total[1, :LAGS], 1)),
         step_correlation=float(total[0, LAGS] / total[1, LAGS]),
@@ -188,16 +201,16 @@ def _summary(followed: list[Followed], config: Config, length: float | None, see
     )
 
 
-def _moments(places: Floats) -> Floats:
+def _moments(places: Floats, mean: Floats) -> Floats:
     """(sum, count) x lags of squared displacements, then (products, squares) of successive steps.
 
-    The clip's mean motion is taken out: a particle's steps less the mean step of all.
+    The `mean` step of all particles of all clips is taken out. That of one clip's few particles
+    would take part of their diffusion with it.
     """
     sums = np.zeros((2, LAGS + 1))
     if not places.shape[1]:
         return sums
     steps = np.diff(places, axis=0)
-    mean = steps.mean((0, 1))
     for lag in range(1, min(LAGS, len(steps)) + 1):
         moved = places[lag:] - places[:-lag] - lag * mean
         sums[:, lag - 1] = np.square(moved).sum(), moved.shape[0] * moved.shape[1]
