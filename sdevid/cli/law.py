@@ -1,4 +1,4 @@
-"""`sdevid law`: what a model of particles has learnt of their motion, in pixels and seconds."""
+"""`sdevid law`: the law of motion that a model has learnt, in pixels and seconds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from sdevid.evaluate.particles.film_law import Compared
     from sdevid.evaluate.particles.model_law import Interval, ModelLaw
     from sdevid.models.particles.model import ParticleSDE
+    from sdevid.models.video_model import VideoModel
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the law, write RUN/law.json, and export a calibrated model where asked.
 
-    Raises UserError where the run's latent is not particles, or nothing is followed.
+    Of a model of particles it is read off the state; of any other it is found along positions
+    tracked in generated film. Raises UserError where nothing is followed.
     """
     options = _parser().parse_args(arguments)
     from sdevid import export, objectives
@@ -34,11 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sdevid.objectives.particles import ParticleObjective
 
     model, config = export.load(options.model_path, options.weights)
-    if not isinstance(model, ParticleSDE):
-        raise UserError(
-            f"{options.model_path} has sde.latent={config.sde.latent}, whose state has no units; "
-            "`sdevid law` reads a model of sde.latent=particles"
-        )
+    if not isinstance(model, ParticleSDE) or options.tracked:
+        return _tracked(model, options)
     tracker = Tracker(options.threshold, options.reach, options.sign)
     index = open_shards(options.data or config.data, options.split, Access.of(config))
     objective = objectives.build(config, model).eval()
@@ -53,6 +52,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record["films"] = _films(model, tracker, options)
     output = options.output or Path(options.calibrate or options.model_path) / "law.json"
     output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _tracked(model: VideoModel, options: argparse.Namespace) -> int:
+    """Track generated beside real film at several rates; write law.json and law.png."""
+    from sdevid.data.folder import Access
+    from sdevid.data.shards import open_shards
+    from sdevid.evaluate.law import films, present, tracking
+    from sdevid.evaluate.progress import evenly
+
+    if options.calibrate is not None:
+        raise UserError("--calibrate sets g of a model of particles; this run's state is no place")
+    config = model.config
+    folder = options.films or options.data or config.data
+    index = open_shards(folder, options.film_split, Access.of(config))
+    clips = evenly(options.num_clips, len(index))
+    tracker = tracking.build_tracker(
+        options.tracker, options.threshold, options.reach, options.sign
+    )
+    rates = options.rates or [config.fps * factor for factor in (0.5, 1, 2, 4)]
+    seeds = range(options.seed, options.seed + options.seeds)
+    context = min(options.context, config.observation.max_context)
+    laws = films.compare(model, index, clips, tracker, context, rates, seeds)
+    print(present.text(laws, options.sign), end="")
+    output = options.output or options.model_path / "law.json"
+    output.write_text(json.dumps({"tracked": laws}, indent=2) + "\n", encoding="utf-8")
+    present.picture(laws, output.with_suffix(".png"))
+    print(f"{output} and {output.with_suffix('.png').name}")
     return 0
 
 
@@ -125,11 +152,16 @@ def _shown(figure: Interval) -> str:
     return f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 
+def _rates(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "law",
-        "Read the law of motion off a model of particles: diffusion, drift and length, in pixels\n"
-        "and seconds, beside the motion of its posterior; and track films, real and generated.",
+        "The law of motion, in pixels and seconds. Of particles it is read off the\n"
+        "model: diffusion, drift and length, beside the motion of its posterior. Of any other state it is\n"
+        "found along positions tracked in generated film, by the estimator of real film.",
         "sdevid law runs/brownian --films data/brownian --calibrate runs/brownian/calibrated",
     )
     add = parser.add_argument
@@ -143,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--calibrate", type=Path, metavar="FOLDER", help="export the model with g^2 calibrated")
     add("--films", help="folder of held-out shards to track beside futures of their first frames")
     add("--film_split", default="val", help="of that folder (default: val)")
+    add("--tracked", action="store_true", help="track generated film, also of particles")
+    add("--tracker", choices=["centroids", "trackpy"], default="centroids", help="(centroids)")
+    add("--rates", type=_rates, help="frames a second (default: 1/2, 1, 2, 4 times the training's)")
+    add("--seeds", type=int, default=3, help="futures of each film (default: 3)")
+    add("--context", type=int, default=5, help="frames given of each film (default: 5)")
     add("--weights", choices=["ema", "raw"], default="ema", help="averaged or raw (default: ema)")
     add("--seed", type=int, default=0, help="of the futures (default: 0)")
     add("--output", type=Path, help="file to write (default: law.json in the run, or the export)")

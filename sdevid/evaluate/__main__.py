@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     number("best_of", "futures of a clip of digits")
     add("--fvd_i3d", type=Path, help="a TorchScript I3D, for FVD")
     add("--lpips", type=Path, help="a TorchScript LPIPS")
+    add("--features", type=Path, help="TorchScript, ONNX or SqueezeNet's npz, for KID")
     add("--set_size", type=int, help="videos of a set, for FVD and KID (default: 2048 at most)")
     add(
         "--set_context",

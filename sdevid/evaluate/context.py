@@ -49,6 +49,7 @@ class EvalOptions:
     set_context: SetContext = "none"  # observed frames of set videos: none, kept in, left out
     fvd_i3d: Path | None = None  # TorchScript I3D
     lpips: Path | None = None  # TorchScript LPIPS
+    features: Path | None = None  # frozen network of pictures, for KID
     values: str | None = None  # what grey levels stand for, as `source_units.parse` reads it
     thresholds: tuple[float, ...] = ()  # in the source's units, of events that are scored
     spectra: bool = False  # also score radially averaged power spectra

@@ -85,6 +85,31 @@ def prompted(
     return as_pixels(made.frames), made.nats.tolist()
 
 
+@torch.no_grad()
+def continued(
+    model: VideoModel, given: Pixels, frames: int, fps: float, seed: int, title: str
+) -> Pixels:
+    """Carry films on from `given` frames at the training rate: `frames` more at `fps` a second.
+
+    uint8 (films, frames, height, width, channels).
+    """
+    config, device = model.config, _device(model)
+    before = config.frame_ticks(given.shape[1]).to(device)
+    ticks = before[-1] + config.frame_ticks(frames + 1, fps).to(device)[1:]
+    parts = []
+    for part in batches(range(len(given)), FREE_ROWS, title):
+        count = len(part)
+        video = model.sample(
+            ticks.expand(count, -1),
+            seed=seed,
+            serial=torch.tensor(part, device=device),
+            context=as_frames(torch.from_numpy(given[part.start : part.stop])).to(device),
+            context_ticks=before.expand(count, -1),
+        )
+        parts.append(as_pixels(video))
+    return np.concatenate(parts)
+
+
 class Latents(NamedTuple):
     """Clips as the model encodes them: what its prior is told, and its posterior's path."""
 

@@ -1,49 +1,81 @@
-"""Kernel distance of generated from real video, on features of random networks."""
+"""Kernel distance of generated from real video, on a given network's features or random ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
 
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.metric import Metric, Results, Row
-from sdevid.evaluate.metrics.networks import SEEDS, random_features
-from sdevid.evaluate.metrics.video_sets import distance_row, gather
+from sdevid.evaluate.metrics.frame_networks import video_features
+from sdevid.evaluate.metrics.networks import SEEDS, FeatureNetwork, random_features
+from sdevid.evaluate.metrics.video_sets import VideoSets, distance_row, gather
 from sdevid.evaluate.statistics.distribution import kernel_distance
 
 
+@lru_cache(maxsize=1)
+def _network(context: EvalContext) -> FeatureNetwork:
+    path = context.options.features
+    assert path is not None
+    return video_features(path, context.config.frame_size, context.device)
+
+
+def prepare(context: EvalContext) -> None:
+    """Try the user's network, if there is one."""
+    if context.options.features is not None:
+        _network(context)
+
+
 def run(context: EvalContext) -> Results:
-    """KID on the features of three random networks, each with its floor."""
-    sets, entries = gather(context), []
-    for seed in SEEDS:
-        network = random_features(seed, context.config.channels)
-        features = sets.features(context, network, f"random features {seed}")
-        mean, scale = features[1].mean(axis=0), features[1].std(axis=0) + 1e-6
-        generated, real, training = ((part - mean) / scale for part in features)
-        entries.append(
-            {
-                "feature_seed": seed,
-                "distance": kernel_distance(generated, real).as_json(),
-                "floor": kernel_distance(training, real).as_json(),
-            }
+    """KID on the user's network, or else on three random ones; each with its floor."""
+    sets, given = gather(context), context.options.features
+    if given is not None:
+        entry = _distance(sets, context, _network(context), given.name)
+        return {"kid": sets.protocol() | {"network": given.name, "seeds": [entry]}}
+    entries = [
+        {"feature_seed": seed}
+        | _distance(
+            sets, context, random_features(seed, context.config.channels), f"random features {seed}"
         )
-    return {"kid": sets.protocol() | {"seeds": entries}}
+        for seed in SEEDS
+    ]
+    return {"kid": sets.protocol() | {"network": None, "seeds": entries}}
+
+
+def _distance(
+    sets: VideoSets, context: EvalContext, network: FeatureNetwork, title: str
+) -> dict[str, Any]:
+    """The distance and its floor, on features in units of the real ones' deviation."""
+    features = sets.features(context, network, title)
+    mean, scale = features[1].mean(axis=0), features[1].std(axis=0) + 1e-6
+    generated, real, training = ((part - mean) / scale for part in features)
+    return {
+        "distance": kernel_distance(generated, real).as_json(),
+        "floor": kernel_distance(training, real).as_json(),
+    }
 
 
 def rows(results: Results) -> Iterator[Row]:
     """One distance a network."""
     kid = results.get("kid", {"seeds": []})
     for entry in kid["seeds"]:
-        which = f", feature seed {entry['feature_seed']}"
-        yield distance_row("KID on random 3-D features", entry, kid, which)
+        if kid.get("network"):
+            yield distance_row(f"KID on features of {kid['network']}", entry, kid)
+        else:
+            which = f", feature seed {entry['feature_seed']}"
+            yield distance_row("KID on random 3-D features", entry, kid, which)
 
 
 METRIC = Metric(
     name="kid",
     summary=(
-        "kernel distance of `--set_size` videos on random 3-D features, three seeds, each with its "
-        "floor"
+        "kernel distance of `--set_size` videos on the features of a frozen network "
+        "(`--features`: TorchScript, ONNX or SqueezeNet's npz), else on random 3-D features of "
+        "three seeds, each with its floor"
     ),
     run=run,
     rows=rows,
+    prepare=prepare,
     automatic=False,
 )

@@ -59,7 +59,7 @@ def video_network(path: Path, frames: int, device: torch.device) -> FeatureNetwo
 
     UserError where it is none, or does not give one row of features a clip.
     """
-    module = _load(path, "--fvd_i3d").to(device).eval()
+    module = load_torchscript(path, "--fvd_i3d").to(device).eval()
     forward: Any = module.forward
     known = {argument.name for argument in forward.schema.arguments}
     arguments = {name: value for name, value in _I3D_ARGUMENTS.items() if name in known}
@@ -73,13 +73,13 @@ def video_network(path: Path, frames: int, device: torch.device) -> FeatureNetwo
 
     trial = torch.zeros(2, 3, frames, 32, 32, device=device)
     rule = f"must give a row of features for each of two clips of {frames} frames"
-    _try(lambda: network(trial), lambda out: out.dim() == 2 and len(out) == 2, path, rule)
+    try_network(lambda: network(trial), lambda out: out.dim() == 2 and len(out) == 2, path, rule)
     return network
 
 
 def image_distance(path: Path, side: int, device: torch.device) -> Callable[[Tensor, Tensor], Any]:
     """The TorchScript LPIPS at `path`, tried on two frames of `side` pixels. UserError likewise."""
-    module = _load(path, "--lpips").to(device).eval()
+    module = load_torchscript(path, "--lpips").to(device).eval()
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         colour = [part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part for part in (a, b)]
@@ -88,7 +88,7 @@ def image_distance(path: Path, side: int, device: torch.device) -> Callable[[Ten
 
     trial = torch.zeros(2, 3, side, side, device=device)
     rule = f"must give one distance for each of two pairs of {side}x{side} frames"
-    _try(lambda: distance(trial, trial), lambda out: out.numel() == 2, path, rule)
+    try_network(lambda: distance(trial, trial), lambda out: out.numel() == 2, path, rule)
     return lambda a, b: distance(a, b).flatten()
 
 
@@ -107,7 +107,8 @@ def as_input(video: Tensor) -> Tensor:
     return video.movedim(-1, 1).float() / 127.5 - 1
 
 
-def _load(path: Path, option: str) -> nn.Module:
+def load_torchscript(path: Path, option: str) -> nn.Module:
+    """Load the network saved at `path`. UserError, naming `option`, where there is none."""
     if not path.is_file():
         raise UserError(f"{option} {path} is no file; give a network saved by torch.jit.save")
     try:
@@ -120,7 +121,10 @@ def _load(path: Path, option: str) -> nn.Module:
     return module
 
 
-def _try(call: Callable[[], Any], fits: Callable[[Any], bool], path: Path, rule: str) -> None:
+def try_network(
+    call: Callable[[], Any], fits: Callable[[Any], bool], path: Path, rule: str
+) -> None:
+    """Call a network of the user's. UserError with `rule` where it fails or its output is unfit."""
     try:
         with torch.no_grad():
             output = call()

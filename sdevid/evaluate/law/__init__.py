@@ -1,0 +1,1 @@
+"""The law of motion along tracked positions, of real film and of generated film alike."""
