@@ -159,9 +159,9 @@ def _rates(text: str) -> list[float]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "law",
-        "The law of motion, in pixels and seconds. Of particles it is read off the\n"
-        "model: diffusion, drift and length, beside the motion of its posterior. Of any other state it is\n"
-        "found along positions tracked in generated film, by the estimator of real film.",
+        "The law of motion, in pixels and seconds. Of particles it is read off the model:\n"
+        "diffusion, drift and length, beside the motion of its posterior. Of any other state\n"
+        "it is found along tracks in generated film, by the estimator of real film.",
         "sdevid law runs/brownian --films data/brownian --calibrate runs/brownian/calibrated",
     )
     add = parser.add_argument
