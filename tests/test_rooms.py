@@ -31,13 +31,14 @@ DOORS = {
     "torchsde": ("sdevid/sde/torchsde_bridge.py",),
     "triton": ("kernels/",),
     "accelerate": ("sdevid/sample/",),
+    "gradio": ("sdevid/report/studio.py",),
     "fsspec": ("sdevid/data/remote.py",),
     "transformers": ("sdevid/models/frozen_text.py",),
 }
 
 # Slow to import or not there on a bare CPU: no module but a package's own door may import them at
 # its top, and nobody may import such a door at the top.
-LAZY = ("deepspeed", "wandb", "xformers", "torchsde", "triton", "transformers")
+LAZY = ("gradio", "deepspeed", "wandb", "xformers", "torchsde", "triton", "transformers")
 
 KNOWN_TO_SDE = ("sdevid.sde", "sdevid.types", "sdevid.errors", "sdevid_kernels")
 

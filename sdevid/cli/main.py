@@ -35,6 +35,7 @@ COMMANDS = {
     "export": Command("sdevid.cli.export", "write a run's weights, settings and model card"),
     "report": Command("sdevid.report.__main__", "write the page of a run"),
     "watch": Command("sdevid.cli.watch", "serve the pages of runs while they train"),
+    "studio": Command("sdevid.cli.studio", "try a model in the browser"),
     "settings": Command("sdevid.cli.settings", "list every setting with unit, default and meaning"),
     "doctor": Command("sdevid.cli.doctor", "say what this machine has, lacks, and what that costs"),
     "preflight": Command("sdevid.cli.preflight", "look whether the nodes are fit to train"),

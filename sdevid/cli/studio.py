@@ -1,0 +1,25 @@
+"""`sdevid studio`: try a model in the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdevid.cli.main import command_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the page on loopback until interrupted."""
+    parser = command_parser(
+        "studio",
+        "Try a model in the browser: frames or a prompt in, several futures side by side out.",
+        "sdevid studio runs/mine",
+    )
+    parser.add_argument("model_path", type=Path, help="run, checkpoint or exported folder")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=7860, help="to listen on")
+    options = parser.parse_args(arguments)
+    from sdevid.report import studio
+
+    studio.launch(options.model_path, options.host, options.port)
+    return 0

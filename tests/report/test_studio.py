@@ -1,0 +1,100 @@
+"""The studio: its futures, its page through Gradio's own client, and what it refuses."""
+
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sdevid.config import dump, parse
+from sdevid.errors import UserError
+from sdevid.objectives import build_model
+from sdevid.report import studio
+from sdevid.report.studio import Request, futures
+from sdevid.sample import write
+from sdevid.sample.video_sde import VideoSDE
+
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": 8,
+    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
+    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
+    "observation": {"max_context": 3},
+    "text": {"encoder": "none"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    config = parse(SMALL)
+    torch.manual_seed(0)
+    save_file(build_model(config).state_dict(), path / "model.safetensors")
+    (path / "config.yaml").write_text(dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return VideoSDE.from_pretrained(folder)
+
+
+def request(**changes):
+    usual = {"files": None, "prompt": "", "futures": 2, "num_frames": 5, "fps": 8.0}
+    usual |= {"temperature": 1.0, "guidance_scale": 1.0, "seed": 3}
+    return Request(**(usual | changes))
+
+
+def test_future_k_is_the_sample_of_seed_plus_k(model):
+    made = list(futures(model, request()))
+    assert len(made) == 2
+    assert np.array_equal(made[1], model.sample(num_frames=5, fps=8.0, seed=4)[0])
+
+
+def test_futures_of_an_uploaded_video_begin_with_its_last_frames(model, tmp_path):
+    side, channels = model.config.frame_size, model.config.channels
+    film = np.random.default_rng(0).integers(0, 255, (9, side, side, channels), np.uint8)
+    write.mp4(tmp_path / "film.mp4", film, 8.0)
+    (future,) = futures(model, request(files=[str(tmp_path / "film.mp4")], futures=1))
+    assert future.shape == (5, side, side, channels)
+    again = next(futures(model, request(futures=1)))
+    assert not np.array_equal(future, again)
+
+
+def test_prompt_to_a_model_without_text_is_refused(model):
+    with pytest.raises(UserError, match="prompt"):
+        list(futures(model, request(prompt="a ball")))
+
+
+def test_page_draws_futures_as_they_come(model):
+    import gradio
+    from gradio_client import Client
+
+    blocks = studio.page(gradio, model)
+    _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    try:
+        job = Client(address, verbose=False).submit(*request(), api_name="/run")
+        films, files = job.result(timeout=120)
+        counts = [len(paths) for _, paths in job.outputs()]
+        assert counts == [1, 2]
+        assert films.count("<video") == 1
+        assert len(files) == 2
+    finally:
+        blocks.close()
+
+
+def test_studio_without_gradio_names_the_extra(folder, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **keywords):
+        if name == "gradio":
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"sdevid\[studio\]"):
+        studio.launch(folder, "127.0.0.1", 0)
