@@ -125,6 +125,24 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
         return self
 
     @model_validator(mode="after")
+    def _futures_fit(self) -> Config:
+        consistency = self.consistency
+        if not consistency.futures:
+            return self
+        if not self.encoder.causal:
+            raise ValueError(
+                f"consistency.futures is {consistency.futures:g}, but encoder.causal is false, so "
+                "that training does not draw a start from p(z_0 | c); set encoder.causal=true, or "
+                "consistency.futures=0"
+            )
+        if consistency.futures_frames >= self.sequence_length:
+            raise ValueError(
+                f"consistency.futures_frames is {consistency.futures_frames}, but a clip has "
+                f"{self.sequence_length} frames (sequence_length); give fewer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _memory_fits(self) -> Config:
         follmer = self.follmer
         if follmer.anchor_every is not None and not follmer.anchor:

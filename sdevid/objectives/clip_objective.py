@@ -78,7 +78,7 @@ class ClipObjective(nn.Module, ABC):
     def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:
         """Return the negative bound with the KLs at a weight, and consistency terms at theirs."""
         loss = kl_weight * divergence(means) - means["reconstruction"]
-        for name in ("frame_difference", "prior_consistency", "step_halving"):
+        for name in ("frame_difference", "prior_consistency", "step_halving", "futures"):
             if name in means:
                 loss = loss + getattr(self.config.consistency, name) * means[name]
         return loss

@@ -13,7 +13,7 @@ from sdevid.models import trajectory
 from sdevid.models.encoder import Tokens
 from sdevid.models.latent_sde import LatentSDE
 from sdevid.models.solver_grid import solver_grid
-from sdevid.objectives import prior_consistency
+from sdevid.objectives import futures, prior_consistency
 from sdevid.objectives.history_objective import EncodedClips, HistoryObjective, PathTerms
 from sdevid.objectives.prior_consistency import Rolled
 from sdevid.objectives.start import Start
@@ -37,6 +37,7 @@ class LatentSDEObjective(HistoryObjective):
         rolled = Rolled(
             path.states, clips.ticks, clips.window, conditions, clips.ahead, clips.serial
         )
+        future = futures.terms(model, clips, start, conditions)
         size = math.prod(model.noise_shape)
         terms = {
             "kl_path": path.kl,
@@ -45,7 +46,7 @@ class LatentSDEObjective(HistoryObjective):
         }
         return PathTerms(
             states=path.states,
-            terms=terms | prior_consistency.terms(model, rolled),
+            terms=terms | prior_consistency.terms(model, rolled) | future,
             diffusion=model.prior.diffusion(path.states.transpose(0, 1), conditions),
         )
 

@@ -85,6 +85,7 @@ ENTRIES: dict[ModelType, Entry] = {
                 _FIRST_ORDER,
                 Need("consistency.prior_consistency", 0.0, _NO_PRIOR),
                 Need("consistency.step_halving", 0.0, _NO_PRIOR),
+                Need("consistency.futures", 0.0, _NO_PRIOR),
             ),
         ),
     ),
@@ -102,6 +103,7 @@ PARTICLES: dict[ModelType, Entry] = {  # with sde.latent: particles
             needs=(
                 Need("consistency.prior_consistency", 0.0, _NOT_OF_PARTICLES),
                 Need("consistency.step_halving", 0.0, _NOT_OF_PARTICLES),
+                Need("consistency.futures", 0.0, _NOT_OF_PARTICLES),
                 Need("consistency.frame_difference", 0.0, _NOT_OF_PARTICLES),
                 Need("consistency.warp", False, _NOT_OF_PARTICLES),
                 Need("observation.ends_fraction", 0.0, _NOT_OF_PARTICLES),

@@ -18,7 +18,7 @@ from sdevid.models.backbone import Conditions
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.marginal import Marginals
 from sdevid.models.matched_sde import MatchedSDE
-from sdevid.objectives import prior_consistency
+from sdevid.objectives import futures, prior_consistency
 from sdevid.objectives.clip_objective import PerClip
 from sdevid.objectives.history_objective import EncodedClips, HistoryObjective, PathTerms
 from sdevid.objectives.prior_consistency import Rolled
@@ -50,6 +50,7 @@ class SDEMatchingObjective(HistoryObjective):
         marginals = model.marginal.between(start.posterior, clips.tokens, times, g)
         cost = self._path_cost(marginals, conditions, times, clips)
         rolled = Rolled(start.states, clips.ticks, window, conditions, clips.ahead, clips.serial)
+        future = futures.terms(model, clips, start, conditions)
         size = math.prod(model.latent_shape)
         terms = {
             "kl_path": cost.kl,
@@ -58,7 +59,7 @@ class SDEMatchingObjective(HistoryObjective):
         }
         return PathTerms(
             states=start.states,
-            terms=terms | prior_consistency.terms(model, rolled),
+            terms=terms | prior_consistency.terms(model, rolled) | future,
             diffusion=cost.diffusion,
         )
 

@@ -46,6 +46,8 @@ class Stream(IntEnum):
     CAPTION = 18  # which of several captions of a clip
     ANCHOR = 19  # which past frame a bridge sees, and how much noise the one it leaves has
     CONTEXT_NOISE = 20  # that noise
+    FUTURE = 21  # the paths of futures that training scores
+    FUTURE_START = 22  # where they begin
 
 
 def normal(

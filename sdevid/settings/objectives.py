@@ -114,6 +114,16 @@ class ConsistencyConfig(Section):
     prior_frames: int = setting(
         4, ge=1, le=65_536, role="objective", help="frames that the prior is rolled on"
     )
+    futures: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        role="objective",
+        help="weight of the energy score of the prior's decoded futures, in observation scales",
+    )
+    futures_frames: int = setting(
+        4, ge=1, le=65_536, role="objective", help="frames of such a future after the last seen one"
+    )
     step_halving: float = setting(
         0.0,
         ge=0,
