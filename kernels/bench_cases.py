@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
-from sdevid_kernels.em_trajectory import Draw, Key, em_trajectory
+from sdevid_kernels.em_trajectory import Key, em_trajectory
 from sdevid_kernels.em_trajectory.reference import Network, Posterior
 from torch import Tensor
 
-from sdevid.sde import openblas
 from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import Gradient
@@ -46,7 +45,6 @@ class Step:
     """One training step of a latent SDE: ELBO with noise and KL, and every gradient."""
 
     def __init__(self, size: Size) -> None:
-        openblas.offer()
         torch.manual_seed(0)
         self.size, self.rows = size, size.clips * size.tokens
         self.drift, self.control = self._network(), self._network()
@@ -81,14 +79,6 @@ class Step:
     def increments(self) -> Tensor:
         dw = self.noise.increments(self.ticks)
         return dw.transpose(0, 1).reshape(self.size.steps, self.rows, self.size.state)
-
-    def moves(self) -> Draw:
-        """What draws the increments of the steps from one to another."""
-        return lambda first, last: (
-            self.noise.increments(self.ticks[:, first : last + 1])
-            .transpose(0, 1)
-            .reshape(last - first, self.rows, self.size.state)
-        )
 
     def ours(self) -> None:
         """em_trajectory as it is chosen on this device, noise included."""
@@ -195,7 +185,7 @@ def memory_of(gradient: str, steps: int) -> float:
         if gradient == "em_trajectory":
             posterior = Posterior(step.control, shift[None])
             given = (step.start, step.drift, step.drift_shift, step.g, posterior, step.dt[:count])
-            key = (1, step.serial, step.cells[:count]) if ON_GPU else step.moves()
+            key = (1, step.serial, step.cells[:count]) if ON_GPU else step.increments()[:count]
             made = em_trajectory(*given, key, saved=saves)
             torch.autograd.grad(made.states[-1].square().sum(), leaves)
             return

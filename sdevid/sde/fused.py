@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from sdevid_kernels import runtime
-from sdevid_kernels.em_trajectory import Draw, em_trajectory, why_not
+from sdevid_kernels.em_trajectory import em_trajectory, why_not
 from torch import Tensor
 
 from sdevid import types
 from sdevid.errors import UserError
-from sdevid.sde import openblas
 from sdevid.sde.equation import check_fits
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import EULER, Path, Problem, check_path
@@ -39,7 +38,7 @@ def unsupported(problem: Problem) -> str | None:
 
 
 def solve(problem: Problem) -> Path:
-    """The chain: one launch each way on CUDA, on a CPU a backward pass by hand.
+    """The chain: one launch each way on CUDA, one autograd function on a CPU.
 
     Numbers are those of `stepwise` up to rounding; a path that is lost comes back in NaNs. Raises
     UserError where a tensor, time or setting does not fit, or there are no SiLU networks.
@@ -52,8 +51,6 @@ def solve(problem: Problem) -> Path:
         check_fits("diffusion", silu.diffusion, start)
     dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
     draws = _draws(start, ticks, noise, problem.kernels)
-    if start.device.type == "cpu":
-        openblas.offer()
     try:
         made = em_trajectory(
             start,
@@ -74,18 +71,11 @@ def solve(problem: Problem) -> Path:
 
 def _draws(
     start: Tensor, ticks: Tensor, noise: Brownian | Tensor, kernels: runtime.Setting
-) -> Tensor | tuple[int, Tensor, Tensor] | Draw:
+) -> Tensor | tuple[int, Tensor, Tensor]:
     if not isinstance(noise, Brownian):
         return noise.transpose(0, 1)
-    path = noise
-    if not start.is_cuda:
-        return lambda first, last: _moves(path, ticks[:, first : last + 1], start)
-    cells = noise.whole_cells(ticks) if kernels != "reference" else None
+    cells = noise.whole_cells(ticks) if start.is_cuda and kernels != "reference" else None
     if cells is None:
-        return _moves(noise, ticks, start)
+        return noise.increments(ticks).transpose(0, 1).to(start.dtype)
     device = start.device
     return noise.seed, noise.serial.to(device), cells.t().contiguous().to(device)
-
-
-def _moves(noise: Brownian, ticks: Tensor, start: Tensor) -> Tensor:
-    return noise.increments(ticks).transpose(0, 1).to(start.dtype)

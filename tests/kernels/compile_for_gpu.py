@@ -48,7 +48,7 @@ def main() -> None:
     constants = json.loads(given)
     options = {key: constants.pop(key) for key in ("num_stages", "num_warps") if key in constants}
     kernel = getattr(importlib.import_module(f"sdevid_kernels.{module}"), name)
-    types = SCALARS | (of_chain(constants) if module == "em_trajectory.walks" else {})
+    types = SCALARS | (of_chain(constants) if module == "em_trajectory.triton.passes" else {})
     signature, places = {}, {}
     for i, argument in enumerate(kernel.arg_names):
         constant = argument in constants

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from sdevid_kernels.em_trajectory import SHARED
-from sdevid_kernels.em_trajectory.kernel import TILES
+from sdevid_kernels.em_trajectory.triton.operator import TILES
 
 ROOT = Path(__file__).parents[2]
 MOST_SHARED = 232_448  # bytes a block on compute capability 9.0
@@ -29,8 +29,8 @@ CASES = [
         for name in ("_forward", "_backward")
         for flags in (EVERY, FEW_STEP)
     ),
-    *(("em_trajectory.walks", name, CHAIN | PRIOR | ABSENT[name]) for name in ABSENT),
-    *(("em_trajectory.walks", name, CHAIN | ALL) for name in ABSENT),
+    *(("em_trajectory.triton.passes", name, CHAIN | PRIOR | ABSENT[name]) for name in ABSENT),
+    *(("em_trajectory.triton.passes", name, CHAIN | ALL) for name in ABSENT),
 ]
 
 
@@ -45,4 +45,4 @@ def test_kernel_compiles_and_fits(module, name, flags):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     shared = int(done.stdout.split()[0])
-    assert shared <= (SHARED if module == "em_trajectory.walks" else MOST_SHARED)
+    assert shared <= (SHARED if module == "em_trajectory.triton.passes" else MOST_SHARED)

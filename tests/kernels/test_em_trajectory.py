@@ -2,12 +2,9 @@
 
 import pytest
 import torch
-from sdevid_kernels.em_trajectory import by_hand, pool, products, reference, tower
+from sdevid_kernels.em_trajectory import cpu, reference
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Reading
-from sdevid_kernels.em_trajectory.segment import Inputs
 from torch import Tensor
-
-from sdevid.sde.openblas import OpenBLAS
 
 
 def _network(inputs: int, hidden: int, depth: int, outputs: int, like: dict) -> Network:
@@ -107,39 +104,31 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("steps_kept", [None, 1, 3])
 @pytest.mark.parametrize("options", CASES, ids=str)
-def test_by_hand_agrees_with_autograd_in_float64(options, steps_kept, monkeypatch):
-    """Also where the chain is cut into segments that are solved again."""
+def test_cpu_chain_agrees_with_autograd_in_float64(options):
     case = _case(**options)
     want = _values_and_gradients(_by_autograd, case)
-    if steps_kept:
-        sizes = []
-        whole = Inputs.bytes_a_step
-        counted = lambda inputs: sizes.append(whole(inputs)) or sizes[-1]  # noqa: E731
-        monkeypatch.setattr(Inputs, "bytes_a_step", counted)
-        _values_and_gradients(by_hand.em_trajectory, case)
-        monkeypatch.setattr(by_hand, "KEPT", steps_kept * sizes[-1])
-    got = _values_and_gradients(by_hand.em_trajectory, case)
+    got = _values_and_gradients(_on_cpu, case)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("library", [products.MKL, products.OneDNN, OpenBLAS])
-@pytest.mark.parametrize("options", [*CASES[:3], *CASES[6:8]], ids=str)
-def test_products_of_each_library_agree_with_autograd(options, library, monkeypatch):
-    """Every product by one library; again with other weights."""
-    if library is products.OneDNN and not products.has_onednn():
-        pytest.skip("this torch is without oneDNN")
-    for module in (products, tower):
-        monkeypatch.setattr(module, "quickest", lambda *_: library)
-    pool._idle.clear()
-    case = _case(**options, dtype=torch.float32)
-    for _ in range(2):
-        want = _values_and_gradients(_by_autograd, case)
-        got = _values_and_gradients(by_hand.em_trajectory, case)
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
-        torch._foreach_mul_([leaf.detach() for leaf in _leaves(case)], 0.9)
-    pool._idle.clear()
+def test_cpu_chain_without_gradients_is_the_same():
+    case = _case(depth=2, width=True, slope=True)
+    want = _on_cpu(**case)
+    with torch.no_grad():
+        torch.testing.assert_close(_on_cpu(**case), want, rtol=1e-12, atol=1e-12)
+
+
+def test_second_backward_pass_gives_the_same_gradients():
+    case = _case(depth=2, width=True)
+    loss = _on_cpu(**case).states.square().sum()
+    first = torch.autograd.grad(loss, _leaves(case), retain_graph=True, allow_unused=True)
+    second = torch.autograd.grad(loss, _leaves(case), allow_unused=True)
+    torch.testing.assert_close(first, second)
+
+
+def _on_cpu(noise: Tensor, **case):
+    return cpu.em_trajectory(**case, dw=noise)
 
 
 def _by_autograd(noise: Tensor, **case):

@@ -105,9 +105,8 @@ def test_every_form_agrees_with_autograd(options):
 
 
 def test_few_programs_take_many_blocks_of_rows(monkeypatch):
-    from sdevid_kernels.em_trajectory import kernel
 
-    monkeypatch.setattr(kernel, "_PROGRAMS", 2)
+    monkeypatch.setattr(operator, "_PROGRAMS", 2)
     case = _case(rows=34, size=3, steps=2)
     _agrees(case)
     again = [_values_and_gradients(case, "triton") for _ in range(2)]
@@ -164,13 +163,12 @@ class _Launches(TorchDispatchMode):
 
 def _counted(case: dict, monkeypatch: pytest.MonkeyPatch) -> _Launches:
     """A forward and a backward pass of `case` whose kernels only count themselves."""
-    from sdevid_kernels.em_trajectory import kernel
 
-    counted = _Launches(kernel)
-    monkeypatch.setattr(kernel.walks, "forward", counted)
-    monkeypatch.setattr(kernel.walks, "backward", counted)
+    counted = _Launches(operator)
+    monkeypatch.setattr(operator.passes, "forward", counted)
+    monkeypatch.setattr(operator.passes, "backward", counted)
     given = {name: value for name, value in case.items() if name != "noise"}
-    run = partial(kernel.run, **given)
+    run = partial(operator.run, **given)
     run(noise=case["noise"])  # what is kept from call to call is there
     counted.names.clear()
     counted.beside.clear()
@@ -245,23 +243,23 @@ def test_networks_that_do_not_fit_are_refused():
 
 def test_operators_keep_their_word(monkeypatch):
     """Schema, shapes and gradients, as torch.compile relies on them."""
-    from sdevid_kernels.em_trajectory import kernel
+    from sdevid_kernels.em_trajectory.triton import operator
 
     case = _case(depth=2, heads=2, bends=1, steps=2, saved=(1, 2))
     calls = []
     for name in ("em_trajectory", "em_trajectory_backward"):
-        operator = getattr(kernel, name)
+        op = getattr(operator, name)
 
-        def noted(*arguments, operator=operator):
-            calls.append((operator, [_detached(x) for x in arguments]))
-            return operator(*arguments)
+        def noted(*arguments, op=op):
+            calls.append((op, [_detached(x) for x in arguments]))
+            return op(*arguments)
 
-        monkeypatch.setattr(kernel, name, noted)
+        monkeypatch.setattr(operator, name, noted)
     _values_and_gradients(case, "triton")
     assert len(calls) == 2
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    for operator, arguments in calls:
-        torch.library.opcheck(operator, arguments, test_utils=checks)
+    for op, arguments in calls:
+        torch.library.opcheck(op, arguments, test_utils=checks)
 
 
 def _detached(given: object) -> object:

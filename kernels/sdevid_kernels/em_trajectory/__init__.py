@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from sdevid_kernels import philox, runtime
-from sdevid_kernels.em_trajectory import by_hand, door, reference
+from sdevid_kernels.em_trajectory import cpu, door, reference
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Trajectory
 
 SHARED = 65_536  # bytes a block, at most; test_compile.py holds it
 Key = tuple[int, Tensor, Tensor]  # seed, clip serials (clips,), cells of the path (steps, clips)
-Draw = by_hand.Draw
 
 
 def em_trajectory(
@@ -23,40 +22,34 @@ def em_trajectory(
     diffusion: Tensor | Diffusion,
     posterior: Posterior | None,
     dt: Tensor,
-    noise: Key | Tensor | Draw,
+    noise: Key | Tensor,
     saved: Sequence[int] | None = None,
     setting: runtime.Setting = "auto",
     finite: bool = True,
 ) -> Trajectory:
-    """The reference's chain. `noise`: dW (steps, rows, d), what draws the steps from one to
-    another, so that a long chain's need not be kept, or the key of cells that steps span.
+    """The reference's chain. `noise`: dW (steps, rows, d), or the key of cells that steps span.
 
     Rows of a clip are neighbours and its components count on through them. With Triton one launch
-    forward and one backward, on a CPU a backward pass by hand; `setting` "reference" is autograd.
+    forward and one backward, on a CPU one autograd function; `setting` "reference" is autograd.
     Raises ValueError where a shape, device, time, g or setting does not fit, or the kernel does not
     take the networks (`why_not`); without `finite`, a g that is no number makes NaNs of its rows.
     """
-    by_autograd = setting == "reference" or z.device.type != "cpu"
     fused = runtime.backend(z.device, setting) == "triton"
-    if callable(noise) and (fused or by_autograd):
-        noise = noise(0, len(dt))
     door.check(z, drift, drift_shift, diffusion, posterior, dt, noise, saved, finite)
     diffusion = reference.settled(diffusion)
-    if callable(noise):
-        return by_hand.em_trajectory(z, drift, drift_shift, diffusion, posterior, dt, noise, saved)
     if fused:
         reason = why_not(z, drift, posterior, dt, noise)
         if reason is not None:
             raise ValueError(f"em_trajectory: no kernel takes this chain: {reason}")
-        from sdevid_kernels.em_trajectory import kernel
+        from sdevid_kernels.em_trajectory.triton import operator
 
         points = None if saved is None else tuple(saved)
-        return kernel.run(z, drift, drift_shift, diffusion, posterior, dt, noise, points)
+        return operator.run(z, drift, drift_shift, diffusion, posterior, dt, noise, points)
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
     given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
-    if by_autograd:
+    if setting == "reference" or z.device.type != "cpu":
         return reference.em_trajectory(*given)
-    return by_hand.em_trajectory(*given)
+    return cpu.em_trajectory(*given)
 
 
 def why_not(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def check(
     diffusion: Tensor | Diffusion,
     posterior: Posterior | None,
     dt: Tensor,
-    noise: Key | Tensor | Callable[[int, int], Tensor],
+    noise: Key | Tensor,
     saved: Sequence[int] | None,
     finite: bool = True,
 ) -> None:
@@ -44,8 +44,7 @@ def check(
         steps = 1 if len(posterior.shifts) == 1 else len(dt)
         wanted = (steps, len(z), len(posterior.network.first))
         _same("the posterior's shifts", posterior.shifts, wanted)
-    if not callable(noise):
-        _noise(noise, z, len(dt))
+    _noise(noise, z, len(dt))
     _points(saved, len(dt))
     _values(diffusion, dt, finite)
 

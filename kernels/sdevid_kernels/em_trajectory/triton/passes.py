@@ -6,8 +6,8 @@
 at a time: it solves again from the chunk's anchor (where AGAIN; else all its states are there),
 walks the chunk back with hidden layers recomputed and noise drawn again, and adds the chunk's
 weight gradients to its own sum. So what it needs beside its inputs and outputs does not grow with
-the steps. STILL: the control's shift is the same at every step. The rest as in layers.py and
-rates.py.
+the steps. STILL: the control's shift is the same at every step. The rest as in mlp_stack.py and
+coefficients.py.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sdevid_kernels.em_trajectory import gather
-from sdevid_kernels.em_trajectory.layers import increment, through
-from sdevid_kernels.em_trajectory.rates import pull, rates
+from sdevid_kernels.em_trajectory.triton import weight_grad
+from sdevid_kernels.em_trajectory.triton.coefficients import pull, rates
+from sdevid_kernels.em_trajectory.triton.mlp_stack import increment, through
 
 # fmt: off
 
@@ -158,17 +158,17 @@ def backward(
                 )
             tl.debug_barrier()
             used = end - begin
-            gather.weights(
+            weight_grad.weights(
                 track, keep, total, area, size, width, size, used * R, fresh, L, F, 16, P
             )
-            gather.shift(keep + ups, grad_shift, row, known, width, used, begun, R, TILE)
+            weight_grad.shift(keep + ups, grad_shift, row, known, width, used, begun, R, TILE)
             if HEADS > 0:
-                gather.weights(
+                weight_grad.weights(
                     track, keep_c, total_c, area, size, width, HEADS * size, used * R, fresh, L, F,
                     16, P,
                 )
                 if STILL:
-                    gather.shift(
+                    weight_grad.shift(
                         keep_c + ups, grad_shift_c, row, known, width, used, begun, R, TILE
                     )
             fresh, begun = 0, 0

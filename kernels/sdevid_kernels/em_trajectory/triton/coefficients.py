@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from sdevid_kernels.em_trajectory import reference
-from sdevid_kernels.em_trajectory.layers import outputs
+from sdevid_kernels.em_trajectory.triton.mlp_stack import outputs
 
 WIDTH_START = tl.constexpr(reference.WIDTH_START)
 

@@ -17,8 +17,8 @@ import torch
 import triton
 from torch import Tensor
 
-from sdevid_kernels.em_trajectory import walks
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Trajectory
+from sdevid_kernels.em_trajectory.triton import passes
 from sdevid_kernels.philox.kernel import signed
 
 _ROWS = 16  # the least that tl.dot takes
@@ -33,7 +33,7 @@ class Form(NamedTuple):
 
     seed: int
     numbers: list[float]  # floor, start, unit, bound (0: none)
-    flags: list[int]  # outputs of the control in states (0 to 2), BENDS, UNIT of rates.py
+    flags: list[int]  # outputs of the control in states (0 to 2), BENDS, UNIT of coefficients.py
     points: int  # saved
     chunk: int  # steps between two anchors
 
@@ -118,7 +118,7 @@ def em_trajectory(
     outs = (kept, states, anchors, energy, width_kl, work)
     sizes = (rows, z.shape[1], width, steps, chunk)
     settings = _settings(z, depth, form, dw is None, control, steps, chunk > 0)
-    walks.forward[(programs,)](z, given, tuple(numbers), *noise, dt, *outs, *sizes, **settings)
+    passes.forward[(programs,)](z, given, tuple(numbers), *noise, dt, *outs, *sizes, **settings)
     return states, energy, width_kl, anchors
 
 
@@ -168,7 +168,7 @@ def em_trajectory_backward(
     grads = (grad_states.contiguous(), grad_energy.contiguous(), grad_width.contiguous())
     made = (*outs, *[None] * (3 - len(outs)), *shifts, *[None] * (2 - len(shifts)))
     settings = _settings(anchors, depth, form, dw is None, control, steps, form.chunk > 1)
-    walks.backward[(programs,)](
+    passes.backward[(programs,)](
         anchors,
         *grads,
         given,

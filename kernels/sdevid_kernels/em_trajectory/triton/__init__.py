@@ -1,0 +1,1 @@
+"""em_trajectory in one launch forward and one backward, in Triton."""
