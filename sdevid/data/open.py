@@ -20,6 +20,11 @@ def open_folder(location: Path | str, access: Access | None = None) -> Folder:
         text = text.removeprefix(_LOCAL)
     if any(ord(letter) < _FIRST_PRINTED for letter in text):
         raise UserError(f"{text!r} is no path or URL: it holds a control character")
+    if text.endswith(".tar"):
+        raise UserError(
+            f"{text} is a list of tars, not a folder of shards; sdevid shards --dataset "
+            f"webdataset --input_dir '{text}' --output_dir O cuts them into one"
+        )
     if "://" not in text:
         return LocalFolder(Path(text))
     access = access or Access()

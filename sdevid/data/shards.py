@@ -298,8 +298,14 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
     try:
         dataset = read_json(folder, "dataset.json")
     except FileNotFoundError as error:
-        empty = folder.steady and not folder.names()
-        content = "is empty" if empty else "holds no dataset.json"
+        names = folder.names() or []
+        content = "is empty" if folder.steady and not names else "holds no dataset.json"
+        if any(name.endswith(".tar") for name in names):
+            raise UserError(
+                f"{folder.location} holds tars that were not made here: it has no dataset.json; "
+                f"sdevid shards --dataset webdataset --input_dir {folder.location} --output_dir O "
+                "cuts them into shards"
+            ) from error
         raise UserError(
             f"shard folder {folder.location} {content}; {_MAKE}, and carries on where it was "
             "interrupted" + ("" if folder.steady else f" ({error}; check the address)")

@@ -55,7 +55,9 @@ def custom(
 
 def _held(found: Found) -> str:
     pictures = sum(Path(name).suffix.lower() in IMAGE for name in found.left_out)
+    tars = sum(name.endswith(".tar") for name in found.left_out)
     held = f"; it holds {pictures} images, but frames are not read" if pictures else ""
+    held += f"; it holds {tars} tars, which --dataset webdataset cuts" if tars else ""
     return f"{held}; give a folder of videos"
 
 

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import TypeVar
 
-from sdevid.data.cut.sources import VideoSource
+from sdevid.data.cut.sources import FileSource
 
-_AT_ONCE = 2**20  # bytes
+Source = TypeVar("Source", bound=FileSource)
 
 
-def group_duplicates(sources: Sequence[VideoSource]) -> tuple[list[VideoSource], int]:
+def group_duplicates(sources: Sequence[Source]) -> tuple[list[Source], int]:
     """The sources, duplicates in one group with all that shares theirs; and how many they are.
 
     Only files of the same size are read. Sections of one file are no duplicates of each other.
     """
-    by_size: dict[int, dict[Path, str]] = defaultdict(dict)  # to the group of each file
+    by_size: dict[int, dict[str, Source]] = defaultdict(dict)  # a source of each file
     for source in sources:
-        by_size[source.path.stat().st_size][source.path] = source.group
+        by_size[source.size].setdefault(source.file, source)
     parents: dict[str, str] = {}
     count = 0
-    for groups in by_size.values():
+    for files in by_size.values():
         first: dict[bytes, str] = {}
-        for path, group in groups.items() if len(groups) > 1 else ():
-            content = _sha256(path)
+        for source in files.values() if len(files) > 1 else ():
+            content = source.digest()
             count += content in first
-            _join(parents, first.setdefault(content, group), group)
-    return [replace(source, group=_root(parents, source.group)) for source in sources], count
+            _join(parents, first.setdefault(content, source.group), source.group)
+    return [_grouped(source, _root(parents, source.group)) for source in sources], count
 
 
 def _join(parents: dict[str, str], first: str, second: str) -> None:
@@ -45,9 +44,6 @@ def _root(parents: dict[str, str], group: str) -> str:
     return group
 
 
-def _sha256(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_AT_ONCE):
-            digest.update(part)
-    return digest.digest()
+def _grouped(source: Source, group: str) -> Source:
+    changed: Source = replace(source, group=group)  # type: ignore[type-var]
+    return changed

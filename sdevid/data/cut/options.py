@@ -19,7 +19,7 @@ https://github.com/cvdfoundation/kinetics-dataset, MNIST: its IDX files, for mov
 smmnist (Stochastic Moving MNIST).
 The same command carries on an interrupted cut.
 """
-FILMED = ("kinetics", "ucf101", "custom")
+FILMED = ("kinetics", "ucf101", "custom", "webdataset")
 DISC = ("double-well", "ou")
 SCENES = (*DISC, "pendulum", "gbm-radius")  # each of a known SDE
 DIGITS = ("moving-digits", "smmnist")
@@ -51,6 +51,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def _place(text: str) -> Path | str:
+    """A folder, or as it stands the URL or brace list of tars."""
+    return text if "://" in text or text.endswith(".tar") else Path(text)
+
+
 def _settle(options: argparse.Namespace) -> None:
     """Check the options and put in the defaults of those that this data set takes."""
     for name, (takers, default) in _BELONGS.items():
@@ -63,6 +68,11 @@ def _settle(options: argparse.Namespace) -> None:
     if options.dataset in (*FILMED, "smmnist") and options.input_dir is None:
         where = DESCRIPTION.split("\n\n")[1].replace("\n", " ")
         raise UserError(f"--dataset {options.dataset} needs --input_dir. {where}")
+    if isinstance(options.input_dir, str) and options.dataset != "webdataset":
+        raise UserError(
+            f"--input_dir {options.input_dir} is for --dataset webdataset; give a folder of this "
+            "machine"
+        )
     if options.text_length is not None and options.text_encoder is None:
         raise UserError("--text_length is for --text_encoder, which is not given")
     positive = ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips")
@@ -86,7 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--dataset", required=True, choices=[*FILMED, *DRAWN])
     add(
-        "--input_dir", type=Path, help="folder of videos; moving-digits: of MNIST (default: a font)"
+        "--input_dir",
+        type=_place,
+        help="folder of videos; webdataset: of tars, or their list as s3://b/{000..099}.tar; "
+        "moving-digits: of MNIST (default: a font)",
     )
     add("--output_dir", type=Path, required=True)
     add("--frame_size", type=int, help="pixels, square (64; of a known SDE: 32)")

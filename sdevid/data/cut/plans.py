@@ -11,6 +11,7 @@ from sdevid.data.cut.kinetics import kinetics
 from sdevid.data.cut.options import DISC, FILMED, SPLITS
 from sdevid.data.cut.plan import Plan
 from sdevid.data.cut.splits import assign, parse_splits
+from sdevid.data.cut.tars import webdataset
 from sdevid.data.cut.ucf101 import ucf101
 from sdevid.data.digits import digit_artists, read_mnist
 from sdevid.data.drawn import Artist, disc_artist, drawn_sources
@@ -32,6 +33,8 @@ def _filmed(options: argparse.Namespace) -> Plan:
         listing = kinetics(folder, options.annotations, official, out)
     elif options.dataset == "ucf101":
         listing = ucf101(folder, options.split_files, official, out)
+    elif options.dataset == "webdataset":
+        listing = webdataset(str(folder))
     else:
         listing = custom(folder, options.captions, out, options.label_level)
     if not listing.sources:

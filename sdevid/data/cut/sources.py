@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections import Counter, deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from sdevid.data.payload import ClipVideo
-from sdevid.data.spec import CutClip, CutSpec
+from sdevid.data.spec import ClipSource, CutClip, CutSpec
 from sdevid.errors import UserError
 
 VIDEO = frozenset(
@@ -24,7 +25,42 @@ VIDEO = frozenset(
         "y4m",
     )
 )
+_TAR = "is a tar, not a video; --dataset webdataset cuts the videos in it"
 IMAGE = frozenset([".bmp", ".heic", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+
+
+_AT_ONCE = 2**20  # bytes
+
+
+class FileSource(ClipSource, Protocol):
+    """A source whose video is a file, or lies in one."""
+
+    @property
+    def file(self) -> str:
+        """The file's name in the listing."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows of captions, splits or annotations that speak of it."""
+        ...
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All that is said of it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of the video."""
+        ...
+
+    def digest(self) -> bytes:
+        """A hash of the video's bytes."""
+        ...
+
+
+_OTHERS = {".tar": _TAR, **dict.fromkeys(IMAGE, "is a picture, not a video")}  # reasons
 
 
 @dataclass(frozen=True)
@@ -46,10 +82,23 @@ class VideoSource:
         """The first caption, or an empty text."""
         return self.captions[0] if self.captions else ""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+    def digest(self) -> bytes:
+        """The sha256 of the file."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while part := file.read(_AT_ONCE):
+                digest.update(part)
+        return digest.digest()
+
     def identity(self) -> list[Any]:
         """What must be unchanged for an interrupted cut to be carried on."""
         fields = [self.name, self.group, self.split, self.label, list(self.captions), self.section]
-        return [*fields, self.path.stat().st_size]
+        return [*fields, self.size]
 
     def clips(self, spec: CutSpec) -> Generator[CutClip, None, Counter[str]]:
         """Its clips in order of time; returns what is worth counting, by name.
@@ -89,7 +138,7 @@ class LeftOut(NamedTuple):
 class Listing:
     """What a folder and its lists give: every file and row is in one of its parts."""
 
-    sources: list[VideoSource] = field(default_factory=list)
+    sources: list[FileSource] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     files: int = 0  # found in the folder
     lists: int = 0  # of these, the files read as captions, splits or annotations
@@ -185,8 +234,7 @@ class _Search:
         if any(part.startswith(".") for part in path.relative_to(self._folder).parts):
             return self._leave(path, "is hidden")
         if kind not in self._endings:
-            what = "is a picture, not a video" if kind in IMAGE else "is no video by its name"
-            return self._leave(path, what)
+            return self._leave(path, _OTHERS.get(kind, "is no video by its name"))
         name = self._name(path)
         self._taken.setdefault(_key(state), name)
         self.found.files[name] = path
