@@ -6,14 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sdevid.sample.forecaster import Forecaster
     from sdevid.sample.video_sde import VideoSDE
 
 __version__ = "0.1.0"
-__all__ = ["VideoSDE", "__version__"]
+__all__ = ["Forecaster", "VideoSDE", "__version__"]
+
+_MODULES = {
+    "Forecaster": "sdevid.sample.forecaster",
+    "VideoSDE": "sdevid.sample.video_sde",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`VideoSDE`, imported when it is asked for: the command line starts without torch."""
-    if name == "VideoSDE":
-        return importlib.import_module("sdevid.sample.video_sde").VideoSDE
+    """Import a class when it is asked for: the command line starts without torch."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

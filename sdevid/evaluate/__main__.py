@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, help="default: results.json in the folder of the model")
     add("--split", default="val", help="held-out split (default: val)")
     add("--metrics", "--measures", help="auto, all, or names with commas; see docs/evaluation.md")
+    add("--task", choices=["ahead", "between"], default="ahead", help="between: fill gaps in clips")
+    add("--every", type=int, help="between: give every so-many-th frame (default: the two ends)")
     number("num_clips", "held-out clips, at most")
     number("samples", "futures of each clip")
     number("context", "frames that a prediction is given")
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     given = vars(parser.parse_args(arguments))
     asked, output = given.pop("metrics"), given.pop("output")
+    if given.pop("task") == "between":
+        asked = f"between,{asked}" if asked else "between"
     from sdevid.evaluate import evaluation
 
     try:

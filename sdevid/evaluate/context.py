@@ -39,6 +39,7 @@ class EvalOptions:
     weights: Weights = "ema"
     num_clips: int = 256  # held-out clips, at most
     seed: int = 0
+    every: int | None = None  # of `between`: every so-many-th frame is given; None: the ends
     samples: int = 32  # futures of a clip
     context: int = 5  # frames that a prediction is given
     rollouts: int = 128  # free videos to track

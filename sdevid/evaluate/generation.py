@@ -73,6 +73,31 @@ def futures(model: VideoModel, batch: Batch, context: int, samples: int, seed: i
 
 
 @torch.no_grad()
+def between(
+    model: VideoModel, batch: Batch, given: list[int], inner: list[int], samples: int, seed: int
+) -> Pixels:
+    """Generate `samples` ways through one clip of which the frames `given` are observed.
+
+    Returns the frames `inner`, uint8 (samples, frames, height, width, channels).
+    """
+    device = _device(model)
+    parts = []
+    for first in range(0, samples, ROWS):
+        serial = torch.arange(first, min(first + ROWS, samples)) + batch.serial * samples
+        count = len(serial)
+        observed = as_frames(batch.video[:, given]).expand(count, -1, -1, -1, -1)
+        video = model.sample(
+            batch.ticks[:, 1:].expand(count, -1).to(device),
+            seed=seed,
+            serial=serial.to(device),
+            context=observed.to(device),
+            context_ticks=batch.ticks[:, given].expand(count, -1).to(device),
+        )
+        parts.append(as_pixels(video)[:, [k - 1 for k in inner]])
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
 def prompted(
     model: VideoModel, read: Reader, prompt: str, scale: float, serials: range, seed: int
 ) -> tuple[Pixels, list[float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdevid.errors import UserError
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.digits import futures as digits
-from sdevid.evaluate.ensembles import futures
+from sdevid.evaluate.ensembles import between, futures
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics import (
     bound,
@@ -27,6 +27,7 @@ METRICS: tuple[Metric, ...] = (
     failures.METRIC,
     prediction.METRIC,
     futures.METRIC,
+    between.METRIC,
     refinement.METRIC,
     digits.METRIC,
     prompts.METRIC,

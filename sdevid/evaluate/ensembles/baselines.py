@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sdevid.data.source_units import SourceUnits
 from sdevid.evaluate.context import EvalContext, read_clips
-from sdevid.evaluate.ensembles.source_units import SourceUnits
 from sdevid.evaluate.progress import evenly
 from sdevid.sample.write import Pixels
 

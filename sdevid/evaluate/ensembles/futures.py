@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdevid.data import stream
+from sdevid.data import source_units, stream
+from sdevid.data.source_units import SourceUnits
 from sdevid.evaluate import generation
 from sdevid.evaluate.context import EvalContext
-from sdevid.evaluate.ensembles import baselines, source_units
+from sdevid.evaluate.ensembles import baselines
 from sdevid.evaluate.ensembles.baselines import BASELINES, Baseline, Case, Forecast
 from sdevid.evaluate.ensembles.scores import SIDES, BySource, Totals, clip_totals, spectra
-from sdevid.evaluate.ensembles.source_units import SourceUnits
 from sdevid.evaluate.ensembles.steps import STEPS
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics.networks import as_input, random_features
@@ -62,7 +62,7 @@ def run(context: EvalContext) -> Results:
             "frame_interval": 1 / config.fps,
             "thresholds": list(options.thresholds),
             "forecasts": {
-                name: _entries(BySource(each, sources), config.channels, options.thresholds)
+                name: forecast_entries(BySource(each, sources), config.channels, options.thresholds)
                 for name, each in totals.items()
             },
             "left_out": unmet | beyond,
@@ -110,7 +110,9 @@ def _energy(samples: Pixels, outcome: Pixels, context: EvalContext) -> Totals:
     return {"energy": score[:, None], "frames": np.ones((len(score), 1))}
 
 
-def _entries(by_source: BySource, channels: int, thresholds: tuple[float, ...]) -> dict[str, Any]:
+def forecast_entries(
+    by_source: BySource, channels: int, thresholds: tuple[float, ...]
+) -> dict[str, Any]:
     """The scores of one forecast by channel, and over all channels its energy score."""
     entries: dict[str, Any] = {
         "channels": [_channel(by_source, c, thresholds) for c in range(channels)]
@@ -172,24 +174,28 @@ def rows(results: Results) -> Iterator[Row]:
     if "futures" not in results:
         return
     found = results["futures"]
-    unit, forecasts = found["unit"], found["forecasts"]
     head = (
         f"{found['members']} futures of {found['clips']} prefixes from {found['sources']} source "
         f"videos, {found['context']} frames given"
     )
-    for channel in range(len(forecasts["model"]["channels"])):
-        of = f", channel {channel}" if len(forecasts["model"]["channels"]) > 1 else ""
-        for title, pick in _scores(unit, forecasts["model"]["channels"][0]):
+    yield from score_rows(head, found["unit"], found["forecasts"])
+    score = found["forecasts"]["model"]["energy_score"]
+    yield Row(f"{head}: energy score of random features", "model", score)
+    for name, reason in found["left_out"].items():
+        yield Row(f"{head}: left out", name, {"mean": None}, reason)
+
+
+def score_rows(head: str, unit: str, forecasts: dict[str, Any]) -> Iterator[Row]:
+    """Score after score, the rows of all forecasts."""
+    channels = forecasts["model"]["channels"]
+    for channel in range(len(channels)):
+        of = f", channel {channel}" if len(channels) > 1 else ""
+        for title, pick in _scores(unit, channels[0]):
             for name, entries in forecasts.items():
                 entry = pick(entries["channels"][channel])
                 if entry is not None:
                     words = name.replace("_", " ")
                     yield Row(f"{head}: {title}{of}", words, entry, entry.get("note", ""))
-    if "energy_score" in forecasts["model"]:
-        score = forecasts["model"]["energy_score"]
-        yield Row(f"{head}: energy score of random features", "model", score)
-    for name, reason in found["left_out"].items():
-        yield Row(f"{head}: left out", name, {"mean": None}, reason)
 
 
 Pick = Callable[[dict[str, Any]], dict[str, Any] | None]

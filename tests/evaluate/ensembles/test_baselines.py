@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sdevid.data import source_units
+from sdevid.data.source_units import SourceUnits
 from sdevid.errors import UserError
-from sdevid.evaluate.ensembles import baselines, source_units, steps
+from sdevid.evaluate.ensembles import baselines, steps
 from sdevid.evaluate.ensembles.baselines import Case
-from sdevid.evaluate.ensembles.source_units import SourceUnits
 
 SIDE, AHEAD = 32, 4
 
@@ -103,6 +104,13 @@ def test_log_values_run_from_low_to_high_and_black_is_nothing():
     values = units.values(np.array([0, 85, 170, 255], np.uint8))
     np.testing.assert_allclose(values, [0, 1, 10, 100], rtol=1e-5)
     assert units.unit == "mm/h"
+
+
+@pytest.mark.parametrize("text", ["log:0.1:100:mm/h", "linear:-3:7:K"])
+def test_pixels_are_the_nearest_levels_of_their_values(text):
+    units, levels = source_units.parse(text, {}), np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(units.pixels(units.values(levels)), levels)
+    assert units.pixels(np.array([1e9])) == [255]
 
 
 def test_values_of_the_data_set_hold_unless_others_are_given():

@@ -33,6 +33,12 @@ class SourceUnits:
         values: NDArray[np.float32] = self._table()[pixels]
         return values
 
+    def pixels(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Values of the source as the nearest grey levels, uint8."""
+        table = self._table()
+        middles = (table[1:] + table[:-1]) / 2
+        return np.searchsorted(middles, values).astype(np.uint8)
+
     def _table(self) -> NDArray[np.float32]:
         share = np.arange(GREY + 1) / GREY
         if self.scale == "log":

@@ -1,0 +1,125 @@
+"""The frames between given ones, as an ensemble: a coarse film made fine, with honest spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sdevid.data import source_units, stream
+from sdevid.data.source_units import SourceUnits
+from sdevid.evaluate import generation
+from sdevid.evaluate.context import EvalContext
+from sdevid.evaluate.ensembles import baselines
+from sdevid.evaluate.ensembles.baselines import Case, Field, Forecast
+from sdevid.evaluate.ensembles.futures import forecast_entries, score_rows
+from sdevid.evaluate.ensembles.scores import BySource, Totals, clip_totals
+from sdevid.evaluate.metric import Metric, Results, Row
+from sdevid.evaluate.progress import batches, evenly
+
+CLIPS = 64  # at most
+
+
+def needs(context: EvalContext) -> str | None:
+    """A model that takes frames ahead, a gap, and an ensemble."""
+    options, frames = context.options, context.config.sequence_length
+    if not context.config.observation.ahead:
+        return (
+            "the model was trained to go on from initial frames alone "
+            "(observation.ends_fraction and keyframes_fraction are 0)"
+        )
+    if options.every is not None and not 2 <= options.every <= frames - 1:
+        return f"--every is {options.every}, but must be from 2 to {frames - 1}"
+    if frames < 3:
+        return f"clips of {frames} frames have none between their ends"
+    one = options.samples < 2
+    return "an ensemble of one has no spread; give --samples 2 or more" if one else None
+
+
+def run(context: EvalContext) -> Results:
+    """Score the frames between, by their place in the gap, beside simple baselines."""
+    options, config = context.options, context.config
+    every = options.every or config.sequence_length - 1
+    clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
+    units = source_units.parse(options.values, context.index.dataset)
+    totals: dict[str, list[Totals]] = {}
+    for part in batches(clips, 1, "frames between"):
+        for name, scored in _clip(context, part, every, units).items():
+            totals.setdefault(name, []).append(scored)
+    sources = [context.index.clips[clip].source for clip in clips]
+    return {
+        "between": {
+            "clips": len(clips),
+            "sources": len(set(sources)),
+            "members": options.samples,
+            "every": every,
+            "unit": units.unit,
+            "frame_interval": 1 / config.fps,
+            "forecasts": {
+                name: forecast_entries(BySource(each, sources), config.channels, ())
+                for name, each in totals.items()
+            },
+        }
+    }
+
+
+def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> dict[str, Totals]:
+    """Totals of one clip by place in the gap, all whole gaps together."""
+    options = context.options
+    batch = stream.fixed(context.index, context.config, clip)
+    video = batch.video.numpy()[0]
+    given = list(range(0, len(video), every))
+    inner = [k for k in range(given[-1]) if k % every]
+    samples = generation.between(context.model, batch, given, inner, options.samples, context.seed)
+    observed = units.values(video[inner])
+    seed = context.seed + clip.start
+    past = baselines.past_clips(context)
+    case = Case(video[:1], len(inner), options.samples, units, past, seed)
+    ends = units.values(video[given])
+    share = np.array([k % every / every for k in inner], np.float32)[:, None, None, None]
+    gap = np.array([k // every for k in inner])
+    line = (1 - share) * ends[gap] + share * ends[gap + 1]
+    forecasts = {
+        "model": Forecast(units.values(samples), "ensemble"),
+        "linear_interpolation": Forecast(line[None], "point"),
+        "frame_before": Forecast(ends[gap][None], "point"),
+        "climatology": baselines.climatology(case),
+    }
+    return {
+        name: _by_place(forecast, observed, every - 1, seed) for name, forecast in forecasts.items()
+    }
+
+
+def _by_place(forecast: Forecast, observed: Field, places: int, seed: int) -> Totals:
+    """Totals (places, channels, ...), summed over the gaps."""
+    totals = clip_totals(forecast, observed, (), seed)
+    return {
+        name: value.reshape(-1, places, *value.shape[1:]).sum(axis=0)
+        for name, value in totals.items()
+    }
+
+
+def rows(results: Results) -> Iterator[Row]:
+    """Every score of every forecast."""
+    if "between" not in results:
+        return
+    found = results["between"]
+    head = (
+        f"{found['members']} ways through {found['clips']} clips of {found['sources']} source "
+        f"videos, 1 frame of {found['every']} given"
+    )
+    yield from score_rows(head, found["unit"], found["forecasts"])
+
+
+METRIC = Metric(
+    name="between",
+    summary=(
+        "`--task between`: end frames, or every `--every`-th, given and the frames between as an "
+        "ensemble, scored as `futures` by place in the gap, beside linear interpolation, the frame "
+        "before and climatology (models trained with frames ahead)"
+    ),
+    run=run,
+    rows=rows,
+    needs=needs,
+    automatic=False,
+)

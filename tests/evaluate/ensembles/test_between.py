@@ -1,0 +1,80 @@
+"""The frames between given ones: what is given, what is scored, and by which place."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from sdevid import objectives
+from sdevid.config import parse
+from sdevid.evaluate.context import EvalContext, EvalOptions
+from sdevid.evaluate.ensembles import between
+
+SMALL = {
+    "frame_size": 8,
+    "channels": 1,
+    "sequence_length": 7,
+    "sde": {"latent_size": 2, "content_size": 2, "hidden": 8, "steps_per_frame": 1},
+    "encoder": {"channels": 4, "features": 8, "layers": 1, "heads": 2, "map_size": 4},
+    "observation": {"max_context": 3, "keyframes_fraction": 0.5},
+    "text": {"encoder": "none"},
+}
+
+
+@pytest.fixture
+def context(monkeypatch):
+    """Five clips whose grey level rises evenly, each of its own film."""
+    config = parse(SMALL)
+    level = 20 * np.arange(7, dtype=np.uint8)[None, :, None, None, None]
+    videos = np.broadcast_to(level, (5, 7, 8, 8, 1)) + np.arange(5, dtype=np.uint8).reshape(
+        -1, 1, 1, 1, 1
+    )
+    ticks = config.frame_ticks(7)
+
+    def fixed(_index, _config, part):
+        return SimpleNamespace(
+            video=torch.from_numpy(videos[part.start : part.stop].copy()),
+            ticks=ticks.expand(len(part), -1),
+            serial=torch.tensor(part),
+        )
+
+    monkeypatch.setattr(between.stream, "fixed", fixed)
+    monkeypatch.setattr(between.baselines, "past_clips", lambda _: videos)
+    clips = [SimpleNamespace(source=f"film {k}") for k in range(5)]
+    index = type("Index", (), {"dataset": {}, "clips": clips, "__len__": lambda _: 5})()
+
+    def make(**options):
+        given = EvalOptions(Path("unused"), samples=3, **options)
+        model = objectives.build(config).model.eval()
+        return EvalContext(model, config, index, index, range(5), given)
+
+    return make
+
+
+def test_linear_interpolation_of_a_line_is_exact_and_frames_count_by_place(context):
+    found = between.run(context(every=3))["between"]
+    crps = {name: one["channels"][0]["crps"]["1"] for name, one in found["forecasts"].items()}
+    assert crps["linear_interpolation"]["mean"] == pytest.approx(0, abs=1e-4)
+    assert crps["frame_before"]["by_lead"] == [20.0, 40.0]  # one and two frames after it
+    assert len(crps["model"]["by_lead"]) == 2
+    assert found["forecasts"]["model"]["channels"][0]["coverage"]["0.9"]["mean"] is not None
+    titles = [row.section for row in between.rows({"between": found})]
+    assert any("1 frame of 3 given: fair CRPS, grey levels" in title for title in titles)
+
+
+def test_end_frames_alone_leave_one_gap(context):
+    found = between.run(context())["between"]
+    assert found["every"] == 6
+    assert len(found["forecasts"]["model"]["channels"][0]["rmse"]["by_lead"]) == 5
+
+
+def test_needs_name_what_is_missing(context):
+    assert between.needs(context(every=3)) is None
+    assert "--every is 1" in between.needs(context(every=1))
+    assert "--every is 7" in between.needs(context(every=7))
+    onward = context()
+    config = parse(SMALL | {"observation": {"max_context": 3}})
+    object.__setattr__(onward, "config", config)
+    assert "initial frames alone" in between.needs(onward)

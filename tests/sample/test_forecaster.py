@@ -1,0 +1,97 @@
+"""A forecaster: labelled ensembles at any times, in the source's units."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sdevid import Forecaster, objectives
+from sdevid.config import dump, parse
+from sdevid.errors import UserError
+
+SMALL = {
+    "frame_size": 16,
+    "channels": 1,
+    "sequence_length": 8,
+    "fps": 4,
+    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
+    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
+    "observation": {"max_context": 3},
+    "text": {"encoder": "none"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    config = parse(SMALL)
+    torch.manual_seed(0)
+    save_file(objectives.build(config).model.state_dict(), path / "model.safetensors")
+    (path / "config.yaml").write_text(dump(config))
+    return path
+
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (3, 16, 16)).astype(np.uint8)
+
+
+def test_ensemble_is_labelled_and_comes_again(folder):
+    pytest.importorskip("xarray")
+    forecaster = Forecaster(folder, values="linear:0:1:share")
+    ensemble = forecaster(FRAMES, [0.25, 0.3, 1.0], ensemble_size=5)
+    assert ensemble.dims == ("ensemble_member", "time", "channel", "y", "x")
+    assert ensemble.shape == (5, 3, 1, 16, 16)
+    assert ensemble.time.values.tolist() == [0.25, 0.3, 1.0]
+    assert ensemble.attrs["units"] == "share"
+    assert 0 <= float(ensemble.min()) <= float(ensemble.max()) <= 1
+    again = forecaster(FRAMES, [0.25, 0.3, 1.0], ensemble_size=2)
+    np.testing.assert_array_equal(ensemble[:2], again)  # a member does not depend on the others
+    assert float(ensemble.std("ensemble_member").max()) > 0
+
+
+def test_steps_are_training_intervals(folder):
+    pytest.importorskip("xarray")
+    forecaster = Forecaster(folder)
+    np.testing.assert_array_equal(
+        forecaster.forward(FRAMES, 2, 3), forecaster(FRAMES, [0.25, 0.5], 3)
+    )
+
+
+def test_frames_in_source_units_and_with_times_mean_the_same(folder):
+    xarray = pytest.importorskip("xarray")
+    forecaster = Forecaster(folder, values="linear:0:510:counts")
+    minutes = np.datetime64("2026-01-01T00:00:00") + np.array([0, 250, 500], "m8[ms]")
+    labelled = xarray.DataArray(
+        2.0 * FRAMES, dims=("time", "y", "x"), coords={"time": minutes.astype("M8[ns]")}
+    )
+    np.testing.assert_array_equal(forecaster(labelled, [0.5], 2), forecaster(FRAMES, [0.5], 2))
+
+
+@pytest.mark.parametrize(
+    ("frames", "times", "size", "named"),
+    [
+        (FRAMES[:, :8], [1.0], 2, "frames are (3, 8, 16), but the model takes (time, 16, 16, 1)"),
+        (
+            np.repeat(FRAMES, 2, axis=0),
+            [1.0],
+            2,
+            "6 frames are given, but the model takes",
+        ),
+        (FRAMES, [], 2, "times are []"),
+        (FRAMES, [0.5, 0.5], 2, "must rise from above 0"),
+        (FRAMES, [1.0], 0, "ensemble_size is 0"),
+    ],
+)
+def test_wrong_requests_are_named(folder, frames, times, size, named):
+    pytest.importorskip("xarray")
+    with pytest.raises(UserError) as error:
+        Forecaster(folder)(frames, times, size)
+    assert named in str(error.value)
+
+
+def test_missing_xarray_is_named_with_its_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(UserError, match=r"sdevid\[forecast\]"):
+        Forecaster(folder)(FRAMES, [1.0])
