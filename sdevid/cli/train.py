@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from sdevid.cli.main import command_parser
 from sdevid.cli.run_config import add_config_arguments, parse_with_config
 
+PROFILED = 5  # steps, where `profile_steps` says nothing
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the config says. Raises UserError for what a user can mend."""
@@ -22,7 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="carry on from a checkpoint of an older version, whose files may run code",
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="record five steps into run_dir/profile"
+    )
     options, config = parse_with_config(parser, arguments)
+    if options.profile and not config.profile_steps:
+        config = config.model_copy(update={"profile_steps": PROFILED})
     if options.dry_run:
         from sdevid.train.startup_summary import dry_run
 

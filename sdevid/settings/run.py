@@ -210,6 +210,14 @@ class RuntimeSettings(Section):
     save_every: int = setting(
         100_000, ge=1, le=10**15, unit="clips", role="runtime", help="interval of checkpoints"
     )
+    profile_steps: int = setting(
+        0,
+        ge=0,
+        le=1_000,
+        unit="steps",
+        role="runtime",
+        help="steps recorded by torch.profiler into run_dir/profile, from the sixth on; 0: none",
+    )
     log_every: int = setting(
         1_000,
         ge=1,

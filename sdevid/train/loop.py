@@ -13,7 +13,7 @@ from sdevid.config import Config, record
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.objectives.clip_objective import ClipObjective
-from sdevid.train import compiled, schedule, text_conditioning
+from sdevid.train import compiled, profile, schedule, text_conditioning
 from sdevid.train.checkpointing import data_identity, restore
 from sdevid.train.checkpointing.restore import Expected
 from sdevid.train.checkpointing.saver import Saver
@@ -70,6 +70,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
     control, recovery = ControlFiles(config.run_dir, world), Recovery(saver, progress)
     batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
     quarantine = Quarantine(config, world, len(index))
+    batches = profile.recording(batches, config, world)
     for batch in metrics.waiting(quarantine.watching(batches)):
         kl_weight = schedule.kl_weight(progress.clips, total, config)
         rate = schedule.learning_rate(progress.clips, total, config)
