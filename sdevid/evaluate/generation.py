@@ -10,10 +10,11 @@ from torch import Tensor
 
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Floats
-from sdevid.models.history_model import HistoryModel, Known
+from sdevid.models.history_model import Context, HistoryModel
+from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.start import Guidance
-from sdevid.models.text import Reader
-from sdevid.models.video_model import Given, VideoModel, Walk
+from sdevid.models.text import Tokenizer
+from sdevid.models.video_model import VideoModel
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.objectives.start import draw_start
 from sdevid.sample.sampler import as_pixels
@@ -99,15 +100,16 @@ def between(
 
 @torch.no_grad()
 def prompted(
-    model: VideoModel, read: Reader, prompt: str, scale: float, serials: range, seed: int
+    model: VideoModel, read: Tokenizer, prompt: str, scale: float, serials: range, seed: int
 ) -> tuple[Pixels, list[float]]:
     """Videos of a prompt, as long as training's clips, and the nats guidance spent on each."""
     config, device = model.config, _device(model)
     serial = torch.tensor(serials, device=device)
     ticks = config.frame_ticks(config.sequence_length).to(device).expand(len(serials), -1)
-    walk = Walk(seed, serial, guidance_scale=scale)
-    made = model.generate(ticks, walk, Given(text=read([prompt] * len(serials)).to(device)))
-    return as_pixels(made.frames), made.nats.tolist()
+    sampler = SamplerConfig(seed, serial, guidance_scale=scale)
+    text = read([prompt] * len(serials)).to(device)
+    videos = model.generate(ticks, sampler, Conditioning(text=text))
+    return as_pixels(videos.frames), videos.nats.tolist()
 
 
 @torch.no_grad()
@@ -142,7 +144,7 @@ class Latents(NamedTuple):
     states: Tensor  # (clips, frames, *latent), a draw of the posterior; frames from the last given
     frames: Frames  # real ones, as many
     ticks: Ticks
-    known: Known
+    context: Context
     serial: Serial
     nats: dict[str, Floats]  # KL terms by clip
 
@@ -162,7 +164,7 @@ def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
         states=path.states[:, :count],
         frames=clips.frames[:, :count],
         ticks=clips.ticks[:, :count],
-        known=Known(clips.context, None, clips.ahead),
+        context=Context(clips.context, None, clips.future),
         serial=serial,
         nats={name: value.double().cpu().numpy() for name, value in nats.items()},
     )
@@ -172,7 +174,7 @@ def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
 def prior_start(model: HistoryModel, latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
     """Draw w and the first state from the prior."""
     w, z, _ = model.start_prior.sample(
-        latents.known.history, seed, latents.serial, Guidance(None, 1.0, 1.0)
+        latents.context.history, seed, latents.serial, Guidance(None, 1.0, 1.0)
     )
     return w, z
 
@@ -188,7 +190,9 @@ def prior_steps(
 ) -> Tensor:
     """Move `start`, (w, z) at the first of two frames, by the prior to the second: states there."""
     w, z = start
-    move = model.mover(w, latents.known, Walk(seed, latents.serial, temperature=temperature))
+    move = model.transition(
+        w, latents.context, SamplerConfig(seed, latents.serial, temperature=temperature)
+    )
     return move(z, latents.ticks[:, list(frames)]).states[:, -1]
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from sdevid.config import SDEConfig
+from sdevid.models.bridge_conditioning import BridgeTerm
 from sdevid.models.encoder import lay_out
-from sdevid.models.guide import Toward
 from sdevid.models.transformer import StateTransformer
 from sdevid.sde.problem import Diffusion, Network, Reading
 
@@ -183,23 +183,23 @@ class Prior(nn.Module):
         return law if isinstance(law, Tensor) else law.at(self._driven(z))
 
     def forward(
-        self, z: State, conditions: Conditions, toward: Toward | None = None
+        self, z: State, conditions: Conditions, bridge: BridgeTerm | None = None
     ) -> tuple[Driven, DiffusionAt]:
         """Drift and diffusion at `z`, float32, the diffusion broadcastable to what it drives.
 
-        `toward` is what an observed frame ahead adds to the drift.
+        `bridge` is what an observed frame ahead adds to the drift.
         """
-        return self.rates(z, conditions, toward)[:2]
+        return self.rates(z, conditions, bridge)[:2]
 
     def rates(
-        self, z: State, conditions: Conditions, toward: Toward | None = None
+        self, z: State, conditions: Conditions, bridge: BridgeTerm | None = None
     ) -> tuple[Driven, DiffusionAt, DiffusionAt | None]:
         """Drift and diffusion as `forward`, and dg/dz; None where g does not depend on z."""
-        if toward is None:
+        if bridge is None:
             drift = self.drift(z, conditions.drift)
         else:
-            drift = self.drift(z, conditions.drift + toward.shift)
-            drift = drift + toward.pull * (toward.target - z)
+            drift = self.drift(z, conditions.drift + bridge.shift)
+            drift = drift + bridge.pull * (bridge.target - z)
         law = self.diffusion_law(conditions)
         if isinstance(law, Tensor):
             return drift, law, None

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.backbone import PlaceConditions, State, by_place, state_network
+from sdevid.models.bridge_conditioning import BridgeTerm, FutureFrames
 from sdevid.models.encoder import Tokens
 from sdevid.models.gaussian import Gaussian
-from sdevid.models.guide import Ahead, Toward
-from sdevid.models.history_model import HistoryModel, Known, Moved, Mover
+from sdevid.models.history_model import Context, HistoryModel, PathSegment, Transition
 from sdevid.models.marginal import FramePosterior
+from sdevid.models.sampling import SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.temporal import History
-from sdevid.models.video_model import Walk
 from sdevid.sde import interpolant
 from sdevid.sde.birth import over_temperature
 from sdevid.types import units
@@ -63,13 +63,13 @@ class BridgeDrift(nn.Module):
         """The noise's amplitude over an interval of `span` units of time, to broadcast."""
         return (self.noise * span.sqrt()).view(-1, *[1] * (like.dim() - 1))
 
-    def known(
+    def conditions(
         self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch cells features"]
     ) -> Float[Tensor, "batch hidden *map"]:
-        """What the network is told of a clip whose history's summary is `c`, once."""
-        told: Tensor = self.condition(torch.cat([w, c.mean(1)], dim=1))
-        told = told[:, :, None, None] if self.is_map else told
-        return told if self.places is None else told + self.places(c)[0]
+        """Return the network's condition for a clip whose history's summary is `c`, made once."""
+        condition: Tensor = self.condition(torch.cat([w, c.mean(1)], dim=1))
+        condition = condition[:, :, None, None] if self.is_map else condition
+        return condition if self.places is None else condition + self.places(c)[0]
 
     def forward(
         self,
@@ -77,7 +77,7 @@ class BridgeDrift(nn.Module):
         s: Float[Tensor, " batch"],
         x0: State,
         span: Float[Tensor, " batch"],
-        known: Float[Tensor, "batch hidden *map"],
+        condition: Float[Tensor, "batch hidden *map"],
         memory: Memory | None = None,
     ) -> State:
         """b at `x` and `s` in [0, 1), from `x0`, for frames `span` units of time apart."""
@@ -88,13 +88,13 @@ class BridgeDrift(nn.Module):
             level = torch.zeros_like(s) if level is None else level
             pace = torch.cat([pace, level[:, None]], dim=1)
         moment = self.time(torch.cat([angles.sin(), angles.cos(), pace], dim=1))
-        told = known + (moment[:, :, None, None] if self.is_map else moment)
+        condition = condition + (moment[:, :, None, None] if self.is_map else moment)
         eps, at = self.eps(span, x), s.view(-1, *[1] * (x.dim() - 1))
         apart = (x - (1 - at + at.square()) * x0) / eps
-        seen = [apart, x0]
+        inputs = [apart, x0]
         if self.anchored:
-            seen.append(torch.zeros_like(x0) if anchor is None else anchor - x0)
-        moved = self.network(torch.cat(seen, dim=1), told)
+            inputs.append(torch.zeros_like(x0) if anchor is None else anchor - x0)
+        moved = self.network(torch.cat(inputs, dim=1), condition)
         moved = self.bound * torch.tanh(moved / self.bound)
         drift: Tensor = (2 * at - 1) * x0 + eps * moved
         return drift
@@ -123,73 +123,80 @@ class Follmer(HistoryModel):
         """Ticks of a step of the bridge at the training frame rate."""
         return self.config.step_ticks(self.config.follmer.steps)
 
-    def mover(self, w: Float[Tensor, "batch content"], known: Known, walk: Walk) -> Mover:
-        """Bridges from frame to frame, by Euler-Maruyama; `steps_per_frame` steps each.
+    def transition(
+        self, w: Float[Tensor, "batch content"], context: Context, sampler: SamplerConfig
+    ) -> Transition:
+        """Bridge from frame to frame by Euler-Maruyama, `steps_per_frame` steps each.
 
-        Raises UserError where the walk asks for another solver.
+        Raises UserError where the sampler asks for another solver.
         """
-        if walk.solver not in (None, "euler_maruyama"):
+        if sampler.solver not in (None, "euler_maruyama"):
             raise UserError(
-                f"solver is {walk.solver}, but model_type follmer is solved by euler_maruyama alone"
+                f"solver is {sampler.solver}, but model_type follmer is solved by euler_maruyama "
+                "alone"
             )
-        noise = self.brownian(walk.seed, walk.serial)
-        steps = walk.steps_per_frame or self.config.follmer.steps
-        told = [self.conditions(w, history) for history in (known.history, known.other) if history]
+        noise = self.brownian(sampler.seed, sampler.serials(w))
+        steps = sampler.steps_per_frame or self.config.follmer.steps
+        histories = (context.history, context.negative)
+        conditions = [self.conditions(w, history) for history in histories if history]
         anchors = Anchors(self.config)
 
-        def move(z: State, ticks: Int64[Tensor, "batch points"]) -> Moved:
+        def move(z: State, ticks: Int64[Tensor, "batch points"]) -> PathSegment:
             grid, saved = solver_grid(ticks, self.cell, steps)
-            dw = walk.temperature * noise.increments(grid)
+            dw = sampler.temperature * noise.increments(grid)
             states, nats = [], z.new_zeros(len(z))
             for k, (first, last) in enumerate(pairwise(saved)):
-                shift = self.ahead(known.ahead, ticks[:, k : k + 1])
-                each = [one if shift is None else one + shift for one in told]
+                shift = self.future_shift(context.future, ticks[:, k : k + 1])
+                shifted = [one if shift is None else one + shift for one in conditions]
                 part = grid[:, first : last + 1], dw[:, first:last]
-                z, spent = self._cross(z, *part, each, walk, anchors.at(z))
+                z, spent = self._cross(z, *part, shifted, sampler, anchors.at(z))
                 states.append(z)
                 nats = nats + spent
-            return Moved(torch.stack(states, dim=1), over_temperature(nats, walk.temperature))
+            spent = over_temperature(nats, sampler.temperature)
+            return PathSegment(torch.stack(states, dim=1), spent)
 
         return move
 
     def conditions(self, w: Float[Tensor, "batch content"], history: History) -> Tensor:
         """Return the bridge's condition for a clip, (batch, hidden) and, for a map, (.., 1, 1)."""
-        return self.bridge.known(w, history.summary)
+        return self.bridge.conditions(w, history.summary)
 
-    def ahead(self, ahead: Ahead | None, at: Int64[Tensor, "batch times"]) -> Tensor | None:
-        """What observed frames ahead of the ticks `at` add to that, (batch * times, ...)."""
-        if self.guide is None or ahead is None:
+    def future_shift(
+        self, future: FutureFrames | None, at: Int64[Tensor, "batch times"]
+    ) -> Tensor | None:
+        """Return what observed frames ahead of `at` add to that, (batch * times, ...)."""
+        if self.guide is None or future is None:
             return None
-        found: Toward = self.guide(ahead, at)
-        return found.flatten().shift
+        term: BridgeTerm = self.guide(future, at)
+        return term.flatten().shift
 
     def _cross(
         self,
         x0: State,
         grid: Int64[Tensor, "batch points"],
         dw: Float[Tensor, "batch steps *latent"],
-        told: list[Tensor],
-        walk: Walk,
+        conditions: list[Tensor],
+        sampler: SamplerConfig,
         memory: Memory,
     ) -> tuple[State, Float[Tensor, " batch"]]:
         """One bridge, from frame to frame, and the nats that guidance spent on it.
 
-        Equal times leave the state as it is. `told`: of the text, and of what guidance leaves.
+        Equal times leave the state as it is. `conditions`: the text's, and the negative text's.
         """
         wide = (-1, *[1] * (x0.dim() - 1))
         span = units(grid[:, -1] - grid[:, 0])
         moves = span > 0
         span = span.where(moves, torch.ones_like(span))
         share, eps = units(grid - grid[:, :1]) / span[:, None], self.bridge.eps(span, x0)
-        chosen = walk.bridge or self.config.follmer.diffusion
+        chosen = sampler.bridge_diffusion or self.config.follmer.diffusion
         x, nats = x0, x0.new_zeros(len(x0))
         for k, increment in enumerate(dw.unbind(1)):
             s, ds = share[:, k], share[:, k + 1] - share[:, k]
             kind = chosen if k else "interpolant"  # at s = 0 there is no score
-            drifts = [self.bridge(x, s, x0, span, one, memory) for one in told]
+            drifts = [self.bridge(x, s, x0, span, one, memory) for one in conditions]
             drift, g = interpolant.rates(x, s.view(wide), x0, drifts[0], eps, kind)
             if len(drifts) > 1:
-                added = (walk.guidance_scale - 1) * (drifts[0] - drifts[1])
+                added = (sampler.guidance_scale - 1) * (drifts[0] - drifts[1])
                 drift = drift + added
                 nats = nats + 0.5 * ds * (added / g).square().flatten(1).sum(1)
             x = x + drift * ds.view(wide) + g * increment / span.sqrt().view(wide)

@@ -13,40 +13,41 @@ from torch import Tensor
 from sdevid.config import Config
 from sdevid.models.backbone import State
 from sdevid.models.birth import build_start
+from sdevid.models.bridge_conditioning import BridgeConditioning, FutureFrames
 from sdevid.models.decoder import build_decoder
 from sdevid.models.encoder import FrameEncoder, Tokens
 from sdevid.models.gaussian import Gaussian
-from sdevid.models.guide import Ahead, Guide
 from sdevid.models.protocols import Decoder
+from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.start import Guidance
 from sdevid.models.temporal import History, TemporalEncoder
-from sdevid.models.video_model import WINDOW, Given, Made, VideoModel, Walk
+from sdevid.models.video_model import VideoModel
 from sdevid.types import Ticks, units
 
 
-class Known(NamedTuple):
-    """What the prior may see, worked out once."""
+class Context(NamedTuple):
+    """What the prior is conditioned on, encoded once."""
 
     history: History
-    other: History | None = None  # what guidance leads away from
-    ahead: Ahead | None = None  # observed frames, where some may lie ahead
+    negative: History | None = None  # of the text that guidance leads away from
+    future: FutureFrames | None = None  # observed frames, where some may lie ahead
 
 
-class Moved(NamedTuple):
+class PathSegment(NamedTuple):
     """States at some ticks, and what guidance spent on the way to them."""
 
     states: Float[Tensor, "batch points *latent"]
     nats: Float[Tensor, " batch"]  # 1/2 int |(guided drift - drift) / g|^2 dt
 
 
-Mover = Callable[[State, Int64[Tensor, "batch points"]], Moved]
+Transition = Callable[[State, Int64[Tensor, "batch points"]], PathSegment]
 
 
 class HistoryModel(VideoModel):
     """Encoder, temporal encoder, decoder and p(w, z_0 | c) around a motion of the latent state."""
 
     decoder: Decoder
-    guide: Guide | None
+    guide: BridgeConditioning | None
     prior_parts: tuple[str, ...] = ("start_prior", "guide")  # learn through a divergence alone
     guide_pulls = True  # whether a frame ahead also pulls the state, beside shifting the drift
 
@@ -63,7 +64,7 @@ class HistoryModel(VideoModel):
             self.decoder = build_decoder(config)
         with self.named("guide"):
             self.guide = (
-                Guide(config, self.side, self.cell, pulls=self.guide_pulls)
+                BridgeConditioning(config, self.side, self.cell, pulls=self.guide_pulls)
                 if config.observation.ahead
                 else None
             )
@@ -74,8 +75,10 @@ class HistoryModel(VideoModel):
         """Return q(w | x), and q(z | x) at the first frame or at all (batch, frames, *latent)."""
 
     @abstractmethod
-    def mover(self, w: Float[Tensor, "batch content"], known: Known, walk: Walk) -> Mover:
-        """What takes a state at the first of some ticks to the states at the others."""
+    def transition(
+        self, w: Float[Tensor, "batch content"], context: Context, sampler: SamplerConfig
+    ) -> Transition:
+        """Return what takes a state at the first of some ticks to the states at the others."""
 
     @property
     def cells(self) -> int:
@@ -95,43 +98,51 @@ class HistoryModel(VideoModel):
     def _laid(self, size: int) -> tuple[int, ...]:
         return (size,) if self.side is None else (size, self.side, self.side)
 
-    @torch.no_grad()
-    def windows(
-        self, ticks: Ticks, walk: Walk, given: Given | None = None, window: int = WINDOW
-    ) -> Iterator[Made]:
-        """`generate`, `window` frames at a time: the state is carried on, so there is no seam."""
-        known, reference = self._known(ticks, given or Given(), walk.guidance_scale != 1)
-        guidance = Guidance(known.other, walk.guidance_scale, walk.temperature)
-        w, z, spent = self.start_prior.sample(known.history, walk.seed, walk.serial, guidance)
-        move, carried = self.mover(w, known, walk), None
-        for first in range(0, ticks.shape[1], window):
-            part = ticks[:, first : first + window]
-            moved = move(z, torch.cat([reference, part], dim=1))
-            frames, carried = self.decoder.carry_on(moved.states, w, carried)
-            z, reference = moved.states[:, -1], part[:, -1:]
-            yield Made(frames, spent + moved.nats)
-            spent = torch.zeros_like(spent)
+    def _chunks(
+        self,
+        ticks: Ticks,
+        sampler: SamplerConfig,
+        conditioning: Conditioning,
+        size: int,
+    ) -> Iterator[Chunk]:
+        is_guided = sampler.guidance_scale != 1
+        context, reference = self.encode_context(ticks, conditioning, is_guided)
+        guidance = Guidance(context.negative, sampler.guidance_scale, sampler.temperature)
+        w, z, nats = self.start_prior.sample(
+            context.history, sampler.seed, sampler.serials(ticks), guidance
+        )
+        transition, carried = self.transition(w, context, sampler), None
+        for first in range(0, ticks.shape[1], size):
+            chunk = ticks[:, first : first + size]
+            segment = transition(z, torch.cat([reference, chunk], dim=1))
+            frames, carried = self.decoder.carry_on(segment.states, w, carried)
+            z, reference = segment.states[:, -1], chunk[:, -1:]
+            yield Chunk(frames, nats + segment.nats)
+            nats = torch.zeros_like(nats)
 
-    def _known(
-        self, ticks: Ticks, given: Given, guided: bool
-    ) -> tuple[Known, Int64[Tensor, "batch 1"]]:
-        """What the prior may see, and the tick at which the state starts."""
+    def encode_context(
+        self, ticks: Ticks, conditioning: Conditioning, is_guided: bool
+    ) -> tuple[Context, Int64[Tensor, "batch 1"]]:
+        """Encode what the prior may see; and the tick at which the state starts."""
         first = ticks[:, :1]
-        if given.context is None or given.context_ticks is None:
+        if conditioning.frames is None or conditioning.frame_ticks is None:
             tokens, times = self._no_tokens(ticks), ticks[:, :0]
             reference = first
         else:
-            tokens, times = self.encoder(given.context), given.context_ticks
+            tokens, times = self.encoder(conditioning.frames), conditioning.frame_ticks
             before = times.where(times <= first, -1).amax(1, keepdim=True)
             reference = before.where(before >= 0, first)
-        seen = torch.ones_like(times, dtype=torch.bool)
+        is_seen = torch.ones_like(times, dtype=torch.bool)
         at, count = units(times - reference), len(ticks)
-        history = self.temporal(tokens, at, seen, self.embedding(given.text, count))
-        other = None
-        if guided and self.text is not None:
-            other = self.temporal(tokens, at, seen, self.embedding(given.negative, count))
-        ahead = None if self.guide is None else Ahead(history.tokens, times, seen)
-        return Known(history, other, ahead if times.shape[1] else None), reference
+        history = self.temporal(tokens, at, is_seen, self.embedding(conditioning.text, count))
+        negative = None
+        if is_guided and self.text is not None:
+            caption = self.embedding(conditioning.negative_text, count)
+            negative = self.temporal(tokens, at, is_seen, caption)
+        future = None
+        if self.guide is not None and times.shape[1]:
+            future = FutureFrames(history.tokens, times, is_seen)
+        return Context(history, negative, future), reference
 
     def _no_tokens(self, ticks: Ticks) -> Float[Tensor, "batch 0 cells features"]:
         shape = (len(ticks), 0, self.cells, self.config.encoder.features)

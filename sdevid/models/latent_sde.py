@@ -12,14 +12,14 @@ from torch import Tensor
 from sdevid.config import Config
 from sdevid.models import trajectory
 from sdevid.models.backbone import Conditions, Control, Prior, State
+from sdevid.models.bridge_conditioning import BridgeTerm, FutureFrames
 from sdevid.models.encoder import Tokens
 from sdevid.models.gaussian import Gaussian
-from sdevid.models.guide import Ahead, Toward
-from sdevid.models.history_model import HistoryModel, Known, Moved, Mover
+from sdevid.models.history_model import Context, HistoryModel, PathSegment, Transition
+from sdevid.models.sampling import SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.start import PosteriorStart
 from sdevid.models.temporal import History
-from sdevid.models.video_model import Walk
 from sdevid.sde.birth import over_temperature
 from sdevid.sde.problem import EULER
 from sdevid.sde.solve import solve
@@ -31,44 +31,47 @@ class SDEModel(HistoryModel):
     prior: Prior
     prior_parts = ("start_prior", "prior", "guide")
 
-    def mover(self, w: Float[Tensor, "batch content"], known: Known, walk: Walk) -> Mover:
-        """The prior, solved by the walk's solver."""
-        conditions = self._conditions(w, known.history)
-        other = None if known.other is None else self._conditions(w, known.other)
-        toward = self.toward_of(known.ahead)
-        scale, temperature = walk.guidance_scale, walk.temperature
-        drive = trajectory.Drive(self.prior, conditions, None, toward, other, scale)
-        noise = self.brownian(walk.seed, walk.serial)
-        scheme = walk.solver or self.config.sde.solver
+    def transition(
+        self, w: Float[Tensor, "batch content"], context: Context, sampler: SamplerConfig
+    ) -> Transition:
+        """Solve the prior by the sampler's solver."""
+        conditions = self._conditions(w, context.history)
+        negative = None if context.negative is None else self._conditions(w, context.negative)
+        bridge = self.bridge_terms(context.future)
+        scale, temperature = sampler.guidance_scale, sampler.temperature
+        drive = trajectory.Drive(self.prior, conditions, None, bridge, negative, scale)
+        noise = self.brownian(sampler.seed, sampler.serials(w))
+        scheme = sampler.solver or self.config.sde.solver
 
-        def move(z: State, ticks: Int64[Tensor, "batch points"]) -> Moved:
-            grid, saved = solver_grid(ticks, self.cell, walk.steps_per_frame)
+        def move(z: State, ticks: Int64[Tensor, "batch points"]) -> PathSegment:
+            grid, saved = solver_grid(ticks, self.cell, sampler.steps_per_frame)
             if scheme == EULER:
                 dw = noise if temperature == 1 else temperature * noise.increments(grid)
                 problem = trajectory.problem(self.config, z, grid, dw, saved[1:], drive)
                 path = solve(replace(problem, scheme=scheme))
-                return Moved(path.states, over_temperature(path.kl, temperature))
+                return PathSegment(path.states, over_temperature(path.kl, temperature))
             problem = trajectory.problem(self.config, z, grid, noise, saved[1:], drive)
             fields = drive.fields(grid, self.config.sde.noise, temperature)
-            path = solve(replace(problem, scheme=scheme, fields=fields, tolerance=walk.tolerance))
-            return Moved(path.states, path.kl)
+            tolerance = sampler.tolerance
+            path = solve(replace(problem, scheme=scheme, fields=fields, tolerance=tolerance))
+            return PathSegment(path.states, path.kl)
 
         return move
 
-    def toward_of(
-        self, ahead: Ahead | None
-    ) -> Callable[[Int64[Tensor, "batch times"]], Toward] | None:
-        """What observed frames ahead of given ticks add to the drift there."""
-        if self.guide is None or ahead is None:
+    def bridge_terms(
+        self, future: FutureFrames | None
+    ) -> Callable[[Int64[Tensor, "batch times"]], BridgeTerm] | None:
+        """Return what observed frames ahead of given ticks add to the drift there."""
+        if self.guide is None or future is None:
             return None
-        return partial(self.guide, ahead)
+        return partial(self.guide, future)
 
-    def toward(self, ahead: Ahead | None, at: Int64[Tensor, "batch times"]) -> Toward | None:
-        """What observed frames ahead of the ticks `at` add to the drift there."""
-        if self.guide is None or ahead is None:
-            return None
-        found: Toward = self.guide(ahead, at)
-        return found
+    def bridge_term(
+        self, future: FutureFrames | None, at: Int64[Tensor, "batch times"]
+    ) -> BridgeTerm | None:
+        """Return what observed frames ahead of the ticks `at` add to the drift there."""
+        terms = self.bridge_terms(future)
+        return None if terms is None else terms(at)
 
     def _conditions(self, w: Float[Tensor, "batch content"], history: History) -> Conditions:
         return self.prior.conditions(w, history.summary)

@@ -1,19 +1,57 @@
-"""How video is generated from a model, whatever it shows."""
+"""What sampling asks of a model, and what it gets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sdevid.models.text import Text
+from sdevid.types import Frames, Serial, Ticks
+
+CHUNK_FRAMES = 64  # generated before they leave the device, which bounds memory
 
 
-@dataclass(frozen=True)
-class SamplerConfig:
-    """How a path is solved in sampling, and by which noise."""
+class SamplerConfig(NamedTuple):
+    """How a path is solved, and by which noise: that of (seed, serial) for each video."""
 
     seed: int = 0
-    temperature: float = 1.0  # scales the noise along the path
+    serial: Serial | None = None  # a batch's; None: 0, 1, ... in its order
     steps_per_frame: int | None = None  # None: steps as long as in training, at most
+    temperature: float = 1.0  # scales the noise of the birth and along the path
     solver: str | None = None  # None: the training's (sde.solver)
-    tolerance: float | None = None  # of the adaptive steps of a torchsde solver
     bridge_diffusion: Literal["interpolant", "follmer"] | None = None  # of follmer's bridge
-    guidance_scale: float = 1.0  # of the drift, away from what no text, or another, would give
+    guidance_scale: float = 1.0  # of birth and drift, away from what no text, or another, gives
+    tolerance: float | None = None  # of the adaptive steps of a torchsde solver
+
+    def serials(self, batch: Tensor) -> Serial:
+        """Return the serials of a batch as long as this tensor, on its device."""
+        if self.serial is not None:
+            return self.serial
+        return torch.arange(len(batch), device=batch.device)
+
+
+class Conditioning(NamedTuple):
+    """What a batch of videos is conditioned on; by default nothing."""
+
+    frames: Frames | None = None  # observed
+    frame_ticks: Ticks | None = None  # of the observed frames, rising
+    text: Text | None = None
+    negative_text: Text | None = None  # what guidance leads away from; None: no text
+
+
+class Chunk(NamedTuple):
+    """Consecutive frames of a batch of videos."""
+
+    frames: Frames
+    nats: Float[Tensor, " batch"]  # spent by guidance
+
+
+def join(chunks: Iterable[Chunk]) -> Chunk:
+    """Join consecutive chunks to one; the nats add up."""
+    parts = list(chunks)
+    nats = torch.stack([part.nats for part in parts]).sum(0)
+    return Chunk(torch.cat([part.frames for part in parts], dim=1), nats)

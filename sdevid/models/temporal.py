@@ -107,7 +107,7 @@ class TemporalEncoder(nn.Module):
 
     Attention runs along time, each cell of a map by itself, over the observed frames and the
     summary: an unobserved frame changes nothing. Positions are continuous times, so any frame
-    rate and any set of times can be given.
+    rate and any set of times can be conditioning.
 
     With `encoder.causal` a frame's token sees the visible frames up to itself alone, and the
     summary is the token of the last observed frame before the reference time; where there is

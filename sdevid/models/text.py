@@ -19,21 +19,21 @@ from sdevid.types import Batch
 
 
 class Text(NamedTuple):
-    """Captions as the text encoder takes them; a caption of no letters has nothing written."""
+    """Captions as the text encoder takes them; a caption of no letters has an empty mask."""
 
     tokens: Tensor  # bytes, (batch, length) int64; or a frozen encoder's, (batch, length, width)
-    written: Bool[Tensor, "batch length"]
+    mask: Bool[Tensor, "batch length"]
 
     def to(self, device: torch.device) -> Text:
         """On another device."""
-        return Text(self.tokens.to(device), self.written.to(device))
+        return Text(self.tokens.to(device), self.mask.to(device))
 
 
-Reader = Callable[[Sequence[str]], Text]
+Tokenizer = Callable[[Sequence[str]], Text]
 
 
-def reader(config: Config, device: torch.device | str = "cpu") -> Reader | None:
-    """What turns captions into `Text`; None for a model without text.
+def tokenizer(config: Config, device: torch.device | str = "cpu") -> Tokenizer | None:
+    """Return what turns captions into `Text`; None for a model without text.
 
     Raises UserError where a frozen encoder, which runs on `device`, is asked for and cannot be had.
     """
@@ -46,19 +46,24 @@ def reader(config: Config, device: torch.device | str = "cpu") -> Reader | None:
     return lambda captions: padded([frozen(caption) for caption in captions])
 
 
-def silent(config: Config) -> Reader:
-    """A reader for where embeddings come with the clips: it makes captions of no letters alone."""
+def blank_tokenizer(config: Config) -> Tokenizer:
+    """Return a tokenizer of blank captions alone, for clips that come with their embeddings."""
     nothing = np.zeros((0, frozen_text.width(Path(config.text.encoder))), np.float16)
     return lambda captions: padded([nothing] * len(captions))
 
 
-def told(read: Reader | None, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """What a batch says in words as an objective takes it, by name; nothing for a model without
-    text. Embeddings that lie beside the clips go before their captions."""
-    if read is None:
+def text_inputs(
+    tokenize: Tokenizer | None, batch: Batch, device: torch.device
+) -> dict[str, Tensor]:
+    """Return a batch's text as an objective takes it, by name; nothing for a model without text.
+
+    Embeddings that lie beside the clips go before their captions.
+    """
+    if tokenize is None:
         return {}
-    said = read(batch.captions) if batch.embeddings is None else padded(batch.embeddings)
-    return said.to(device)._asdict()
+    embeddings = batch.embeddings
+    text = tokenize(batch.captions) if embeddings is None else padded(embeddings)
+    return text.to(device)._asdict()
 
 
 def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
@@ -74,12 +79,12 @@ def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
 def as_bytes(captions: Sequence[str], length: int) -> Text:
     """UTF-8 bytes, the first `length` of each caption; zeros after its end."""
     tokens = torch.zeros(len(captions), length, dtype=torch.int64)
-    written = torch.zeros(len(captions), length, dtype=torch.bool)
+    mask = torch.zeros(len(captions), length, dtype=torch.bool)
     for row, caption in enumerate(captions):
         letters = caption.encode()[:length]
         tokens[row, : len(letters)] = torch.tensor(list(letters), dtype=torch.int64)
-        written[row, : len(letters)] = True
-    return Text(tokens, written)
+        mask[row, : len(letters)] = True
+    return Text(tokens, mask)
 
 
 class TextEncoder(nn.Module):
@@ -104,9 +109,9 @@ class TextEncoder(nn.Module):
         self.null = nn.Parameter(0.02 * torch.randn(features))
 
     def forward(self, text: Text) -> Float[Tensor, "batch features"]:
-        some = text.written.any(1, keepdim=True)
+        some = text.mask.any(1, keepdim=True)
         x = self.embed(text.tokens)
-        seen = text.written.clone()
+        seen = text.mask.clone()
         seen[:, :1] |= ~some  # attention wants a key in every row
         if self.bytes:
             place = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)

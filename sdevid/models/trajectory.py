@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.backbone import Conditions, Control, Prior, State
-from sdevid.models.guide import Toward
+from sdevid.models.bridge_conditioning import BridgeTerm
 from sdevid.sde import second_order, solve, stepwise
 from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
@@ -36,7 +36,7 @@ Controls = tuple[Tensor, ...]  # one condition a step
 class Drive:
     """What moves the state: the prior, and what steers it.
 
-    `toward` gives what observed frames ahead add to the drift at some ticks. Guidance is a control:
+    `bridge` gives what observed frames ahead add to the drift at some ticks. Guidance is a control:
     with u = (scale - 1) (h - h') / g the drift is h' + scale (h - h'), h' that of the `other`
     conditions, and Girsanov's theorem says what it costs.
     """
@@ -44,21 +44,25 @@ class Drive:
     prior: Prior
     conditions: Conditions
     control: tuple[Control, Controls] | None = None
-    toward: Callable[[Int64[Tensor, "batch times"]], Toward] | None = None
+    bridge: Callable[[Int64[Tensor, "batch times"]], BridgeTerm] | None = None
     other: Conditions | None = None
     guidance_scale: float = 1.0
 
     def step(
-        self, z: State, toward: Toward | None, condition: Tensor | None, temperature: float = 1.0
+        self,
+        z: State,
+        term: BridgeTerm | None,
+        condition: Tensor | None,
+        temperature: float = 1.0,
     ) -> Step:
         """Coefficients at `z`, g times the temperature; `condition` is the control's there."""
-        drift, g = self.prior(z, self.conditions, toward)
+        drift, g = self.prior(z, self.conditions, term)
         g = temperature * g if temperature != 1 else g
         if self.control is not None:
             return Step(drift, g, *self.control[0](z, condition, drift, g))
         if self.other is None:
             return Step(drift, g)
-        apart = drift - self.prior(z, self.other, toward)[0]
+        apart = drift - self.prior(z, self.other, term)[0]
         return Step(drift, g, (self.guidance_scale - 1) * apart / g)
 
     def coefficients(self, ticks: Int64[Tensor, "batch points"]) -> Coefficients:
@@ -66,13 +70,13 @@ class Drive:
         controls = None if self.control is None else self.control[1]
 
         @cache
-        def ahead() -> list[Toward] | None:
-            return None if self.toward is None else self.toward(ticks[:, :-1]).unbind()
+        def terms() -> list[BridgeTerm] | None:
+            return None if self.bridge is None else self.bridge(ticks[:, :-1]).unbind()
 
         def at(z: State, k: int) -> Step:
-            toward = ahead()
+            term = terms()
             condition = None if controls is None else controls[k]
-            return self.step(z, None if toward is None else toward[k], condition)
+            return self.step(z, None if term is None else term[k], condition)
 
         return at
 
@@ -91,8 +95,8 @@ class Drive:
         )
 
     def silu(self) -> SiluForm | str:
-        """The networks' weights, or why they cannot be given."""
-        if self.toward is not None:
+        """The networks' weights, or why they cannot be conditioning."""
+        if self.bridge is not None:
             return "frames ahead make the drift depend on time"
         if self.other is not None:
             return "guidance compares two drifts"
@@ -109,8 +113,8 @@ class Drive:
         return SiluForm(*drift, law, Posterior(*steered, control.reading))
 
     def graph(self) -> GraphForm | str:
-        """All that the controlled path reads, or why it cannot be given."""
-        if self.toward is not None:
+        """All that the controlled path reads, or why it cannot be conditioning."""
+        if self.bridge is not None:
             return "frames ahead make the drift depend on time"
         if self.control is None:
             return "there is no control"
@@ -153,13 +157,13 @@ class _Fields:
 
     def _at(self, t: Tensor, z: State) -> Step:
         at = (t.flatten(1).double() * TICKS_PER_UNIT).round().long()
-        toward = self.drive.toward(at).unbind()[0] if self.drive.toward is not None else None
+        term = self.drive.bridge(at).unbind()[0] if self.drive.bridge is not None else None
         if self.controls is None:
-            return self.drive.step(z, toward, None, self.temperature)
+            return self.drive.step(z, term, None, self.temperature)
         step = torch.searchsorted(self.ticks, at, right=True)[:, 0] - 1
         step = step.clamp(0, self.ticks.shape[1] - 2)
         rows = torch.arange(len(step), device=step.device)
-        return self.drive.step(z, toward, self.controls[rows, step], self.temperature)
+        return self.drive.step(z, term, self.controls[rows, step], self.temperature)
 
 
 def _captured(many: int) -> Callable[..., Coefficients]:
@@ -256,5 +260,5 @@ def training_choice(config: Config, device: torch.device, clips: int) -> solve.C
     return solve.choose(problem(config, start, ticks, noise, None, drive))
 
 
-def _unasked(ticks: Tensor) -> Toward:
+def _unasked(ticks: Tensor) -> BridgeTerm:
     raise NotImplementedError(f"no path is solved along {tuple(ticks.shape)} ticks on meta tensors")

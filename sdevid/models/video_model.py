@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,40 +13,10 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.likelihood import build_likelihood
+from sdevid.models.sampling import CHUNK_FRAMES, Chunk, Conditioning, SamplerConfig, join
 from sdevid.models.text import Text, TextEncoder
 from sdevid.sde.noise import Brownian
 from sdevid.types import Frames, Serial, Ticks
-
-WINDOW = 64  # frames generated before they leave, which bounds memory
-
-
-class Walk(NamedTuple):
-    """How a path is walked in sampling."""
-
-    seed: int
-    serial: Serial
-    steps_per_frame: int | None = None  # None: steps as long as in training, at most
-    temperature: float = 1.0  # scales the noise of the birth and along the path
-    solver: str | None = None  # None: the training's
-    bridge: Literal["interpolant", "follmer"] | None = None  # diffusion of follmer's bridge
-    guidance_scale: float = 1.0  # of birth and drift, away from what no text, or another, gives
-    tolerance: float | None = None  # of adaptive steps
-
-
-class Given(NamedTuple):
-    """What a video is conditioned on."""
-
-    context: Frames | None = None  # observed frames
-    context_ticks: Ticks | None = None  # rising
-    text: Text | None = None
-    negative: Text | None = None  # what guidance leads away from; None: no text
-
-
-class Made(NamedTuple):
-    """A part of a video."""
-
-    frames: Frames
-    nats: Float[Tensor, " batch"]  # spent by guidance
 
 
 class VideoModel(nn.Module, ABC):
@@ -70,10 +39,30 @@ class VideoModel(nn.Module, ABC):
         """Of what the noise acts on."""
 
     @abstractmethod
-    def windows(
-        self, ticks: Ticks, walk: Walk, given: Given | None = None, window: int = WINDOW
-    ) -> Iterator[Made]:
-        """`generate`, `window` frames at a time: the state is carried on, so there is no seam."""
+    def _chunks(
+        self, ticks: Ticks, sampler: SamplerConfig, conditioning: Conditioning, size: int
+    ) -> Iterator[Chunk]:
+        """Do what `chunks` says; gradients are off."""
+
+    def chunks(
+        self,
+        ticks: Ticks,
+        sampler: SamplerConfig,
+        conditioning: Conditioning | None = None,
+        size: int = CHUNK_FRAMES,
+    ) -> Iterator[Chunk]:
+        """Generate video at `ticks`, `size` frames at a time, without gradients.
+
+        The state is carried on from chunk to chunk, so that there is no seam. It starts at the last
+        observed frame that does not lie after the first of `ticks`, or there.
+        """
+        chunks = self._chunks(ticks, sampler, conditioning or Conditioning(), size)
+        while True:
+            with torch.no_grad():  # not across a yield: the caller's gradients are its own
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
 
     def notes(self) -> tuple[str, ...]:
         """What whoever samples is told of this model, such as a change after training."""
@@ -117,21 +106,20 @@ class VideoModel(nn.Module, ABC):
         steps_per_frame: int | None = None,
         temperature: float = 1.0,
     ) -> Frames:
-        """Video at `ticks`, generated freely or carried on from `context`.
+        """Generate video at `ticks`, freely or carried on from `context`: its frames alone.
 
-        The state starts at the last context frame that does not lie after the first of `ticks`,
-        or there. `steps_per_frame` solver steps lie between two frames; without it, steps are as
-        long as in training, at most. `temperature` scales the noise of a birth and along the path.
-        The same seed and serial give the same video, whatever the batch around it.
+        `steps_per_frame` solver steps lie between two frames; without it, steps are as long as in
+        training, at most. `temperature` scales the noise of a birth and along the path. The same
+        seed and serial give the same video, whatever the batch around it.
         """
-        walk = Walk(seed, serial, steps_per_frame, temperature)
-        return self.generate(ticks, walk, Given(context, context_ticks)).frames
+        sampler = SamplerConfig(seed, serial, steps_per_frame, temperature)
+        return self.generate(ticks, sampler, Conditioning(context, context_ticks)).frames
 
-    def generate(self, ticks: Ticks, walk: Walk, given: Given | None = None) -> Made:
-        """`sample` with every option of `walk` and `given`."""
-        parts = list(self.windows(ticks, walk, given))
-        nats = torch.stack([part.nats for part in parts]).sum(0)
-        return Made(torch.cat([part.frames for part in parts], dim=1), nats)
+    def generate(
+        self, ticks: Ticks, sampler: SamplerConfig, conditioning: Conditioning | None = None
+    ) -> Chunk:
+        """Generate whole videos at `ticks`."""
+        return join(self.chunks(ticks, sampler, conditioning))
 
     def embedding(self, text: Text | None, count: int) -> Float[Tensor, "batch features"] | None:
         """Of the captions; of none where there is no `text`; None for a model without text."""

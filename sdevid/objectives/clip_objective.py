@@ -55,17 +55,17 @@ class ClipObjective(nn.Module, ABC):
         kl_weight: float,
         context: int | None = None,
         tokens: Tensor | None = None,
-        written: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Return means over the clips, in nats a clip; `loss` is the one to back-propagate.
 
         `context` first frames are observed of every clip, or None to draw which. `tokens` and
-        `written` are the captions, as `Text` holds them.
+        `mask` are the captions, as `Text` holds them.
         """
         text = None
-        if tokens is not None and written is not None:
+        if tokens is not None and mask is not None:
             drop, seed = self.config.text.drop, self.config.seed
-            text = drop_captions(Text(tokens, written), drop, seed, serial)
+            text = drop_captions(Text(tokens, mask), drop, seed, serial)
         terms = self.terms(video, ticks, serial, context, text)
         quantiles = terms.pop("diffusion").flatten()
         means = {name: value.mean() for name, value in terms.items()}

@@ -32,7 +32,7 @@ class FollmerObjective(HistoryObjective):
         z, model = start.states, self.model
         conditions = model.conditions(start.content.detach(), clips.context)
         conditions = conditions.repeat_interleave(z.shape[1] - 1, 0)
-        shift = model.ahead(clips.ahead, clips.ticks[:, :-1])
+        shift = model.future_shift(clips.future, clips.ticks[:, :-1])
         conditions = conditions if shift is None else conditions + shift
         terms = {
             "frame_divergence": _from_standard(start.posterior, clips.window),

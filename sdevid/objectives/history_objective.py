@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sdevid.models.bridge_conditioning import FutureFrames
 from sdevid.models.consistency import frame_difference
 from sdevid.models.encoder import Tokens
-from sdevid.models.guide import Ahead
 from sdevid.models.history_model import HistoryModel
 from sdevid.models.temporal import History
 from sdevid.models.text import Text
@@ -31,7 +31,7 @@ class EncodedClips(NamedTuple):
     window: Window
     tokens: Tokens  # of the window's frames, from all frames: what the posterior sees
     context: History  # from the observed frames alone: what the prior sees
-    ahead: Ahead | None  # the observed frames, where some may lie ahead
+    future: FutureFrames | None  # the observed frames, where some may lie ahead
 
 
 class PathTerms(NamedTuple):
@@ -88,7 +88,7 @@ class HistoryObjective(ClipObjective):
         times = units(ticks - ticks.gather(1, window.reference))
         caption = model.embedding(text, len(frames))
         prior, posterior = self._histories(tokens, times, observed, caption)
-        ahead = None if model.guide is None else Ahead(prior.tokens, ticks, observed)
+        future = None if model.guide is None else FutureFrames(prior.tokens, ticks, observed)
         return EncodedClips(
             frames=window.cut(frames),
             ticks=window.cut(ticks),
@@ -96,7 +96,7 @@ class HistoryObjective(ClipObjective):
             window=window,
             tokens=window.cut(posterior.tokens),
             context=prior,
-            ahead=ahead,
+            future=future,
         )
 
     def _histories(

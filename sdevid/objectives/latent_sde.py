@@ -31,11 +31,11 @@ class LatentSDEObjective(HistoryObjective):
         conditions = model.prior.conditions(start.content, clips.context.summary)
         controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
         noise = model.brownian(config.seed, clips.serial)
-        toward = model.toward_of(clips.ahead)
-        drive = trajectory.Drive(model.prior, conditions, (model.control, controls), toward)
+        bridge = model.bridge_terms(clips.future)
+        drive = trajectory.Drive(model.prior, conditions, (model.control, controls), bridge)
         path = trajectory.solved(config, start.states[:, 0], grid, noise, saved, drive)
         rolled = Rolled(
-            path.states, clips.ticks, clips.window, conditions, clips.ahead, clips.serial
+            path.states, clips.ticks, clips.window, conditions, clips.future, clips.serial
         )
         future = futures.terms(model, clips, start, conditions)
         size = math.prod(model.noise_shape)

@@ -59,4 +59,4 @@ def sample_num_initial(
 def drop_captions(text: Text, drop: float, seed: int, serial: Serial) -> Text:
     """Blank the captions of a share `drop` of the clips, for guidance without a classifier."""
     draw = uniform(seed, serial, Stream.TEXT, (1,))
-    return text._replace(written=text.written & (draw >= drop))
+    return text._replace(mask=text.mask & (draw >= drop))

@@ -1,6 +1,6 @@
 """What ties the prior's steps together: over several frames, and between two step lengths.
 
-Both take the posterior's states as given: what they move is the prior and what it is told.
+Both take the posterior's states as given: what they move is the prior and what it is conditions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdevid.models import trajectory
 from sdevid.models.backbone import Conditions
-from sdevid.models.guide import Ahead
+from sdevid.models.bridge_conditioning import FutureFrames
 from sdevid.models.latent_sde import SDEModel
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.window import Window
@@ -22,13 +22,13 @@ from sdevid.types import TICKS_PER_UNIT, Serial, Ticks, units
 
 
 class Rolled(NamedTuple):
-    """The posterior's states at the frames of a window, and what the prior is told there."""
+    """The posterior's states at the frames of a window, and what the prior is conditions there."""
 
     states: Float[Tensor, "batch time *latent"]
     ticks: Ticks
     window: Window
     conditions: Conditions
-    ahead: Ahead | None
+    future: FutureFrames | None
     serial: Serial
 
 
@@ -62,15 +62,17 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     draws = normal(config.seed, rolled.serial, Stream.ROLL_PATH, shape).flatten(0, 1)
     twice = grid.repeat_interleave(2, 0)
     root = units(twice.diff(dim=1)).sqrt()
-    ahead = rolled.ahead and Ahead(*(part.repeat_interleave(2, 0) for part in rolled.ahead))
-    told = rolled.conditions.repeated(2)
+    future = rolled.future
+    if future is not None:
+        future = FutureFrames(*(part.repeat_interleave(2, 0) for part in future))
+    conditions = rolled.conditions.repeated(2)
     path = trajectory.solved(
         config,
         rolled.states[rows, place[:, :1]].expand(-1, 2, *model.latent_shape).flatten(0, 1),
         twice,
         draws * root.view(*root.shape, *[1] * len(model.noise_shape)),
         saved[-1:],
-        trajectory.Drive(model.prior, told, toward=model.toward_of(ahead)),
+        trajectory.Drive(model.prior, conditions, bridge=model.bridge_terms(future)),
     )
     a, b = torch.unflatten(path.states[:, 0], 0, (-1, 2)).unbind(1)
     y = rolled.states[rows, place[:, -1:]][:, 0]
@@ -85,17 +87,17 @@ def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     """
     states, size = rolled.states, rolled.states.shape[1]
     z, d = states.flatten(0, 1), model.cell / TICKS_PER_UNIT
-    told = rolled.conditions.repeated(size)
+    conditions = rolled.conditions.repeated(size)
     shape = (2, size, *model.noise_shape)
     draws = normal(model.config.seed, rolled.serial, Stream.ROLL_STEP, shape)
     early, late = ((0.5 * d) ** 0.5 * part.flatten(0, 1) for part in draws.unbind(1))
-    toward = model.toward(rolled.ahead, rolled.ticks)
-    toward = None if toward is None else toward.flatten()
-    drift, g = model.prior(z, told, toward)
+    term = model.bridge_term(rolled.future, rolled.ticks)
+    term = None if term is None else term.flatten()
+    drift, g = model.prior(z, conditions, term)
     moved = trajectory.step_of(model.config)
     whole = moved(z, drift, g, d, early + late)
     half = moved(z, drift, g, 0.5 * d, early)
-    drift, later = model.prior(half, told, toward)
+    drift, later = model.prior(half, conditions, term)
     halves = moved(half, drift, later, 0.5 * d, late)
     apart = (whole - halves)[:, -model.noise_shape[0] :].square() / (g.detach().square() * d)
     each = torch.unflatten(apart.flatten(1).sum(1), 0, (-1, size)) * rolled.window.valid

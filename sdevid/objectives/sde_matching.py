@@ -49,7 +49,7 @@ class SDEMatchingObjective(HistoryObjective):
         g = self._diffusion(start.posterior, conditions)
         marginals = model.marginal.between(start.posterior, clips.tokens, times, g)
         cost = self._path_cost(marginals, conditions, times, clips)
-        rolled = Rolled(start.states, clips.ticks, window, conditions, clips.ahead, clips.serial)
+        rolled = Rolled(start.states, clips.ticks, window, conditions, clips.future, clips.serial)
         future = futures.terms(model, clips, start, conditions)
         size = math.prod(model.latent_shape)
         terms = {
@@ -96,9 +96,9 @@ class SDEMatchingObjective(HistoryObjective):
         eps = normal(seed, serial, Stream.MARGINAL, mean.value.shape[1:])
         z = mean.value + scale.value * eps
         at = clips.ticks[:, :1] + (moments.elapsed * TICKS_PER_UNIT).long()
-        toward = self.model.toward(clips.ahead, at)
-        toward = None if toward is None else toward.flatten()
-        rates = self.model.prior.rates(z.flatten(0, 1), conditions.repeated(count), toward)
+        term = self.model.bridge_term(clips.future, at)
+        term = None if term is None else term.flatten()
+        rates = self.model.prior.rates(z.flatten(0, 1), conditions.repeated(count), term)
         drift, g = (torch.unflatten(part, 0, (-1, count)) for part in rates[:2])
         slope = None if rates[2] is None else torch.unflatten(rates[2], 0, (-1, count))
         own = conditional_drift(mean, scale, eps, g, slope)

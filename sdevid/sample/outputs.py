@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,12 +55,14 @@ class Record(NamedTuple):
     def common(self) -> dict[str, object]:
         """What all samples have in common, ready for JSON."""
         job, observed = self.job, self.job.observed
+        sampler = job.sampler._asdict()
+        del sampler["serial"]  # each sample's own
         return {
             "num_samples": job.num_samples,
             "num_frames": job.num_frames,
             "fps": job.fps,
             "batch_size": job.batch_size,
-            **asdict(job.sampler),
+            **sampler,
             "negative_prompt": job.negative_prompt,
             **self.provenance,
             "num_initial_frames": observed.leading if observed else 0,

@@ -8,7 +8,7 @@ processes nor that of samples reaches a bit of it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from sdevid.errors import NonFiniteError
 from sdevid.models import text
-from sdevid.models.text import Reader
-from sdevid.models.video_model import Given, VideoModel, Walk
+from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
+from sdevid.models.text import Tokenizer
+from sdevid.models.video_model import VideoModel
 from sdevid.sample import outputs
 from sdevid.sample.job import SamplingJob
 from sdevid.sample.write import Pixels
-from sdevid.types import Frames
+from sdevid.types import Frames, Ticks
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -49,7 +50,7 @@ def sample(
     where `output_dir` cannot be written or a path leaves what float32 holds.
     """
     main, record = processes.is_main_process, outputs.Record(job, provenance or {})
-    read_text = text.reader(model.config, processes.device) if job.has_text else None
+    tokenize = text.tokenizer(model.config, processes.device) if job.has_text else None
     if main:
         for note in (*model.notes(), *(job.observed.notes if job.observed else ())):
             print(note, file=sys.stderr)
@@ -58,7 +59,7 @@ def sample(
     model = model.to(processes.device).eval()
     with processes.split_between_processes(job.batches()) as shard:
         for numbers in tqdm(shard, "sampling", unit="batch", disable=not main):
-            samples = generate(model, job, numbers, read_text)
+            samples = generate_samples(model, job, numbers, tokenize)
             outputs.save(output_dir, record, numbers, samples.videos, samples.nats)
     processes.wait_for_everyone()
     if main:
@@ -69,38 +70,37 @@ def sample(
 
 
 def generate(
-    model: VideoModel, job: SamplingJob, numbers: Sequence[int], read_text: Reader | None = None
+    model: VideoModel,
+    ticks: Ticks,
+    sampler: SamplerConfig,
+    conditioning: Conditioning | None = None,
+) -> Iterator[Chunk]:
+    """Generate video at `ticks` in chunks of consecutive frames, on the model's device.
+
+    Raises UserError where the model cannot take the sampler's solver or guidance, NonFiniteError
+    where a pixel is lost: its path has left what float32 holds.
+    """
+    for chunk in model.chunks(ticks, sampler, conditioning):
+        _check_finite(chunk.frames)
+        yield chunk
+
+
+def generate_samples(
+    model: VideoModel, job: SamplingJob, numbers: Sequence[int], tokenize: Tokenizer | None = None
 ) -> Samples:
-    """Generate the samples with these numbers; observed frames stand in them as they were given."""
-    device, sampler, observed = next(model.parameters()).device, job.sampler, job.observed
+    """Generate the samples with these numbers; observed frames stand in them unchanged."""
+    device, observed = next(model.parameters()).device, job.observed
     serial = torch.tensor(numbers, dtype=torch.int64, device=device)
     ticks = model.config.frame_ticks(job.num_frames, job.fps)
     ticks = ticks.to(device).expand(len(serial), -1)
     leading = 0 if observed is None else observed.leading
-    given = Given()
-    if observed is not None:
-        pixels = torch.from_numpy(observed.frames).to(device).permute(0, 3, 1, 2)
-        context = (pixels.float() / 255).expand(len(serial), -1, -1, -1, -1)
-        given = Given(context, ticks[:, list(observed.indices)])
-    if read_text is not None:
-        prompts = read_text([job.prompt(number) or "" for number in numbers])
-        negative = read_text([job.negative_prompt or ""] * len(numbers))
-        given = given._replace(text=prompts.to(device), negative=negative.to(device))
-    walk = Walk(
-        sampler.seed,
-        serial,
-        sampler.steps_per_frame,
-        sampler.temperature,
-        sampler.solver,
-        sampler.bridge_diffusion,
-        sampler.guidance_scale,
-        sampler.tolerance,
-    )
-    chunks, nats = [], torch.zeros(len(serial), device=device)
-    for chunk in model.windows(ticks[:, leading:], walk, given):
-        chunks.append(as_pixels(chunk.frames))
+    conditioning = _conditioning(job, numbers, ticks, tokenize)
+    sampler = job.sampler._replace(serial=serial)
+    videos, nats = [], torch.zeros(len(serial), device=device)
+    for chunk in generate(model, ticks[:, leading:], sampler, conditioning):
+        videos.append(as_pixels(chunk.frames))
         nats = nats + chunk.nats
-    video = np.concatenate(chunks, axis=1)
+    video = np.concatenate(videos, axis=1)
     if observed is not None:
         shape = (len(video), leading, *video.shape[2:])
         before = np.broadcast_to(observed.frames[:leading], shape)
@@ -109,16 +109,38 @@ def generate(
     return Samples(video, nats.tolist())
 
 
+def _conditioning(
+    job: SamplingJob, numbers: Sequence[int], ticks: Ticks, tokenize: Tokenizer | None
+) -> Conditioning:
+    """Bring the job's frames and prompts to the device of `ticks`, for the samples `numbers`."""
+    conditioning, observed = Conditioning(), job.observed
+    if observed is not None:
+        pixels = torch.from_numpy(observed.frames).to(ticks.device).permute(0, 3, 1, 2)
+        frames = (pixels.float() / 255).expand(len(numbers), -1, -1, -1, -1)
+        conditioning = Conditioning(frames, ticks[:, list(observed.indices)])
+    if tokenize is None:
+        return conditioning
+    prompts = tokenize([job.prompt(number) or "" for number in numbers])
+    negative = tokenize([job.negative_prompt or ""] * len(numbers))
+    return conditioning._replace(
+        text=prompts.to(ticks.device), negative_text=negative.to(ticks.device)
+    )
+
+
 def as_pixels(frames: Frames) -> Pixels:
     """Return frames in [0, 1] as uint8 video (batch, time, height, width, channels) on the host.
 
-    Raises NonFiniteError where a pixel is lost: its path has left what float32 holds.
+    Raises NonFiniteError where a pixel is lost.
     """
+    _check_finite(frames)
+    video = (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels: Pixels = video.movedim(-3, -1).contiguous().cpu().numpy()
+    return pixels
+
+
+def _check_finite(frames: Frames) -> None:
     if not bool(frames.isfinite().all()):
         raise NonFiniteError(
             "a generated video holds NaNs: the drift carries the state out of bounds; take another "
             "checkpoint, or more solver steps a frame"
         )
-    video = (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    pixels: Pixels = video.movedim(-3, -1).contiguous().cpu().numpy()
-    return pixels

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models import text
 from sdevid.models.sampling import SamplerConfig
-from sdevid.models.text import Reader
+from sdevid.models.text import Tokenizer
 from sdevid.models.video_model import VideoModel
 from sdevid.sample import observed_frames
 from sdevid.sample.film import film
 from sdevid.sample.job import SamplingJob, check_job
-from sdevid.sample.sampler import generate
+from sdevid.sample.sampler import generate_samples
 from sdevid.sample.write import Pixels
 
 
@@ -76,7 +76,7 @@ class VideoSDE:
         most = self.config.observation.max_context
         if len(frames) > most:
             raise UserError(
-                f"{len(frames)} frames are given, but the model takes at most {most} "
+                f"{len(frames)} frames are conditioning, but the model takes at most {most} "
                 "(observation.max_context in its config); give the last ones"
             )
         return self.fill(frames, range(len(frames)), num_samples, **options)
@@ -120,14 +120,14 @@ class VideoSDE:
         return str(commit)
 
     @cached_property
-    def _reader(self) -> Reader | None:
-        return text.reader(self.config, next(self.model.parameters()).device)
+    def _tokenizer(self) -> Tokenizer | None:
+        return text.tokenizer(self.config, next(self.model.parameters()).device)
 
     def _job(self, num_samples: int, options: dict[str, Any]) -> SamplingJob:
         settings = dict(options)
         prompt = settings.pop("prompt", None)
         prompts = () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        sampler = {field.name for field in fields(SamplerConfig)}
+        sampler = {*SamplerConfig._fields} - {"serial"}
         job: dict[str, Any] = {
             "num_frames": self.config.sequence_length,
             "fps": self.config.fps,
@@ -162,6 +162,8 @@ class VideoSDE:
         return frames
 
     def _generate(self, job: SamplingJob) -> Pixels:
-        read_text = self._reader if job.has_text else None
-        batches = [generate(self.model, job, numbers, read_text) for numbers in job.batches()]
-        return np.concatenate([batch.videos for batch in batches])[: job.total]
+        tokenize = self._tokenizer if job.has_text else None
+        videos = [
+            generate_samples(self.model, job, numbers, tokenize).videos for numbers in job.batches()
+        ]
+        return np.concatenate(videos)[: job.total]

@@ -20,7 +20,7 @@ from sdevid.checkpoint import ParameterShard, Slice
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models import text
-from sdevid.models.text import Reader
+from sdevid.models.text import Tokenizer
 from sdevid.train.checkpointing.data_only import data_only
 from sdevid.train.health.stragglers import OwnTime
 from sdevid.train.world import World
@@ -50,13 +50,13 @@ class Engine:
     """
 
     def __init__(
-        self, objective: nn.Module, config: Config, world: World, read: Reader | None = None
+        self, objective: nn.Module, config: Config, world: World, read: Tokenizer | None = None
     ) -> None:
         self.config, self.world = config, world
         self.objective = objective.to(world.device)
         self.shapes = {name: tuple(p.shape) for name, p in objective.named_parameters()}
         self._names = {id(p): name for name, p in objective.named_parameters()}
-        self._read = read or text.reader(config, world.device)
+        self._read = read or text.tokenizer(config, world.device)
         self.own_time = OwnTime(world.device)
         groups = parameter_groups(objective, config)
         self._ratios = [group.pop("ratio") for group in groups]
@@ -123,7 +123,7 @@ class Engine:
         video, ticks, serial = (
             x.to(device, non_blocking=True) for x in (batch.video, batch.ticks, batch.serial)
         )
-        told = text.told(self._read, batch, device)
+        told = text.text_inputs(self._read, batch, device)
         return cast(Terms, self._engine(video, ticks, serial, kl_weight, **told))
 
     @torch.no_grad()

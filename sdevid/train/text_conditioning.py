@@ -9,11 +9,11 @@ from sdevid.config import Config
 from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
 from sdevid.models import frozen_text, text
-from sdevid.models.text import Reader
+from sdevid.models.text import Tokenizer
 from sdevid.train.world import World
 
 
-def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Reader | None, str]:
+def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Tokenizer | None, str]:
     """Choose what encodes captions (None for a model without text) and describe it in a line.
 
     Embeddings in the shards are used, by setting `index.embedded`, if the encoder of the config
@@ -30,13 +30,15 @@ def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Reader |
         )
     if encoder == "bytes":
         beside = "; the embeddings in the shards are not read" if made else ""
-        return text.reader(config), f"text bytes: {what}{beside}"
+        return text.tokenizer(config), f"text bytes: {what}{beside}"
     if made is None:
         how = f"encoded on {world.device.type} as training goes on, since the shards hold none"
-        return text.reader(config, world.device), f"text {encoder}: {what}; {how}"
+        return text.tokenizer(config, world.device), f"text {encoder}: {what}; {how}"
     apart = _apart(config, index, made)
     index.embedded = True
-    return text.silent(config), f"text {encoder}: {what}; embeddings from the shards{apart}"
+    return text.blank_tokenizer(
+        config
+    ), f"text {encoder}: {what}; embeddings from the shards{apart}"
 
 
 def _apart(config: Config, index: ShardIndex, made: dict[str, Any]) -> str:

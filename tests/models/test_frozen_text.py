@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sdevid.config import parse
 from sdevid.errors import UserError
 from sdevid.models.frozen_text import FrozenText, difference, identity, width
-from sdevid.models.text import TextEncoder, reader
+from sdevid.models.text import TextEncoder, tokenizer
 
 CAPTION = "a ball moves left"
 
@@ -58,11 +58,11 @@ def test_embeddings_are_those_of_the_published_classes(folder):
 
 def test_a_reader_gives_each_caption_alone_and_none_for_no_letters(folder):
     config = parse({"text": {"encoder": str(folder)}, "encoder": {"features": 16, "heads": 2}})
-    read = reader(config)
+    read = tokenizer(config)
     frozen, text = FrozenText(folder, 128), read([CAPTION, " ", "up"])
-    assert text.written.sum(1).tolist() == [len(frozen(CAPTION)), 0, len(frozen("up"))]
+    assert text.mask.sum(1).tolist() == [len(frozen(CAPTION)), 0, len(frozen("up"))]
     for row, caption in enumerate([CAPTION, "", "up"]):
-        written = text.tokens[row, text.written[row]]
+        written = text.tokens[row, text.mask[row]]
         assert np.array_equal(written.numpy(), frozen(caption).astype(np.float32))
     made = TextEncoder(config)
     found = made(text)

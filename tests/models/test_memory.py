@@ -10,7 +10,7 @@ import torch
 from sdevid.config import Config, parse
 from sdevid.errors import UserError
 from sdevid.models.follmer import Anchors, Memory
-from sdevid.models.video_model import Walk
+from sdevid.models.sampling import SamplerConfig
 from sdevid.objectives import build
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.types import frame_ticks
@@ -101,9 +101,12 @@ def test_the_anchor_is_the_first_state_or_one_every_so_many():
 @torch.no_grad()
 def test_windows_of_an_anchored_video_have_no_seam():
     model = objective("follmer", anchor_every=4).model
-    ticks, walk = frame_ticks(11, 8.0).expand(2, -1), Walk(seed=3, serial=torch.arange(2))
-    whole = model.generate(ticks, walk).frames
-    parts = torch.cat([part.frames for part in model.windows(ticks, walk, window=3)], 1)
+    ticks, sampler = (
+        frame_ticks(11, 8.0).expand(2, -1),
+        SamplerConfig(seed=3, serial=torch.arange(2)),
+    )
+    whole = model.generate(ticks, sampler).frames
+    parts = torch.cat([part.frames for part in model.chunks(ticks, sampler, size=3)], 1)
     torch.testing.assert_close(parts, whole, rtol=0, atol=2e-5)
 
 

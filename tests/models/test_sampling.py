@@ -5,8 +5,8 @@ import torch
 
 from sdevid.config import parse
 from sdevid.errors import UserError
+from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.text import as_bytes
-from sdevid.models.video_model import Given, Walk
 from sdevid.objectives import build_model
 from sdevid.types import frame_ticks
 
@@ -37,18 +37,18 @@ def model(kind, sde=VECTOR, **more):
 def test_windows_carry_the_state_with_no_seam(kind, more):
     made = model(kind, **more)
     ticks = frame_ticks(60).expand(2, -1)  # ten times the training length
-    walk = Walk(seed=3, serial=torch.arange(2))
-    whole = made.generate(ticks, walk).frames
-    parts = list(made.windows(ticks, walk, window=7))
+    sampler = SamplerConfig(seed=3, serial=torch.arange(2))
+    whole = made.generate(ticks, sampler).frames
+    parts = list(made.chunks(ticks, sampler, size=7))
     assert [part.frames.shape[1] for part in parts] == [7] * 8 + [4]
     torch.testing.assert_close(torch.cat([p.frames for p in parts], 1), whole, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_free_video_of_one_frame_is_the_start_itself(kind):
-    made, walk = model(kind), Walk(seed=3, serial=torch.arange(2))
-    one = made.generate(frame_ticks(1).expand(2, -1), walk).frames
-    two = made.generate(frame_ticks(2).expand(2, -1), walk).frames
+    made, sampler = model(kind), SamplerConfig(seed=3, serial=torch.arange(2))
+    one = made.generate(frame_ticks(1).expand(2, -1), sampler).frames
+    two = made.generate(frame_ticks(2).expand(2, -1), sampler).frames
     torch.testing.assert_close(one, two[:, :1], rtol=0, atol=2e-5)
 
 
@@ -58,8 +58,10 @@ def test_a_bridge_far_from_what_it_learnt_does_not_leave_what_float32_holds():
     for parameter in made.bridge.network.parameters():
         parameter *= 20
     ticks = frame_ticks(60).expand(2, -1)
-    move = made.mover(
-        torch.zeros(2, 2), made._known(ticks, Given(), False)[0], Walk(0, torch.arange(2))
+    move = made.transition(
+        torch.zeros(2, 2),
+        made.encode_context(ticks, Conditioning(), False)[0],
+        SamplerConfig(0, torch.arange(2)),
     )
     states = move(torch.full((2, *made.latent_shape), 30.0), ticks).states
     most = 30 + made.config.follmer.drift_bound * made.config.follmer.noise * 8**-0.5 * 60
@@ -71,14 +73,14 @@ def test_the_same_seed_at_twice_the_rate_passes_through_the_same_frames(kind):
     """Equal to rounding on the same solver steps; else as far apart as halving the steps takes."""
     made = model(kind)
     slow, fast = frame_ticks(5).expand(2, -1), frame_ticks(9, 2).expand(2, -1)
-    walk = Walk(seed=1, serial=torch.arange(2))
-    want = made.generate(slow, walk._replace(steps_per_frame=4)).frames
-    same = made.generate(fast, walk._replace(steps_per_frame=2)).frames
+    sampler = SamplerConfig(seed=1, serial=torch.arange(2))
+    want = made.generate(slow, sampler._replace(steps_per_frame=4)).frames
+    same = made.generate(fast, sampler._replace(steps_per_frame=2)).frames
     torch.testing.assert_close(same[:, ::2], want, rtol=0, atol=2e-5)
     errors = []
     for steps in (4, 16):
-        coarse = made.generate(slow, walk._replace(steps_per_frame=steps)).frames
-        fine = made.generate(fast, walk._replace(steps_per_frame=steps)).frames
+        coarse = made.generate(slow, sampler._replace(steps_per_frame=steps)).frames
+        fine = made.generate(fast, sampler._replace(steps_per_frame=steps)).frames
         errors.append((fine[:, ::2] - coarse).abs().max())
     assert errors[0] < 0.02  # of the range of a pixel
     assert errors[1] < 0.5 * errors[0]  # order 1 in the step, so a quarter
@@ -88,23 +90,23 @@ def test_the_same_seed_at_twice_the_rate_passes_through_the_same_frames(kind):
 @pytest.mark.parametrize("sde", [VECTOR, MAP])
 def test_guidance_moves_the_video_and_costs_nats(kind, sde):
     made = model(kind, sde)
-    ticks, walk = frame_ticks(5).expand(2, -1), Walk(seed=1, serial=torch.arange(2))
-    given = Given(text=as_bytes(["a disc that runs"] * 2, 32))
-    plain = made.generate(ticks, walk, given)
+    ticks, sampler = frame_ticks(5).expand(2, -1), SamplerConfig(seed=1, serial=torch.arange(2))
+    given = Conditioning(text=as_bytes(["a disc that runs"] * 2, 32))
+    plain = made.generate(ticks, sampler, given)
     assert (plain.nats == 0).all()
-    steered = [made.generate(ticks, walk._replace(guidance_scale=s), given) for s in (2, 3)]
+    steered = [made.generate(ticks, sampler._replace(guidance_scale=s), given) for s in (2, 3)]
     assert (steered[0].frames - plain.frames).abs().max() > 1e-5
     assert (steered[0].nats > 0).all()
     # the control grows as scale - 1, its cost as the square while the path is nearly the same
     torch.testing.assert_close(steered[1].nats, 4 * steered[0].nats, rtol=0.2, atol=0)
     other = made.generate(
         ticks,
-        walk._replace(guidance_scale=2),
-        given._replace(negative=as_bytes(["a square"] * 2, 32)),
+        sampler._replace(guidance_scale=2),
+        given._replace(negative_text=as_bytes(["a square"] * 2, 32)),
     )
     assert (other.nats - steered[0].nats).abs().min() > 0
     same = made.generate(
-        ticks, walk._replace(guidance_scale=2), given._replace(negative=given.text)
+        ticks, sampler._replace(guidance_scale=2), given._replace(negative_text=given.text)
     )
     assert (same.nats == 0).all()
 
@@ -112,13 +114,14 @@ def test_guidance_moves_the_video_and_costs_nats(kind, sde):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frame_ahead_bears_on_what_lies_before_it_and_on_nothing_after(kind):
     made = model(kind)
-    ticks, walk = frame_ticks(6).expand(2, -1), Walk(seed=1, serial=torch.arange(2))
+    ticks, sampler = frame_ticks(6).expand(2, -1), SamplerConfig(seed=1, serial=torch.arange(2))
     frame = torch.rand(2, 1, 1, 16, 16)
-    ahead = made.generate(ticks[:, :5], walk, Given(frame, ticks[:, 5:]))
-    other = made.generate(ticks[:, :5], walk, Given(1 - frame, ticks[:, 5:]))
+    ahead = made.generate(ticks[:, :5], sampler, Conditioning(frame, ticks[:, 5:]))
+    other = made.generate(ticks[:, :5], sampler, Conditioning(1 - frame, ticks[:, 5:]))
     assert (ahead.frames - other.frames).abs().max() > 1e-4
     toward = made.guide(
-        made._known(ticks, Given(frame, ticks[:, 3:4]), guided=False)[0].ahead, ticks[:, 2:5]
+        made.encode_context(ticks, Conditioning(frame, ticks[:, 3:4]), is_guided=False)[0].future,
+        ticks[:, 2:5],
     )
     assert toward.shift[:, 0].abs().max() > 0
     assert toward.shift[:, 1:].abs().max() == 0  # at the frame itself, and after it
@@ -131,12 +134,15 @@ def test_a_full_pull_ends_at_the_frame_ahead():
     torch.nn.init.zeros_(made.prior.drift.last.weight)
     torch.nn.init.zeros_(made.prior.drift.last.bias)
     torch.nn.init.ones_(made.guide.weight)
-    ticks, walk = frame_ticks(6).expand(2, -1), Walk(0, torch.arange(2), temperature=0.0)
-    given = Given(torch.rand(2, 1, 1, 16, 16), ticks[:, 5:])
-    known, _ = made._known(ticks, given, guided=False)
-    move = made.mover(torch.zeros(2, 2), known, walk)
+    ticks, sampler = (
+        frame_ticks(6).expand(2, -1),
+        SamplerConfig(0, torch.arange(2), temperature=0.0),
+    )
+    given = Conditioning(torch.rand(2, 1, 1, 16, 16), ticks[:, 5:])
+    context, _ = made.encode_context(ticks, given, is_guided=False)
+    move = made.transition(torch.zeros(2, 2), context, sampler)
     found = move(torch.randn(2, 3), ticks).states
-    target = made.guide(known.ahead, ticks[:, 4:5]).target[:, 0]
+    target = made.guide(context.future, ticks[:, 4:5]).target[:, 0]
     torch.testing.assert_close(found[:, -1], target)
     torch.testing.assert_close(found[:, -1] - found[:, -2], found[:, -2] - found[:, -3])
 
@@ -145,10 +151,10 @@ def test_a_full_pull_ends_at_the_frame_ahead():
 def test_every_solver_comes_to_the_same_video(solver):
     made = model("latent_sde", VECTOR | {"steps_per_frame": 16})
     ticks, serial = frame_ticks(4).expand(2, -1), torch.arange(2)
-    given = Given(torch.rand(2, 1, 1, 16, 16), ticks[:, 3:], as_bytes(["disc"] * 2, 8))
-    walk = Walk(1, serial, guidance_scale=2.0)
-    near = made.generate(ticks, walk, given)
-    found = made.generate(ticks, walk._replace(solver=solver), given)
+    given = Conditioning(torch.rand(2, 1, 1, 16, 16), ticks[:, 3:], as_bytes(["disc"] * 2, 8))
+    sampler = SamplerConfig(1, serial, guidance_scale=2.0)
+    near = made.generate(ticks, sampler, given)
+    found = made.generate(ticks, sampler._replace(solver=solver), given)
     torch.testing.assert_close(found.frames, near.frames, rtol=0, atol=0.015)  # Euler's error
     torch.testing.assert_close(found.nats, near.nats, rtol=0.1, atol=1e-6)
 
@@ -156,4 +162,4 @@ def test_every_solver_comes_to_the_same_video(solver):
 def test_the_bridge_takes_no_other_solver():
     made = model("follmer")
     with pytest.raises(UserError, match="euler_maruyama alone"):
-        made.generate(frame_ticks(3)[None], Walk(0, torch.tensor([0]), solver="heun"))
+        made.generate(frame_ticks(3)[None], SamplerConfig(0, torch.tensor([0]), solver="heun"))

@@ -6,8 +6,8 @@ import torch
 from sdevid.config import parse
 from sdevid.errors import UserError
 from sdevid.models.latent_sde import LatentSDE
+from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.text import as_bytes
-from sdevid.models.video_model import Given, Walk
 from sdevid.types import frame_ticks
 
 SMALL = {
@@ -70,11 +70,11 @@ def test_smaller_steps_and_twice_the_frames_come_to_one_video(kind):
 
 def test_guidance_leads_the_velocities_and_is_charged():
     made = model(text={"encoder": "bytes", "layers": 1})
-    walk = Walk(1, torch.arange(2), guidance_scale=3.0)
+    sampler = SamplerConfig(1, torch.arange(2), guidance_scale=3.0)
     said = as_bytes(["left", "right"], made.config.text.length)
-    guided = made.generate(frame_ticks(4).expand(2, -1), walk, Given(text=said))
+    guided = made.generate(frame_ticks(4).expand(2, -1), sampler, Conditioning(text=said))
     plain = made.generate(
-        frame_ticks(4).expand(2, -1), walk._replace(guidance_scale=1.0), Given(text=said)
+        frame_ticks(4).expand(2, -1), sampler._replace(guidance_scale=1.0), Conditioning(text=said)
     )
     assert (guided.nats > 0).all()
     assert not plain.nats.any()

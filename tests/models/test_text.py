@@ -19,7 +19,7 @@ def encoder():
 def test_bytes_are_utf8_cut_to_length():
     text = as_bytes(["é!", "", "0123456789abc"], 10)
     assert text.tokens[0, :3].tolist() == [0xC3, 0xA9, 0x21]
-    assert text.written.sum(1).tolist() == [3, 0, 10]
+    assert text.mask.sum(1).tolist() == [3, 0, 10]
 
 
 def test_a_caption_does_not_depend_on_its_batch_and_its_order_matters():

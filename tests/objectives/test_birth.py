@@ -7,8 +7,8 @@ import torch
 
 from sdevid.config import parse
 from sdevid.errors import UserError
+from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.text import as_bytes
-from sdevid.models.video_model import Given, Walk
 from sdevid.objectives import build, importance
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.types import frame_ticks
@@ -81,16 +81,16 @@ def test_mean_of_importance_weights_is_the_bound():
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_guidance_moves_birth_and_life_and_its_nats_grow_with_the_cold(kind):
     model = objective(kind).model.eval()
-    ticks, given = frame_ticks(3).expand(2, -1), Given(text=as_bytes(["left"] * 2, 8))
-    walk = Walk(1, torch.arange(2), guidance_scale=3.0)
-    plain = model.generate(ticks, walk._replace(guidance_scale=1.0), given)
-    guided = model.generate(ticks, walk, given)
+    ticks, given = frame_ticks(3).expand(2, -1), Conditioning(text=as_bytes(["left"] * 2, 8))
+    sampler = SamplerConfig(1, torch.arange(2), guidance_scale=3.0)
+    plain = model.generate(ticks, sampler._replace(guidance_scale=1.0), given)
+    guided = model.generate(ticks, sampler, given)
     assert float(plain.nats.max()) == 0
     assert bool((guided.nats > 0).all())
     first = (guided.frames - plain.frames)[:, 0].abs().flatten(1).amax(1)
     assert bool((first > 1e-4).all())  # the first frame too, which a Gaussian start leaves alone
     still = torch.zeros_like(ticks)  # no time passes: what is spent is the birth's alone
-    spent = [model.generate(still, walk._replace(temperature=t), given).nats for t in (1.0, 0.5)]
+    spent = [model.generate(still, sampler._replace(temperature=t), given).nats for t in (1.0, 0.5)]
     assert bool((spent[0] > 0).all())
     assert bool((spent[0] < guided.nats).all())
     assert bool(((spent[1] > 2 * spent[0]) & (spent[1] < 8 * spent[0])).all())
@@ -100,8 +100,8 @@ def test_one_guidance_moves_birth_and_life_and_its_nats_grow_with_the_cold(kind)
 def test_born_video_does_not_depend_on_the_batch_around_it(kind):
     model = objective(kind).model.eval()
     ticks = frame_ticks(3)
-    both = model.generate(ticks.expand(2, -1), Walk(1, torch.tensor([4, 9]))).frames
-    one = model.generate(ticks[None], Walk(1, torch.tensor([9]))).frames
+    both = model.generate(ticks.expand(2, -1), SamplerConfig(1, torch.tensor([4, 9]))).frames
+    one = model.generate(ticks[None], SamplerConfig(1, torch.tensor([9]))).frames
     torch.testing.assert_close(both[1:], one, rtol=0, atol=2e-5)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sdevid.config import parse
-from sdevid.models.video_model import Walk
+from sdevid.models.sampling import SamplerConfig
 from sdevid.objectives import build
 from sdevid.sde import solve
 from sdevid.types import frame_ticks
@@ -130,9 +130,9 @@ def test_a_sampled_video_depends_on_seed_and_serial_and_not_on_the_batch(kind):
 
 def test_the_bridges_diffusion_can_be_changed_after_training():
     made = objective("follmer").model
-    walk = Walk(seed=3, serial=torch.tensor([0]))
+    sampler = SamplerConfig(seed=3, serial=torch.tensor([0]))
     ticks = frame_ticks(4)[None]
-    learnt = made.generate(ticks, walk).frames
-    other = made.generate(ticks, walk._replace(bridge="follmer")).frames
+    learnt = made.generate(ticks, sampler).frames
+    other = made.generate(ticks, sampler._replace(bridge_diffusion="follmer")).frames
     assert other.isfinite().all()
     assert (other - learnt).abs().max() > 1e-3

@@ -14,7 +14,7 @@ import torch
 
 from sdevid.config import parse
 from sdevid.data.synthetic import OrnsteinUhlenbeck
-from sdevid.models.video_model import Given, Walk
+from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.objectives import build
 from sdevid.types import as_frames, frame_ticks
 
@@ -87,8 +87,8 @@ def test_drift_and_diffusion_are_recovered(kind):
     ticks = frame_ticks(32).expand(count, -1)
     bridges = ("interpolant", "follmer") if kind == "follmer" else (None,)
     for bridge in bridges:
-        walk = Walk(seed=1, serial=torch.arange(count), bridge=bridge)
-        video = made.model.generate(ticks, walk).frames
+        sampler = SamplerConfig(seed=1, serial=torch.arange(count), bridge_diffusion=bridge)
+        video = made.model.generate(ticks, sampler).frames
         path = ((video.mean((2, 3, 4)) - 0.5) / GAIN).double().numpy()
         theta, sigma = law(path[:, 6:])  # the first frames are p(z_0)'s
         assert sigma == pytest.approx(SIGMA, rel=0.25), bridge
@@ -105,9 +105,9 @@ def test_a_model_trained_on_both_ends_bends_towards_the_last_frame():
     ticks = frame_ticks(FRAMES).expand(count, -1)
 
     def error(places):  # of the mean of some draws, at each frame but the first
-        given = Given(frames[:, places], ticks[:, places])
-        walks = (Walk(seed=seed, serial=torch.arange(count)) for seed in range(draws))
-        made = [model.generate(ticks[:, 1:], walk, given).frames for walk in walks]
+        given = Conditioning(frames[:, places], ticks[:, places])
+        samplers = (SamplerConfig(seed=seed, serial=torch.arange(count)) for seed in range(draws))
+        made = [model.generate(ticks[:, 1:], sampler, given).frames for sampler in samplers]
         apart = torch.stack(made).mean(0).mean((2, 3, 4)) - frames[:, 1:].mean((2, 3, 4))
         return apart.square().mean(0).sqrt() / GAIN
 

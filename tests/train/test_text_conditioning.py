@@ -41,7 +41,7 @@ def test_clips_of_which_nothing_is_said_are_trained_without_and_the_run_says_so(
     torch.manual_seed(0)
     objective = objectives.build(config)
     batch = fixed(index, config, range(4))
-    told = text.told(text.reader(config), batch, torch.device("cpu"))
+    told = text.text_inputs(text.tokenizer(config), batch, torch.device("cpu"))
     loss = objective(batch.video, batch.ticks, batch.serial, 1.0, **told)["loss"]
     loss.backward()
     moved = {
@@ -154,9 +154,9 @@ def test_embeddings_are_withheld_as_captions_are(make_config, world, with_embedd
         batch = fixed(index, config, range(4))
         torch.manual_seed(0)
         objective = objectives.build(config)
-        told = text.told(read, batch, world.device)
+        told = text.text_inputs(read, batch, world.device)
         assert told["written"].any(1).all()
-        blank = text.told(read, blanked(batch), world.device)
+        blank = text.text_inputs(read, blanked(batch), world.device)
         for name, each in (("told", told), ("blank", blank)):
             loss = objective(batch.video, batch.ticks, batch.serial, 1.0, **each)["loss"]
             found[name, drop] = float(loss.detach())

@@ -33,7 +33,7 @@ def followed(context: EvalContext) -> dict[str, Any]:
 
     By chance it is the share of clips that bear it. With a scale, what guidance spent in nats.
     """
-    read = text.reader(context.config)
+    read = text.tokenizer(context.config)
     assert read is not None
     videos, captions = _real(context)
     every = sorted(set(captions) - {""})

@@ -16,8 +16,9 @@ from sdevid.models.particles.path import walk
 from sdevid.models.particles.posterior import NeighbourFeatures, ParticleControl
 from sdevid.models.particles.reader import ParticleReader
 from sdevid.models.particles.state import Content, State, layout_of
+from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.solver_grid import solver_grid
-from sdevid.models.video_model import WINDOW, Given, Made, VideoModel, Walk
+from sdevid.models.video_model import VideoModel
 from sdevid.sde.noise import Stream, normal
 from sdevid.types import Ticks, units
 
@@ -59,60 +60,60 @@ class ParticleSDE(VideoModel):
             return ()
         return (f"the diffusion was calibrated after training: g^2 x {factor:.3f}",)
 
-    @torch.no_grad()
-    def windows(
-        self, ticks: Ticks, walk_: Walk, given: Given | None = None, window: int = WINDOW
-    ) -> Iterator[Made]:
-        """`generate`, `window` frames at a time: the state is carried on, so there is no seam.
-
-        Raises UserError for a solver or guidance that carried noise does not take.
-        """
-        self._check(walk_)
-        given = given or Given()
-        text = self.embedding(given.text, len(ticks))
-        z, content, reference = self._start(ticks, walk_, given, text)
+    def _chunks(
+        self,
+        ticks: Ticks,
+        sampler: SamplerConfig,
+        conditioning: Conditioning,
+        size: int,
+    ) -> Iterator[Chunk]:
+        """Raises UserError for a solver or guidance that carried noise does not take."""
+        self._check(sampler)
+        serial = sampler.serials(ticks)
+        text = self.embedding(conditioning.text, len(ticks))
+        z, content, reference = self._start(ticks, sampler, conditioning, text)
         conditions = self.law.conditions(content, text)
-        noise = self.brownian(walk_.seed, walk_.serial)
-        for first in range(0, ticks.shape[1], window):
-            part = ticks[:, first : first + window]
+        noise = self.brownian(sampler.seed, serial)
+        for first in range(0, ticks.shape[1], size):
+            part = ticks[:, first : first + size]
             grid, saved = solver_grid(
-                torch.cat([reference, part], dim=1), self.cell, walk_.steps_per_frame
+                torch.cat([reference, part], dim=1), self.cell, sampler.steps_per_frame
             )
-            dw = walk_.temperature * noise.increments(grid)
+            dw = sampler.temperature * noise.increments(grid)
             dt = self.steps(grid).to(dw)
             states = walk(self.law, z, conditions, dt, dw, saved[1:]).states
             z, reference = states[:, -1], part[:, -1:]
-            yield Made(self.decoder(states, content), z.new_zeros(len(z)))
+            yield Chunk(self.decoder(states, content), z.new_zeros(len(z)))
 
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
         """Lengths of the steps between grid points, in training frames."""
         return units(grid.diff(dim=1))
 
-    def _check(self, walk_: Walk) -> None:
-        if walk_.solver not in (None, "euler_maruyama"):
+    def _check(self, sampler: SamplerConfig) -> None:
+        if sampler.solver not in (None, "euler_maruyama"):
             raise UserError(
-                f"solver is {walk_.solver}, but sde.latent is particles, whose noise is shared "
+                f"solver is {sampler.solver}, but sde.latent is particles, whose noise is shared "
                 "over particles, and that solver takes diagonal noise; use euler_maruyama"
             )
-        if walk_.guidance_scale != 1:
+        if sampler.guidance_scale != 1:
             raise UserError(
-                f"guidance_scale is {walk_.guidance_scale:g}, but guidance is not defined for "
+                f"guidance_scale is {sampler.guidance_scale:g}, but guidance is not defined for "
                 "sde.latent particles; set it to 1"
             )
 
     def _start(
-        self, ticks: Ticks, walk_: Walk, given: Given, text: Tensor | None
+        self, ticks: Ticks, sampler: SamplerConfig, conditioning: Conditioning, text: Tensor | None
     ) -> tuple[State, Content, Int64[Tensor, "batch 1"]]:
         """The state, the content and the tick at which the path begins."""
         first = ticks[:, :1]
-        if given.context is None or given.context_ticks is None:
-            eps = normal(walk_.seed, walk_.serial, Stream.INITIAL, self.code_shape)
+        if conditioning.frames is None or conditioning.frame_ticks is None:
+            eps = normal(sampler.seed, sampler.serials(ticks), Stream.INITIAL, self.code_shape)
             config = self.config
             frame = self.reader.level.new_zeros(
                 len(ticks), config.channels, config.frame_size, config.frame_size
             )
             return *self.reader.free(eps, text, frame), first
-        times = given.context_ticks
+        times = conditioning.frame_ticks
         before = (times <= first).sum(1)
         if bool((before == 0).any()):
             raise UserError(
@@ -122,5 +123,5 @@ class ParticleSDE(VideoModel):
         rows = torch.arange(len(times), device=times.device)
         last = before - 1
         seen = [(last - back).clamp(min=0) for back in reversed(range(self.reader.memory))]
-        frames = torch.stack([given.context[rows, at] for at in seen], dim=1)
+        frames = torch.stack([conditioning.frames[rows, at] for at in seen], dim=1)
         return *self.reader.observed(frames), times[rows, last][:, None]

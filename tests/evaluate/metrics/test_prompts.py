@@ -70,11 +70,11 @@ def trained(shards, steps, latent="vector"):
     config = parse(SMALL | {"sde": SMALL["sde"] | {"latent": latent}})
     torch.manual_seed(0)
     objective = build(config)
-    read = text.reader(config)
+    read = text.tokenizer(config)
     batch = stream.fixed(shards, config, range(len(shards)))
     adam = torch.optim.Adam(objective.parameters(), 1e-2)
     for step in range(steps):
-        told = text.told(read, batch, torch.device("cpu"))
+        told = text.text_inputs(read, batch, torch.device("cpu"))
         serial = batch.serial + step * len(shards)
         adam.zero_grad()
         objective(batch.video, batch.ticks, serial, 1.0, None, **told)["loss"].backward()

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from sdevid import objectives
 from sdevid.errors import UserError
-from sdevid.models.video_model import Given, Walk
+from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.types import frame_ticks
 
 SERIAL = torch.arange(3)
@@ -67,22 +67,22 @@ def test_one_seed_at_twice_the_rate_walks_the_same_path(small):
 
 def test_video_is_the_same_whatever_the_window_and_the_batch(small):
     model = objectives.build_model(small(presence="depth")).eval()
-    ticks, walk = frame_ticks(6).expand(3, -1), Walk(0, SERIAL)
-    whole = torch.cat([part.frames for part in model.windows(ticks, walk, Given(), 6)], 1)
-    parts = torch.cat([part.frames for part in model.windows(ticks, walk, Given(), 2)], 1)
+    ticks, sampler = frame_ticks(6).expand(3, -1), SamplerConfig(0, SERIAL)
+    whole = torch.cat([part.frames for part in model.chunks(ticks, sampler, Conditioning(), 6)], 1)
+    parts = torch.cat([part.frames for part in model.chunks(ticks, sampler, Conditioning(), 2)], 1)
     alone = model.sample(ticks[1:2], seed=0, serial=SERIAL[1:2])
     assert_close(parts, whole)
     assert_close(alone, whole[1:2], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("walk", "named"),
+    ("sampler", "named"),
     [
-        (Walk(0, SERIAL, solver="heun"), "solver is heun"),
-        (Walk(0, SERIAL, guidance_scale=2.0), "guidance_scale is 2"),
+        (SamplerConfig(0, SERIAL, solver="heun"), "solver is heun"),
+        (SamplerConfig(0, SERIAL, guidance_scale=2.0), "guidance_scale is 2"),
     ],
 )
-def test_what_carried_noise_cannot_take_is_refused(walk, named, small):
+def test_what_carried_noise_cannot_take_is_refused(sampler, named, small):
     model = objectives.build_model(small())
     with pytest.raises(UserError, match=named):
-        model.generate(frame_ticks(3).expand(3, -1), walk)
+        model.generate(frame_ticks(3).expand(3, -1), sampler)

@@ -14,7 +14,7 @@ from sdevid.models.temporal import TimeFeatures
 from sdevid.types import TICKS_PER_UNIT, Ticks, units
 
 
-class Ahead(NamedTuple):
+class FutureFrames(NamedTuple):
     """Observed frames, wherever in time, as the guide reads them."""
 
     tokens: Tokens
@@ -22,7 +22,7 @@ class Ahead(NamedTuple):
     seen: Bool[Tensor, "batch time"]
 
 
-class Toward(NamedTuple):
+class BridgeTerm(NamedTuple):
     """How the next observed frame bears on the drift; with a time axis, or at one time.
 
     h gains pull (target - z), and its network a shift; all are 0 where no frame lies ahead.
@@ -32,17 +32,17 @@ class Toward(NamedTuple):
     target: Float[Tensor, "batch *any"]  # latent that the frame stands for
     pull: Float[Tensor, "batch *any"]  # per unit of time
 
-    def unbind(self) -> list[Toward]:
+    def unbind(self) -> list[BridgeTerm]:
         """One at each time."""
         parts = (part.unbind(1) for part in self)
-        return [Toward(*each) for each in zip(*parts, strict=True)]
+        return [BridgeTerm(*each) for each in zip(*parts, strict=True)]
 
-    def flatten(self) -> Toward:
+    def flatten(self) -> BridgeTerm:
         """(batch * times, ...)"""
-        return Toward(*(part.flatten(0, 1) for part in self))
+        return BridgeTerm(*(part.flatten(0, 1) for part in self))
 
 
-class Guide(nn.Module):
+class BridgeConditioning(nn.Module):
     """The observed frame that comes next, and how long it is until then, for the prior's drift.
 
     The pull is that of a Brownian bridge, (target - z) / (time left), times a weight for each
@@ -62,21 +62,21 @@ class Guide(nn.Module):
             self.target = nn.Linear(features, size)
             self.weight = nn.Parameter(torch.zeros(size))
 
-    def forward(self, ahead: Ahead, at: Int64[Tensor, "batch times"]) -> Toward:
+    def forward(self, future: FutureFrames, at: Int64[Tensor, "batch times"]) -> BridgeTerm:
         """For a drift at each of the ticks `at`."""
-        later = (ahead.ticks[:, None] > at[..., None]) & ahead.seen[:, None]
-        place = later.int().argmax(2)  # the first of them
+        later = (future.ticks[:, None] > at[..., None]) & future.seen[:, None]
+        index = later.int().argmax(2)  # the first of them
         exists = later.any(2)
         rows = torch.arange(len(at), device=at.device)[:, None]
-        gap = units(ahead.ticks[rows, place] - at).where(exists, 1.0)
-        frame = ahead.tokens[rows, place]
-        told = self.frame(frame) + self.time(gap)[:, :, None]
-        shift = lay_out(self.shift(told), self.side)
+        gap = units(future.ticks[rows, index] - at).where(exists, 1.0)
+        frame = future.tokens[rows, index]
+        condition = self.frame(frame) + self.time(gap)[:, :, None]
+        shift = lay_out(self.shift(condition), self.side)
         wide = (*exists.shape, *[1] * (shift.dim() - 2))
         there = exists.view(wide)
         if not self.pulls:
             none = shift.new_zeros(wide)
-            return Toward(shift * there, none, none)
+            return BridgeTerm(shift * there, none, none)
         weight = self.weight.view(1, 1, -1, *[1] * (shift.dim() - 3))
         pull = weight / gap.clamp(min=self.shortest).view(wide) * there
-        return Toward(shift * there, lay_out(self.target(frame).float(), self.side), pull)
+        return BridgeTerm(shift * there, lay_out(self.target(frame).float(), self.side), pull)
