@@ -203,7 +203,7 @@ def test_pushing_uploads_weights_and_config(models, monkeypatch):
     monkeypatch.setattr(hub, "HfApi", Api)
     model = sdevid.VideoSDE.from_pretrained(models["plain"], device="cpu")
     assert model.push_to_hub("me/discs").endswith("me/discs/commit/1")
-    assert seen["files"] == ["config.yaml", "model.safetensors"]
+    assert seen["files"] == ["README.md", "config.yaml", "model.safetensors"]
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match="not installed"):
         model.push_to_hub("me/discs")
