@@ -15,11 +15,15 @@ from sdevid.types import TICKS_PER_UNIT, Ticks, units
 
 
 class FutureFrames(NamedTuple):
-    """Observed frames, wherever in time, as the guide reads them."""
+    """Observed frames, wherever in time; those after a tick bear on the drift there."""
 
     tokens: Tokens
     ticks: Ticks  # rising
     seen: Bool[Tensor, "batch time"]
+
+    def repeated(self, count: int) -> FutureFrames:
+        """Repeat each clip's `count` times in a row."""
+        return FutureFrames(*(part.repeat_interleave(count, 0) for part in self))
 
 
 class BridgeTerm(NamedTuple):

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sdevid.models import trajectory
 from sdevid.models.backbone import Conditions
-from sdevid.models.guide import Ahead
 from sdevid.models.latent_sde import SDEModel
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.history_objective import EncodedClips
@@ -55,10 +54,9 @@ def roll(
     eps = normal(config.seed, serial, Stream.FUTURE_START, (_DRAWS, *model.latent_shape))
     state = model.start_prior.continued(clips.context)[1]
     z0 = (state.mean[:, None] + state.scale[:, None] * eps).flatten(0, 1)
-    ahead = clips.ahead and Ahead(*(part.repeat_interleave(_DRAWS, 0) for part in clips.ahead))
-    drive = trajectory.Drive(
-        model.prior, conditions.repeated(_DRAWS), toward=model.toward_of(ahead)
-    )
+    future = None if clips.future is None else clips.future.repeated(_DRAWS)
+    bridge = model.bridge_terms(future)
+    drive = trajectory.Drive(model.prior, conditions.repeated(_DRAWS), bridge=bridge)
     dw = draws * root.view(*root.shape, *[1] * len(model.noise_shape))
     path = trajectory.solved(config, z0, twice, dw, saved, drive)
     frames = model.decoder(path.states, start.content.repeat_interleave(_DRAWS, 0))

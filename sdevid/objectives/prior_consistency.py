@@ -62,9 +62,7 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     draws = normal(config.seed, rolled.serial, Stream.ROLL_PATH, shape).flatten(0, 1)
     twice = grid.repeat_interleave(2, 0)
     root = units(twice.diff(dim=1)).sqrt()
-    future = rolled.future
-    if future is not None:
-        future = FutureFrames(*(part.repeat_interleave(2, 0) for part in future))
+    future = None if rolled.future is None else rolled.future.repeated(2)
     conditions = rolled.conditions.repeated(2)
     path = trajectory.solved(
         config,
