@@ -52,7 +52,9 @@ Seconds = dict[str, list[float]]
 
 def filesystem(folder: Path) -> str:
     """The kind of file system that a folder is on."""
-    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    mounts = [
+        line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+    ]
     within = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
     return max(within, key=lambda mount: len(mount[0]))[1]
 

@@ -167,7 +167,10 @@ def waiting(folder: Path, store: Store, workers: int) -> Row:
     given = [f"{name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "sdevid", "train", "--config", "configs/demo.yaml", *given]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][1:]
+    lines = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ][1:]
     share = sum(line["data_wait"] for line in lines) / len(lines)
     rate = sum(line["clips_per_s"] for line in lines) / len(lines)
     row = {"store": store, "frame_size": 64, "reader": f"training, {workers} data_workers"}
@@ -211,7 +214,7 @@ def _write(path: Path, rows: list[Row]) -> None:
     common |= {package: importlib.metadata.version(package) for package in packages}
     fields = ["store", "frame_size", "reader", "clips_per_s", "times_webdataset"]
     fields += ["share_of_step_waiting", *common]
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(row | common for row in rows)

@@ -149,7 +149,7 @@ def measure_memory(counts: list[int]) -> list[Row]:
 def red(operators: tuple[str, ...]) -> list[str]:
     """The operators whose tests do not pass; those that passed on this very code count as green."""
     memory = ROOT / "build" / "green.json"
-    known = json.loads(memory.read_text()) if memory.exists() else {}
+    known = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else {}
     mark = fingerprint()
     green = set(known["operators"]) if known.get("code") == mark else set()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -163,7 +163,7 @@ def red(operators: tuple[str, ...]) -> list[str]:
     failed = [name for name, process in running.items() if process.wait()]
     green |= set(running) - set(failed)
     memory.parent.mkdir(exist_ok=True)
-    memory.write_text(json.dumps({"code": mark, "operators": sorted(green)}))
+    memory.write_text(json.dumps({"code": mark, "operators": sorted(green)}), encoding="utf-8")
     return failed
 
 
@@ -181,7 +181,7 @@ def machine() -> str:
     if ON_GPU:
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{models[0] if models else platform.processor()}, 1 of {os.cpu_count()} cores"
 

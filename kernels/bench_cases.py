@@ -209,7 +209,9 @@ def memory_of(gradient: str, steps: int) -> float:
         before = torch.cuda.memory_allocated()
         run(steps)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident
+    Path("/proc/self/clear_refs").write_text(
+        "5", encoding="utf-8"
+    )  # the peak starts again from what is resident
     before = _peak()
     run(steps)
     return (_peak() - before) / 2**10
@@ -217,5 +219,5 @@ def memory_of(gradient: str, steps: int) -> float:
 
 def _peak() -> int:
     """The process's peak resident memory in KiB (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

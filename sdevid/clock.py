@@ -179,7 +179,7 @@ def of_run(settings: dict[str, Any], config: Path) -> dict[str, Any]:
 
     What is counted in the run's unit must go with it, or a run could not be carried on.
     """
-    saved = of_saved(yaml.safe_load(config.read_text())) if config.is_file() else {}
+    saved = of_saved(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.is_file() else {}
     theirs: dict[str, Any] = {}
     for name, value in _IN_SECONDS.items():
         if not isinstance(value, dict):

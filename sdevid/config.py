@@ -33,6 +33,7 @@ from sdevid.settings.run import (
 )
 from sdevid.settings.sde import SDEConfig
 from sdevid.settings.setting import Setting, walk
+from sdevid.settings.yaml_file import read_settings
 
 __all__ = [
     "BirthConfig",
@@ -311,14 +312,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     if not path.is_file():
         raise UserError(f"config {path} does not exist; configs/ holds ready ones")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"config {path} is not valid YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise UserError(
-            f"config {path} must hold `key: value` lines, not a {type(settings).__name__}"
-        )
+    settings = read_settings(path)
     for override in overrides:
         _apply(settings, override)
     run_dir = Path(settings.get("run_dir") or Config.model_fields["run_dir"].default)
@@ -328,7 +322,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 def parse(settings: dict[str, Any]) -> Config:
     """`settings` as a checked Config. Raises UserError that names every setting at fault."""
     try:
-        return Config(**sizes.applied(settings))
+        return Config.model_validate(sizes.applied(settings))
     except ValidationError as error:
         raise UserError("\n".join(explain(error, Config))) from error
 
@@ -359,5 +353,5 @@ def _apply(settings: dict[str, Any], override: str) -> None:
             raise UserError(f"override {override!r}: {section} is one setting, not a section")
     try:
         place[name] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"override {override!r}: the value is not valid YAML: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterator
 
 from pydantic import BaseModel, ValidationError
@@ -15,14 +16,14 @@ def explain(error: ValidationError, settings: type[BaseModel]) -> Iterator[str]:
         name = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else "; configs/default.yaml lists them"
+            hint = f"; did you mean {near[0]}?" if near else "; `sdevid settings` lists them"
             yield f"{name} is not a setting{hint}"
         elif fault["type"] == "value_error":
             message = str(fault["msg"]).removeprefix("Value error, ")
             yield f"{name}.{message}" if name else message
         else:
             rule = str(fault["msg"])
-            yield f"{name} is {fault['input']!r}, but {rule[0].lower()}{rule[1:]}"
+            yield f"{name} is {reprlib.repr(fault['input'])}, but {rule[0].lower()}{rule[1:]}"
 
 
 def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import yaml
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sdevid import checkpoint, clock, model_card
+from sdevid import checkpoint, clock, model_card, tensor_file
 from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Weights
-from sdevid.config import Config, dump, parse
+from sdevid.config import Config, dump, parse, settings_by_path
 from sdevid.errors import UserError
 from sdevid.models.video_model import VideoModel
 from sdevid.objectives import build_model
+from sdevid.settings.yaml_file import read_settings
 
 MODEL_FILE = "model.safetensors"
 _PREFIX = "model."  # of the model's tensors within the objective's
@@ -39,12 +38,11 @@ def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config
 def export(model_path: Path, output_dir: Path, weights: Weights = "ema") -> Path:
     """Write the model in `model_path` to `output_dir`: weights, config.yaml and a model card.
 
+    The config keeps what the model is; paths, credentials and how this site trained it stay here.
     Returns the weights' path. Raises UserError where there is no model, or it cannot be written.
     """
     folder = find(model_path)
-    tensors = _tensors(folder, weights)
-    card = model_card.model_card(_config(folder), _count(tensors), model_path)
-    return _write(tensors, weights, (folder / "config.yaml").read_text(), card, output_dir)
+    return _write(_tensors(folder, weights), weights, _config(folder), model_path, output_dir)
 
 
 def write(model: VideoModel, config: Config, output_dir: Path) -> Path:
@@ -52,29 +50,44 @@ def write(model: VideoModel, config: Config, output_dir: Path) -> Path:
 
     Raises UserError where it cannot be written.
     """
-    tensors = dict(model.state_dict())
-    card = model_card.model_card(config, _count(tensors), output_dir)
-    return _write(tensors, "changed", dump(config), card, output_dir)
-
-
-def _count(tensors: dict[str, Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors.values())
+    return _write(dict(model.state_dict()), "changed", config, output_dir, output_dir)
 
 
 def _write(
-    tensors: dict[str, Tensor], weights: str, settings: str, card: str, output_dir: Path
+    tensors: dict[str, Tensor], weights: str, config: Config, source: Path, output_dir: Path
 ) -> Path:
     target = output_dir / MODEL_FILE
     aside = output_dir / f".{MODEL_FILE}.tmp"
+    exported = without_site(config)
+    count = sum(tensor.numel() for tensor in tensors.values())
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, aside, metadata={"format": "pt", "weights": weights})
+        tensor_file.save(tensors, aside, {"format": "pt", "weights": weights})
         aside.replace(target)
-        replace_text(output_dir / "config.yaml", settings)
-        replace_text(output_dir / model_card.NAME, card)
+        replace_text(output_dir / "config.yaml", dump(exported))
+        replace_text(output_dir / model_card.NAME, model_card.model_card(exported, count, source))
     except OSError as error:
         raise UserError(f"output_dir {output_dir} cannot be written: {error}") from error
     return target
+
+
+def without_site(config: Config) -> Config:
+    """`config` without what is of the site that trained it, by the settings' roles.
+
+    Runtime settings that do not alter the loss, and the data's location, have their defaults; of a
+    path that is part of the model, such as a text encoder's folder, the last part stays.
+    """
+    settings = config.model_dump(mode="json")
+    for path, known in settings_by_path().items():
+        *sections, name = path.split(".")
+        place = settings
+        for section in sections:
+            place = place[section]
+        if path == "data" or (known.role == "runtime" and not known.alters_loss):
+            place[name] = known.default if path != "run_dir" else str(known.default)
+        elif isinstance(place[name], str) and "/" in place[name]:
+            place[name] = place[name].rstrip("/").rpartition("/")[2]
+    return parse(settings)
 
 
 def find(model_path: Path) -> Path:
@@ -100,12 +113,17 @@ def _config(folder: Path) -> Config:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} holds a model, but no config.yaml beside it")
-    return parse(clock.of_saved(yaml.safe_load(path.read_text())))
+    try:
+        return parse(clock.of_saved(read_settings(path)))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no config of a model: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path} is no config of this version: {error}") from error
 
 
 def _tensors(folder: Path, weights: Weights) -> dict[str, Tensor]:
     if (folder / MODEL_FILE).is_file():
-        return load_file(folder / MODEL_FILE)
+        return tensor_file.load(folder / MODEL_FILE)
     every = checkpoint.read_weights(folder, weights)
     return {n.removeprefix(_PREFIX): t for n, t in every.items() if n.startswith(_PREFIX)}
 

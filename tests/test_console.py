@@ -29,7 +29,7 @@ def run(tmp_path, **streams) -> subprocess.Popen:
 
 @pytest.mark.parametrize("full", ["stdout", "stderr", "both"])
 def test_full_stream_is_survived(tmp_path, full):
-    with open("/dev/full", "w") as sink:  # noqa: PTH123
+    with open("/dev/full", "w", encoding="utf-8") as sink:  # noqa: PTH123
         names = ("stdout", "stderr") if full == "both" else (full,)
         with run(
             tmp_path, **{"stdout": subprocess.DEVNULL} | dict.fromkeys(names, sink)

@@ -83,7 +83,9 @@ def _tests(cpu: bool) -> Step:
 def _files_of(mark: str) -> list[str]:
     """The test files with this mark: others may import what a GPU node does not have."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [str(path.relative_to(ROOT)) for path in files if mark in path.read_text()]
+    return [
+        str(path.relative_to(ROOT)) for path in files if mark in path.read_text(encoding="utf-8")
+    ]
 
 
 def _sanitizer(tool: str, cpu: bool) -> Step:
@@ -144,10 +146,13 @@ def _training(cpu: bool, work: Path) -> Step:
 
 def _trained(run: Path) -> Figures:
     """The last figures of a run's metrics; raises ValueError where it did not end as it should."""
-    ended = json.loads((run / "exit.json").read_text())
+    ended = json.loads((run / "exit.json").read_text(encoding="utf-8"))
     if ended["reason"] != "done":
         raise ValueError(f"the run ended as {ended['reason']!r}, not 'done'")
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     first, last = lines[0], lines[-1]
     if not last["loss"] < first["loss"]:
         raise ValueError(f"the loss did not fall: {first['loss']:.1f}, then {last['loss']:.1f}")
@@ -209,7 +214,7 @@ def run(step: Step, limit: float, log: Path) -> Outcome:
 def _ended(command: list[str], seconds: float, log: Path) -> int | None:
     """The command's exit code; None where it was ended, with all its children, for its time."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -221,7 +226,9 @@ def _ended(command: list[str], seconds: float, log: Path) -> int | None:
             if isinstance(error, KeyboardInterrupt):
                 raise
             code = None
-    print("\n".join(log.read_text(errors="replace").splitlines()[-30:]), flush=True)
+    print(
+        "\n".join(log.read_text(errors="replace", encoding="utf-8").splitlines()[-30:]), flush=True
+    )
     return code
 
 
@@ -263,7 +270,7 @@ def write(outcomes: list[Outcome], about: Figures, path: Path) -> None:
     """A row a step and a row a figure, each with machine, versions and date."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = ["step", "outcome", "seconds", "note", "figure", "value"]
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*columns, *about], restval="")
         writer.writeheader()
         for outcome in outcomes:

@@ -95,12 +95,12 @@ class BlockCache:
         total = self.path / "total"
         with _locked(self.path / "locks" / "total"):
             try:
-                kept = int(total.read_text())
+                kept = int(total.read_text(encoding="utf-8"))
             except (FileNotFoundError, ValueError):
                 kept = self._evict(self.capacity)
             if kept + size > self.capacity:
                 kept = self._evict(int(self.capacity * _KEPT_AFTER) - size)
-            total.write_text(str(kept + size))
+            total.write_text(str(kept + size), encoding="utf-8")
 
     def _evict(self, allowed: int) -> int:
         """Drop the oldest blocks until `allowed` bytes are left; how many are."""

@@ -39,8 +39,8 @@ def run(options: EvalOptions, asked: str | None, output: Path) -> str:
     text = table.text(registry.rows(results))
     try:
         np.savez_compressed(output.with_suffix(".npz"), allow_pickle=False, **_pictures(context))
-        output.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-        output.with_suffix(".txt").write_text(text)
+        output.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        output.with_suffix(".txt").write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error}") from error
     return text

@@ -133,7 +133,7 @@ def difference(made: dict[str, Any], here: dict[str, Any]) -> str | None:
 def _read_settings(folder: Path) -> dict[str, Any]:
     """config.json of a text encoder: of a whole CLIP its text part, with the model's type."""
     try:
-        found = json.loads((folder / "config.json").read_text())
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = found["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

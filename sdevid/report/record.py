@@ -61,7 +61,7 @@ def read(folder: Path) -> Record:
             f"{folder} holds neither config.yaml nor metrics.jsonl, so it is no run folder; give "
             "the run_dir of a training"
         )
-    text = config.read_text() if config.is_file() else ""
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
     return Record(
         folder=folder,
         config_text=text,
@@ -76,7 +76,7 @@ def read(folder: Path) -> Record:
 def _lines(path: Path) -> list[Line]:
     """The whole lines of a metrics file; one torn by a crash is passed over."""
     found = []
-    for text in path.read_text().splitlines() if path.is_file() else ():
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
         except ValueError:
@@ -90,7 +90,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); delete it or make it anew") from error
     if not isinstance(content, dict):

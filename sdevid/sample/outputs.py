@@ -34,7 +34,7 @@ def prepare(folder: Path) -> None:
         if not record.is_file():
             return
         try:
-            entries = json.loads(record.read_text())["samples"]
+            entries = json.loads(record.read_text(encoding="utf-8"))["samples"]
             files = [Path(name).name for entry in entries for name in entry["files"]]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -117,7 +117,7 @@ def save(
                 write.mp4(mp4, video, job.fps)
                 write.gif(gif, write.enlarge(video, SIDE), job.fps)
                 write.npz(npz, video, ticks, observed.leading if observed else 0, indices)
-                description.write_text(json.dumps(entry, indent=2) + "\n")
+                description.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
 
 
 def finish(folder: Path, record: Record, device: str) -> None:
@@ -130,7 +130,9 @@ def finish(folder: Path, record: Record, device: str) -> None:
         write.gif(folder / "grid.gif", write.tile(large, columns), fps)
         sheet = write.contact_sheet(large, FRAMES_SHOWN)
         write.picture(sheet).save(folder / "grid.png")
-        (folder / RECORD).write_text(json.dumps(record.whole(device), indent=2) + "\n")
+        (folder / RECORD).write_text(
+            json.dumps(record.whole(device), indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def names(number: int) -> tuple[str, str, str, str]:

@@ -13,6 +13,7 @@ from sdevid.checkpoint import Manifest, Progress
 from sdevid.config import Config, parse, record, settings_by_path
 from sdevid.errors import UserError
 from sdevid.settings.setting import Role
+from sdevid.settings.yaml_file import read_settings
 from sdevid.train import schedule
 from sdevid.train.checkpointing import data_identity, elastic, probe
 from sdevid.train.checkpointing.data_identity import DataIdentity
@@ -193,7 +194,7 @@ def check_fits(folder: Path, manifest: Manifest, engine: Engine) -> list[str]:
 
 def _saved_settings(folder: Path) -> dict[str, Any]:
     """The checkpoint's config; a setting that it does not know yet has its default."""
-    saved = clock.of_saved(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    saved = clock.of_saved(read_settings(folder / "config.yaml"))
     for path, known in settings_by_path().items():
         *sections, name = path.split(".")
         place = saved

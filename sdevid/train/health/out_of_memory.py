@@ -44,7 +44,7 @@ def report(error: BaseException, config: Config, world: World) -> str:
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join([summary, "", *_details(config, world)]) + "\n")
+        path.write_text("\n".join([summary, "", *_details(config, world)]) + "\n", encoding="utf-8")
     except OSError as failure:
         return f"{summary} (the report could not be written: {failure})"
     return summary
@@ -103,7 +103,7 @@ def _host() -> Iterator[str]:
         yield f"its address space is limited to {limit / GIB:.3f} GiB (ulimit -v)"
     for name, what in (("memory.max", "the limit"), ("memory.current", "now in use")):
         try:
-            value = (_CGROUP / name).read_text().strip()
+            value = (_CGROUP / name).read_text(encoding="utf-8").strip()
         except OSError:
             continue
         if value.isdigit():

@@ -72,7 +72,7 @@ class Quarantine:
     def _written(self) -> set[Name]:
         if not self._path.exists():
             return set()
-        entries = map(json.loads, self._path.read_text().splitlines())
+        entries = map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
         return {(entry["shard"], entry["key"]) for entry in entries}
 
     def _write(self, unnamed: list[Damage]) -> None:
@@ -84,7 +84,7 @@ class Quarantine:
             self._world.say(f"so are {len(unnamed) - _SAID} more; {self._path} names them")
         lines = "".join(json.dumps(asdict(damage)) + "\n" for damage in unnamed)
         try:
-            before = self._path.read_text() if self._path.exists() else ""
+            before = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
             replace_text(self._path, before + lines)
         except OSError as error:
             self._world.say(f"{self._path} cannot be written: {error}")

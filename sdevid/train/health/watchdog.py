@@ -145,7 +145,7 @@ class Watchdog:
         stands = {}
         for rank in range(self._world.size):
             if self._fresh(rank):
-                stands[rank] = self._path(rank).read_text().partition("\n")[0]
+                stands[rank] = self._path(rank).read_text(encoding="utf-8").partition("\n")[0]
         said = [f"rank {rank} is in {stand}" for rank, stand in stands.items() if stand != WAITS]
         said += [f"rank {rank} does not answer" for rank in self._missing()]
         return ", ".join(said[:8]) or "all ranks wait for each other"

@@ -81,7 +81,9 @@ def test_nothing_is_opened_but_the_file_itself(tmp_path, monkeypatch, make_spec,
     with pytest.raises(av.FFmpegError):
         open_video(stranger)
     assert not requests
-    assert "B26E" not in Path("/proc/net/udp").read_text(), "the port 45678 of the SDP"
+    assert "B26E" not in Path("/proc/net/udp").read_text(encoding="utf-8"), (
+        "the port 45678 of the SDP"
+    )
 
 
 def test_a_payload_of_another_format_is_refused(make_video):

@@ -38,7 +38,7 @@ def spoil(folder: Path, numbers: range) -> Path:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def run(config: Config, world, progress: Progress | None = None) -> ShardIndex:

@@ -1,0 +1,60 @@
+"""YAML of a config that may come from a stranger: no code, no bombs, and a sentence for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sdevid.errors import UserError
+
+_MOST_BYTES = 2**20
+_MOST_VALUES = 100_000  # once aliases are expanded
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The `key: value` lines of a config file. Raises UserError that says what is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise UserError(
+                f"config {path} has more than {_MOST_BYTES:,} bytes, so it is no config"
+            )
+        text = data.decode("utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and _values(node, {}) > _MOST_VALUES:
+            raise UserError(
+                f"config {path} holds more than {_MOST_VALUES:,} values once its aliases are "
+                "expanded; write it without aliases"
+            )
+        settings = yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(f"config {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"config {path} is not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise UserError(f"config {path} is nested too deeply to be a config") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"config {path} is not valid YAML: {error}") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise UserError(
+            f"config {path} must hold `key: value` lines, not a {type(settings).__name__}"
+        )
+    return settings
+
+
+def _values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """Values below `node` with every alias expanded, each node visited once."""
+    if id(node) not in counted:
+        counted[id(node)] = _MOST_VALUES  # an alias of an enclosing node never ends
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+        counted[id(node)] = 1 + sum(_values(child, counted) for child in children)
+    return counted[id(node)]
