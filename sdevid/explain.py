@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ValidationError
 
+_MOST_SHOWN = 800  # characters of a message
+
 
 def explain(error: ValidationError, settings: type[BaseModel]) -> Iterator[str]:
     """A line for each of `settings` at fault; a name that is none brings the nearest right one."""
@@ -19,11 +21,21 @@ def explain(error: ValidationError, settings: type[BaseModel]) -> Iterator[str]:
             hint = f"; did you mean {near[0]}?" if near else "; `sdevid settings` lists them"
             yield f"{name} is not a setting{hint}"
         elif fault["type"] == "value_error":
-            message = str(fault["msg"]).removeprefix("Value error, ")
+            message = _shortened(str(fault["msg"]).removeprefix("Value error, "))
+            section, _, last = name.rpartition(".")
+            if message.startswith(f"{last} "):  # the rule of one setting names it
+                name = section
             yield f"{name}.{message}" if name else message
         else:
             rule = str(fault["msg"])
             yield f"{name} is {reprlib.repr(fault['input'])}, but {rule[0].lower()}{rule[1:]}"
+
+
+def _shortened(message: str) -> str:
+    """`message` with the middle of a value of thousands of characters left out."""
+    if len(message) <= _MOST_SHOWN:
+        return message
+    return f"{message[: _MOST_SHOWN // 2]} ... {message[-_MOST_SHOWN // 2 :]}"
 
 
 def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

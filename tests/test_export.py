@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from sdevid import checkpoint, export
@@ -88,9 +92,73 @@ def test_an_exported_model_is_the_run_s(run_dir, config, tmp_path):
     assert names == ["README.md", "config.yaml", "model.safetensors"]
     model, loaded = export.load(tmp_path / "out")
     expected, _ = export.load(run_dir)
-    assert loaded == config
+    assert loaded == config  # which has the default of every path
     for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_export_carries_nothing_of_the_site(run_dir, tmp_path):
+    site = {
+        "run_dir": "/site/runs/x",
+        "data": "s3://KEY:SECRET@bucket/set",
+        "data_cache": "/site/cache",
+        "text": {"encoder": "none"},
+        "metrics": {"wandb": True, "wandb_project": "our-project"},
+        "offload": {"nvme_path": "/site/nvme"},
+        "learning_rate": 7e-4,
+    }
+    for folder in (checkpoint.folder_of(run_dir, step) for step in (1, 2)):
+        (folder / "config.yaml").write_text(dump(parse(SMALL | site)), encoding="utf-8")
+        manifest = checkpoint.read_manifest(folder)
+        path = folder / "config.yaml"
+        entry = {path.name: (path.stat().st_size, checkpoint.digest(path))}
+        signed = checkpoint.signed(replace(manifest, files=manifest.files | entry))
+        (folder / "manifest.json").write_text(json.dumps(asdict(signed)), encoding="utf-8")
+    before = os.umask(0o022)
+    try:
+        export.export(run_dir, tmp_path / "out")
+    finally:
+        os.umask(before)
+    text = (tmp_path / "out/config.yaml").read_text(encoding="utf-8")
+    for secret in ("site", "KEY", "SECRET", "bucket", "our-project"):
+        assert secret not in text
+    assert "learning_rate: 0.0007" in text  # how it was trained stays
+    rights = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "out").iterdir()}
+    assert rights == {"config.yaml": 0o644, "model.safetensors": 0o644}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 999, (1 << 62).to_bytes(8, "little") + b"{}", b"\x80\x04cos\nsystem\n"]
+)
+def test_weights_that_are_no_safetensors_are_one_sentence(run_dir, tmp_path, content):
+    export.export(run_dir, tmp_path / "out")
+    (tmp_path / "out" / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is no whole safetensors file"):
+        export.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("encoder.layers", 10**6),
+        ("sde.hidden", 10**7),
+        ("frame_size", 2**20),
+        ("sde.steps_per_frame", 10**9),
+        ("fps", 1e-300),
+    ],
+)
+def test_monstrous_export_is_refused_before_anything_is_built(run_dir, tmp_path, setting, value):
+    export.export(run_dir, tmp_path / "out")
+    path = tmp_path / "out" / "config.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    *sections, name = setting.split(".")
+    place = settings
+    for section in sections:
+        place = place[section]
+    place[name] = value
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with pytest.raises(UserError, match=setting):
+        export.load(tmp_path / "out")
 
 
 def test_loading_needs_neither_the_trainer_nor_deepspeed_nor_torch_load(run_dir):

@@ -31,7 +31,7 @@ class VideoSettings(Section):
     channels: Literal[1, 3] = setting(3, role="architecture", help="1: grey, 3: RGB")
     sequence_length: int = setting(
         16,
-        ge=1,
+        ge=2,
         le=65_536,
         unit="frames",
         role="data",

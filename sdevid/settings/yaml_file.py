@@ -37,7 +37,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise UserError(f"config {path} is nested too deeply to be a config") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"config {path} is not valid YAML: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"config {path} is not valid YAML: {reason}") from error
     if settings is None:
         return {}
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def resume(
         _check_data(folder, manifest, config, expected, world)
         _load(engine, ema, folder, manifest, trusted=expected.trusted)
         _verify(engine, folder, manifest, changed)
-        _tell_schedule(folder, manifest, config, expected, world)
+        for jump in _schedule_jumps(folder, manifest, config, expected):
+            world.say(jump)
         return Progress(manifest.clips, manifest.step, manifest.faults)
     if damaged:
         raise UserError(
@@ -132,9 +134,10 @@ def _check_data(
         return
     text = f"the data are not those of {folder.name} ({difference})"
     if not config.data_changed:
+        jumps = "".join(f"; {jump}" for jump in _schedule_jumps(folder, manifest, config, expected))
         raise UserError(
-            f"{text}; give back the former data, or data_changed=true to carry on with these, or "
-            "another run_dir to start a new run"
+            f"{text}{jumps}; give back the former data, or data_changed=true to carry on with "
+            "these, or another run_dir to start a new run"
         )
     epoch, into = divmod(manifest.clips, expected.data.clips)
     world.say(
@@ -143,10 +146,10 @@ def _check_data(
     )
 
 
-def _tell_schedule(
-    folder: Path, manifest: Manifest, config: Config, expected: Expected, world: World
-) -> None:
-    """Say where the schedules jump, since the run is now longer or shorter, or set otherwise."""
+def _schedule_jumps(
+    folder: Path, manifest: Manifest, config: Config, expected: Expected
+) -> Iterator[str]:
+    """Where the schedules jump, since the run is now longer or shorter, or set otherwise."""
     if not (manifest.total_clips and expected.total_clips):
         return
     try:
@@ -160,7 +163,7 @@ def _tell_schedule(
         before = curve(manifest.clips, manifest.total_clips, former)
         now = curve(manifest.clips, expected.total_clips, config)
         if abs(now - before) > 1e-3 * max(abs(now), abs(before)):
-            world.say(
+            yield (
                 f"the {name} at clip {manifest.clips:,} jumps from {before:.6g} to {now:.6g}: the "
                 f"schedule was of {manifest.total_clips:,} clips and is of "
                 f"{expected.total_clips:,} now"

@@ -28,7 +28,7 @@ from sdevid.train.checkpointing.saver import SaveError, Saver
 from sdevid.train.ema import EMA
 from sdevid.train.engine import Engine
 
-FAULTY = Path(__file__).parents[1] / "drills" / "faulty.py"
+FAULTY = Path(__file__).parents[2] / "drills" / "faulty.py"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sdevid.errors import UserError
 from sdevid.train.health import gpus, preflight, versions
 from sdevid.train.health.preflight import Report, judge
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FACTS = {"torch": "2.13.0", "data index": "ab12"}
 GOOD = [Report(f"n{i}", i, clock=1e9 + i / 10, facts=FACTS, gpu_free=79.0) for i in range(4)]
 

@@ -21,7 +21,7 @@ from sdevid.errors import NonFiniteError
 from sdevid.objectives.latent_sde import LatentSDEObjective
 from sdevid.train.engine import Engine
 
-FAULTY = Path(__file__).parents[1] / "drills/faulty.py"
+FAULTY = Path(__file__).parents[2] / "drills/faulty.py"
 RATE = 1e-2
 SIZE = 4  # clips a step
 

@@ -17,7 +17,7 @@ from sdevid.train.health.heartbeat import Heartbeat
 from sdevid.train.health.stragglers import slowest
 from sdevid.train.world import World, node_name
 
-FAULTY = Path(__file__).parents[1] / "drills/faulty.py"
+FAULTY = Path(__file__).parents[2] / "drills/faulty.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", "0"]
 SIZE = 4  # clips a step
 PATIENCE = {"seconds": 3, "start_seconds": 120, "grace_seconds": 4}
