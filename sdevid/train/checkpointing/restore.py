@@ -59,15 +59,7 @@ def resume(
             damaged = f"{folder} is damaged: {wrong[0]}"
             world.say(f"{damaged}; trying the one before it")
             continue
-        manifest = checkpoint.read_manifest(folder)
-        _check_trust(folder, manifest, expected)
-        changed = check_fits(folder, manifest, engine)
-        _check_data(folder, manifest, config, expected, world)
-        _load(engine, ema, folder, manifest, trusted=expected.trusted)
-        _verify(engine, folder, manifest, changed)
-        for jump in _schedule_jumps(folder, manifest, config, expected):
-            world.say(jump)
-        return Progress(manifest.clips, manifest.step, manifest.faults)
+        return _take_up(engine, ema, folder, expected)
     if damaged:
         raise UserError(
             f"no checkpoint of {config.run_dir} is whole: {damaged}; give another run_dir, or "
