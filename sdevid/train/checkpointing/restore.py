@@ -68,6 +68,19 @@ def resume(
     return None
 
 
+def _take_up(engine: Engine, ema: EMA, folder: Path, expected: Expected) -> Progress:
+    """Load a whole checkpoint once it is found to fit, and see that it came back as it was."""
+    manifest, config = checkpoint.read_manifest(folder), engine.config
+    _check_trust(folder, manifest, expected)
+    changed = check_fits(folder, manifest, engine)
+    _check_data(folder, manifest, config, expected, engine.world)
+    _load(engine, ema, folder, manifest, trusted=expected.trusted)
+    _verify(engine, folder, manifest, changed)
+    for jump in _schedule_jumps(folder, manifest, config, expected):
+        engine.world.say(jump)
+    return Progress(manifest.clips, manifest.step, manifest.faults)
+
+
 def _load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest, *, trusted: bool) -> None:
     world, stage = engine.world, engine.config.zero_stage
     there = (manifest.world_size, manifest.zero_stage)
