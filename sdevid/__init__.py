@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sdevid.sample.forecaster import Forecaster
     from sdevid.sample.video_sde import VideoSDE
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Forecaster", "VideoSDE", "__version__"]
 
 _MODULES = {
