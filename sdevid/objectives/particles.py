@@ -11,8 +11,8 @@ from torch import Tensor
 from sdevid.models.particles.law import Conditions
 from sdevid.models.particles.model import ParticleSDE
 from sdevid.models.particles.path import Path, walk
-from sdevid.models.particles.posterior import Observation
-from sdevid.models.particles.reader import Birth
+from sdevid.models.particles.posterior import Features, Observation
+from sdevid.models.particles.reader import Birth, with_ring
 from sdevid.models.particles.state import State
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.text import Text
@@ -81,12 +81,12 @@ class ParticleObjective(ClipObjective):
         observed = self.observed(serial, frames.shape[1], context)
         window = Window.after(observed)
         told = model.embedding(text, len(frames))
-        birth = self._birth(frames, observed, window, serial, told)
+        birth, features = self._birth(frames, observed, window, serial, told)
         conditions = model.law.conditions(birth.content, told)
         per = config.sde.steps_per_frame
         grid, saved = solver_grid(window.cut(ticks), model.cell, per)
         noise = model.brownian(config.seed, serial).increments(grid)
-        dt, features = model.steps(grid).to(noise), model.features(window.cut(frames))
+        dt = model.steps(grid).to(noise)
 
         def observe(z: State, k: int) -> Observation:
             interval, step = divmod(k, per)
@@ -119,7 +119,8 @@ class ParticleObjective(ClipObjective):
         window: Window,
         serial: Serial,
         told: Tensor | None,
-    ) -> Birth:
+    ) -> tuple[Birth, Features]:
+        """Where each clip's path begins, and what the posterior reads of its window."""
         model, reference = self.model, window.reference
         rows = torch.arange(len(frames), device=frames.device)[:, None]
         back = torch.arange(model.reader.memory - 1, -1, -1, device=frames.device)
@@ -127,7 +128,12 @@ class ParticleObjective(ClipObjective):
         eps = normal(self.config.seed, serial, Stream.INITIAL, model.code_shape)
         is_free = ~observed.gather(1, reference)[:, 0]
         birth: Birth = model.reader(frames[rows, at], is_free, eps, told, self._ramp())
-        return birth
+        features: Features = model.features(window.cut(frames))
+        ring = model.outside(self.config.seed, serial, features)
+        if ring is not None:
+            joined = with_ring(model.layout, birth.state, birth.content, ring)
+            birth = Birth(*joined, birth.kl + ring.kl)
+        return birth, features
 
     def _presence(self, states: Tensor, birth: Birth, window: Window) -> Float[Tensor, " batch"]:
         """Mean over the window's frames of the sum of all presences."""

@@ -48,6 +48,7 @@ class Stream(IntEnum):
     CONTEXT_NOISE = 20  # that noise
     FUTURE = 21  # the paths of futures that training scores
     FUTURE_START = 22  # where they begin
+    RING = 23  # particles outside the picture
 
 
 def normal(

@@ -70,7 +70,7 @@ class ParticleLaw(nn.Module):
     ) -> Conditions:
         """Read diffusion, correlations and what the drift needs from the content."""
         told = content.told
-        own = self.by_content(told).float().clamp(-SPREAD, SPREAD)
+        own = SPREAD * (self.by_content(told).float() / SPREAD).tanh()
         token = self.token(told)
         if self.text is not None and text is not None:
             token = token + self.text(text)[:, None]

@@ -13,14 +13,15 @@ from sdevid.errors import UserError
 from sdevid.models.particles.decoder import ParticleDecoder
 from sdevid.models.particles.law import ParticleLaw
 from sdevid.models.particles.path import walk
-from sdevid.models.particles.posterior import NeighbourFeatures, ParticleControl
-from sdevid.models.particles.reader import ParticleReader
+from sdevid.models.particles.posterior import Features, NeighbourFeatures, ParticleControl
+from sdevid.models.particles.reader import ParticleReader, with_ring
+from sdevid.models.particles.ring import Outside, Ring
 from sdevid.models.particles.state import Content, State, layout_of
 from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.video_model import VideoModel
 from sdevid.sde.noise import Stream, normal
-from sdevid.types import Ticks, units
+from sdevid.types import Serial, Ticks, units
 
 
 class ParticleSDE(VideoModel):
@@ -41,12 +42,17 @@ class ParticleSDE(VideoModel):
             self.control = ParticleControl(config)
         with self.named("decoder"):
             self.decoder = ParticleDecoder(config)
+        self.ring = None
+        if config.particles.ring:
+            with self.named("ring"):
+                self.ring = Ring(config)
         self.text = self.build_text()
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """Particles and what noise moves of each."""
-        return (self.config.particles.count, self.layout.noises)
+        outside = 0 if self.ring is None else self.ring.size
+        return (self.config.particles.count + outside, self.layout.noises)
 
     @property
     def code_shape(self) -> tuple[int, ...]:
@@ -72,6 +78,9 @@ class ParticleSDE(VideoModel):
         serial = sampler.serials(ticks)
         text = self.embedding(conditioning.text, len(ticks))
         z, content, reference = self._start(ticks, sampler, conditioning, text)
+        ring = self.outside(sampler.seed, serial, None)
+        if ring is not None:
+            z, content = with_ring(self.layout, z, content, ring)
         conditions = self.law.conditions(content, text)
         noise = self.brownian(sampler.seed, serial)
         for first in range(0, ticks.shape[1], size):
@@ -85,6 +94,13 @@ class ParticleSDE(VideoModel):
             z, reference = states[:, -1], part[:, -1:]
             yield Chunk(self.decoder(states, content), z.new_zeros(len(z)))
 
+    def outside(self, seed: int, serial: Serial, features: Features | None) -> Outside | None:
+        """The ring's particles, of the prior or of the posterior that reads `features`, if any."""
+        if self.ring is None:
+            return None
+        found: Outside = self.ring(normal(seed, serial, Stream.RING, (self.ring.size, 3)), features)
+        return found
+
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
         """Lengths of the steps between grid points, in training frames."""
         return units(grid.diff(dim=1))
@@ -94,6 +110,11 @@ class ParticleSDE(VideoModel):
             raise UserError(
                 f"solver is {sampler.solver}, but sde.latent is particles, whose noise is shared "
                 "over particles, and that solver takes diagonal noise; use euler_maruyama"
+            )
+        if sampler.tolerance is not None:
+            raise UserError(
+                f"tolerance is {sampler.tolerance:g}, but sde.latent is particles, and no adaptive "
+                "solver takes noise that particles share; leave adaptive steps out"
             )
         if sampler.guidance_scale != 1:
             raise UserError(

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdevid.config import Config
-from sdevid.models.particles.reader import median
-from sdevid.models.particles.state import Content, Places, State, conv, layout_of, mlp
+from sdevid.models.particles.state import Content, Places, State, conv, layout_of, median, mlp
 from sdevid.types import Frames
 
 LOWEST, HIGHEST = -8.0, 6.0  # log precision of a place, pixel^-2

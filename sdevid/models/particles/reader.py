@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from sdevid.config import Config
 from sdevid.models.gaussian import Gaussian, kl
-from sdevid.models.particles.state import Content, Layout, State, conv, layout_of, scaled
+from sdevid.models.particles.ring import Outside
+from sdevid.models.particles.state import Content, Layout, State, conv, layout_of, median, scaled
 from sdevid.types import Frames
 
 STEEP = 3.0  # presence = sigmoid(STEEP * code)
@@ -26,6 +27,22 @@ class Birth(NamedTuple):
     state: State
     content: Content
     kl: Float[Tensor, " batch"]  # nats; 0 where the first frame is observed
+
+
+def with_ring(
+    layout: Layout, state: Tensor, content: Content, ring: Outside
+) -> tuple[Tensor, Content]:
+    """The particles read inside the picture, then those born around it, at rest."""
+    still = torch.zeros_like(ring.places) if layout.order == 2 else None
+    depth = torch.zeros_like(ring.logit) if layout.has_depth else None
+    outside = layout.join(ring.places, still, depth)
+    joined = Content(
+        torch.cat([content.logit, ring.logit], dim=1),
+        torch.cat([content.look, ring.look], dim=1),
+        torch.cat([content.born, ring.places], dim=1),
+        content.ground,
+    )
+    return torch.cat([state, outside], dim=1), joined
 
 
 class ParticleReader(nn.Module):
@@ -159,8 +176,3 @@ class Ground(nn.Module):
         )
         found: Tensor = (broad + detail * self.fine(frame)).float()
         return found
-
-
-def median(frame: Float[Tensor, "batch channels height width"]) -> Tensor:
-    """Each channel's median, (batch, channels, 1, 1)."""
-    return frame.flatten(2).median(-1).values[..., None, None]

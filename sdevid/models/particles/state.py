@@ -85,3 +85,8 @@ def mlp(inputs: int, hidden: int, outputs: int, factor: float) -> nn.Sequential:
         nn.SiLU(),
         scaled(nn.Linear(hidden, outputs), factor),
     )
+
+
+def median(frame: Float[Tensor, "batch channels height width"]) -> Tensor:
+    """Each channel's median, (batch, channels, 1, 1)."""
+    return frame.flatten(2).median(-1).values[..., None, None]

@@ -18,9 +18,9 @@ def film(frames: int = 6) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("presence", ["static", "depth"])
-def test_objective_trains_every_parameter(order, presence, small):
-    config = small(order, presence=presence)
+@pytest.mark.parametrize(("presence", "ring"), [("static", False), ("depth", True)])
+def test_objective_trains_every_parameter(order, presence, ring, small):
+    config = small(order, presence=presence, ring=ring)
     objective = objectives.build(config)
     ticks = frame_ticks(6).expand(3, -1)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_one_seed_at_twice_the_rate_walks_the_same_path(small):
 
 
 def test_video_is_the_same_whatever_the_window_and_the_batch(small):
-    model = objectives.build_model(small(presence="depth")).eval()
+    model = objectives.build_model(small(presence="depth", ring=True)).eval()
     ticks, sampler = frame_ticks(6).expand(3, -1), SamplerConfig(0, SERIAL)
     whole = torch.cat([part.frames for part in model.chunks(ticks, sampler, Conditioning(), 6)], 1)
     parts = torch.cat([part.frames for part in model.chunks(ticks, sampler, Conditioning(), 2)], 1)
@@ -80,6 +80,7 @@ def test_video_is_the_same_whatever_the_window_and_the_batch(small):
     [
         (SamplerConfig(0, SERIAL, solver="heun"), "solver is heun"),
         (SamplerConfig(0, SERIAL, guidance_scale=2.0), "guidance_scale is 2"),
+        (SamplerConfig(0, SERIAL, tolerance=0.1), "no adaptive solver"),
     ],
 )
 def test_what_carried_noise_cannot_take_is_refused(sampler, named, small):

@@ -13,6 +13,7 @@ from sdevid.models.particles.decoder import ParticleDecoder
 from sdevid.models.particles.law import ParticleLaw
 from sdevid.models.particles.posterior import Observation, at_places
 from sdevid.models.particles.reader import ParticleReader
+from sdevid.models.particles.ring import Ring
 from sdevid.models.particles.state import Content, layout_of
 
 
@@ -164,3 +165,16 @@ def test_reader_gives_a_free_start_where_nothing_is_observed(small):
 def test_settings_that_do_not_fit_are_named(changed, named):
     with pytest.raises(UserError, match=named):
         configs.parse({"frame_size": 64} | changed)
+
+
+def test_ring_lies_around_the_picture_and_its_posterior_begins_as_its_prior(small):
+    config = small(ring=True)
+    ring = Ring(config)
+    assert len(ring.home) == ring.size == 20
+    eps, features = torch.randn(500, 20, 3), torch.randn(500, 2, 24, 8, 8)
+    prior, posterior = ring(eps, None), ring(eps, features)
+    outside = (prior.places < 0) | (prior.places > 31)
+    assert outside.any(-1).float().mean() > 0.9
+    assert (prior.places - ring.home).abs().max() <= 4.0
+    assert_close(posterior.kl, torch.zeros(500), atol=1e-5, rtol=0)
+    assert_close(posterior.logit, prior.logit)
