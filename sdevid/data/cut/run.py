@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sdevid.data.cut.account import account
 from sdevid.data.cut.parts import Fault, Job, Kind, make_parts, read_notes, read_part, remove_part
 from sdevid.data.cut.plan import Plan
+from sdevid.data.cut.sheet import write_sheet
 from sdevid.data.embedding import encode, member_name
 from sdevid.data.folder import LocalFolder
 from sdevid.data.shard_file import FORMAT, ShardFile, write_json
@@ -22,7 +23,15 @@ from sdevid.data.spec import words
 from sdevid.errors import UserError
 
 _WORK = ".cut"  # state and parts of a cut that is not finished
-_OURS = ("*.tar", "*.tar.part", "*.index.json", "*.json.part", "dataset.json", "quarantine.jsonl")
+_OURS = (
+    "*.tar",
+    "*.tar.part",
+    "*.index.json",
+    "*.json.part",
+    "dataset.json",
+    "quarantine.jsonl",
+    "sheet.png",
+)
 
 
 @dataclass
@@ -63,6 +72,7 @@ def cut(
             workers, max_bad_fraction
         )
         finished = read_dataset(LocalFolder(folder))
+        write_sheet(folder, finished)
     shutil.rmtree(folder / _WORK, ignore_errors=True)
     return finished
 

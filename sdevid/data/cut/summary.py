@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sdevid.data.cut.sheet import NAME
+
 _FEW_VIDEOS = 8  # in a split, under which what is measured on it says little
 _SHOWN = 5  # files and rows named here
 
@@ -55,6 +57,7 @@ def _filmed(content: dict[str, Any], folder: Path) -> Iterator[str]:
     for split, part in content["splits"].items():
         if part["videos"] < _FEW_VIDEOS:
             yield f"  warning: split {split} has {part['videos']} videos; fewer than {_FEW_VIDEOS}"
+    yield f"  {folder / NAME} shows clips of all splits with their captions"
     yield from _unused(folder / "quarantine.jsonl")
 
 
