@@ -34,6 +34,7 @@ DOORS = {
     "gradio": ("sdevid/report/studio.py",),
     "fsspec": ("sdevid/data/remote.py",),
     "transformers": ("sdevid/models/frozen_text.py",),
+    "scenedetect": ("sdevid/data/video/shots.py",),
 }
 
 # Slow to import or not there on a bare CPU: no module but a package's own door may import them at

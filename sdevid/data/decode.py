@@ -29,6 +29,7 @@ from sdevid.data.video.ending import ending_fault
 from sdevid.data.video.fit import Fit, Image8
 from sdevid.data.video.inspect import MISSING_SHARE, Inspection, inspect
 from sdevid.data.video.open import open_video, start_decoder
+from sdevid.data.video.shots import CUTS, split_shots
 from sdevid.data.video.timing import Timed, timed
 
 Section = tuple[float, float]  # seconds from the first frame
@@ -83,8 +84,10 @@ class _Cut:
         """Clips of one stretch after the other; the notes."""
         made = longest = 0
         frames = deinterlaced(self._decoded(), self._notes)
-        shown = takewhile(self._before_stop, timed(frames, self._video))
-        for stretch, part in groupby(shown, key=attrgetter("stretch")):
+        shown: Iterator[Timed] = takewhile(self._before_stop, timed(frames, self._video))
+        if self._spec.shots:
+            shown = split_shots(shown, self._video.period, self._notes)
+        for (stretch, shot), part in groupby(shown, key=attrgetter("stretch", "shot")):
             self._notes["jumps of time (no clip crosses one)"] = stretch
             window: deque[tuple[float, Image8, bool]] = deque(maxlen=self._spec.clip_length)
             for count, image in enumerate(self._images(self._at_rate(part)), start=1):
@@ -98,20 +101,20 @@ class _Cut:
                     continue
                 made += 1
                 video = np.stack([picture for _, picture, _ in window])
-                yield window[0][0], video, self._extra(stretch, distinct)
+                yield window[0][0], video, self._extra(stretch, shot, distinct)
         if not longest and self._stop is None:
             raise BadVideoError("has no frame that decodes")
         if not made:
             raise LeftOutError(self._too_short(longest))
         return +self._notes
 
-    def _extra(self, stretch: int, distinct: int) -> dict[str, Any]:
+    def _extra(self, stretch: int, shot: int, distinct: int) -> dict[str, Any]:
         """Fields of KEY.json."""
         return {
             "source_fps": round(float(1 / self._video.period), 3),
             "repeated_frames": self._spec.clip_length - distinct,
             "jumps": stretch,
-        }
+        } | ({"shot": shot} if self._spec.shots else {})
 
     def _least_distinct(self) -> int:
         """Frames that a clip must show: half of those that the video's own rate gives it."""
@@ -125,6 +128,7 @@ class _Cut:
         if longest >= length:
             return f"shows too few frames: no clip of {length} {rate} holds half of its own"
         between = f" between {jumps} jumps of time" if jumps else ""
+        between += f" between {self._notes[CUTS]} cuts" if self._notes[CUTS] else ""
         return f"is too short: {longest} frames {rate}{between}, but a clip needs {length}"
 
     def _decoded(self) -> Iterator[VideoFrame]:

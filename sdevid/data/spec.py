@@ -20,6 +20,7 @@ class CutSpec:
     fit: Literal["crop", "letterbox"]  # what becomes of frames that are not square
     store: Store
     channels: Literal[1, 3] = 3  # of filmed video: 1 keeps the luma alone
+    shots: bool = False  # whether a clip ends at a cut between shots
 
 
 @dataclass(frozen=True)

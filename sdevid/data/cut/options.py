@@ -31,6 +31,7 @@ _BELONGS: dict[
     "input_dir": ((*FILMED, *DIGITS), None),
     "fit": (FILMED, "crop"),
     "clip_stride": (FILMED, None),
+    "shots": (FILMED, "off"),
     "channels": (FILMED, 3),
     "captions": (("custom",), None),
     "label_level": (("custom",), 0),
@@ -95,16 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--dataset", required=True, choices=[*FILMED, *DRAWN])
-    add(
-        "--input_dir",
-        type=_place,
-        help="folder of videos; webdataset: of tars, or their list as s3://b/{000..099}.tar; "
-        "moving-digits: of MNIST (default: a font)",
-    )
+    add("--input_dir", type=_place, help="folder of videos, MNIST or tars; or s3://b/{00..99}.tar")
     add("--output_dir", type=Path, required=True)
     add("--frame_size", type=int, help="pixels, square (64; of a known SDE: 32)")
     clock.add_arguments(parser, 8.0, "8")
     add("--clip_length", type=int, default=16, help="frames (16)")
+    add("--shots", choices=["on", "off"], help="end clips at cuts; needs sdevid[shots] (off)")
     add("--clip_stride", type=int, help="frames between starts (clip_length)")
     add("--fit", choices=["crop", "letterbox"], help="for frames that are not square (crop)")
     add("--channels", type=int, choices=[1, 3], help="of videos: 1 keeps the luma alone (3)")

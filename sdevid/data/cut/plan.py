@@ -32,6 +32,8 @@ class Plan:
         sources = [[split, source.identity()] for split, source in self.sources]
         said = json.dumps(sources, sort_keys=True).encode()
         settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
+        if not self.spec.shots:  # as cuts from before there was a choice
+            del settings["shots"]
         if self.embed is not None:
             settings["text_encoder"] = self.embed.identity
         return {

@@ -94,6 +94,7 @@ def _spec(options: argparse.Namespace) -> CutSpec:
         fps=options.fps,
         clip_length=options.clip_length,
         clip_stride=options.clip_stride or options.clip_length,
+        shots=options.shots == "on",
         fit=options.fit,
         store=options.store or default_store(options.frame_size),
         channels=options.channels,

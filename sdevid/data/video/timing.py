@@ -22,6 +22,7 @@ class Timed(NamedTuple):
     time: Fraction  # seconds from the first frame
     frame: VideoFrame
     stretch: int  # 0, and one more after each jump of time
+    shot: int = 0  # 0, and one more after each cut, where cuts are looked for
 
 
 def timed(frames: Iterator[VideoFrame], video: Inspection) -> Iterator[Timed]:
