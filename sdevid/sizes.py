@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 
-def _size(hidden: int, depth: int, heads: int, features: int, layers: int) -> dict[str, Any]:
-    """A map latent moved by transformers, `depth` blocks each for prior and control."""
+def _size(
+    hidden: int, depth: int, heads: int, features: int, layers: int, draw: tuple[int, int]
+) -> dict[str, Any]:
+    """A map latent moved by transformers, `depth` blocks each for prior and control.
+
+    What draws grows with what moves: `draw` is channels and residual blocks of frame encoder and
+    decoder.
+    """
     return {
         "sde": {
             "latent": "map",
@@ -17,16 +23,23 @@ def _size(hidden: int, depth: int, heads: int, features: int, layers: int) -> di
             "depth": depth,
             "heads": heads,
         },
-        "encoder": {"channels": 32, "features": features, "layers": layers, "heads": 4},
+        "encoder": {
+            "channels": draw[0],
+            "residual": draw[1],
+            "features": features,
+            "layers": layers,
+            "heads": 4,
+        },
     }
 
 
-SIZES = {  # a block has 18 hidden^2 parameters, a temporal layer 8 features^2; text comes on top
-    "S": _size(hidden=128, depth=2, heads=4, features=128, layers=2),  # 3 million
-    "B": _size(hidden=384, depth=4, heads=6, features=256, layers=4),  # 25
-    "L": _size(hidden=640, depth=6, heads=10, features=384, layers=6),  # 100
-    "XL": _size(hidden=1024, depth=8, heads=16, features=512, layers=8),  # 320
-    "1B": _size(hidden=1536, depth=11, heads=24, features=768, layers=8),  # 1,000
+# A block has 18 hidden^2 parameters, a temporal layer 8 features^2; text comes on top.
+SIZES = {
+    "S": _size(128, depth=2, heads=4, features=128, layers=2, draw=(32, 1)),  # 5 million
+    "B": _size(384, depth=4, heads=6, features=256, layers=4, draw=(48, 1)),  # 33
+    "L": _size(640, depth=6, heads=10, features=384, layers=6, draw=(64, 2)),  # 120
+    "XL": _size(1024, depth=8, heads=16, features=512, layers=8, draw=(96, 2)),  # 380
+    "1B": _size(1536, depth=10, heads=24, features=768, layers=8, draw=(128, 2)),  # 1,000
 }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.consistency import Carried, WarpHead
-from sdevid.models.encoder import norm, widths
+from sdevid.models.encoder import Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.protocols import Decoder
 from sdevid.types import Frames
@@ -72,7 +72,8 @@ class FrameDecoder(nn.Module):
         channels = widths(config)[:0:-1] or [config.encoder.channels]
         first = Blend if config.sde.latent == "map" else Unfold
         self.seed = first(config, channels[0])
-        layers: list[nn.Module] = [norm(channels[0]), nn.SiLU()]
+        layers: list[nn.Module] = [Residual(channels[0]) for _ in range(config.encoder.residual)]
+        layers += [norm(channels[0]), nn.SiLU()]
         for before, after in pairwise(channels):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         self.grow = nn.Sequential(*layers)

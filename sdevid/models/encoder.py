@@ -26,6 +26,23 @@ def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(1, channels // 8), channels)
 
 
+class Residual(nn.Module):
+    """x plus two 3 x 3 convolutions of it, the last of which starts at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.layers = nn.Sequential(nn.SiLU(), first, norm(channels), nn.SiLU(), last)
+
+    def forward(
+        self, x: Float[Tensor, "frames channels height width"]
+    ) -> Float[Tensor, "frames channels height width"]:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
 class FrameEncoder(nn.Module):
     """Each frame to one token (vector latent) or one token a cell (map latent).
 
@@ -43,6 +60,7 @@ class FrameEncoder(nn.Module):
             layers = []
             for before, after in zip([inputs, *channels[1:-1]], channels[1:], strict=True):
                 layers += [nn.Conv2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
+        layers += [Residual(channels[-1]) for _ in range(config.encoder.residual)]
         self.stem = nn.Sequential(*layers)
         self.is_map = config.sde.latent == "map"
         size = channels[-1] * (1 if self.is_map else config.encoder.map_size**2)

@@ -17,6 +17,13 @@ class EncoderConfig(Section):
         role="architecture",
         help="channels of the first stage; doubled at each halving, up to 8 times",
     )
+    residual: int = setting(
+        0,
+        ge=0,
+        le=1024,
+        role="architecture",
+        help="residual blocks at the latent map, in the frame encoder and in the decoder",
+    )
     map_size: int = setting(
         8,
         ge=1,

@@ -5,6 +5,7 @@ import torch
 
 from sdevid import objectives
 from sdevid.config import parse
+from sdevid.models.encoder import Residual
 from sdevid.models.initial_weights import initial_weights
 
 SMALL = {
@@ -62,3 +63,11 @@ def test_parts_of_one_shape_and_two_names_differ():
         with initial_weights(0, name):
             draws.append(torch.randn(4))
     assert not torch.equal(*draws)
+
+
+def test_residual_blocks_start_as_the_identity():
+    block = Residual(16)
+    x = torch.randn(2, 16, 4, 4)
+    torch.testing.assert_close(block(x), x)
+    block(x).square().sum().backward()
+    assert float(block.layers[-1].weight.grad.abs().sum()) > 0

@@ -96,7 +96,7 @@ def test_what_a_transformer_cannot_take_is_told(sde, named):
 
 
 def test_sizes_are_what_their_names_say():
-    about = {"S": 3e6, "B": 25e6, "L": 100e6, "XL": 320e6, "1B": 1e9}
+    about = {"S": 5.4e6, "B": 33e6, "L": 120e6, "XL": 380e6, "1B": 1e9}
     config = parse({"text": {"encoder": "none"}})
     for name in SIZES:
         assert parameters(sized(config, name)) == pytest.approx(about[name], rel=0.05), name
