@@ -33,6 +33,8 @@ class Residual(nn.Module):
         super().__init__()
         last = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(last.weight)
+        if last.bias is not None:
+            nn.init.zeros_(last.bias)
         first = nn.Conv2d(channels, channels, 3, padding=1)
         self.layers = nn.Sequential(nn.SiLU(), first, norm(channels), nn.SiLU(), last)
 
