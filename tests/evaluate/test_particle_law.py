@@ -113,7 +113,8 @@ def test_nothing_that_moves_has_a_diffusion_whose_interval_holds_zero():
 
 
 def test_calibration_sets_the_diffusion_to_the_posteriors_and_is_kept(untrained, shards, tmp_path):
-    argued = [str(untrained), "--num_clips", "8", "--calibrate", str(tmp_path / "set")]
+    argued = [str(untrained), "--data", str(shards), "--num_clips", "8"]
+    argued += ["--calibrate", str(tmp_path / "set")]
     model, config = export.load(untrained)
     objective = objectives.build(config, model)
     index = open_shards(str(shards), "train", Access.of(config))
@@ -147,10 +148,3 @@ def test_film_whose_blobs_are_not_seen_is_named(untrained, shards):
     objective = objectives.build(config, model)
     with pytest.raises(UserError, match="bright blob"):
         model_law.model_law(objective, index, range(2), Tracker(sign="bright", threshold=0.5))
-
-
-def test_law_of_another_latent_is_refused(shards, tmp_path):
-    config = configs.parse(settings(shards, sde={"latent": "vector", "latent_size": 2}))
-    export.write(objectives.build_model(config), config, tmp_path)
-    with pytest.raises(UserError, match=r"sde\.latent=vector"):
-        command.main([str(tmp_path)])
