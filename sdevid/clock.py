@@ -63,17 +63,17 @@ def frame_rate(value: object) -> float:
     return float(number)
 
 
-def interval(value: object) -> float:
+def interval(value: object, setting: str = "interval") -> float:
     """Seconds between frames, from a number or a text such as `2min`, `0.5 s`, `40ms`, `1/25`.
 
-    Raises ValueError with the rule and the remedy.
+    Raises ValueError with the rule and the remedy; `setting` is what it is called there.
     """
-    number, unit = _read(value, "interval", "a time above 0, such as 2min, 40ms or 0.5s")
+    number, unit = _read(value, setting, "a time above 0, such as 2min, 40ms or 0.5s")
     name = unit if unit in _SECONDS else unit.lower()
     name = name if name in _SECONDS else name.removesuffix("s")
     if unit and name not in _SECONDS:
         raise ValueError(
-            f"interval is {value!r}, but {unit!r} is no unit of time here; give one of "
+            f"{setting} is {value!r}, but {unit!r} is no unit of time here; give one of "
             f"{', '.join(_SECONDS)}"
         )
     return float(number * _SECONDS[name or "s"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from operator import attrgetter
@@ -316,7 +317,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply(settings, override)
     run_dir = Path(settings.get("run_dir") or Config.model_fields["run_dir"].default)
-    return parse(clock.of_run(settings, run_dir / "config.yaml"))
+    return parse(_like_shards(clock.of_run(settings, run_dir / "config.yaml")))
+
+
+def _like_shards(settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings` with the channels of the local shards that they name, where they give none."""
+    folder = settings.get("data", Config.model_fields["data"].default)
+    path = Path(str(folder)) / "dataset.json"
+    if "channels" in settings or not path.is_file():
+        return settings
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("channels")
+    except (ValueError, AttributeError):
+        return settings  # opening the shards says what is wrong with it
+    return settings if found is None else settings | {"channels": found}
 
 
 def parse(settings: dict[str, Any]) -> Config:

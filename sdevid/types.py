@@ -15,12 +15,15 @@ from fractions import Fraction
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Int64, UInt8
+from jaxtyping import Float, Float16, Float32, Int64, UInt8
 from torch import Tensor
 
 TICKS_PER_UNIT = 76_800
 
-Video = UInt8[Tensor, "batch time height width channels"]  # as stored and moved
+Video = (  # as moved: uint8, or float32 in its transform's range with NaN where nothing was seen
+    UInt8[Tensor, "batch time height width channels"]
+    | Float32[Tensor, "batch time height width channels"]
+)
 Frames = Float[Tensor, "batch time channels height width"]  # in [0, 1], as the model sees it
 Ticks = Int64[Tensor, "batch time"]  # rising along time
 Embedding = Float16[np.ndarray, "tokens width"]  # of one caption, by a frozen encoder
@@ -49,6 +52,14 @@ class Batch:
     damage: tuple[Damage, ...] = ()  # what was met while it was put together
     embeddings: tuple[Embedding, ...] | None = None  # of the captions, where shards gave them
 
+    @property
+    def pixels(self) -> UInt8[np.ndarray, "batch time height width channels"]:
+        """The video for the eye: uint8, what was not observed black."""
+        if self.video.dtype == torch.uint8:
+            return self.video.numpy()
+        scaled = (self.video.nan_to_num(0.0).clamp(0, 1) * 255).round()
+        return scaled.to(torch.uint8).numpy()
+
 
 def frame_ticks(num_frames: int, rate: float | Fraction = 1) -> Int64[Tensor, " time"]:
     """Times of `num_frames` frames at `rate` frames a unit of time, in ticks from the first."""
@@ -62,5 +73,6 @@ def units(ticks: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def as_frames(video: Video) -> Frames:
-    """uint8 video as float32 frames in [0, 1], channels before height and width."""
-    return video.permute(0, 1, 4, 2, 3).to(torch.float32) / 255
+    """Video as float32 frames, of uint8 in [0, 1], channels before height and width."""
+    frames = video.permute(0, 1, 4, 2, 3)
+    return frames if video.dtype == torch.float32 else frames.to(torch.float32) / 255

@@ -62,6 +62,15 @@ def cut_video(
         raise BadVideoError(_reason(error, path)) from error
 
 
+def is_grey(path: Path) -> bool:
+    """Whether a video has one channel by its pixel format; False where it does not open."""
+    try:
+        with open_video(path) as container:
+            return str(container.streams.video[0].codec_context.pix_fmt).startswith("gray")
+    except (av.FFmpegError, IndexError, OSError):
+        return False
+
+
 class _Cut:
     """One video on its way into clips."""
 

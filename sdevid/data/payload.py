@@ -40,34 +40,35 @@ def encode(store: Store, video: ClipVideo, fps: float) -> bytes:
     return _to_sheet(video) if store == "jpeg" else _to_mp4(video, fps)
 
 
-def decode(extension: str, payload: bytes, shape: Shape) -> ClipVideo:
-    """The clip of `shape` (time, height, width, channels) in a member's bytes.
+def decode(extension: str, payload: bytes, shape: Shape, dtype: str = "uint8") -> ClipVideo:
+    """The clip of `shape` (time, height, width, channels) and `dtype` in a member's bytes.
 
     Raises ValueError where the bytes hold anything else.
     """
-    read = {"npy": _from_npy, "jpg": _from_sheet, "mp4": _from_mp4}[extension]
+    read = _from_mp4 if extension == "mp4" else _from_sheet
     try:
-        video = read(payload, shape)
+        video = _from_npy(payload, shape, dtype) if extension == "npy" else read(payload, shape)
     except (ValueError, EOFError, IndexError) as error:
         raise ValueError(f"the {extension} payload does not decode: {error}") from error
-    if video.shape != shape or video.dtype != np.uint8:
-        raise ValueError(f"the {extension} payload holds {video.dtype} {video.shape}, not {shape}")
+    if video.shape != shape or video.dtype != dtype:
+        wanted = f"not {dtype} {shape}"
+        raise ValueError(f"the {extension} payload holds {video.dtype} {video.shape}, {wanted}")
     return video
 
 
 @lru_cache(maxsize=64)
-def npy_header(shape: Shape) -> bytes:
-    """What comes before the pixels in an npy payload of this shape, as `encode` writes it."""
+def npy_header(shape: Shape, dtype: str = "uint8") -> bytes:
+    """What comes before the pixels in an npy payload of this kind, as `encode` writes it."""
     buffer = io.BytesIO()
-    layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    layout = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, layout)
     return buffer.getvalue()
 
 
-def _from_npy(payload: bytes, shape: Shape) -> ClipVideo:
-    header = npy_header(shape)
-    if payload.startswith(header) and len(payload) == len(header) + math.prod(shape):
-        return np.frombuffer(payload, np.uint8, offset=len(header)).reshape(shape)
+def _from_npy(payload: bytes, shape: Shape, dtype: str) -> ClipVideo:
+    header, size = npy_header(shape, dtype), math.prod(shape) * np.dtype(dtype).itemsize
+    if payload.startswith(header) and len(payload) == len(header) + size:
+        return np.frombuffer(payload, dtype, offset=len(header)).reshape(shape)
     return read_npy(payload)
 
 

@@ -6,7 +6,8 @@ name a form; what does not fit is named, never believed.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -36,6 +37,7 @@ Frames = Annotated[int, Field(ge=1, le=2**20)]
 Side = Annotated[int, Field(ge=1, le=2**16)]
 Channels = Annotated[int, Field(ge=1, le=64)]
 Offset = Annotated[int, Field(ge=0, le=_MOST_TAR)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -104,8 +106,41 @@ class TextEncoderFields(_Part):
     width: Annotated[int, Field(ge=1, le=2**16)]
 
 
+class TransformFields(_Part):
+    """From the source's values to a model's."""
+
+    name: Literal["range", "percentile", "log", "sqrt", "standardise"]
+    low: Finite
+    high: Finite
+    eps: Finite = 0.0
+    unit: Annotated[str, StringConstraints(max_length=64)] = ""
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> TransformFields:
+        if not self.low < self.high or (self.name == "log" and self.eps <= 0):
+            raise ValueError("low must be below high, and eps of log above 0")
+        return self
+
+
+class TimesFields(_Part):
+    """When each frame was, where frames are not evenly apart."""
+
+    ticks: Annotated[list[Offset], Field(max_length=2**20)]
+    per_second: Annotated[int, Field(ge=1, le=10**12)]
+
+    @model_validator(mode="after")
+    def _rise(self) -> TimesFields:
+        if any(after <= before for before, after in pairwise(self.ticks)):
+            raise ValueError("ticks must rise")
+        return self
+
+
 class DatasetFields(_Part):
     """dataset.json."""
+
+    dtype: Literal["uint8", "uint16", "float16", "float32"] = "uint8"
+    transform: TransformFields | None = None
+    channel_names: Annotated[list[Text], Field(max_length=64)] = []
 
     splits: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")], SplitFields]
     text_encoder: TextEncoderFields | None = None
@@ -119,6 +154,7 @@ class MetaFields(_Part):
     captions: Annotated[list[Text], Field(max_length=10_000)] = []
     label: Text | None = None
     source: SourceName | None = None
+    times: TimesFields | None = None
 
 
 _META = TypeAdapter(MetaFields)

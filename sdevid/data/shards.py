@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from sdevid.data import embedding
+from sdevid.data import embedding, transforms
 from sdevid.data.embedding import TEXT
 from sdevid.data.folder import Access, Folder
 from sdevid.data.open import open_folder
@@ -38,6 +38,7 @@ from sdevid.data.schema import (
 )
 from sdevid.data.shard_file import FORMAT, index_name
 from sdevid.data.spec import words
+from sdevid.data.transforms import Transform
 from sdevid.errors import UserError
 from sdevid.types import Embedding
 
@@ -87,7 +88,7 @@ class ClipEntry:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip as it was cut: uint8 frames and the fields of its KEY.json."""
+    """One clip as it was cut: frames of the data set's type and the fields of its KEY.json."""
 
     key: str
     video: ClipVideo
@@ -142,6 +143,16 @@ class ShardIndex:
         return list(Counter(entry.shard for entry in self.clips).values())
 
     @cached_property
+    def dtype(self) -> str:
+        """Of the frames, as they are stored."""
+        return str(self.dataset.get("dtype", "uint8"))
+
+    @cached_property
+    def transform(self) -> Transform | None:
+        """From stored values to a model's; None for uint8 video."""
+        return transforms.of_dataset(self.dataset)
+
+    @cached_property
     def longest(self) -> int:
         """The most frames of a clip."""
         return max(entry.num_frames for entry in self.clips)
@@ -149,7 +160,7 @@ class ShardIndex:
     def read(self, i: int) -> Clip:
         """Clip `i` as a whole. DamagedClipError where its shard does not hold it."""
         entry = self.clips[i]
-        video = np.empty(entry.shape, np.uint8)
+        video = np.empty(entry.shape, self.dtype)
         return Clip(entry.key, video, self.read_into(i, 0, video).meta)
 
     def read_into(self, i: int, first: int, video: ClipVideo, draw: float = 0.0) -> Beside:
@@ -200,10 +211,13 @@ class ShardIndex:
             return self._decoded(found, beside, draw)
         found = self._members(entry, beside, check=self._known[i] != _RIGHT)
         payload = found[entry.extension]
-        video[:] = decode(entry.extension, payload, entry.shape)[first : first + len(video)]
+        video[:] = decode(entry.extension, payload, entry.shape, self.dtype)[
+            first : first + len(video)
+        ]
         decoded = self._decoded(found, beside, draw)
         if self.folder.steady:
-            plain_npy = entry.extension == "npy" and payload.startswith(npy_header(entry.shape))
+            header = npy_header(entry.shape, self.dtype)
+            plain_npy = entry.extension == "npy" and payload.startswith(header)
             self._known[i] = _PLAIN if plain_npy else _RIGHT
         return decoded
 
@@ -217,9 +231,10 @@ class ShardIndex:
 
     def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
         """From an npy payload that is as `payload.encode` writes it, without a copy."""
-        start = entry.members["npy"].offset + len(npy_header(entry.shape))
-        start += first * video[0].size
-        missing = video.size - self.folder.read_into(entry.shard, start, video.reshape(-1).data)
+        start = entry.members["npy"].offset + len(npy_header(entry.shape, self.dtype))
+        start += first * video[0].nbytes
+        room = video.reshape(-1).view(np.uint8).data
+        missing = video.nbytes - self.folder.read_into(entry.shard, start, room)
         if missing:
             raise ValueError(f"the tar ends {missing} bytes too early")
 
@@ -247,7 +262,7 @@ class ShardIndex:
     def _check_sizes(self, entry: ClipEntry, wanted: Mapping[str, Member]) -> None:
         """ValueError where members are larger, or further apart, than those of a clip can be."""
         width = (self.dataset.get("text_encoder") or {}).get("width", 0)
-        pixels = math.prod(entry.shape)
+        pixels = math.prod(entry.shape) * np.dtype(self.dtype).itemsize
         texts = [name for name in wanted if name not in ("json", entry.extension)]
         limits = dict.fromkeys(texts, 2 * width * MOST_TOKENS + _HEADERS)
         limits["json"] = MOST_BYTES["KEY.json"]

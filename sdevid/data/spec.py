@@ -19,7 +19,7 @@ class CutSpec:
     clip_stride: int  # frames from the start of one clip to that of the next
     fit: Literal["crop", "letterbox"]  # what becomes of frames that are not square
     store: Store
-    channels: Literal[1, 3] = 3  # of filmed video: 1 keeps the luma alone
+    channels: Literal["grey", "rgb", "keep"] = "rgb"  # of filmed frames
     shots: bool = False  # whether a clip ends at a cut between shots
 
 

@@ -149,6 +149,7 @@ class _Filled:
     caption: str
     embedding: Embedding | None
     damage: list[Damage]
+    seconds: times.Seconds | None = None  # of its frames, where they are uneven
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,11 @@ class _Reader:
     candidates: Callable[[int], Iterator[int]]
     pinned: bool
     _used: list[ClipVideo] = field(default_factory=list)  # memory of earlier batches
+
+    @property
+    def dtype(self) -> str:
+        """Of a batch: uint8 as stored, or float32 in the transform's range."""
+        return "uint8" if self.index.transform is None else "float32"
 
     def batch(self, serials: range) -> Batch:
         """The clips of `serials`, read here and now."""
@@ -181,11 +187,11 @@ class _Reader:
         size, length = self.config.frame_size, self.config.sequence_length
         shape = len(serials), length, size, size, self.config.channels
         if self.pinned:  # torch keeps and gives again what is pinned
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            return torch.empty(shape, dtype=getattr(torch, self.dtype), pin_memory=True)
         for pixels, references in zip(self._used, _references(self._used), strict=True):
             if pixels.shape == shape and references == _UNHELD:
                 return torch.from_numpy(pixels)
-        pixels = np.empty(shape, np.uint8)
+        pixels = np.empty(shape, self.dtype)
         if len(self._used) < _MOST_USED:
             self._used.append(pixels)
         return torch.from_numpy(pixels)
@@ -194,6 +200,9 @@ class _Reader:
         serial = torch.arange(serials.start, serials.stop, serials.step)
         embeddings = tuple(p.embedding for p in filled if p.embedding is not None)
         ticks = times.ticks(self.config, times.places(self.config, serial))
+        for row, place in enumerate(filled):
+            if place.seconds is not None:
+                ticks[row] = times.real(self.config, place.seconds)
         if self.pinned:
             ticks, serial = ticks.pin_memory(), serial.pin_memory()
         return Batch(
@@ -227,8 +236,9 @@ class _Reader:
         """Read the clip of a serial; `crop` and `caption` in [0, 1) say which part and caption."""
         damage: list[Damage] = []
         length = int(places[-1]) + 1
-        spare = length > len(video)
-        read = np.empty((length, *video.shape[1:]), np.uint8) if spare else video
+        transform = self.index.transform
+        spare = length > len(video) or transform is not None
+        read = np.empty((length, *video.shape[1:]), self.index.dtype) if spare else video
         for number in self.candidates(serial):
             entry = self.index.clips[number]
             first = _cut(crop, entry.num_frames, length)
@@ -239,8 +249,9 @@ class _Reader:
                 damage.append(Damage(serial, entry.shard, entry.key, error.reason))
                 continue
             if spare:
-                video[:] = read[places]
-            return _Filled(entry.key, beside.caption, beside.embedding, damage)
+                video[:] = read[places] if transform is None else transform.apply(read[places])
+            seconds = times.seconds(beside.meta, first + places)
+            return _Filled(entry.key, beside.caption, beside.embedding, damage, seconds)
         if len(damage) == 1:
             raise last
         raise UserError(f"{len(damage)} clips in a row are damaged; the last: {last}") from last

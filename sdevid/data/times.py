@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
-from jaxtyping import Int64
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
 
 from sdevid.config import Config
 from sdevid.sde.noise import Stream, uniform
-from sdevid.types import Serial, Ticks
+from sdevid.types import TICKS_PER_UNIT, Serial, Ticks
 
+Seconds = Float64[np.ndarray, " time"]
 Places = Int64[np.ndarray, "clips time"]  # of frames, from the first taken
 
 
@@ -38,6 +44,23 @@ def places(config: Config, serial: Serial) -> Places:
             taken = np.concatenate([[0], np.sort(inner), [last]])
         found.append(taken)
     return np.stack(found)
+
+
+def seconds(meta: Mapping[str, Any], taken: Int64[np.ndarray, " time"]) -> Seconds | None:
+    """When the frames with these numbers were; None where they are evenly apart."""
+    told = meta.get("times")
+    if told is None:
+        return None
+    if int(taken[-1]) >= len(told["ticks"]):
+        raise ValueError(f"its KEY.json tells the times of {len(told['ticks'])} frames alone")
+    found: Seconds = np.asarray(told["ticks"], np.float64)[taken] / told["per_second"]
+    return found
+
+
+def real(config: Config, told: Seconds) -> Int64[Tensor, " time"]:
+    """Times in seconds as ticks from the first."""
+    apart = (told - told[0]) * (TICKS_PER_UNIT / config.time_unit)
+    return torch.from_numpy(np.round(apart).astype(np.int64))
 
 
 def ticks(config: Config, taken: Places) -> Ticks:

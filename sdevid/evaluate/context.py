@@ -138,7 +138,7 @@ class EvalContext:
 def read_clips(index: ShardIndex, config: Config, clips: range, title: str) -> Pixels:
     """uint8 video (clips, time, height, width, channels) of the clips with these indices."""
     parts = batches(clips, 64, title)
-    return np.concatenate([stream.fixed(index, config, part).video.numpy() for part in parts])
+    return np.concatenate([stream.fixed(index, config, part).pixels for part in parts])
 
 
 def open_context(options: EvalOptions) -> EvalContext:

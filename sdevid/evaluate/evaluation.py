@@ -83,7 +83,7 @@ def _protocol(context: EvalContext, metrics: Sequence[Metric]) -> dict[str, Any]
 def _pictures(context: EvalContext) -> dict[str, Pixels]:
     """Free and real videos, and what the metrics add."""
     clips = evenly(PICTURES, len(context.index))
-    real = stream.fixed(context.index, context.config, clips).video.numpy()
+    real = stream.fixed(context.index, context.config, clips).pixels
     return {
         "generated": context.free[: len(real), : context.config.sequence_length],
         "real": real,

@@ -49,7 +49,7 @@ class FrameEncoder(nn.Module):
     """Each frame to one token (vector latent) or one token a cell (map latent).
 
     With `encoder.differences` a frame comes with its change from the one before it, as stored; of
-    the first that is 0.
+    the first that is 0. NaN, which was not observed, is read as grey.
     """
 
     def __init__(self, config: Config) -> None:
@@ -70,6 +70,7 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Frames) -> Tokens:
         batch = frames.shape[0]
+        frames = frames.nan_to_num(nan=0.5)
         seen = frames - 0.5
         if self.differences and frames.shape[1]:
             change = torch.cat([torch.zeros_like(frames[:, :1]), frames.diff(dim=1)], dim=1)

@@ -82,12 +82,13 @@ class HistoryObjective(ClipObjective):
     ) -> EncodedClips:
         """Encode what the prior may see and what the posterior sees."""
         model, frames = self.model, as_frames(video)
-        observed = self.observed(serial, frames.shape[1], context)
+        present = frames.isnan().logical_not().flatten(2).any(2)
+        observed = self.observed(serial, frames.shape[1], context) & present
         window = Window.after(observed)
         tokens = model.encoder(frames)
         times = units(ticks - ticks.gather(1, window.reference))
         caption = model.embedding(text, len(frames))
-        prior, posterior = self._histories(tokens, times, observed, caption)
+        prior, posterior = self._histories(tokens, times, observed, present, caption)
         future = None if model.guide is None else FutureFrames(prior.tokens, ticks, observed)
         return EncodedClips(
             frames=window.cut(frames),
@@ -100,19 +101,19 @@ class HistoryObjective(ClipObjective):
         )
 
     def _histories(
-        self, tokens: Tokens, times: Tensor, observed: Mask, caption: Tensor | None
+        self, tokens: Tokens, times: Tensor, observed: Mask, present: Mask, caption: Tensor | None
     ) -> tuple[History, History]:
-        """Summarise the observed frames, and all frames, of each clip.
+        """Summarise the observed frames, and all that are present, of each clip.
 
         A causal encoder does both in one pass where observed frames come first: the token of the
         last of them knows no other.
         """
-        model, every = self.model, torch.ones_like(observed)
+        model = self.model
         if self.config.encoder.causal and not self.config.observation.ahead:
-            once = model.temporal(tokens, times, observed, caption, visible=every)
+            once = model.temporal(tokens, times, observed, caption, visible=present)
             return once, once
         twice = None if caption is None else caption.repeat(2, 1)
-        is_seen = torch.cat([observed, every])
+        is_seen = torch.cat([observed, present])
         both = model.temporal(tokens.repeat(2, 1, 1, 1), times.repeat(2, 1), is_seen, twice)
         halves: tuple[History, History] = both.halves()
         return halves
@@ -125,5 +126,6 @@ class HistoryObjective(ClipObjective):
         log_prob = self.model.likelihood.log_prob(decoded, clips.frames)
         terms = {"reconstruction": (log_prob * valid).sum(1)}
         if self.config.consistency.frame_difference:
-            terms["frame_difference"] = frame_difference(decoded, clips.frames, valid)
+            real = torch.where(clips.frames.isnan(), decoded.detach(), clips.frames)
+            terms["frame_difference"] = frame_difference(decoded, real, valid)
         return terms

@@ -28,7 +28,13 @@ class VideoSettings(Section):
     frame_size: int = setting(
         64, ge=1, le=16_384, unit="pixels", role="architecture", help="side of a square frame"
     )
-    channels: Literal[1, 3] = setting(3, role="architecture", help="1: grey, 3: RGB")
+    channels: int = setting(
+        3,
+        ge=1,
+        le=64,
+        role="architecture",
+        help="of a frame: 1 grey, 3 RGB; where it is not given, those of the shards",
+    )
     sequence_length: int = setting(
         16,
         ge=2,

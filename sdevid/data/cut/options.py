@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sdevid import clock
+from sdevid.data import transforms
+from sdevid.data.arrays import keep
 from sdevid.data.brownian import MOTIONS
 from sdevid.errors import UserError
 
@@ -32,9 +34,15 @@ _BELONGS: dict[
     "fit": (FILMED, "crop"),
     "clip_stride": (FILMED, None),
     "shots": (FILMED, "off"),
-    "channels": (FILMED, 3),
+    "channels": (FILMED, None),
     "captions": (("custom",), None),
     "label_level": (("custom",), 0),
+    "transform": (("custom",), None),
+    "tile": (("custom",), None),
+    "tile_stride": (("custom",), None),
+    "keep_if": (("custom",), None),
+    "times": (("custom",), None),
+    "clip_span": (("custom",), None),
     "annotations": (("kinetics",), []),
     "split_files": (("ucf101",), []),
     "num_clips": (DRAWN, 2000),
@@ -49,6 +57,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line. UserError where options do not fit the data set."""
     options = _parser().parse_args(arguments)
     _settle(options)
+    _settle_arrays(options)
     return options
 
 
@@ -64,7 +73,7 @@ def _settle(options: argparse.Namespace) -> None:
             setattr(options, name, default)
         elif options.dataset not in takers:
             raise UserError(f"--{name} is for {', '.join(takers)}, not for {options.dataset}")
-    if options.frame_size is None:
+    if options.frame_size is None and options.dataset != "custom":
         options.frame_size = 32 if options.dataset in SCENES else 64
     if options.dataset in (*FILMED, "smmnist") and options.input_dir is None:
         where = DESCRIPTION.split("\n\n")[1].replace("\n", " ")
@@ -77,15 +86,34 @@ def _settle(options: argparse.Namespace) -> None:
     if options.text_length is not None and options.text_encoder is None:
         raise UserError("--text_length is for --text_encoder, which is not given")
     positive = ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips")
-    for name in (*positive, "text_length"):
+    for name in (*positive, "text_length", "tile", "tile_stride"):
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise UserError(f"--{name} is {value:g}, but must be above 0")
-    if options.frame_size < 8 or options.workers < 0 or not 0 <= options.max_bad_fraction <= 1:
+    if (
+        (options.frame_size or 8) < 8
+        or options.workers < 0
+        or not 0 <= options.max_bad_fraction <= 1
+    ):
         raise UserError(
             f"--frame_size is {options.frame_size} (8 or more), --workers {options.workers} (0 or "
             f"more), --max_bad_fraction {options.max_bad_fraction:g} (from 0 to 1)"
         )
+
+
+def _settle_arrays(options: argparse.Namespace) -> None:
+    """Check what is for arrays alone, before anything is read."""
+    if options.transform is not None:
+        transforms.parse(options.transform)
+    if options.keep_if is not None:
+        keep.parse(options.keep_if)
+    if options.tile_stride is not None and options.tile is None:
+        raise UserError("--tile_stride is for --tile, which is not given")
+    if options.clip_span is not None:
+        try:
+            options.clip_span = clock.interval(options.clip_span, "clip_span")
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,28 +127,51 @@ def _parser() -> argparse.ArgumentParser:
     add("--input_dir", type=_place, help="folder of videos, MNIST or tars; or s3://b/{00..99}.tar")
     add("--output_dir", type=Path, required=True)
     add("--frame_size", type=int, help="pixels, square (64; of a known SDE: 32)")
-    clock.add_arguments(parser, 8.0, "8")
+    clock.add_arguments(parser, None, "8; of arrays, by their times")
     add("--clip_length", type=int, default=16, help="frames (16)")
     add("--shots", choices=["on", "off"], help="end clips at cuts; needs sdevid[shots] (off)")
     add("--clip_stride", type=int, help="frames between starts (clip_length)")
     add("--fit", choices=["crop", "letterbox"], help="for frames that are not square (crop)")
-    add("--channels", type=int, choices=[1, 3], help="of videos: 1 keeps the luma alone (3)")
     add("--store", choices=["npy", "jpeg", "mp4"], help="npy up to 128 pixels, jpeg above")
     add("--shard_size", type=int, default=512, help="clips a tar (512)")
-    add("--splits", help=f"shares of source videos; the official ones, or {SPLITS}")
+    add(
+        "--splits", help=f"shares of source videos, names, time=0.8; the official ones, or {SPLITS}"
+    )
     add("--split_files", type=Path, nargs="+", help="ucf101: trainlist01.txt testlist01.txt")
     add("--annotations", type=Path, nargs="+", help="kinetics: csv files (those in input_dir)")
     add("--captions", type=Path, help="custom: csv of path,caption (input_dir/captions.csv)")
     add("--label_level", type=int, help="custom: folders of a label, from the top (0: all)")
     add("--text_encoder", type=Path, help="local T5 or CLIP folder: store its embeddings too")
     add("--text_length", type=int, help="tokens of a caption, as text.length in training (128)")
+    add("--seed", type=int, default=0, help="of the splits and of drawn data (0)")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
+    add("--max_bad_fraction", type=float, default=0.1, help="stop past this share (0.1)")
+    add("--overwrite", action="store_true", help="drop what output_dir holds of another cut")
+    _add_drawn_options(parser)
+    _add_array_options(parser)
+    return parser
+
+
+def _add_array_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--channels",
+        type=lambda text: {"1": "grey", "3": "rgb"}.get(text, text),
+        choices=["grey", "rgb", "keep"],
+        help="of filmed frames: grey (1), rgb (3), or as they are (video: rgb; arrays: keep)",
+    )
+    add("--transform", help=f"arrays: {transforms.FORMS} (percentile 0 100)")
+    add("--tile", type=int, help="arrays: side of windows of a larger field, in pixels")
+    add("--tile_stride", type=int, help="arrays: pixels from window to window (tile)")
+    add("--keep_if", help="arrays: a rule on each clip, e.g. 'std > 0.02'")
+    add("--times", type=Path, help="arrays: csv of path,seconds, a row a frame")
+    add("--clip_span", help="arrays: longest time of a clip, e.g. 16s; for uneven times")
+
+
+def _add_drawn_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--num_clips", type=int, help="drawn data: clips in all (2000)")
     add("--num_digits", type=int, help="moving-digits, smmnist: digits a clip (2)")
     add("--generator", choices=["svg", "srvp", "nsf"], help="smmnist: whose rules (srvp)")
     add("--vertical", choices=["none", "ou"], help="double-well, ou: motion along y (none)")
     add("--motion", choices=MOTIONS, help="brownian: the SDE of each blob (brownian)")
-    add("--seed", type=int, default=0, help="of the splits and of drawn data (0)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
-    add("--max_bad_fraction", type=float, default=0.1, help="stop past this share (0.1)")
-    add("--overwrite", action="store_true", help="drop what output_dir holds of another cut")
-    return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class Plan:
     truth: dict[str, Any] | None = None  # of drawn motion
     listing: Listing = field(default_factory=Listing)  # of filmed data: all files and rows
     duplicates: int = 0  # videos of the same bytes as another
+    arrays: Mapping[str, Any] | None = None  # dtype, channel_names, unit, transform of arrays
     embed: Embedder | None = None  # makes an embedding of what is said of each clip
 
     def identity(self) -> dict[str, Any]:
@@ -34,6 +35,8 @@ class Plan:
         settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
         if not self.spec.shots:  # as cuts from before there was a choice
             del settings["shots"]
+        if self.arrays is not None:
+            settings["arrays"] = dict(self.arrays)
         if self.embed is not None:
             settings["text_encoder"] = self.embed.identity
         return {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 
 from sdevid.data.brownian import BlobFilm
+from sdevid.data.cut.array_listing import array_listing, settle
 from sdevid.data.cut.custom import custom
 from sdevid.data.cut.duplicates import group_duplicates
 from sdevid.data.cut.kinetics import kinetics
 from sdevid.data.cut.options import DISC, FILMED, SPLITS
 from sdevid.data.cut.plan import Plan
-from sdevid.data.cut.splits import assign, parse_splits
+from sdevid.data.cut.sources import Listing
+from sdevid.data.cut.splits import assign, by_name, parse_splits
 from sdevid.data.cut.tars import webdataset
 from sdevid.data.cut.ucf101 import ucf101
 from sdevid.data.digits import digit_artists, read_mnist
@@ -36,10 +38,15 @@ def _filmed(options: argparse.Namespace) -> Plan:
     elif options.dataset == "webdataset":
         listing = webdataset(str(folder))
     else:
+        arrays = array_listing(options)
+        if arrays is not None:
+            return _of_arrays(options, arrays)
         listing = custom(folder, options.captions, out, options.label_level)
     if not listing.sources:
         item = listing.left_out[0]
         raise UserError(f"no video of {folder} can be taken: {item.name} {item.reason}")
+    if options.splits == "names":
+        listing.sources, options.splits = by_name(listing.sources), None
     listing.sources, duplicates = group_duplicates(listing.sources)
     shares = parse_splits(options.splits or SPLITS)
     return Plan(
@@ -51,6 +58,37 @@ def _filmed(options: argparse.Namespace) -> Plan:
         | {"seed": options.seed},
         listing=listing,
         duplicates=duplicates,
+    )
+
+
+def _of_arrays(options: argparse.Namespace, listing: Listing) -> Plan:
+    settle(options, listing)
+    if options.store not in (None, "npy"):
+        raise UserError(f"--store is {options.store}, but arrays are kept as they are: npy")
+    options.store = "npy"
+    by_time = (options.splits or "").startswith("time=")
+    if options.splits == "names":
+        listing.sources = by_name(listing.sources)
+    if options.one_file_each and options.tile is None and not by_time:
+        listing.sources, duplicates = group_duplicates(listing.sources)
+    else:
+        duplicates = 0
+    shares = parse_splits(SPLITS) if any(s.split for s in listing.sources) else None
+    shares = shares or parse_splits(options.splits or SPLITS)
+    return Plan(
+        dataset=options.dataset,
+        sources=assign(listing.sources, shares, options.seed),
+        spec=_spec(options),
+        shard_size=options.shard_size,
+        settings={"splits": options.splits or SPLITS, "seed": options.seed},
+        listing=listing,
+        duplicates=duplicates,
+        arrays={
+            "dtype": options.dtype,
+            "channel_names": list(options.channel_names),
+            "unit": options.unit,
+            "transform": options.transform or "percentile 0 100",
+        },
     )
 
 
@@ -90,12 +128,12 @@ def _drawn(options: argparse.Namespace) -> Plan:
 
 def _spec(options: argparse.Namespace) -> CutSpec:
     return CutSpec(
-        frame_size=options.frame_size,
-        fps=options.fps,
+        frame_size=options.frame_size or 64,
+        fps=options.fps or 8.0,
         clip_length=options.clip_length,
         clip_stride=options.clip_stride or options.clip_length,
         shots=options.shots == "on",
         fit=options.fit,
-        store=options.store or default_store(options.frame_size),
-        channels=options.channels,
+        store=options.store or default_store(options.frame_size or 64),
+        channels=options.channels or "rgb",
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from sdevid.data import transforms
 from sdevid.data.cut.account import account
 from sdevid.data.cut.parts import Fault, Job, Kind, make_parts, read_notes, read_part, remove_part
 from sdevid.data.cut.plan import Plan
@@ -18,7 +19,7 @@ from sdevid.data.cut.sheet import write_sheet
 from sdevid.data.embedding import encode, member_name
 from sdevid.data.folder import LocalFolder
 from sdevid.data.shard_file import FORMAT, ShardFile, write_json
-from sdevid.data.shards import ClipEntry, read_dataset, read_index, read_json
+from sdevid.data.shards import ClipEntry, ShardIndex, read_dataset, read_index, read_json
 from sdevid.data.spec import words
 from sdevid.errors import UserError
 
@@ -203,7 +204,10 @@ class _Cut:
                 f"no video gave a clip for split {', '.join(empty) or 'train'}; "
                 f"{self.folder / 'quarantine.jsonl'} says why each did not"
             )
-        write_json(self.folder / "dataset.json", self._content(clips), indent=1)
+        content = self._content(clips)
+        if self.plan.arrays is not None:
+            content |= _described(self.plan.arrays, self.folder, content, clips)
+        write_json(self.folder / "dataset.json", content, indent=1)
 
     def _content(self, clips: dict[str, list[ClipEntry]]) -> dict[str, Any]:
         """dataset.json: what is in the folder and what made it."""
@@ -245,6 +249,24 @@ class _Cut:
         if self.plan.embed is not None:
             content["text_encoder"] = self.plan.embed.identity
         return content if self.plan.truth is None else {**content, "truth": self.plan.truth}
+
+
+def _described(
+    arrays: Mapping[str, Any], folder: Path, content: dict[str, Any], clips: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Type, channels and transform of arrays, its range from the training split."""
+    split = "train" if "train" in clips else next(iter(clips))
+    told = content | {"dtype": arrays["dtype"]}
+    index = ShardIndex(LocalFolder(folder), split, told, clips[split])
+    try:
+        found = transforms.statistics(index.read(number).video for number in range(len(index)))
+    finally:
+        index.close()
+    return {
+        "dtype": arrays["dtype"],
+        "channel_names": arrays["channel_names"],
+        "transform": transforms.fit(arrays["transform"], found, arrays["unit"]).as_json(),
+    }
 
 
 def _resumed(state: dict[str, Any], folder: Path) -> _State:

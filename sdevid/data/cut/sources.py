@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-import numpy as np
-
-from sdevid.data.payload import ClipVideo
 from sdevid.data.spec import ClipSource, CutClip, CutSpec
 from sdevid.errors import UserError
 
@@ -105,9 +102,11 @@ class VideoSource:
 
         Raises BadVideoError where it is damaged, LeftOutError where it gives no clip.
         """
-        from sdevid.data.decode import cut_video
+        from sdevid.data.arrays.fit import in_channels
+        from sdevid.data.decode import cut_video, is_grey
 
         several = {"captions": list(self.captions)} if len(self.captions) > 1 else {}
+        grey = spec.channels == "grey" or (spec.channels == "keep" and is_grey(self.path))
         cut = cut_video(self.path, spec, self.section)
         while True:
             try:
@@ -115,15 +114,9 @@ class VideoSource:
             except StopIteration as end:
                 notes: Counter[str] = end.value
                 return notes
-            kept = video if spec.channels == 3 else luma(video)
-            yield CutClip(self.name, start, kept, extra | several)
-
-
-def luma(video: ClipVideo) -> ClipVideo:
-    """One channel of RGB video: ITU-R BT.601's weights, so that grey keeps its values."""
-    grey = video @ np.array([0.299, 0.587, 0.114], np.float32)
-    rounded: ClipVideo = np.rint(grey).astype(np.uint8)[..., None]
-    return rounded
+            if spec.channels != "rgb":
+                video = in_channels(video, "grey" if grey else spec.channels)
+            yield CutClip(self.name, start, video, extra | several)
 
 
 class LeftOut(NamedTuple):

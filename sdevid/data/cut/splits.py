@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from sdevid.data.spec import ClipSource
 from sdevid.errors import UserError
@@ -33,6 +34,24 @@ def parse_splits(text: str) -> dict[str, float]:
             f"--splits {text} sums to {sum(shares.values()):g}, but the shares must sum to 1"
         )
     return shares
+
+
+def by_name(sources: Sequence[Any]) -> list[Any]:
+    """Sources with the split that their first folder names, or the first word of their name.
+
+    UserError where one names none of train, val and test.
+    """
+    found = []
+    for source in sources:
+        words = re.split(r"[/_:.@-]", source.name.rpartition(":")[2])
+        split = next((word for word in words[:1] if word in _USUAL), None)
+        if split is None:
+            raise UserError(
+                f"--splits names takes the split from the first word of each name, but "
+                f"{source.name} begins with none of {', '.join(_USUAL)}; give shares instead"
+            )
+        found.append(replace(source, split=split))
+    return found
 
 
 def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:

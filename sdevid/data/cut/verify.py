@@ -9,7 +9,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdevid.data import embedding
 from sdevid.data.embedding import TEXT
@@ -22,6 +22,13 @@ from sdevid.errors import UserError
 
 _AHEAD = 2**20  # bytes read at once
 _DESCRIBED = ("source", "label", "num_frames", "fps", "height", "width", "channels")
+
+
+class _Kind(NamedTuple):
+    """What dataset.json says of every clip."""
+
+    width: int  # of embeddings
+    dtype: str  # of frames
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,10 @@ def check_shard(location: str, shard: str, decoding: bool) -> ShardReport:
         folder = open_folder(location)
         entries = read_index(folder, shard)
         size = read_json(folder, index_name(shard))["size"]
-        encoder = read_dataset(folder).get("text_encoder") or {}
-        faults = list(_tar_faults(folder, shard, entries, size, decoding, encoder.get("width", 0)))
+        dataset = read_dataset(folder)
+        encoder = dataset.get("text_encoder") or {}
+        kind = _Kind(encoder.get("width", 0), dataset.get("dtype", "uint8"))
+        faults = list(_tar_faults(folder, shard, entries, size, decoding, kind))
     except Exception as error:  # whatever bytes of any origin lead to is a fault of the shard
         return ShardReport(shard, 0, (f"{shard}: {error}",))
     return ShardReport(shard, len(entries), tuple(f"{shard}: {fault}" for fault in faults))
@@ -77,7 +86,7 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
 
 
 def _tar_faults(
-    folder: Folder, shard: str, entries: list[ClipEntry], size: int, decoding: bool, width: int
+    folder: Folder, shard: str, entries: list[ClipEntry], size: int, decoding: bool, kind: _Kind
 ) -> Iterator[str]:
     found_size = folder.size(shard)
     if found_size != size:
@@ -99,7 +108,7 @@ def _tar_faults(
             file.seek(member.offset)
             content = file.read(member.size)
             fault = _member_fault(info, member, content) or _content_fault(
-                entry, extension, content, decoding, width
+                entry, extension, content, decoding, kind
             )
             if fault:
                 yield f"member {info.name} {fault}"
@@ -118,7 +127,7 @@ def _member_fault(info: tarfile.TarInfo, member: Member, content: bytes) -> str 
 
 
 def _content_fault(
-    entry: ClipEntry, extension: str, content: bytes, decoding: bool, width: int
+    entry: ClipEntry, extension: str, content: bytes, decoding: bool, kind: _Kind
 ) -> str | None:
     try:
         if extension == "json":
@@ -126,9 +135,9 @@ def _content_fault(
             wrong = [name for name in _DESCRIBED if meta.get(name) != getattr(entry, name)]
             return f"differs from the index in {', '.join(wrong)}" if wrong else None
         if extension == TEXT:
-            embedding.decode(content, width)
+            embedding.decode(content, kind.width)
         if decoding and extension == entry.extension:
-            decode(extension, content, entry.shape)
+            decode(extension, content, entry.shape, kind.dtype)
     except ValueError as error:
         return f"does not read: {error}"
     return None

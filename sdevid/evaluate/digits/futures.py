@@ -44,7 +44,7 @@ def evaluate(context: EvalContext) -> dict[str, Any]:
         first = stream.first_frame(context.index, whole, part.start)
         true = middles(meta, truth["digit_side"])[first : first + length]
         samples = futures(context.model, batch, observed, best_of, context.seed).samples[0]
-        real = batch.video.numpy()[0, observed:]
+        real = batch.pixels[0, observed:]
         scores = best_and_mean(samples, real) | _read_scores(
             reader, samples[:READ], real, true, observed, meta, truth
         )

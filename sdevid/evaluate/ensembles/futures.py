@@ -76,7 +76,7 @@ def _clip(
     """Totals of every forecast of one clip."""
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
-    video = batch.video.numpy()[0]
+    video = batch.pixels[0]
     prefix, outcome = video[: options.context], video[options.context :]
     samples = generation.futures(
         context.model, batch, options.context, options.samples, context.seed

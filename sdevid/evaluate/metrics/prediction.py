@@ -76,7 +76,7 @@ def predict(
     for part in batches(clips, max(1, ROWS // samples), "prediction"):
         batch = stream.fixed(index, model.config, part)
         made, mean = futures(model, batch, context, samples, seed)
-        video = batch.video.numpy()
+        video = batch.pixels
         true = video[:, context:] / 255
         forecasts = _forecasts(made, mean, video, context, reference)
         errors = {name: squared_error(frames, true) for name, frames in forecasts.items()}

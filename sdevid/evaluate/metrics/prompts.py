@@ -68,7 +68,7 @@ def _real(context: EvalContext) -> tuple[Pixels, list[str]]:
     captions: list[str] = []
     for part in batches(evenly(REAL, len(context.training)), 32, "training clips"):
         batch = stream.fixed(context.training, context.config, part)
-        videos.append(batch.video.numpy())
+        videos.append(batch.pixels)
         captions += batch.captions
     return np.concatenate(videos), captions
 

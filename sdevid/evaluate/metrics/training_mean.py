@@ -28,7 +28,7 @@ def training_mean(index: ShardIndex, config: Config, tracker: SceneTracker | Non
     """Over up to 512 clips of `index`, at even distances. Positions where one is tracked."""
     frames, places = [], []
     for part in batches(evenly(CLIPS, len(index)), 32, "mean of training clips"):
-        video = stream.fixed(index, config, part).video.numpy()
+        video = stream.fixed(index, config, part).pixels
         frames.append(video.mean(axis=(0, 1), dtype=np.float64) * (len(part) / 255))
         if tracker is not None:
             place = tracker.place(video)

@@ -41,7 +41,7 @@ def compare(context: EvalContext) -> dict[str, Any]:
     for part in batches(clips, 1, "many futures"):
         batch = stream.fixed(context.index, context.config, part)
         samples = futures(context.model, batch, observed, FUTURES, context.seed).samples
-        real = tracker.paths(batch.video.numpy())
+        real = tracker.paths(batch.pixels)
         generated, simulated = tracker.paths(samples[0]), _simulate(context, part.start)
         for i, name in enumerate(tracker.axes):
             outcome[name].append(real[name][0, observed:])

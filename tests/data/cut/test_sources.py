@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdevid.data.arrays.fit import in_channels
 from sdevid.data.cut.custom import custom
 from sdevid.data.cut.kinetics import kinetics
-from sdevid.data.cut.sources import LeftOut, find, luma
+from sdevid.data.cut.sources import LeftOut, find
 from sdevid.data.cut.ucf101 import ucf101
 from sdevid.errors import UserError
 
@@ -223,7 +224,7 @@ def test_data_that_is_not_there_says_where_to_get_it(tmp_path):
 
 def test_luma_of_grey_video_is_its_value_and_of_green_its_weight():
     grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    assert np.array_equal(luma(grey.repeat(3, axis=-1)), grey)
+    assert np.array_equal(in_channels(grey.repeat(3, axis=-1), "grey"), grey)
     green = np.zeros((1, 2, 2, 3), np.uint8)
     green[..., 1] = 200
-    assert np.array_equal(luma(green), np.full((1, 2, 2, 1), 117, np.uint8))
+    assert np.array_equal(in_channels(green, "grey"), np.full((1, 2, 2, 1), 117, np.uint8))

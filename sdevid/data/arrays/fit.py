@@ -1,0 +1,58 @@
+"""Frames of any type brought to the size and channels of a cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sdevid.data.spec import BadVideoError, CutSpec
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+Frames = NDArray[Any]  # time, height, width, channels
+
+
+def fitted(frames: Frames, spec: CutSpec) -> Frames:
+    """`frames` in the channels and side of a cut: the middle square, of the same type."""
+    frames = in_channels(frames, spec.channels)
+    height, width = frames.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    frames = frames[:, top : top + side, left : left + side]
+    if side == spec.frame_size:
+        return np.ascontiguousarray(frames)
+    return _resized(frames, spec.frame_size)
+
+
+def in_channels(frames: Frames, channels: str) -> Frames:
+    """`frames` as grey, as RGB, or as they are. BadVideoError where they cannot be."""
+    held = frames.shape[3]
+    if channels == "keep" or (channels, held) in (("grey", 1), ("rgb", 3)):
+        return frames
+    if channels == "rgb" and held == 1:
+        return np.repeat(frames, 3, axis=3)
+    if channels == "grey" and held == 3:
+        if (frames == frames[..., :1]).all():
+            return frames[..., :1]
+        grey = (frames.astype(np.float64) @ _LUMA)[..., None]
+        return _cast(grey, frames.dtype)
+    raise BadVideoError(f"has {held} channels, which do not make {channels}; take --channels keep")
+
+
+def _resized(frames: Frames, side: int) -> Frames:
+    """Each channel by the mean over the area of the new pixel; NaN spreads over what it touches."""
+    planes = np.moveaxis(frames, 3, 1).astype(np.float32)
+    small = np.empty((*planes.shape[:2], side, side), np.float32)
+    for index in np.ndindex(*planes.shape[:2]):
+        image = Image.fromarray(planes[index])
+        small[index] = np.asarray(image.resize((side, side), Image.Resampling.BOX))
+    return np.ascontiguousarray(_cast(np.moveaxis(small, 1, 3), frames.dtype))
+
+
+def _cast(values: Frames, dtype: np.dtype[Any]) -> Frames:
+    if dtype.kind in "ui":
+        return np.clip(np.round(values), 0, np.iinfo(dtype).max).astype(dtype)
+    return values.astype(dtype)

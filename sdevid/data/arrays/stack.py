@@ -1,0 +1,273 @@
+"""Opens a stack of frames: .npy, .npz, TIFF, HDF5, NetCDF, Zarr, or a folder of pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdevid.data.spec import BadVideoError
+from sdevid.errors import UserError
+
+PICTURES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm"])
+FIELDS = frozenset([".nc", ".nc4", ".zarr"])  # by xarray
+ARRAYS = frozenset([".npy", ".npz", ".tif", ".tiff", ".h5", ".hdf5"]) | FIELDS
+TYPES = ("uint8", "uint16", "float16", "float32")
+MOST_CHANNELS = 64
+_EXTRA = "pip install 'sdevid[arrays]'"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Frames in order of time: `read(first, last)` gives (time, height, width, channels)."""
+
+    shape: tuple[int, int, int, int]
+    dtype: str  # one of TYPES
+    read: Callable[[int, int], Array]
+    seconds: NDArray[np.float64] | None = None  # of each frame, where the file tells
+    channel_names: tuple[str, ...] = ()
+    unit: str = ""
+
+
+def names(path: Path, variable: str | None) -> list[str]:
+    """What a file holds: the arrays of an .npz by name, else one entry, the variable."""
+    if path.suffix.lower() != ".npz" or variable:
+        return [variable or ""]
+    with _reading(path), np.load(path, allow_pickle=False) as archive:
+        return list(archive.files)
+
+
+def open_stack(path: Path, variable: str) -> Stack:
+    """The stack in `path`. BadVideoError where it does not read or holds no stack of frames.
+
+    Raises UserError where the variable is missing, or a package is.
+    """
+    with _reading(path):
+        if path.is_dir() and path.suffix.lower() != ".zarr":
+            return _pictures(path)
+        ending = path.suffix.lower()
+        if ending in FIELDS:
+            return _fields(path, variable)
+        if ending in (".h5", ".hdf5"):
+            return _hdf5(path, variable)
+        if ending == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return _whole(path, archive[variable])
+        if ending == ".npy":
+            return _whole(path, np.load(path, mmap_mode="r", allow_pickle=False))
+        return _tiff(path)
+
+
+class _reading:  # noqa: N801
+    """Says of a file that does not read which one it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError | ValueError | KeyError | EOFError | IndexError):
+            raise BadVideoError(f"does not read ({error})") from error
+
+
+def _whole(path: Path, array: Any, channel_names: tuple[str, ...] = ()) -> Stack:
+    """A stack of an array of (time, height, width) with channels last, or after time."""
+    if array.ndim == 3:
+        move: Callable[[Array], Array] = lambda part: part[..., None]  # noqa: E731
+        shape = (*array.shape, 1)
+    elif array.ndim == 4 and array.shape[3] <= MOST_CHANNELS:
+        move, shape = (lambda part: part), array.shape
+    elif array.ndim == 4 and array.shape[1] <= MOST_CHANNELS:
+        move = lambda part: np.moveaxis(part, 1, 3)  # noqa: E731
+        shape = (array.shape[0], array.shape[2], array.shape[3], array.shape[1])
+    else:
+        raise UserError(
+            f"{path} holds an array of shape {array.shape}, but a stack of frames has the axes "
+            f"time, height, width and at most {MOST_CHANNELS} channels; save it so"
+        )
+    kept = _type(path, array.dtype)
+    return Stack(
+        shape,
+        kept,
+        lambda first, last: np.ascontiguousarray(move(np.asarray(array[first:last])).astype(kept)),
+        channel_names=channel_names,
+    )
+
+
+def _type(path: Path, dtype: np.dtype[Any]) -> str:
+    if dtype.name in TYPES:
+        return dtype.name
+    if dtype.kind == "f":
+        return "float32"
+    if (dtype.kind in "iu" and dtype.itemsize <= 2) or dtype.kind == "b":
+        return "uint8" if dtype.itemsize == 1 and dtype.kind != "i" else "float32"
+    if dtype.kind in "iu":
+        return "float32"
+    raise UserError(f"{path} holds {dtype}, but values must be numbers; save them as float32")
+
+
+def _tiff(path: Path) -> Stack:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        axes, array = series.axes, series.asarray()
+    if array.ndim > 2 and axes[-1] in "SC" and array.ndim == 3:
+        raise BadVideoError("is a picture, not a video: a TIFF of one page")
+    if array.ndim < 3:
+        raise BadVideoError("is a picture, not a video: a TIFF of one page")
+    return _whole(path, array)
+
+
+def _pictures(folder: Path) -> Stack:
+    files = pictures(folder)
+    first = _picture(files[0])
+
+    def read(begin: int, end: int) -> Array:
+        frames = [_picture(path) for path in files[begin:end]]
+        for path, frame in zip(files[begin:end], frames, strict=True):
+            if frame.shape != first.shape or frame.dtype != first.dtype:
+                raise BadVideoError(
+                    f"holds {path.name} of {frame.dtype} {frame.shape}, but its first picture is "
+                    f"{first.dtype} {first.shape}; frames of a video are alike"
+                )
+        return np.stack(frames)
+
+    return Stack((len(files), *first.shape), first.dtype.name, read)
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder in natural order: frame_2 before frame_10."""
+    files = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    return sorted((path for path in files if not path.name.startswith(".")), key=natural)
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """A key by which numbers within names sort as numbers."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+
+
+def _picture(path: Path) -> Array:
+    if path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile
+
+        image = tifffile.imread(path)
+    else:
+        from PIL import Image
+
+        with Image.open(path) as opened:
+            mode = {"1": "L", "LA": "L"}.get(opened.mode, opened.mode)
+            mode = "RGB" if mode in ("P", "PA", "RGBA", "CMYK", "YCbCr") else mode
+            image = np.asarray(opened.convert(mode) if mode != opened.mode else opened)
+    kept = image.astype(
+        "uint16" if image.dtype.kind in "iu" and image.dtype.itemsize > 1 else image.dtype
+    )
+    return kept[..., None] if kept.ndim == 2 else kept
+
+
+def _hdf5(path: Path, variable: str) -> Stack:
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError(f"{path} is HDF5, which needs h5py; {_EXTRA}") from error
+
+    held: list[str] = []
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim >= 3:
+            held.append(f"/{name}")
+
+    with h5py.File(path, "r") as file:
+        if not variable or variable not in file:
+            file.visititems(note)
+            raise UserError(
+                f"{path} has no array {variable or 'named'}; it holds "
+                f"{', '.join(held[:20]) or 'none of three axes'}: give one after a colon, "
+                f"--input_dir {path}:{held[0] if held else '/path'}"
+            )
+        described = _whole(path, _Lazy(file[variable].shape, file[variable].dtype))
+
+    def read(first: int, last: int) -> Array:
+        with h5py.File(path, "r") as again:
+            return _whole(path, again[variable][first:last]).read(0, last - first)
+
+    return Stack(described.shape, described.dtype, read)
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    """What an array is, without its values."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+def _fields(path: Path, variable: str) -> Stack:
+    """Variables over a time and two more axes, each a channel."""
+    try:
+        import xarray
+    except ImportError as error:
+        raise UserError(f"{path} needs xarray and its backends; {_EXTRA}") from error
+
+    opened = _opened(xarray, path)
+    usable = [name for name, held in opened.data_vars.items() if held.ndim >= 3]
+    chosen = [name for name in variable.split(",") if name] or usable[:1]
+    missing = [name for name in chosen if name not in opened.data_vars]
+    if missing or not chosen:
+        raise UserError(
+            f"{path} has no variable {', '.join(missing) or 'over time and two axes'}; it holds "
+            f"{', '.join(map(str, opened.data_vars))}: name one after a colon, {path}:NAME"
+        )
+    arrays = [opened[name] for name in chosen]
+    time = arrays[0].dims[0]
+    if any(held.shape != arrays[0].shape for held in arrays):
+        raise UserError(
+            f"{path}: {', '.join(chosen)} differ in shape, but are channels of one field"
+        )
+    stacks = [_whole(path, _Lazy(held.shape, held.dtype)) for held in arrays]
+    kept = "float32" if len({stack.dtype for stack in stacks}) > 1 else stacks[0].dtype
+
+    def read(first: int, last: int) -> Array:
+        parts = [_whole(path, held[first:last].to_numpy()).read(0, last - first) for held in arrays]
+        return np.concatenate(parts, axis=3).astype(kept)
+
+    channels = sum(stack.shape[3] for stack in stacks)
+    return Stack(
+        (*stacks[0].shape[:3], channels),
+        kept,
+        read,
+        _seconds(opened, str(time)),
+        tuple(chosen) if channels == len(chosen) else (),
+        str(arrays[0].attrs.get("units", "")),
+    )
+
+
+def _opened(xarray: Any, path: Path) -> Any:
+    try:
+        return xarray.open_zarr(path) if path.suffix == ".zarr" else xarray.open_dataset(path)
+    except ImportError as error:
+        raise UserError(f"{path} needs a package that is not here ({error}); {_EXTRA}") from error
+
+
+def _seconds(opened: Any, time: str) -> NDArray[np.float64] | None:
+    if time not in opened.coords:
+        return None
+    values: Array = opened[time].to_numpy()
+    if values.dtype.kind == "M":
+        return np.asarray((values - values[0]) / np.timedelta64(1, "ns"), np.float64) / 1e9
+    if values.dtype.kind in "iuf":
+        return np.asarray(values, np.float64) - float(values[0])
+    return None
