@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from sdevid.report import picture
+from sdevid.report import forecasts, picture
 from sdevid.report.plot import Kind, Series, plot
 from sdevid.report.record import Record
 from sdevid.report.words import NOT_MEASURED, measured, number, table
@@ -33,6 +33,9 @@ def summary(run: Record) -> str:
             found.append(_prediction(results["prediction"][measure], measure, unit, better))
     for axis, entry in (results.get("motion") or {}).items():
         found.append(_motion(axis, entry))
+    told = forecasts.card(run)
+    if told is not None:
+        found.append(_finding(*told[:3], wrong=told[3]))
     return f'<div class="findings">{"".join(found)}</div>'
 
 

@@ -101,6 +101,8 @@ def test_a_finished_run_shows_every_section(run):
         "Generated beside real video",
         "Prediction from 3 frames",
         "Is the SDE right?",
+        "Futures beside baselines",
+        "Where it fails",
         "64 futures beside the simulator's",
         "Every figure",
         "Diagnostics",
@@ -113,12 +115,23 @@ def test_a_finished_run_shows_every_section(run):
     assert text.count("data:video/mp4") == 2
 
 
+def test_futures_beside_baselines_stand_in_a_card_a_table_and_plots(run):
+    text = read(run)
+    assert "Fair CRPS of futures" in text
+    assert "Central 90 % intervals hold" in text
+    for title in ("Fair CRPS by lead time", "Coverage of central intervals", "Rank histogram"):
+        assert title in text
+    for forecast in ("model", "persistence", "climatology", "random past clip", "optical flow"):
+        assert re.search(rf"<td[^>]*>{forecast}</td>", text), forecast
+
+
 def test_video_of_unknown_motion_leaves_out_the_sde(run, tmp_path):
     for name in ("config.yaml", "results.npz", "metrics.jsonl"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     results = json.loads((run / "results.json").read_text())
     results["motion"] = None
-    del results["rates"], results["simulator_futures"]
+    for name in ("rates", "simulator_futures", "futures"):
+        del results[name]
     del results["prediction"]["energy_score"]
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = read(tmp_path)

@@ -1,0 +1,159 @@
+"""The page's sections on futures beside baselines, and on where the model fails."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from sdevid.report.plot import Series, plot
+from sdevid.report.record import Record
+from sdevid.report.words import NOT_MEASURED, measured, number, table
+
+COLOURS = {
+    "model": "generated",
+    "persistence": "real",
+    "climatology": "fourth",
+    "optical_flow": "exact",
+    "steps": "truth",
+}  # of the forecasts that are plotted by lead time
+
+
+def card(run: Record) -> tuple[str, str, str, bool] | None:
+    """Name, value, comparison and whether it is wrong: fair CRPS and coverage of the futures.
+
+    Of the first channel. None where they were not measured.
+    """
+    found = (run.results or {}).get("futures")
+    if not found:
+        return None
+    model = found["forecasts"]["model"]["channels"][0]
+    others = {
+        name: one["channels"][0]["crps"]["1"]["mean"]
+        for name, one in found["forecasts"].items()
+        if name != "model"
+    }
+    crps, covered = model["crps"]["1"]["mean"], model["coverage"]["0.9"]["mean"]
+    known = {name: value for name, value in others.items() if value is not None}
+    if crps is None or covered is None or not known:
+        return None
+    best = min(known, key=lambda name: known[name])
+    told = (
+        f"{found['unit']}; the best baseline, {_words(best)}, {number(known[best])}. Central 90 % "
+        f"intervals hold {100 * covered:.0f} % of what happened"
+    )
+    return "Fair CRPS of futures", number(crps), told, crps > known[best]
+
+
+def futures(run: Record) -> str:
+    """Every score of the futures beside the baselines'."""
+    found = (run.results or {}).get("futures")
+    if not found:
+        return ""
+    channels = len(found["forecasts"]["model"]["channels"])
+    head = (
+        f"<h2>Futures beside baselines</h2><p>{found['members']} futures of each of "
+        f"{found['clips']} prefixes of {found['context']} frames, from {found['sources']} source "
+        f"videos; in {html.escape(found['unit'])}, intervals over source videos. A calibrated "
+        "ensemble has spread as error, 1, flat ranks, and intervals that hold as much as they "
+        "say.</p>"
+    )
+    reasons = "".join(
+        f"<li>{html.escape(name)}: {html.escape(reason)}</li>"
+        for name, reason in found["left_out"].items()
+    )
+    left_out = f'<ul class="quiet">{reasons}</ul>' if reasons else ""
+    return head + "".join(_channel(found, k, channels) for k in range(channels)) + left_out
+
+
+def _channel(found: dict[str, Any], channel: int, channels: int) -> str:
+    forecasts = {name: one["channels"][channel] for name, one in found["forecasts"].items()}
+    head = ["forecast", "fair CRPS", "of 4 x 4 means", "RMSE", "spread over error"]
+    head += ["50 % hold", "90 % hold", "p of flat ranks"]
+    rows = []
+    for name, entry in forecasts.items():
+        covered = entry.get("coverage", {})
+        rows.append(
+            [
+                _words(name),
+                measured(entry["crps"]["1"]),
+                measured(entry["crps"].get("4")),
+                measured(entry["rmse"]),
+                measured(entry.get("spread_over_error")),
+                *(measured(covered.get(level)) for level in ("0.5", "0.9")),
+                number(entry["ranks"]["p_value"]) if "ranks" in entry else NOT_MEASURED,
+            ]
+        )
+    title = f"<h3>Channel {channel}</h3>" if channels > 1 else ""
+    listed = table(head, rows, best=(0,))
+    return f'{title}{listed}<div class="plots">{_plots(found, forecasts)}</div>'
+
+
+def _plots(found: dict[str, Any], forecasts: dict[str, Any]) -> str:
+    interval = found["frame_interval"]
+    curves = [
+        Series(
+            _words(name),
+            [interval * (k + 1) for k in range(len(entry["crps"]["1"]["by_lead"]))],
+            entry["crps"]["1"]["by_lead"],
+            COLOURS[name],
+        )
+        for name, entry in forecasts.items()
+        if name in COLOURS
+    ]
+    model = forecasts["model"]
+    levels = [float(level) for level in model["coverage"]]
+    held = [entry["mean"] for entry in model["coverage"].values()]
+    share = model["ranks"]["share"]
+    places = [(k + 0.5) / len(share) for k in range(len(share))]
+    flat = [1 / len(share)] * len(share)
+    return (
+        plot("Fair CRPS by lead time", curves, "seconds ahead", found["unit"], from_zero=True)
+        + plot(
+            "Coverage of central intervals",
+            [
+                Series("model", levels, held, "generated", "points"),
+                Series("calibrated", levels, levels, "truth", "dashed"),
+            ],
+            "level",
+            "share held",
+        )
+        + plot(
+            "Rank histogram",
+            [
+                Series("model", places, share, "generated"),
+                Series("flat", places, flat, "truth", "dashed"),
+            ],
+            "rank within the ensemble",
+            "share of values",
+        )
+    )
+
+
+def failures(run: Record) -> str:
+    """Where the model fails, part after part."""
+    found = (run.results or {}).get("failures")
+    if not found:
+        return ""
+    rows = [
+        [
+            _words(name),
+            measured(entry),
+            *(measured(found[key].get(name)) for key in ("shift_slope", "brightness", "sharpness")),
+        ]
+        for name, entry in found["psnr"].items()
+    ]
+    head = ["", "PSNR, dB", "slope of shifts", "brightness", "sharpness"]
+    correlation = found["content_state_correlation"]
+    nats = ", ".join(f"{_words(name)} {measured(entry)}" for name, entry in found["nats"].items())
+    return (
+        f"<h2>Where it fails</h2><p>{found['clips']} held-out clips, {found['context']} frames "
+        "given. Each row is scored on the frame it should show; `still` is the real frame of the "
+        "step's start. The slope of the centroid's shift is 1 for a right drift and 0 for one that "
+        f"stands still; brightness and sharpness are shares of the real.</p>{table(head, rows)}"
+        f'<p class="quiet">Nats: {nats}. Largest correlation of w with the state '
+        f"{number(correlation['mean'])}, by chance {number(correlation['chance'])}.</p>"
+    )
+
+
+def _words(name: str) -> str:
+    return html.escape(name.replace("_", " "))
