@@ -227,6 +227,15 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
         return self
 
     @model_validator(mode="after")
+    def _drift_slope_fits(self) -> Config:
+        if self.matching.drift_slope == "network" and self.sde.latent != "vector":
+            raise ValueError(
+                f"matching.drift_slope is network, but sde.latent is {self.sde.latent}, where each "
+                "component's slope would take a backward pass; set matching.drift_slope=zero"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _gradient_fits(self) -> Config:
         if self.sde.gradient != "reversible":
             return self

@@ -15,9 +15,9 @@ from sdevid.errors import UserError
 from sdevid.models.backbone import PlaceConditions, State, by_place, state_network
 from sdevid.models.bridge_conditioning import BridgeTerm, FutureFrames
 from sdevid.models.encoder import Tokens
+from sdevid.models.frame_posterior import FramePosterior
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.history_model import Context, HistoryModel, PathSegment, Transition
-from sdevid.models.marginal import FramePosterior
 from sdevid.models.sampling import SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.temporal import History

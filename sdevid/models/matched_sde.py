@@ -1,13 +1,13 @@
-"""The latent SDE whose posterior is given by its marginals (Bartosh et al. 2025)."""
+"""The latent SDE whose posterior is a chain with given marginals (after Bartosh et al. 2025)."""
 
 from __future__ import annotations
 
 from sdevid.config import Config
 from sdevid.models.backbone import Prior
 from sdevid.models.encoder import Tokens
+from sdevid.models.frame_posterior import FramePosterior
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.latent_sde import SDEModel
-from sdevid.models.marginal import Marginal
 
 
 class MatchedSDE(SDEModel):
@@ -16,12 +16,12 @@ class MatchedSDE(SDEModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         calculus = config.sde_type == "stratonovich"
-        with self.named("marginal"):
-            self.marginal = Marginal(config, self.side)
+        with self.named("posterior"):
+            self.posterior = FramePosterior(config, self.side)
         with self.named("prior"):
             self.prior = Prior(config.sde, config.encoder.features, stratonovich=calculus)
 
     def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
         """Return q(w | x), and q(z | x) at every frame."""
-        marginals: tuple[Gaussian, Gaussian] = self.marginal.at_frames(tokens)
+        marginals: tuple[Gaussian, Gaussian] = self.posterior(tokens)
         return marginals

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sdevid.models import trajectory
+from sdevid.models.backbone import State
 from sdevid.models.encoder import Tokens
 from sdevid.models.latent_sde import LatentSDE
 from sdevid.models.solver_grid import solver_grid
@@ -17,6 +18,10 @@ from sdevid.objectives import futures, prior_consistency
 from sdevid.objectives.history_objective import EncodedClips, HistoryObjective, PathTerms
 from sdevid.objectives.prior_consistency import Rolled
 from sdevid.objectives.start import Start
+from sdevid.sde import path_kl
+from sdevid.sde.problem import Step
+from sdevid.sde.stepwise import chain
+from sdevid.types import units
 
 
 class LatentSDEObjective(HistoryObjective):
@@ -49,6 +54,25 @@ class LatentSDEObjective(HistoryObjective):
             terms=terms | prior_consistency.terms(model, rolled) | future,
             diffusion=model.prior.diffusion(path.states.transpose(0, 1), conditions),
         )
+
+    def weighted_path(
+        self, clips: EncodedClips, start: Start
+    ) -> tuple[Float[Tensor, "batch time *latent"], Float[Tensor, " batch"]]:
+        """Draw the controlled path; return it at the frames with its log p / q in nats."""
+        model, sde = self.model, self.config.sde
+        grid, saved = solver_grid(clips.ticks, model.cell, sde.steps_per_frame)
+        conditions = model.prior.conditions(start.content, clips.context.summary)
+        controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
+        steps: list[Step] = []
+
+        def coefficients(z: State, k: int) -> Step:
+            drift, g = model.prior(z, conditions)
+            steps.append(Step(drift, g, *model.control(z, controls[k], drift, g)))
+            return steps[-1]
+
+        dw = model.brownian(self.config.seed, clips.serial).increments(grid)
+        path = chain(start.states[:, 0], grid, dw, coefficients, sde.kernels, saved, sde.order)
+        return path.states, path_kl.log_ratio(steps, dw, units(grid.diff(dim=1)).to(dw))
 
 
 def step_tokens(tokens: Tokens, saved: list[int]) -> Float[Tensor, "batch steps cells features"]:

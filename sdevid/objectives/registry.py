@@ -31,7 +31,8 @@ class Capabilities:
     """What an objective offers to training, sampling and evaluation."""
 
     has_bound: bool  # its terms hold `elbo`, a lower bound on log p(x)
-    simulates: bool  # training solves the posterior's SDE, whose paths can then be weighted
+    simulates: bool  # training solves the posterior's SDE
+    weighs_paths: bool = False  # a path of its posterior has a density: importance weights
     schemes: tuple[str, ...] | None = None  # SDE solvers in sampling; None: every one
     sampling_options: tuple[str, ...] = ()  # options of sampling that others do not take
     needs: tuple[Need, ...] = ()
@@ -66,12 +67,14 @@ ENTRIES: dict[ModelType, Entry] = {
     "latent_sde": Entry(
         model="sdevid.models.latent_sde:LatentSDE",
         objective="sdevid.objectives.latent_sde:LatentSDEObjective",
-        capabilities=Capabilities(has_bound=True, simulates=True),
+        capabilities=Capabilities(has_bound=True, simulates=True, weighs_paths=True),
     ),
     "sde_matching": Entry(
         model="sdevid.models.matched_sde:MatchedSDE",
         objective="sdevid.objectives.sde_matching:SDEMatchingObjective",
-        capabilities=Capabilities(has_bound=True, simulates=False, needs=(_FIRST_ORDER,)),
+        capabilities=Capabilities(
+            has_bound=True, simulates=False, weighs_paths=True, needs=(_FIRST_ORDER,)
+        ),
     ),
     "follmer": Entry(
         model="sdevid.models.follmer:Follmer",

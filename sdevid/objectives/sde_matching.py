@@ -1,8 +1,9 @@
-"""The bound of a latent SDE without solving it (Bartosh et al. 2025).
+"""The bound of a latent SDE without solving it: a posterior chain with marginals at the frames.
 
-    T E_{t, eps} 1/2 |(h(z_t) - f(z_t)) / g|^2 + KL(q(z_0)) + KL(q(w)) + N E_{i, eps} -log p(x_i)
+KL(q(z_0)) + KL(q(w)) + sum_k E KL(q(z_{k+1} | z_k) || p(z_{k+1} | z_k)) + N E_i -log p(x_i | z_i)
 
-at z_t = m(t) + s(t) eps, f the drift of the SDE with diffusion g and these marginals.
+of the Euler-Maruyama chain that is sampled: all steps at once (after Bartosh et al. 2025; see
+`sde.matching`).
 """
 
 from __future__ import annotations
@@ -16,52 +17,75 @@ from torch import Tensor
 
 from sdevid.models.backbone import Conditions
 from sdevid.models.gaussian import Gaussian
-from sdevid.models.marginal import Marginals
 from sdevid.models.matched_sde import MatchedSDE
+from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives import futures, prior_consistency
 from sdevid.objectives.clip_objective import PerClip
 from sdevid.objectives.history_objective import EncodedClips, HistoryObjective, PathTerms
 from sdevid.objectives.prior_consistency import Rolled
 from sdevid.objectives.start import Start
 from sdevid.objectives.window import Window
-from sdevid.sde.matching import conditional_drift, stratified
+from sdevid.sde import matching
+from sdevid.sde.matching import Marginals
 from sdevid.sde.noise import Stream, normal, uniform
-from sdevid.types import TICKS_PER_UNIT, Serial, units
+from sdevid.types import Serial, units
 
 
-class PathCost(NamedTuple):
-    """What the posterior's path costs."""
+class Chain(NamedTuple):
+    """The posterior chain through a window."""
 
-    kl: Float[Tensor, " batch"]
-    diffusion: Float[Tensor, "batch *any"]  # g at the times drawn
+    marginals: Marginals  # at the grid points
+    rho: Float[Tensor, "batch steps *latent"]
+    dt: Float[Tensor, "batch steps *one"]
+    ticks: Int64[Tensor, "batch points"]
+    saved: list[int]  # the frames among the points
 
 
 class SDEMatchingObjective(HistoryObjective):
-    """The ELBO of clips given their first frames, its path KL estimated at times drawn."""
+    """The ELBO of clips given their first frames, by a posterior chain that is not simulated."""
 
     model: MatchedSDE
 
     def path(self, clips: EncodedClips, start: Start) -> PathTerms:
-        """Fit marginals through the frames' states and estimate the KL of their path."""
+        """Lay the posterior chain through the frames' states and take its KL."""
         model, window = self.model, clips.window
-        times = units(clips.ticks - clips.ticks[:, :1])
         conditions = model.prior.conditions(start.content, clips.context.summary)
-        g = self._diffusion(start.posterior, conditions)
-        marginals = model.marginal.between(start.posterior, clips.tokens, times, g)
-        cost = self._path_cost(marginals, conditions, times, clips)
+        chain = self._chain(clips, start.posterior, conditions)
+        eps = self._draws(chain, start, clips.serial)
+        z = (chain.marginals.mean + chain.marginals.scale * eps)[:, :-1]
+        drift, g = self._rates(clips, chain, z, conditions)
+        given = chain.marginals, eps, drift, g, chain.dt, chain.rho
+        kl = matching.step_kl(*given).flatten(1).sum(1)
         rolled = Rolled(start.states, clips.ticks, window, conditions, clips.future, clips.serial)
         future = futures.terms(model, clips, start, conditions)
         size = math.prod(model.latent_shape)
         terms = {
-            "kl_path": cost.kl,
-            "control_energy": cost.kl,
-            "gap": cost.kl / (window.intervals() * size),
+            "kl_path": kl,
+            "control_energy": kl,
+            "gap": kl / (window.intervals() * size),
         }
         return PathTerms(
             states=start.states,
             terms=terms | prior_consistency.terms(model, rolled) | future,
-            diffusion=cost.diffusion,
+            diffusion=g,
         )
+
+    def weighted_path(
+        self, clips: EncodedClips, start: Start
+    ) -> tuple[Float[Tensor, "batch time *latent"], Float[Tensor, " batch"]]:
+        """Simulate a path of the posterior; return it at the frames with its log p / q in nats."""
+        frames = start.posterior
+        conditions = self.model.prior.conditions(start.content, clips.context.summary)
+        chain = self._chain(clips, frames, conditions)
+        first = (start.states[:, 0] - frames.mean[:, 0]) / frames.scale[:, 0]
+        seed, shape = self.config.seed, chain.rho.shape[1:]
+        draws = normal(seed, clips.serial, Stream.MARGINAL, tuple(shape))
+        eps = matching.walk(chain.rho, first, draws)
+        z = chain.marginals.mean + chain.marginals.scale * eps
+        drift, g = self._rates(clips, chain, z[:, :-1], conditions)
+        given = chain.marginals, eps, drift, g, chain.dt, chain.rho
+        ratio = matching.step_log_ratio(*given)
+        return z[:, chain.saved], ratio.flatten(1).sum(1)
 
     def score(
         self, clips: EncodedClips, states: Float[Tensor, "batch time *latent"], w: Tensor
@@ -75,35 +99,57 @@ class SDEMatchingObjective(HistoryObjective):
         log_prob = self.model.likelihood.log_prob(decoded, clips.frames[rows, chosen])
         return {"reconstruction": weight * log_prob.sum(1)}
 
-    def _diffusion(self, state: Gaussian, conditions: Conditions) -> Tensor:
-        """The prior's g at the frames that begin an interval."""
-        starts = state.mean[:, :-1].transpose(0, 1)
-        g = self.model.prior.diffusion(starts, conditions)
-        return g.expand(len(starts), *g.shape[1 - starts.dim() :]).transpose(0, 1)
+    def _chain(self, clips: EncodedClips, frames: Gaussian, conditions: Conditions) -> Chain:
+        """The chain with these marginals at the frames, bridged between them."""
+        model, at_frames = self.model, Marginals(frames.mean, frames.scale)
+        grid, saved = solver_grid(clips.ticks, model.cell, self.config.sde.steps_per_frame)
+        times = units(grid - grid[:, :1]).to(frames.mean)
+        dt = times.diff(dim=1).view(len(times), -1, *[1] * (frames.mean.dim() - 2))
+        between = self._diffusion(frames.mean[:, :-1], conditions)
+        marginals = matching.bridge(at_frames, between, times, saved)
+        means = marginals.mean[:, :-1]
+        slope = self._slope(means, conditions)
+        rho = matching.correlation(marginals, self._diffusion(means, conditions), dt, slope)
+        return Chain(marginals, rho, dt, grid, saved)
 
-    def _path_cost(
-        self,
-        marginals: Marginals,
-        conditions: Conditions,
-        times: Float[Tensor, "batch time"],
-        clips: EncodedClips,
-    ) -> PathCost:
-        """Estimate T E 1/2 |(h - f) / g|^2 at one time in each of equal parts of the clip."""
-        serial = clips.serial
-        count, seed = self.config.matching.times, self.config.seed
-        moments = stratified(uniform(seed, serial, Stream.TIME, (count,)), times)
-        mean, scale = marginals.at(moments)
-        eps = normal(seed, serial, Stream.MARGINAL, mean.value.shape[1:])
-        z = mean.value + scale.value * eps
-        at = clips.ticks[:, :1] + (moments.elapsed * TICKS_PER_UNIT).long()
-        term = self.model.bridge_term(clips.future, at)
+    def _draws(self, chain: Chain, start: Start, serial: Serial) -> Tensor:
+        """Noise at the grid points; at the frames that of the states which are decoded."""
+        at_frames = (start.states - start.posterior.mean) / start.posterior.scale
+        points = chain.ticks.shape[1]
+        if points == len(chain.saved):
+            return at_frames
+        shape = (points, *at_frames.shape[2:])
+        eps = normal(self.config.seed, serial, Stream.MARGINAL, shape)
+        return eps.index_copy(1, torch.tensor(chain.saved, device=eps.device), at_frames)
+
+    def _rates(
+        self, clips: EncodedClips, chain: Chain, z: Tensor, conditions: Conditions
+    ) -> tuple[Tensor, Tensor]:
+        """The prior's drift and diffusion at the states before each step."""
+        count = z.shape[1]
+        term = self.model.bridge_term(clips.future, chain.ticks[:, :-1])
         term = None if term is None else term.flatten()
-        rates = self.model.prior.rates(z.flatten(0, 1), conditions.repeated(count), term)
-        drift, g = (torch.unflatten(part, 0, (-1, count)) for part in rates[:2])
-        slope = None if rates[2] is None else torch.unflatten(rates[2], 0, (-1, count))
-        own = conditional_drift(mean, scale, eps, g, slope)
-        density = 0.5 * ((drift - own) / g).square().flatten(2).sum(2)
-        return PathCost(times[:, -1] * (moments.weight * density).mean(1), g)
+        drift, g = self.model.prior(z.flatten(0, 1), conditions.repeated(count), term)
+        drift, g = (torch.unflatten(part, 0, (-1, count)) for part in (drift, g))
+        return drift, g.expand_as(z)
+
+    def _diffusion(self, z: Tensor, conditions: Conditions) -> Tensor:
+        """The prior's g at states (batch, points, *latent)."""
+        by_point = z.transpose(0, 1)
+        return self.model.prior.diffusion(by_point, conditions).expand_as(by_point).transpose(0, 1)
+
+    def _slope(self, z: Tensor, conditions: Conditions) -> Tensor | float:
+        """dh_i/dz_i at `z`, without a gradient of its own, or 0 (`matching.drift_slope`)."""
+        if self.config.matching.drift_slope == "zero":
+            return 0.0
+        with torch.enable_grad():
+            flat = z.detach().flatten(0, 1).requires_grad_()
+            drift = self.model.prior(flat, conditions.repeated(z.shape[1]))[0]
+            parts = [
+                torch.autograd.grad(drift[:, i].sum(), flat, retain_graph=True)[0][:, i]
+                for i in range(flat.shape[1])
+            ]
+        return torch.unflatten(torch.stack(parts, 1), 0, z.shape[:2]).detach()
 
     def _chosen(
         self, window: Window, serial: Serial

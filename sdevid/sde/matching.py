@@ -1,159 +1,134 @@
-"""An SDE from the marginals that it is to have (Bartosh et al. 2025), and curves for marginals.
+"""A posterior chain from its marginals, and its exact KL from the prior's chain: simulates nothing.
 
-With z_t = m(t) + s(t) eps the law at each t is N(m, s^2). Of the SDEs with diffusion g that have
-these marginals, the one below solves the Fokker-Planck equation: its drift is the velocity at
-fixed eps, plus 1/2 g^2 grad log p + 1/2 d(g^2)/dz, where grad log p = -eps / s.
+q(z_k) = N(m_k, s_k^2) at the grid points, each component by itself, and q is Markov with lag-one
+correlation rho_k. Where the prior steps by N(z + h d, n), n = g^2 d, a posterior step is
+
+    z_k = m_k + s_k eps,    z_{k+1} ~ N(m_{k+1} + rho s_{k+1} eps, (1 - rho^2) s_{k+1}^2)
+
+and its KL is that of two Gaussians. With A the slope of h, `correlation` gives the rho that
+minimises it where h is linear and g constant, the smoother's own: rho / (1 - rho^2) = alpha,
+alpha = (1 + A d) s s' / n. Any rho that does not depend on z leaves the marginals as they are, and
+the bound a bound. As d -> 0 the KL is the integrand of Bartosh et al. (2025).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
+from sdevid_kernels.em_step.reference import control_energy, width_kl
 from torch import Tensor
-from torch.nn import functional
 
 
-class Moving(NamedTuple):
-    """A curve at some times: its value and its derivative in time."""
+class Marginals(NamedTuple):
+    """q(z_k) = N(mean, scale^2) along each clip."""
 
-    value: Float[Tensor, "batch times *shape"]
-    rate: Float[Tensor, "batch times *shape"]
+    mean: Float[Tensor, "batch points *shape"]
+    scale: Float[Tensor, "batch points *shape"]
+
+    def steps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """m and s before each step, m and s after it."""
+        return self.mean[:, :-1], self.scale[:, :-1], self.mean[:, 1:], self.scale[:, 1:]
 
 
-def conditional_drift(
-    mean: Moving, scale: Moving, eps: Tensor, diffusion: Tensor, slope: Tensor | None
-) -> Tensor:
-    """Ito drift of the SDE with diffusion g whose marginal at each time is N(mean, scale^2).
+def correlation(
+    marginals: Marginals,
+    diffusion: Float[Tensor, "batch steps *shape"],
+    dt: Float[Tensor, "batch steps *one"],
+    slope: Float[Tensor, "batch steps *shape"] | float = 0.0,
+) -> Float[Tensor, "batch steps *shape"]:
+    """rho of each step: 2 alpha / (1 + sqrt(1 + 4 alpha^2)), alpha = (1 + A d) s s' / (g^2 d).
 
-    `diffusion` is g at mean + scale eps and `slope` dg/dz there; None where g does not depend on z.
+    `diffusion` and `slope` are g and A at the marginals' means; rho is 1 in a step of no time.
     """
-    drift = mean.rate + scale.rate * eps - diffusion.square() * eps / (2 * scale.value)
-    return drift if slope is None else drift + diffusion * slope
+    _, s, _, later = marginals.steps()
+    moves = dt > 0
+    noise = diffusion.square() * torch.where(moves, dt, 1.0)
+    alpha = (1 + slope * dt) * s * later / noise
+    rho = 2 * alpha / (1 + (1 + 4 * alpha.square()).sqrt())
+    return torch.where(moves, rho, 1.0)
 
 
-class Spots(NamedTuple):
-    """Where in its intervals a curve is read."""
+def bridge(
+    frames: Marginals,
+    diffusion: Float[Tensor, "batch intervals *shape"],
+    times: Float[Tensor, "batch points"],
+    saved: Sequence[int],
+) -> Marginals:
+    """Marginals at the grid `times`, by a Brownian bridge between those of the `saved` points.
 
-    place: Int64[Tensor, "batch times"]  # interval between two knots
-    share: Float[Tensor, "batch times"]  # of the interval, in [0, 1]
-    span: Float[Tensor, "batch times"]  # of the interval, units of time
-
-    def across(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows that index `values` (batch, knots, ...) with `place`; share and span as wide."""
-        wide = [*self.place.shape, *[1] * (values.dim() - 2)]
-        rows = torch.arange(len(self.place), device=self.place.device)[:, None]
-        return rows, self.share.view(wide), self.span.view(wide)
-
-
-class Curve(NamedTuple):
-    """A C1 cubic through knots at irregular times, plus a part that vanishes at the knots.
-
-    The second part is u (1 - u) (b_0 + b_1 x + b_2 x^2), u in [0, 1] across an interval and
-    x = 2 u - 1. It may bend at a knot: at an observation the slope of a true posterior mean jumps.
-    Axes of the fields: batch, knots (`bump`: intervals, 3), then any. Without a `bump`: the cubic.
+    Between two frames h seconds apart with correlation rho, at share v of the way, the mean is
+    linear and s^2 = (1-v)^2 s_0^2 + v^2 s_1^2 + 2 v (1-v) rho s_0 s_1 + g^2 h v (1-v).
     """
-
-    values: Float[Tensor, "batch knots *shape"]
-    tangents: Float[Tensor, "batch knots *shape"]  # per unit of time
-    bump: Float[Tensor, "batch intervals 3 *shape"] | None = None
-
-    def at(self, spots: Spots) -> Moving:
-        """The curve and its rate at `spots`."""
-        place, (rows, u, h) = spots.place, spots.across(self.values)
-        p0, p1 = self.values[rows, place], self.values[rows, place + 1]
-        v0, v1 = h * self.tangents[rows, place], h * self.tangents[rows, place + 1]
-        x, hump = 2 * u - 1, u * (1 - u)
-        cubic = (1 + 2 * u) * (1 - u) ** 2 * p0 + u**2 * (3 - 2 * u) * p1
-        cubic = cubic + hump * ((1 - u) * v0 - u * v1)
-        turn = 6 * hump * (p1 - p0) + (1 - u) * (1 - 3 * u) * v0 + u * (3 * u - 2) * v1
-        if self.bump is None:
-            return Moving(cubic, turn / h)
-        b0, b1, b2 = self.bump[rows, place].unbind(2)
-        inner = b0 + x * (b1 + x * b2)
-        turn = turn - x * inner + hump * 2 * (b1 + 2 * x * b2)
-        return Moving(cubic + hump * inner, turn / h)
+    if len(saved) == times.shape[1]:
+        return frames
+    wide = (*times.shape, *[1] * (frames.mean.dim() - 2))
+    t = times.view(wide)
+    ends = t[:, list(saved)]
+    rho = correlation(frames, diffusion, ends.diff(dim=1))
+    counts = torch.tensor(saved, device=times.device).diff()
+    interval = torch.arange(len(counts), device=times.device).repeat_interleave(counts)
+    span = ends.diff(dim=1)[:, interval]
+    share = (t[:, 1:] - ends[:, interval]) / torch.where(span > 0, span, 1.0)
+    share = torch.where(span > 0, share, 1.0)
+    m, s, next_m, next_s = (part[:, interval] for part in frames.steps())
+    left, hump = 1 - share, share * (1 - share)
+    variance = left.square() * s.square() + share.square() * next_s.square()
+    variance = variance + 2 * hump * rho[:, interval] * s * next_s
+    variance = variance + diffusion[:, interval].square() * span * hump
+    mean = torch.cat([frames.mean[:, :1], left * m + share * next_m], 1)
+    return Marginals(mean, torch.cat([frames.scale[:, :1], variance.sqrt()], 1))
 
 
-class Spread(NamedTuple):
-    """s(t) > floor: what is left of a state's spread at the knots, and a bridge's in between.
+def step_kl(
+    marginals: Marginals,
+    eps: Float[Tensor, "batch points *shape"],
+    drift: Float[Tensor, "batch steps *shape"],
+    diffusion: Float[Tensor, "batch steps *shape"],
+    dt: Float[Tensor, "batch steps *one"],
+    rho: Float[Tensor, "batch steps *shape"],
+) -> Float[Tensor, "batch steps *shape"]:
+    """KL of each step and component in nats, at z = mean + scale eps before it; its mean is exact.
 
-    s^2 = (floor + exp(level))^2 + g^2 h u (1 - u) softplus(p_0 + p_1 x + p_2 x^2), with u, x and h,
-    the length of an interval, as in `Curve`. A Brownian bridge of diffusion g is s with
-    softplus(p) = 1: its slope is steep at a knot where little is left, as that of a true posterior
-    is. Axes of `bridge` as those of a `bump`.
+    `drift` and `diffusion` are the prior's at z. A step of no time has none.
     """
-
-    level: Curve
-    bridge: Float[Tensor, "batch intervals 3 *shape"]
-    diffusion: Float[Tensor, "batch intervals *shape"]  # g, or what broadcasts to it
-    floor: float
-
-    def at(self, spots: Spots) -> Moving:
-        """s and its rate at `spots`."""
-        place, (rows, u, h) = spots.place, spots.across(self.level.values)
-        level = self.level.at(spots)
-        above = level.value.exp()
-        left = self.floor + above
-        p0, p1, p2 = self.bridge[rows, place].unbind(2)
-        x, hump = 2 * u - 1, u * (1 - u)
-        inner = p0 + x * (p1 + x * p2)
-        share_of, variance = functional.softplus(inner), self.diffusion[rows, place].square()
-        scale = (left.square() + variance * h * hump * share_of).sqrt()
-        turn = variance * (hump * 2 * (p1 + 2 * x * p2) * inner.sigmoid() - x * share_of)
-        return Moving(scale, (left * above * level.rate + 0.5 * turn) / scale)
+    m, s, next_m, next_s = marginals.steps()
+    moves = dt > 0
+    deviation = diffusion * torch.where(moves, dt, 1.0).sqrt()
+    left = torch.where(moves, 1 - rho.square(), 1.0)
+    width = next_s * left.sqrt() / deviation
+    apart = next_m + rho * next_s * eps[:, :-1] - (m + s * eps[:, :-1]) - drift * dt
+    return (control_energy(apart / deviation, moves) + width_kl(width, dt)) * moves
 
 
-def tangents(
-    values: Float[Tensor, "batch knots *shape"], times: Float[Tensor, "batch knots"]
-) -> Float[Tensor, "batch knots *shape"]:
-    """Slopes in time at knots, of the parabola through each and its neighbours.
-
-    At the ends, and beside intervals of no time, the slope of the one interval there is; 0 where
-    there is none.
-    """
-    span = times.diff(dim=1)
-    wide = [*span.shape, *[1] * (values.dim() - 2)]
-    h = span.view(wide)
-    moving = h > 0
-    slope = (values.diff(dim=1) / h.where(moving, torch.ones_like(h))).where(moving, 0.0)
-    before = torch.cat([torch.zeros_like(slope[:, :1]), slope], dim=1)
-    after = torch.cat([slope, torch.zeros_like(slope[:, :1])], dim=1)
-    none = torch.zeros_like(h[:, :1])
-    left, right = torch.cat([none, h], dim=1), torch.cat([h, none], dim=1)
-    whole = left + right
-    part = 0.5 * torch.ones_like(whole)
-    # the nearer neighbour weighs more; an absent one (no time) weighs nothing
-    inner = (left > 0) & (right > 0)
-    weight = torch.where(inner, left / whole.where(whole > 0, 1.0), part)
-    mixed = (1 - weight) * before + weight * after
-    return torch.where(inner, mixed, before + after)
+def walk(
+    rho: Float[Tensor, "batch steps *shape"],
+    first: Float[Tensor, "batch *shape"],
+    draws: Float[Tensor, "batch steps *shape"],
+) -> Float[Tensor, "batch points *shape"]:
+    """One path of q as eps_k = (z_k - m_k) / s_k, from that at the start and standard normals."""
+    eps = [first]
+    for k, draw in enumerate(draws.unbind(1)):
+        eps.append(rho[:, k] * eps[-1] + (1 - rho[:, k].square()).clamp(min=0).sqrt() * draw)
+    return torch.stack(eps, 1)
 
 
-class Moments(NamedTuple):
-    """Where in a clip the times of an objective fall."""
-
-    spots: Spots
-    elapsed: Float[Tensor, "batch times"]  # since the first knot, units of time
-    weight: Float[Tensor, "batch times"]  # of what is found there, in a mean over a clip's time
-
-
-def stratified(draws: Float[Tensor, "batch times"], times: Float[Tensor, "batch knots"]) -> Moments:
-    """A moment in each of equal parts of every clip's time, from uniform `draws`.
-
-    Within its interval a moment is then drawn toward the end, and weighs as much less: from v to
-    1 - (1 - v)^4, with weight 4 (1 - v)^3. A bridge's drift grows as 1 over the time left to it;
-    evenly drawn moments meet its last part so seldom that a clipped gradient forgets it.
-    `times` are counted from the first knot; they rise, and equal ones at the end are padding.
-    """
-    count = draws.shape[1]
-    parts = torch.arange(count, device=draws.device)
-    at = (parts + draws) / count * times[:, -1:]
-    last = (times.diff(dim=1) > 0).sum(1, keepdim=True).clamp(min=1) - 1
-    place = (at[..., None] >= times[:, None, 1:-1]).sum(2).minimum(last)
-    start, end = times.gather(1, place), times.gather(1, place + 1)
-    span = (end - start).where(end > start, torch.ones_like(end))
-    left = 1 - ((at - start) / span).clamp(0, 1)
-    share = 1 - left**4
-    return Moments(Spots(place, share, span), start + share * span, 4 * left**3)
+def step_log_ratio(
+    marginals: Marginals,
+    eps: Float[Tensor, "batch points *shape"],
+    drift: Float[Tensor, "batch steps *shape"],
+    diffusion: Float[Tensor, "batch steps *shape"],
+    dt: Float[Tensor, "batch steps *one"],
+    rho: Float[Tensor, "batch steps *shape"],
+) -> Float[Tensor, "batch steps *shape"]:
+    """log p(z_{k+1} | z_k) - log q(z_{k+1} | z_k) along a path `eps` of q, by component."""
+    _, _, _, next_s = marginals.steps()
+    z = marginals.mean + marginals.scale * eps
+    moves = dt > 0
+    deviation = diffusion * torch.where(moves, dt, 1.0).sqrt()
+    scale = next_s * torch.where(moves, 1 - rho.square(), 1.0).sqrt()
+    prior = (z.diff(dim=1) - drift * dt) / deviation
+    own = next_s * (eps[:, 1:] - rho * eps[:, :-1]) / scale
+    return ((scale / deviation).log() + 0.5 * (own.square() - prior.square())) * moves

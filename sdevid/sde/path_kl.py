@@ -18,6 +18,8 @@ from jaxtyping import Float
 from sdevid_kernels.em_step import reference
 from torch import Tensor
 
+from sdevid.sde.problem import Step
+
 
 def control_energy(
     control: Float[Tensor, "batch steps *shape"], dt: Float[Tensor, "batch steps"]
@@ -36,3 +38,23 @@ def width_kl(
 def _total(each: Callable[[Tensor, Tensor], Tensor], values: Tensor, dt: Tensor) -> Tensor:
     wide = values.to(torch.promote_types(values.dtype, torch.float32)).flatten(2)
     return each(wide, dt.to(wide.dtype)[..., None]).flatten(1).sum(1)
+
+
+def log_ratio(
+    steps: list[Step],
+    dw: Float[Tensor, "batch steps *shape"],
+    spans: Float[Tensor, "batch steps"],
+) -> Float[Tensor, " batch"]:
+    """log p / q of a controlled path, in nats: its mean over paths is minus the chain's KL.
+
+    Of a step log r + 1/2 eps^2 - 1/2 (u sqrt(d) + r eps)^2, eps = dW / sqrt(d), by component.
+    """
+    total = dw.new_zeros(len(dw))
+    for step, increment, span in zip(steps, dw.unbind(1), spans.unbind(1), strict=True):
+        root = span.sqrt().view(-1, *[1] * (increment.dim() - 1))
+        eps = torch.where(root > 0, increment / root.clamp(min=1e-12), 0.0)
+        width = torch.ones_like(eps) if step.width is None else step.width
+        control = 0.0 if step.control is None else step.control
+        ratio = width.log() + 0.5 * eps.square() - 0.5 * (control * root + width * eps).square()
+        total = total + torch.where(root > 0, ratio, 0.0).flatten(1).sum(1)
+    return total

@@ -10,23 +10,13 @@ from sdevid.settings.setting import Section, setting
 class MatchingConfig(Section):
     """`model_type: sde_matching`: the bound without a solver."""
 
-    times: int = setting(
-        8,
-        ge=1,
-        le=65_536,
-        role="objective",
-        help="times at which a clip's path KL is taken, one in each of equal parts",
-    )
     frames: int | None = setting(
         None, ge=1, role="objective", help="frames decoded a clip, drawn; null: all of them"
     )
-    scale_floor: float = setting(
-        1e-2,
-        gt=0,
-        le=1e6,
-        unit="latent units",
+    drift_slope: Literal["zero", "network"] = setting(
+        "zero",
         role="objective",
-        help="smallest posterior scale s",
+        help="slope of the drift in the posterior's correlation; network: that of each component",
     )
 
 

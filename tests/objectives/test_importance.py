@@ -7,8 +7,7 @@ import torch
 
 from sdevid import objectives
 from sdevid.config import parse
-from sdevid.objectives.importance import _path_log_ratio, bound, log_weight
-from sdevid.sde.problem import Step
+from sdevid.objectives.importance import bound, log_weight
 from sdevid.types import frame_ticks
 
 SMALL = {
@@ -25,13 +24,16 @@ SMALL = {
     "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
     "text": {"encoder": "none"},
 }
-DRAWS, CLIPS = 256, 4
+DRAWS, CLIPS = 128, 4
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["order 1", "order 2"])
+@pytest.fixture(scope="module", params=["order 1", "order 2", "matching", "matching, slope"])
 def weights_and_terms(request):
     torch.manual_seed(0)
-    settings = SMALL | {"sde": SMALL["sde"] | {"order": request.param}}
+    settings = SMALL | {"sde": SMALL["sde"] | {"order": 2 if request.param == "order 2" else 1}}
+    if "matching" in request.param:
+        slope = "network" if "slope" in request.param else "zero"
+        settings |= {"model_type": "sde_matching", "matching": {"drift_slope": slope}}
     objective = objectives.build(parse(settings)).eval()
     for weight in objective.parameters():  # away from zero starts: a control that does something
         torch.nn.init.normal_(weight, std=0.15) if weight.dim() > 1 else None
@@ -60,21 +62,6 @@ def test_more_draws_tighten_the_bound(weights_and_terms):
     pairs = bound(weights.reshape(2, DRAWS // 2, CLIPS)).mean(0)
     assert (loose < pairs).all()
     assert (pairs < tight).all()
-
-
-def test_one_gaussian_step_has_the_ratio_of_its_densities():
-    """p = N(h d, g^2 d) over q = N((h + g u) d, r^2 g^2 d), at a draw of q."""
-    d, h, g, u, r, eps = 0.1, 0.7, 0.8, 1.9, 0.6, -0.4
-    z = (h + g * u) * d + r * g * math.sqrt(d) * eps
-    p = torch.distributions.Normal(h * d, g * math.sqrt(d))
-    q = torch.distributions.Normal((h + g * u) * d, r * g * math.sqrt(d))
-    want = p.log_prob(torch.tensor(z)) - q.log_prob(torch.tensor(z))
-    one = [torch.full((1, 1), value) for value in (h, g, u, r)]
-    dw = torch.full((1, 1, 1), math.sqrt(d) * eps)
-    got = _path_log_ratio([Step(*one)], dw, torch.full((1, 1), d))
-    torch.testing.assert_close(got[0], want, rtol=1e-5, atol=1e-6)
-    none = _path_log_ratio([Step(*one)], torch.zeros(1, 1, 1), torch.zeros(1, 1))
-    assert none.item() == 0  # a step between equal ticks
 
 
 def test_bound_of_equal_weights_is_their_value():

@@ -29,7 +29,7 @@ KINDS = {
     "matching some frames": {
         "model_type": "sde_matching",
         "sde": VECTOR,
-        "matching": {"frames": 2, "times": 3},
+        "matching": {"frames": 2},
     },
     "follmer": {"model_type": "follmer", "sde": VECTOR | {"start_components": 2}},
     "follmer map": {"model_type": "follmer", "sde": MAP},

@@ -9,6 +9,7 @@ import torch
 
 from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian, Stream, normal
+from sdevid.sde.path_kl import log_ratio
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain, integrate
 from sdevid.types import TICKS_PER_UNIT
@@ -120,3 +121,18 @@ def test_linear_model_reaches_the_exact_likelihood(sub):
     exact = ORACLES["lgssm"]["loglik_euler"][str(sub)]
     reached = float(_lgssm_bound(model, sub).detach())
     assert exact - 1e-3 < reached < exact + 1e-6
+
+
+def test_one_gaussian_step_has_the_ratio_of_its_densities():
+    """p = N(h d, g^2 d) over q = N((h + g u) d, r^2 g^2 d), at a draw of q."""
+    d, h, g, u, r, eps = 0.1, 0.7, 0.8, 1.9, 0.6, -0.4
+    z = (h + g * u) * d + r * g * math.sqrt(d) * eps
+    p = torch.distributions.Normal(h * d, g * math.sqrt(d))
+    q = torch.distributions.Normal((h + g * u) * d, r * g * math.sqrt(d))
+    want = p.log_prob(torch.tensor(z)) - q.log_prob(torch.tensor(z))
+    one = [torch.full((1, 1), value) for value in (h, g, u, r)]
+    dw = torch.full((1, 1, 1), math.sqrt(d) * eps)
+    got = log_ratio([Step(*one)], dw, torch.full((1, 1), d))
+    torch.testing.assert_close(got[0], want, rtol=1e-5, atol=1e-6)
+    none = log_ratio([Step(*one)], torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    assert none.item() == 0  # a step between equal ticks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,19 +15,18 @@ from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics.bound import SECTION
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Estimate, mean_over
-from sdevid.objectives.importance import bound, log_weight
-from sdevid.objectives.latent_sde import LatentSDEObjective
+from sdevid.objectives.importance import WeightedObjective, bound, log_weight
 
 
 @torch.no_grad()
 def importance_weighted(
-    objective: LatentSDEObjective, index: ShardIndex, clips: range, draws: int, batch_size: int = 16
+    objective: WeightedObjective, index: ShardIndex, clips: range, draws: int, batch_size: int = 16
 ) -> dict[str, Estimate]:
     """Estimate the importance weighted bound of `draws` draws, and of one, in nats a clip.
 
     Both are of the same draws of the posterior, so that their difference is the gain.
     """
-    device = next(objective.parameters()).device
+    device = next(objective.model.parameters()).device
     tight, loose = [], []
     for part in batches(clips, batch_size, f"IWAE bound, {draws} draws"):
         batch = stream.fixed(index, objective.config, part)
@@ -44,15 +44,18 @@ def importance_weighted(
 
 def needs(context: EvalContext) -> str | None:
     """A posterior path whose density is known."""
-    if context.config.capabilities.simulates:
-        return None
-    return f"model_type {context.config.model_type} has no posterior path that can be weighted"
+    config = context.config
+    if not config.capabilities.weighs_paths:
+        return f"model_type {config.model_type} has no posterior path that can be weighted"
+    if config.capabilities.simulates and config.sde.solver != "euler_maruyama":
+        return f"the density of a path is known of euler_maruyama, not of {config.sde.solver}"
+    return None
 
 
 def run(context: EvalContext) -> Results:
     """The bound, and how much it gains over the ELBO of the same draws."""
-    objective, draws = context.objective, context.options.draws
-    assert isinstance(objective, LatentSDEObjective)
+    objective = cast(WeightedObjective, context.objective)
+    draws = context.options.draws
     tight = importance_weighted(objective, context.index, context.clips, draws)
     entries = {name: value.as_json() for name, value in tight.items()}
     return {"iwae": {"draws": draws, **entries}}

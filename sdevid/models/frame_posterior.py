@@ -1,0 +1,24 @@
+"""The posterior at the frames: q(w | x) and q(z_i | x), without a solver."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sdevid.config import Config
+from sdevid.models.encoder import Tokens, lay_out
+from sdevid.models.gaussian import Gaussian, GaussianHead
+
+
+class FramePosterior(nn.Module):
+    """q(w | x) from the token of the first frame, and q(z_{t_i} | x) from that of each."""
+
+    def __init__(self, config: Config, side: int | None) -> None:
+        super().__init__()
+        self.side = side
+        self.content = GaussianHead(config.encoder.features, config.sde.content_size)
+        self.state = GaussianHead(config.encoder.features, config.sde.latent_size)
+
+    def forward(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
+        state = self.state(tokens)
+        laid = Gaussian(lay_out(state.mean, self.side), lay_out(state.scale, self.side))
+        return self.content(tokens[:, 0].mean(1)), laid
