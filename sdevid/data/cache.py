@@ -155,6 +155,9 @@ class CachedFolder:
     def names(self) -> list[str] | None:
         return self._remote.names()
 
+    def stamp(self, name: str) -> None:  # noqa: ARG002
+        return None
+
     def close(self) -> None:
         self._remote.close()
 

@@ -67,6 +67,10 @@ class Folder(Protocol):
         """Bytes of a file."""
         ...
 
+    def stamp(self, name: str) -> tuple[int, int, int] | None:
+        """What changes when an open file is replaced: inode, size, time. None where not steady."""
+        ...
+
     def names(self) -> list[str] | None:
         """The files there; None where the folder cannot be listed, as on the web."""
         ...
@@ -108,6 +112,10 @@ class LocalFolder:
 
     def size(self, name: str) -> int:
         return self._open(name).size
+
+    def stamp(self, name: str) -> tuple[int, int, int]:
+        state = os.fstat(self._handle(name).number)
+        return state.st_ino, state.st_size, state.st_mtime_ns
 
     def names(self) -> list[str]:
         return sorted(path.name for path in self.path.iterdir())

@@ -70,6 +70,9 @@ class RemoteFolder:
         found = self._tried("", lambda url: self._system.ls(url, detail=False, refresh=True))
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
+    def stamp(self, name: str) -> None:  # noqa: ARG002
+        return None
+
     def close(self) -> None:
         pass
 

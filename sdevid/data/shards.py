@@ -130,6 +130,7 @@ class ShardIndex:
     embedded: bool = False  # whether text embeddings are read too; set before the first read
     _damage: dict[int, str] = field(default_factory=dict, repr=False)
     _known: bytearray = field(init=False, repr=False)  # _RIGHT or _PLAIN, once read
+    _stamps: dict[str, tuple[int, int, int]] = field(default_factory=dict, repr=False)  # by shard
 
     def __post_init__(self) -> None:
         self._known = bytearray(len(self.clips))
@@ -205,6 +206,7 @@ class ShardIndex:
 
     def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo, draw: float) -> Beside:
         beside = ("json", embedding.member(draw, entry.members)) if self.embedded else ("json",)
+        self._check_again_if_replaced(entry.shard)
         if self._known[i] == _PLAIN:
             self._load_pixels(entry, first, video)
             found = {name: self.read_member(entry, name) for name in beside}
@@ -220,6 +222,16 @@ class ShardIndex:
             plain_npy = entry.extension == "npy" and payload.startswith(header)
             self._known[i] = _PLAIN if plain_npy else _RIGHT
         return decoded
+
+    def _check_again_if_replaced(self, shard: str) -> None:
+        """Forget that clips of a local shard were right once its file has another size or time."""
+        stamp = self.folder.stamp(shard)
+        if stamp is None or self._stamps.setdefault(shard, stamp) == stamp:
+            return
+        self._stamps[shard] = stamp
+        for i, entry in enumerate(self.clips):
+            if entry.shard == shard:
+                self._known[i] = 0
 
     def _decoded(self, found: Mapping[str, bytes], beside: Sequence[str], draw: float) -> Beside:
         meta = parse_meta(found["json"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,8 @@ def save(
             entry = record.sample(number) | {"guidance_nats": spent}
             with _writing(folder):
                 write.mp4(mp4, video, job.fps)
-                write.gif(gif, write.enlarge(video, SIDE), job.fps)
+                with _for_the_eye(gif.name):
+                    write.gif(gif, write.enlarge(video, SIDE), job.fps)
                 write.npz(npz, video, ticks, observed.leading if observed else 0, indices)
                 description.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
 
@@ -127,9 +129,11 @@ def finish(folder: Path, record: Record, device: str) -> None:
     columns = int(np.ceil(np.sqrt(len(videos))))
     large = write.enlarge(videos, SIDE)
     with _writing(folder):
-        write.gif(folder / "grid.gif", write.tile(large, columns), fps)
-        sheet = write.contact_sheet(large, FRAMES_SHOWN)
-        write.picture(sheet).save(folder / "grid.png")
+        with _for_the_eye("grid.gif"):
+            write.gif(folder / "grid.gif", write.tile(large, columns), fps)
+        with _for_the_eye("grid.png"):
+            sheet = write.contact_sheet(large, FRAMES_SHOWN)
+            write.picture(sheet).save(folder / "grid.png")
         (folder / RECORD).write_text(
             json.dumps(record.whole(device), indent=2) + "\n", encoding="utf-8"
         )
@@ -139,6 +143,22 @@ def names(number: int) -> tuple[str, str, str, str]:
     """The files of a sample: mp4, GIF, npz and JSON."""
     stem = f"sample_{number:05d}"
     return f"{stem}.mp4", f"{stem}.gif", f"{stem}.npz", f"{stem}.json"
+
+
+@contextmanager
+def _for_the_eye(name: str) -> Iterator[None]:
+    """A picture that cannot be made is told in a line, once a kind, and costs nothing else."""
+    try:
+        yield
+    except (ValueError, ArithmeticError, MemoryError, OSError) as error:
+        kind = name.rpartition(".")[2] if name.startswith("sample") else name
+        if kind not in _TOLD:
+            _TOLD.add(kind)
+            reason = f"{type(error).__name__}: {error}"
+            print(f"{name} could not be made ({reason}); mp4 and npz hold it", file=sys.stderr)
+
+
+_TOLD: set[str] = set()  # kinds of pictures that this process has spoken of
 
 
 @contextmanager

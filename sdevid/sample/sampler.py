@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ from sdevid.models import text
 from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.text import Tokenizer
 from sdevid.models.video_model import VideoModel
+from sdevid.owner import own
 from sdevid.sample import outputs
 from sdevid.sample.job import SamplingJob
 from sdevid.sample.write import Pixels
@@ -47,8 +49,21 @@ def sample(
     """Generate the videos of `job` into `output_dir`, this process its share of the batches.
 
     `provenance` goes into the record. Threads and process groups stay as they are. Raises UserError
-    where `output_dir` cannot be written or a path leaves what float32 holds.
+    where `output_dir` cannot be written or is another process's, or a path leaves float32.
     """
+    with ExitStack() as stack:
+        if processes.is_main_process:
+            stack.enter_context(own(output_dir, "--output_dir", _say))
+        _sample(model, job, output_dir, processes, provenance)
+
+
+def _sample(
+    model: VideoModel,
+    job: SamplingJob,
+    output_dir: Path,
+    processes: PartialState,
+    provenance: dict[str, object] | None,
+) -> None:
     main, record = processes.is_main_process, outputs.Record(job, provenance or {})
     tokenize = text.tokenizer(model.config, processes.device) if job.has_text else None
     if main:
@@ -67,6 +82,10 @@ def sample(
         count = f"{job.total} videos in {output_dir}"
         print(f"{count}, made by {processes.num_processes} process(es)", file=sys.stderr)
     processes.wait_for_everyone()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def generate(

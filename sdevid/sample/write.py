@@ -20,6 +20,7 @@ from sdevid.data.x264 import SAME_BYTES
 Pixels = NDArray[np.uint8]
 
 GIF_RATE = 50.0  # frames a second; browsers slow a GIF down that asks for more
+LONGEST_DELAY = 655_350  # ms that a GIF can show a frame: 16 bits of hundredths
 GAP = 2  # pixels between the tiles of a grid
 GROUND = 128  # grey between the tiles
 
@@ -46,22 +47,41 @@ def mp4(path: Path, video: Pixels, fps: float) -> None:
 
 def gif(path: Path | BinaryIO, video: Pixels, fps: float) -> None:
     """`video` as an endless GIF. Above 50 frames a second frames are left out."""
-    stride = int(np.ceil(fps / GIF_RATE))
-    frames = [picture(frame) for frame in video[::stride]]
-    frames[0].save(
+    stride = max(1, int(np.ceil(fps / GIF_RATE)))
+    frames, durations = _joined(video[::stride], fps / stride)
+    pictures = [picture(frame) for frame in frames]
+    pictures[0].save(
         path,
         format="GIF",
         save_all=True,
-        append_images=frames[1:],
-        duration=_durations(len(frames), fps / stride),
+        append_images=pictures[1:],
+        duration=durations,
         loop=0,
         disposal=1,
     )
 
 
+def _joined(video: Pixels, fps: float) -> tuple[list[Pixels], list[int]]:
+    """Frames with equal neighbours joined, and how long each is shown in ms.
+
+    Pillow would join them too, and a sum past the GIF's 16 bits of hundredths is an error there:
+    here it is clipped to the longest that a GIF can show.
+    """
+    frames: list[Pixels] = []
+    durations: list[int] = []
+    for frame, duration in zip(video, _durations(len(video), fps), strict=True):
+        if frames and np.array_equal(frames[-1], frame):
+            durations[-1] = min(durations[-1] + duration, LONGEST_DELAY)
+        else:
+            frames.append(frame)
+            durations.append(duration)
+    return frames, durations
+
+
 def _durations(count: int, fps: float) -> list[int]:
     """Milliseconds a frame in the GIF's whole hundredths, right in the sum and not each alone."""
-    ends = np.round(np.arange(count + 1) * 100 / fps).astype(int)
+    gap = min(100 / fps, LONGEST_DELAY / 10)
+    ends = np.round(np.arange(count + 1) * gap).astype(np.int64)
     return [int(step) * 10 for step in np.diff(ends)]
 
 

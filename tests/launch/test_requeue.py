@@ -74,10 +74,11 @@ def test_a_chain_carries_on_until_the_run_is_stopped(cluster, config):
     second.trains()
     assert second.resumed_from() > 0
     (run / "STOP").touch()
-    second.finishes()
+    second.finishes("FAILED")  # exit code 3: stopped
+    assert second.field("ExitCode") == "3:0"
     assert second.exit()["reason"] == "stopped"
     assert not (run / "STOP").exists()
-    third.finishes()
+    third.finishes("FAILED")
     assert "the run is over already" in third.log
     assert "preflight" not in third.log
     assert not [cache for job in (first, second, third) for cache in job.caches()]

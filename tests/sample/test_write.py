@@ -85,3 +85,22 @@ def test_enlarge_repeats_whole_pixels():
     large = write.enlarge(video, 16)
     assert large.shape == (2, 24, 18, 1)
     assert np.array_equal(large[:, ::3, ::3], video)
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "still", "delay"),
+    [
+        (10_000, 8.0, True, 655_350),
+        (3, 1 / 3600, False, 655_350),
+        (3, 1e-300, False, 655_350),
+        (4, 8.0, False, 120),
+    ],
+)
+def test_gif_delays_are_clipped_to_what_a_gif_holds(tmp_path, frames, fps, still, delay):
+    video = np.zeros((frames, 8, 8, 1), np.uint8)
+    if not still:
+        video += np.arange(frames, dtype=np.uint8)[:, None, None, None] * 60
+    write.gif(tmp_path / "a.gif", video, fps)
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.info["duration"] == delay
+        assert getattr(gif, "n_frames", 1) == (1 if still else frames)

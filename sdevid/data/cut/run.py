@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from sdevid.data.shard_file import FORMAT, ShardFile, write_json
 from sdevid.data.shards import ClipEntry, ShardIndex, read_dataset, read_index, read_json
 from sdevid.data.spec import words
 from sdevid.errors import UserError
+from sdevid.owner import own
 
 _WORK = ".cut"  # state and parts of a cut that is not finished
 _OURS = (
@@ -56,11 +59,27 @@ def cut(
 
     A finished cut of the same plan is left as it is; an unfinished one is carried on. Raises
     UserError where the folder holds another cut, or more than `max_bad_fraction` of the sources
-    are bad.
+    are bad, OwnedError where another process cuts into the folder.
     """
+    identity = plan.identity()
+    if not overwrite and not (folder / _WORK).exists():
+        finished = _earlier(folder / "dataset.json", identity)
+        if finished is not None:  # nothing to write, perhaps nowhere to write it
+            return finished
+    with own(folder, "--output_dir", partial(print, file=sys.stderr)):
+        return _cut(plan, folder, identity, workers, max_bad_fraction, overwrite)
+
+
+def _cut(
+    plan: Plan,
+    folder: Path,
+    identity: dict[str, Any],
+    workers: int,
+    max_bad_fraction: float,
+    overwrite: bool,
+) -> dict[str, Any]:
     if overwrite:
         _clear(folder)
-    identity = plan.identity()
     finished = _earlier(folder / "dataset.json", identity)
     if finished is None:
         state = _earlier(folder / _WORK / "state.json", identity)

@@ -43,6 +43,8 @@ while True:
         sys.exit()
 """
 
+_KEPT = ("PATH", "LD_LIBRARY_PATH")  # of the environment
+
 
 class Helper:
     """The other end of the pipe to the helper process."""
