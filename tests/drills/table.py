@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from drills import DRILLS, Drill, Row, Yard
+from surroundings import SURROUNDINGS
 from trials import STEPS, References, draw_clips
 
 from sdevid.evaluate import provenance
@@ -62,7 +63,8 @@ def page(rows: Sequence[Row], seconds: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="Markdown file to write")
-    names = [drill.__name__ for drill in DRILLS]
+    every = (*DRILLS, *SURROUNDINGS)
+    names = [drill.__name__ for drill in every]
     parser.add_argument("--only", choices=names, nargs="+", default=names)
     chosen = parser.parse_args()
     began = time.monotonic()
@@ -72,14 +74,14 @@ def main() -> int:
     ):
         data = draw_clips(Path(folder) / "clips")
         yard = Yard(Path(folder), data, References(Path(folder), data))
-        drills = [drill for drill in DRILLS if drill.__name__ in chosen.only]
+        drills = [drill for drill in every if drill.__name__ in chosen.only]
         outcomes = list(pool.map(lambda drill: outcome(drill, yard), drills))
     failures = [found for found in outcomes if isinstance(found, str)]
     rows = [row for found in outcomes if not isinstance(found, str) for row in found]
     text = page(rows, time.monotonic() - began)
     print(text, *failures, sep="\n")
     if chosen.output and not failures:
-        chosen.output.write_text(text)
+        chosen.output.write_text(text, encoding="utf-8")
     return 1 if failures else 0
 
 

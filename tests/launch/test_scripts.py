@@ -41,6 +41,8 @@ def test_script_parses(script):
         (("launch/train.sh", "c.yaml"), {}, "sbatch launch/train.sh"),
         (("launch/local.sh",), {}, "give a config"),
         (("launch/local.sh", "c.yaml"), {"RANKS": "none"}, "RANKS is none"),
+        (("launch/local.sh", "c.yaml"), {"PYTHON": "/none/python"}, "PYTHON is /none/python, but"),
+        (("launch/sample.sh",), {"PYTHON": "none-such"}, "PYTHON is none-such, but"),
         (("slurm/preflight.sh", "c.yaml"), {}, "sbatch slurm/preflight.sh"),
         (("launch/chain.sh", "launch/train.sh"), {}, "N is 'launch/train.sh'"),
         (("launch/chain.sh", "3"), {}, "before what sbatch takes"),
@@ -81,3 +83,53 @@ def test_a_container_is_asked_of_srun_where_the_site_has_one():
     assert "--container-image=/images/torch.sqsh" in started
     assert f"--container-workdir={ROOT}" in started
     assert f"--container-mounts={ROOT}:{ROOT}" in started
+
+
+def test_caches_are_private_and_at_no_name_that_can_be_foretold(tmp_path):
+    planted = tmp_path / "sdevid-7-1-n0"
+    (planted / "triton").mkdir(parents=True)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "precious").touch()
+    (tmp_path / "sdevid-7-0-n0.aaaaaaaaaa").symlink_to(theirs)  # looks like a former attempt's
+    former = tmp_path / "sdevid-7-0-n0.bbbbbbbbbb"
+    former.mkdir()
+    show = 'umask 002; source launch/node.sh; stat -c "%a %n" "$TRITON_CACHE_DIR" "$cache"'
+    where = {"SDEVID_CACHE": str(tmp_path / "sdevid-7-1"), "SLURMD_NODENAME": "n0"}
+    done = bash("-euc", show, **where)
+    assert done.returncode == 0, done.stderr
+    rights, folders = zip(*(line.split() for line in done.stdout.splitlines()), strict=True)
+    assert set(rights) == {"700"}
+    assert folders[1] != str(planted)
+    assert folders[1].startswith(f"{planted}.")
+    assert (theirs / "precious").exists()
+    assert not former.exists()
+
+
+def test_port_that_is_taken_is_passed_over():
+    show = 'scontrol() { echo; }; source slurm/job.sh; echo "$SDEVID_PORT"'
+    job = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "n0"}
+    first = int(bash("-euc", show, **job).stdout)
+    with socket.create_server(("127.0.0.1", first)):
+        done = bash("-euc", show, **job)
+    assert int(done.stdout) != first
+    assert f"port {first} is taken" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("left", "seconds"),
+    [
+        ("5:00", "300"),
+        ("1-00:00:00", "86400"),
+        ("2:03:04", "7384"),
+        ("59", "59"),
+        ("08:09", "489"),
+        ("UNLIMITED", ""),
+        ("NOT_SET", ""),
+        ("", ""),
+    ],
+)
+def test_time_left_is_read_as_slurm_writes_it(left, seconds):
+    text = (ROOT / "launch/train.sh").read_text(encoding="utf-8")
+    function = text[text.index("seconds_of() {") :].partition("\n}\n")[0] + "\n}\n"
+    assert bash("-euc", function + 'seconds_of "$1"', "-", left).stdout.strip() == seconds
