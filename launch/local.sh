@@ -40,7 +40,7 @@ if [ -n "${SDEVID_ADDRESSES:-}" ]; then
 fi
 
 # On these signals torchrun passes the signal on and waits for the trainer to save; without being
-# told it drops dead on USR2. It exits with 1 even after a clean save: exit.json has the reason.
-exec "$python" -m torch.distributed.run "${where[@]}" --nproc-per-node "$ranks" --max-restarts 0 \
+# told it drops dead on USR2. The exit code is the trainer's (sdevid.exit_code).
+exec "$python" -m sdevid.train.torchrun "${where[@]}" --nproc-per-node "$ranks" --max-restarts 0 \
   --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGUSR2 --shutdown-timeout "${SDEVID_SAVE_SECONDS:-240}" \
   "${trainer[@]}"

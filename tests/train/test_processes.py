@@ -163,3 +163,15 @@ def test_two_processes_train_the_run_of_one_and_carry_it_on(stage, make_config):
     killed.communicate()
     finish(start(cut, ranks=2))
     assert equal(weights(two), weights(cut))
+
+
+@pytest.mark.slow
+def test_launcher_ends_with_the_code_of_its_ranks(make_config):
+    config = make_config(data="/none/such")
+    path = config.run_dir.with_suffix(".yaml")
+    path.write_text(dump(config), encoding="utf-8")
+    launcher = ["-m", "sdevid.train.torchrun", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "-m", "sdevid", "train", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 2
+    assert "shard folder /none/such does not exist" in done.stderr
