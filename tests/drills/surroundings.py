@@ -21,7 +21,7 @@ KILLED = {"die": {"serial": 8 * SIZE - 1}}  # in step 8
 def two_writers(yard: Yard) -> Iterator[Row]:
     """The same command twice at once: the second is refused and touches nothing."""
     run = yard.run("twice", ranks=1)
-    first = run.start(SLOWLY)
+    first = run.start({"slow": {"rank": 0, "seconds": 2.0}})  # a second start takes some seconds
     run.wait_until(run.folder / "metrics.jsonl", first)
     second = run.attempt()
     assert second.code == 2, second.said

@@ -67,18 +67,18 @@ def helper() -> Iterator[Helper]:
     stream = stderr()
     if stream:
         faulthandler.register(signal.SIGUSR1, file=stream, all_threads=True)
-    command = [
-        sys.executable,
-        "-S",
-        "-E",
-        "-c",
-        _HELPER,
-        str(os.getpid()),
-        "dumps" if stream else "",
-    ]
-    process = None
+    command = [sys.executable, "-S", "-E", "-c", _HELPER, str(os.getpid())]
+    command.append("dumps" if stream else "no stderr to dump to")
+    null, process = subprocess.DEVNULL, None
     with suppress(OSError):
-        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=null,
+            stderr=null,
+            start_new_session=True,  # Ctrl-C is for this process alone
+            env={name: os.environ[name] for name in _KEPT if name in os.environ},  # no rank's
+        )
     try:
         yield Helper(process)
     finally:
