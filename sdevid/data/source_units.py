@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdevid.data import transforms
+from sdevid.data.transforms import Transform
 from sdevid.errors import UserError
 
 GREY = 255.0
@@ -17,21 +19,29 @@ _FORM = "give log:LOW:HIGH:UNIT or linear:LOW:HIGH:UNIT, for example log:0.1:100
 
 @dataclass(frozen=True)
 class SourceUnits:
-    """How stored grey levels stand for values of the source.
+    """How grey levels, or frames in [0, 1], stand for values of the source.
 
     `linear` runs evenly from `low` at black to `high` at white, `log` evenly in the logarithm; in a
-    `log` scale black itself stands for 0 (no rain), since smaller values cannot be told apart.
+    `log` scale black itself stands for 0 (no rain), since smaller values cannot be told apart. A
+    `transform` of the shards is undone instead.
     """
 
     scale: str = "linear"
     low: float = 0.0
     high: float = GREY
     unit: str = "grey levels"
+    transform: Transform | None = None
 
-    def values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """uint8 pixels of any shape as float32 values of the source."""
-        values: NDArray[np.float32] = self._table()[pixels]
-        return values
+    def values(self, frames: NDArray[Any]) -> NDArray[np.float32]:
+        """Values of the source of uint8 pixels, or of frames in [0, 1] where NaN stays NaN."""
+        if frames.dtype == np.uint8:
+            values: NDArray[np.float32] = self._table()[frames]
+            return values
+        if self.transform is not None:
+            return self.transform.undo(frames)
+        levels = np.arange(GREY + 1) / GREY
+        interpolated: NDArray[np.float32] = np.interp(frames, levels, self._table()).astype("f4")
+        return interpolated
 
     def pixels(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Values of the source as the nearest grey levels, uint8."""
@@ -41,6 +51,8 @@ class SourceUnits:
 
     def _table(self) -> NDArray[np.float32]:
         share = np.arange(GREY + 1) / GREY
+        if self.transform is not None:
+            return self.transform.undo(share)
         if self.scale == "log":
             table = self.low * (self.high / self.low) ** share
             table[0] = 0.0
@@ -50,10 +62,13 @@ class SourceUnits:
 
 
 def parse(text: str | None, dataset: Mapping[str, Any]) -> SourceUnits:
-    """Read `--values`, or else the `values` of dataset.json, or else grey levels 0 to 255.
+    """Read `--values`, or else the transform or `values` of dataset.json, or else 0 to 255.
 
     Raises UserError for text that is no scale.
     """
+    transform = transforms.of_dataset(dataset)
+    if transform is not None and not text:
+        return SourceUnits(unit=transform.unit or "source's units", transform=transform)
     text = text or dataset.get("values")
     if not text:
         return SourceUnits()

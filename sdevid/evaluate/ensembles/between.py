@@ -67,11 +67,11 @@ def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> 
     """Totals of one clip by place in the gap, all whole gaps together."""
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
-    video = batch.video.numpy()[0]
+    video = batch.pixels[0]
     given = list(range(0, len(video), every))
     inner = [k for k in range(given[-1]) if k % every]
     samples = generation.between(context.model, batch, given, inner, options.samples, context.seed)
-    observed = units.values(video[inner])
+    observed = units.values(batch.video[0, inner].numpy())
     seed = context.seed + clip.start
     past = baselines.past_clips(context)
     case = Case(video[:1], len(inner), options.samples, units, past, seed)

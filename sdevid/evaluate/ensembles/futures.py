@@ -83,7 +83,7 @@ def _clip(
     ).samples[0]
     past, seed = baselines.past_clips(context), context.seed + clip.start
     case = Case(prefix, len(outcome), options.samples, units, past, seed)
-    observed = units.values(outcome)
+    observed = units.values(batch.video[0, options.context :].numpy())
     forecasts = {"model": Forecast(units.values(samples), "ensemble")}
     forecasts |= {one.name: one.forecast(case) for one in ALL if one.name not in unmet}
     totals = {}

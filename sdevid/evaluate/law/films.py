@@ -76,9 +76,7 @@ def _read(model: VideoModel, index: ShardIndex, clips: range) -> tuple[int, Pixe
         update={"sequence_length": entry.num_frames, "fps": entry.fps, "frame_strides": (1,)}
     )
     parts = batches(clips, ROWS, "real films")
-    return stride, np.concatenate(
-        [stream.fixed(index, whole, part).video.numpy() for part in parts]
-    )
+    return stride, np.concatenate([stream.fixed(index, whole, part).pixels for part in parts])
 
 
 def _entry(

@@ -8,6 +8,7 @@ import pytest
 
 from sdevid.data import source_units
 from sdevid.data.source_units import SourceUnits
+from sdevid.data.transforms import Transform
 from sdevid.errors import UserError
 from sdevid.evaluate.ensembles import baselines, steps
 from sdevid.evaluate.ensembles.baselines import Case
@@ -111,6 +112,15 @@ def test_pixels_are_the_nearest_levels_of_their_values(text):
     units, levels = source_units.parse(text, {}), np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(units.pixels(units.values(levels)), levels)
     assert units.pixels(np.array([1e9])) == [255]
+
+
+def test_transform_of_the_shards_is_undone_and_unobserved_values_stay_so():
+    transform = Transform("log", 0.0, 99.0, eps=1.0, unit="mm/h")
+    units = source_units.parse(None, {"transform": transform.as_json()})
+    rain = np.array([0.0, 9.0, 99.0, np.nan], np.float32)
+    np.testing.assert_allclose(units.values(transform.apply(rain)), rain, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(units.values(units.pixels(rain[:3])), rain[:3], rtol=0.02)
+    assert units.unit == "mm/h"
 
 
 def test_values_of_the_data_set_hold_unless_others_are_given():

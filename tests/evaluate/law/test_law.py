@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from sdevid.errors import UserError
 from sdevid.evaluate.law import films, present
@@ -108,7 +107,7 @@ def walking(monkeypatch):
     real = np.stack([film(rng, 41, 8.0, 1.0) for _ in index.clips])
 
     def fixed(_index, _config, part):
-        return SimpleNamespace(video=torch.from_numpy(real[part.start : part.stop]))
+        return SimpleNamespace(pixels=real[part.start : part.stop])
 
     def continued(model, given, frames, fps, seed, title):
         del given, title
