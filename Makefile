@@ -65,8 +65,10 @@ check: lint
 	$(BIN)/python -m pytest -q -m smoke tests/test_smoke.py
 	$(BIN)/python -m pytest -q tests/test_rooms.py tests/cli
 
+# In a random order, whose seed is printed, by two processes; TEST_OPTIONS= for one in the files' order.
+TEST_OPTIONS ?= -n 2 --dist loadfile --random-order
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm and not browser"
+	$(BIN)/python -m pytest $(TEST_OPTIONS) -m "not slow and not gpu and not slurm and not browser"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m "(slow or slurm or browser) and not gpu" --durations=15

@@ -91,6 +91,23 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
         return self.sequence_length * self.channels * self.frame_size**2
 
     @model_validator(mode="after")
+    def _objective_fits(self) -> Config:
+        for need in self.capabilities.needs:
+            value = attrgetter(need.setting)(self)
+            if value != need.value:
+                raise ValueError(
+                    f"{need.setting} is {value:g}, but model_type is {self.model_type}, which "
+                    f"{need.reason}; set {need.setting}={need.value:g}, or another model_type"
+                )
+        schemes = self.capabilities.schemes
+        if schemes is not None and self.sde.solver not in schemes:
+            raise ValueError(
+                f"sde.solver is {self.sde.solver}, but model_type {self.model_type} takes "
+                f"{', '.join(schemes)} alone"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _map_fits(self) -> Config:
         ratio, rest = divmod(self.frame_size, self.encoder.map_size)
         if rest or ratio & (ratio - 1):
@@ -207,23 +224,6 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
                     f"offload.{name} is nvme, but offload.nvme_path is not set; give a folder on "
                     "a disk of the node, the same on every node"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _objective_fits(self) -> Config:
-        for need in self.capabilities.needs:
-            value = attrgetter(need.setting)(self)
-            if value != need.value:
-                raise ValueError(
-                    f"{need.setting} is {value:g}, but model_type is {self.model_type}, which "
-                    f"{need.reason}; set {need.setting}={need.value:g}, or another model_type"
-                )
-        schemes = self.capabilities.schemes
-        if schemes is not None and self.sde.solver not in schemes:
-            raise ValueError(
-                f"sde.solver is {self.sde.solver}, but model_type {self.model_type} takes "
-                f"{', '.join(schemes)} alone"
-            )
         return self
 
     @model_validator(mode="after")

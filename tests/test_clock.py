@@ -3,6 +3,7 @@
 import argparse
 from fractions import Fraction
 
+import factories
 import pytest
 import torch
 import yaml
@@ -12,15 +13,13 @@ from sdevid.config import dump, load, parse
 from sdevid.errors import UserError
 from sdevid.types import TICKS_PER_UNIT, units
 
-SMALL = {
-    "frame_size": 8,
-    "channels": 1,
-    "sequence_length": 5,
-    "sde": {"latent_size": 2, "content_size": 2, "hidden": 8, "depth": 1},
-    "encoder": {"channels": 4, "map_size": 4, "features": 8, "layers": 1, "heads": 2},
-    "observation": {"max_context": 2},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    frame_size=8,
+    sequence_length=5,
+    sde={"latent_size": 2, "content_size": 2, "hidden": 8, "depth": 1},
+    encoder={"channels": 4, "features": 8},
+    observation={"max_context": 2},
+)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import factories
 import pytest
 import torch
 import yaml
@@ -20,13 +21,12 @@ from sdevid.config import Config, dump, parse
 from sdevid.errors import UserError
 from sdevid.objectives import build
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sde": {"latent_size": 2, "content_size": 3, "hidden": 8, "depth": 1},
-    "encoder": {"channels": 4, "features": 8, "layers": 1, "heads": 2, "map_size": 4},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    sde={"latent_size": 2, "content_size": 3, "hidden": 8, "depth": 1},
+    encoder={"channels": 4, "features": 8},
+    observation={"max_context": 5},
+    sequence_length=16,
+)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -15,15 +16,9 @@ from sdevid.evaluate.__main__ import main
 from sdevid.objectives import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 8,
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    sequence_length=8, sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1}
+)
 FEW = ["--num_clips", "8", "--samples", "4", "--rollouts", "6", "--rollout_frames", "12"]
 
 

@@ -1,5 +1,6 @@
 """A part's initial weights depend on its name and the seed, and on no other part."""
 
+import factories
 import pytest
 import torch
 
@@ -8,16 +9,12 @@ from sdevid.config import parse
 from sdevid.models.encoder import Residual
 from sdevid.models.initial_weights import initial_weights
 
-SMALL = {
-    "seed": 3,
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 4,
-    "observation": {"max_context": 1},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "none"},
-    "sde": {"latent_size": 2, "content_size": 2, "hidden": 8},
-}
+SMALL = factories.settings(
+    seed=3,
+    sequence_length=4,
+    observation={"max_context": 1},
+    sde={"latent_size": 2, "content_size": 2, "hidden": 8},
+)
 ADDITIONS = {
     "text": {"text": {"encoder": "bytes", "layers": 1}},
     "guide": {"observation": {"max_context": 1, "keyframes_fraction": 0.5}},

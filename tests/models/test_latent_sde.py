@@ -1,3 +1,4 @@
+import factories
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,24 +8,15 @@ from sdevid.config import parse
 from sdevid.models.latent_sde import LatentSDE, solver_grid
 from sdevid.types import frame_ticks
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "observation": {"max_context": 3},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "none"},
-}
-VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
-MAP = VECTOR | {"latent": "map"}
+SMALL = factories.settings()
+VECTOR = factories.VECTOR
+MAP = factories.MAP
 
 
 def model(sde, **more):
     torch.manual_seed(0)
     made = LatentSDE(parse(SMALL | {"sde": sde} | more))
-    for parameter in made.parameters():  # away from the zero starts
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
+    return factories.shake(made)
 
 
 @pytest.mark.parametrize("sde", [VECTOR, MAP, VECTOR | {"noise": "diagonal"}])

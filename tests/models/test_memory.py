@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import factories
 import pytest
 import torch
 
@@ -16,14 +17,9 @@ from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.types import frame_ticks
 
 FRAMES = 5
-SMALL = {
-    "frame_size": 32,
-    "channels": 1,
-    "sequence_length": FRAMES,
-    "observation": {"max_context": 2},
-    "encoder": {"channels": 8, "map_size": 8, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    frame_size=32, sequence_length=FRAMES, observation={"max_context": 2}, encoder={"map_size": 8}
+)
 SDE = {"latent": "map", "latent_size": 3, "content_size": 2, "hidden": 16, "depth": 1}
 MEMORY = {"anchor": True, "context_noise": 0.5, "context_noise_told": 0.25, "steps": 3}
 
@@ -36,9 +32,7 @@ def config(kind: str, *, cells: bool = True, **follmer: Any) -> Config:
 def objective(kind: str, **more: Any) -> HistoryObjective:
     made = build(config(kind, **more))
     torch.manual_seed(0)
-    for parameter in made.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
+    return factories.shake(made)
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])

@@ -1,5 +1,6 @@
 """Every kind of model: windows without a seam, guidance and its cost, frames ahead, any rate."""
 
+import factories
 import pytest
 import torch
 
@@ -10,26 +11,20 @@ from sdevid.models.text import as_bytes
 from sdevid.objectives import build_model
 from sdevid.types import frame_ticks
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "observation": {"max_context": 3, "ends_fraction": 0.25, "keyframes_fraction": 0.25},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "bytes", "layers": 1},
-    "follmer": {"steps": 4},
-}
-VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
-MAP = VECTOR | {"latent": "map"}
+SMALL = factories.settings(
+    observation={"ends_fraction": 0.25, "keyframes_fraction": 0.25},
+    text={"encoder": "bytes", "layers": 1},
+    follmer={"steps": 4},
+)
+VECTOR = factories.VECTOR
+MAP = factories.MAP
 KINDS = ["latent_sde", "sde_matching", "follmer"]
 
 
 def model(kind, sde=VECTOR, **more):
     torch.manual_seed(0)
     made = build_model(parse(SMALL | {"model_type": kind, "sde": sde} | more))
-    for parameter in made.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
+    return factories.shake(made)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 """A latent of positions and velocities: what sees which half, its sampling, what refuses it."""
 
+import factories
 import pytest
 import torch
 
@@ -10,14 +11,7 @@ from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.text import as_bytes
 from sdevid.types import frame_ticks
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "observation": {"max_context": 3},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings()
 VECTOR = {"order": 2, "latent_size": 3, "content_size": 2, "hidden": 16}
 MAP = VECTOR | {"latent": "map"}
 KINDS = {
@@ -31,9 +25,7 @@ KINDS = {
 def model(kind="vector", **more):
     torch.manual_seed(0)
     made = LatentSDE(parse(SMALL | {"sde": KINDS[kind]} | more))
-    for parameter in made.parameters():  # away from the zero starts
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
+    return factories.shake(made)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 """Transformers over the cells of a map: what they are told, what is kept, and the named sizes."""
 
+import factories
 import pytest
 import torch
 
@@ -12,15 +13,7 @@ from sdevid.train.size_table import parameters, size_table, sized
 from sdevid.types import frame_ticks
 
 SDE = {"latent": "map", "latent_size": 3, "hidden": 32, "depth": 2, "backbone": "transformer"}
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "sde": SDE | {"content_size": 4},
-    "observation": {"max_context": 3},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(sde=SDE | {"content_size": 4})
 
 
 def network(**more):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import factories
 import pytest
 import torch
 
@@ -14,25 +15,20 @@ from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.types import frame_ticks
 
 KINDS = ["latent_sde", "sde_matching", "follmer"]
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 4,
-    "observation": {"max_context": 2},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "bytes", "layers": 1},
-    "birth": {"steps": 5, "drawn": 2, "hidden": 16, "heads": 2, "depth": 1},
-    "follmer": {"steps": 3},
-}
+SMALL = factories.settings(
+    sequence_length=4,
+    observation={"max_context": 2},
+    text={"encoder": "bytes", "layers": 1},
+    birth={"steps": 5, "drawn": 2, "hidden": 16, "heads": 2, "depth": 1},
+    follmer={"steps": 3},
+)
 SDE = {"latent_size": 3, "content_size": 2, "hidden": 16, "start": "birth"}
 
 
 def objective(kind: str, latent: str = "map") -> HistoryObjective:
     made = build(parse(SMALL | {"model_type": kind, "sde": SDE | {"latent": latent}}))
     torch.manual_seed(0)
-    for parameter in made.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
+    return factories.shake(made)
 
 
 def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

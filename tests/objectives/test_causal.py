@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import factories
 import pytest
 import torch
 
@@ -13,32 +14,19 @@ from sdevid.objectives.start import draw_start
 from sdevid.types import frame_ticks
 
 FRAMES = 5
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": FRAMES,
-    "observation": {"max_context": 3, "free_fraction": 0.3},
-    "encoder": {
-        "channels": 8,
-        "map_size": 4,
-        "features": 16,
-        "layers": 1,
-        "heads": 2,
-        "causal": True,
-        "differences": True,
-    },
-    "text": {"encoder": "none"},
-    "birth": {"steps": 4, "hidden": 16, "heads": 2, "depth": 1},
-}
+SMALL = factories.settings(
+    sequence_length=FRAMES,
+    observation={"free_fraction": 0.3},
+    encoder={"causal": True, "differences": True},
+    birth={"steps": 4, "hidden": 16, "heads": 2, "depth": 1},
+)
 SDE = {"latent": "map", "latent_size": 3, "content_size": 2, "hidden": 16}
 
 
 def objective(kind: str = "latent_sde", **sde: object) -> HistoryObjective:
     made = build(parse(SMALL | {"model_type": kind, "sde": SDE | sde}))
     torch.manual_seed(0)
-    for parameter in made.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
+    return factories.shake(made)
 
 
 def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,5 +1,6 @@
 """What the prior is shown in training: frames of any kind, captions, clips at any times."""
 
+import factories
 import pytest
 import torch
 
@@ -9,20 +10,12 @@ from sdevid.models.text import as_bytes
 from sdevid.objectives import build
 from sdevid.types import frame_ticks
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 8,
-    "observation": {
-        "max_context": 3,
-        "free_fraction": 0.25,
-        "ends_fraction": 0.25,
-        "keyframes_fraction": 0.25,
-    },
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "bytes", "layers": 1, "length": 12, "drop": 0.25},
-}
-VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
+SMALL = factories.settings(
+    sequence_length=8,
+    observation={"free_fraction": 0.25, "ends_fraction": 0.25, "keyframes_fraction": 0.25},
+    text={"encoder": "bytes", "layers": 1, "length": 12, "drop": 0.25},
+)
+VECTOR = factories.VECTOR
 KINDS = {
     "latent_sde": {"sde": VECTOR},
     "latent_sde map": {"sde": VECTOR | {"latent": "map"}},
@@ -36,9 +29,7 @@ KINDS = {
 def objective(kind="latent_sde", **more):
     torch.manual_seed(0)
     made = build(parse(SMALL | KINDS[kind] | more))
-    for parameter in made.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
+    return factories.shake(made)
 
 
 def clips(count):

@@ -2,6 +2,7 @@
 
 import math
 
+import factories
 import pytest
 import torch
 
@@ -10,20 +11,16 @@ from sdevid.config import parse
 from sdevid.objectives.importance import bound, log_weight
 from sdevid.types import frame_ticks
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "sde": {
+SMALL = factories.settings(
+    sde={
         "latent_size": 3,
         "content_size": 4,
         "hidden": 16,
         "steps_per_frame": 2,
         "start_components": 3,
     },
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "text": {"encoder": "none"},
-}
+    observation={"max_context": 5},
+)
 DRAWS, CLIPS = 128, 4
 
 

@@ -1,5 +1,6 @@
 """The objectives that simulate nothing: what they learn, draw and leave alone."""
 
+import factories
 import pytest
 import torch
 
@@ -9,16 +10,9 @@ from sdevid.objectives import build
 from sdevid.sde import solve
 from sdevid.types import frame_ticks
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "observation": {"max_context": 3},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "none"},
-}
-VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
-MAP = VECTOR | {"latent": "map"}
+SMALL = factories.settings()
+VECTOR = factories.VECTOR
+MAP = factories.MAP
 KINDS = {
     "matching": {"model_type": "sde_matching", "sde": VECTOR},
     "matching map": {"model_type": "sde_matching", "sde": MAP},
@@ -39,15 +33,10 @@ KINDS = {
 def objective(kind, **more):
     torch.manual_seed(0)
     made = build(parse(SMALL | KINDS[kind] | more))
-    for parameter in made.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return made
+    return factories.shake(made)
 
 
-def clips(count):
-    torch.manual_seed(1)
-    video = torch.randint(0, 256, (count, 6, 16, 16, 1), dtype=torch.uint8)
-    return video, frame_ticks(6).expand(count, -1), torch.arange(count)
+clips = factories.clips
 
 
 @pytest.mark.parametrize("kind", KINDS)

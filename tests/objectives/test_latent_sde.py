@@ -1,5 +1,6 @@
 import math
 
+import factories
 import pytest
 import torch
 
@@ -7,15 +8,8 @@ from sdevid.config import parse
 from sdevid.objectives import build
 from sdevid.types import frame_ticks
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "observation": {"max_context": 3},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "text": {"encoder": "none"},
-}
-VECTOR = {"latent_size": 3, "content_size": 2, "hidden": 16}
+SMALL = factories.settings()
+VECTOR = factories.VECTOR
 KINDS = {
     "vector": {"sde": VECTOR},
     "map": {"sde": VECTOR | {"latent": "map"}},
@@ -39,9 +33,7 @@ KINDS = {
 def objective(kind, shake=0.05):
     torch.manual_seed(0)
     made = build(parse(SMALL | KINDS[kind]))
-    for parameter in made.parameters():
-        parameter.data += shake * torch.randn_like(parameter)
-    return made
+    return factories.shake(made, shake)
 
 
 def clips(count):

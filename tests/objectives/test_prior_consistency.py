@@ -2,6 +2,7 @@
 
 import math
 
+import factories
 import pytest
 import torch
 
@@ -12,16 +13,9 @@ from sdevid.objectives.prior_consistency import Rolled
 from sdevid.objectives.window import Window
 from sdevid.types import TICKS_PER_UNIT, frame_ticks
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "fps": 8,
-    "observation": {"max_context": 3},
-    "encoder": {"channels": 8, "map_size": 4, "features": 16, "layers": 1, "heads": 2},
-    "consistency": {"prior_consistency": 1.0, "step_halving": 1.0, "prior_frames": 3},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    fps=8, consistency={"prior_consistency": 1.0, "step_halving": 1.0, "prior_frames": 3}
+)
 VECTOR = {"latent_size": 1, "content_size": 2, "hidden": 16, "steps_per_frame": 2}
 VECTOR |= {"diffusion_start": 0.5}
 KINDS = {
@@ -40,9 +34,7 @@ CLIPS, FRAMES = 4000, 6
 def objective(kind="latent_sde", shake=0.05):
     torch.manual_seed(0)
     made = build(parse(SMALL | KINDS[kind]))
-    for parameter in made.parameters():
-        parameter.data += shake * torch.randn_like(parameter)
-    return made
+    return factories.shake(made, shake)
 
 
 def still(model, states):

@@ -2,6 +2,7 @@
 
 import typing
 
+import factories
 import pytest
 import torch
 
@@ -13,14 +14,12 @@ from sdevid.sde import solvers, torchsde_bridge
 from sdevid.settings.sde import Scheme
 from sdevid.types import frame_ticks
 
-SMALL = {
-    "frame_size": 8,
-    "channels": 1,
-    "sequence_length": 5,
-    "observation": {"max_context": 2},
-    "encoder": {"channels": 4, "map_size": 4, "features": 8, "layers": 1, "heads": 2},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    frame_size=8,
+    sequence_length=5,
+    observation={"max_context": 2},
+    encoder={"channels": 4, "features": 8},
+)
 SDE = {"latent_size": 2, "content_size": 2, "hidden": 8, "depth": 1, "steps_per_frame": 2}
 OTHERS = [name for name in typing.get_args(Scheme) if name != "euler_maruyama"]
 

@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import factories
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,15 +19,9 @@ from sdevid.models.latent_sde import LatentSDE
 from sdevid.report.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 8,
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    sequence_length=8, sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1}
+)
 TERMS = ("elbo", "reconstruction", "kl_path", "kl_initial", "kl_content", "control_energy")
 VOID = {"meta", "img", "source", "br"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -17,15 +18,9 @@ from sdevid.report.studio import Request, futures
 from sdevid.sample import write
 from sdevid.sample.video_sde import VideoSDE
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 8,
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    sequence_length=8, sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1}
+)
 
 
 @pytest.fixture(scope="module")

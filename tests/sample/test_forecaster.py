@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -12,16 +13,11 @@ from sdevid import Forecaster, objectives
 from sdevid.config import dump, parse
 from sdevid.errors import UserError
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 8,
-    "fps": 4,
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    sequence_length=8,
+    fps=4,
+    sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
+)
 
 
 @pytest.fixture(scope="module")

@@ -4,28 +4,20 @@ import json
 import sys
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 import sdevid
-from sdevid.config import dump, parse
 from sdevid.errors import UserError
-from sdevid.objectives import build_model
 from sdevid.sample.__main__ import main
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3},
-    "follmer": {"steps": 4},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
+    follmer={"steps": 4},
+)
 WHOLE = {
     "observation": {"max_context": 3, "ends_fraction": 0.2, "keyframes_fraction": 0.2},
     "text": {"encoder": "bytes", "layers": 1},
@@ -34,16 +26,7 @@ KINDS = ["latent_sde", "sde_matching", "follmer"]
 
 
 def save_model(folder: Path, **settings) -> Path:
-    config = parse(SMALL | settings)
-    torch.manual_seed(0)
-    model = build_model(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    folder.mkdir(parents=True)
-    save_file(model.state_dict(), folder / "model.safetensors")
-    (folder / "config.yaml").write_text(dump(config))
-    return folder
+    return factories.save_model(folder, SMALL | settings)
 
 
 @pytest.fixture(scope="module")

@@ -6,44 +6,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
-from safetensors.torch import save_file
 from torch._C._distributed_c10d import HashStore
 
 from sdevid import export
-from sdevid.config import dump, parse
-from sdevid.objectives import build_model
 from sdevid.sample import processes as launch
 from sdevid.sample import sampler
 from sdevid.sample.__main__ import main
 from sdevid.sample.job import SamplingJob
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1}
+)
 
 
 def save_model(folder: Path, **settings) -> Path:
-    config = parse(SMALL | settings)
-    torch.manual_seed(0)
-    model = build_model(config)
-    with torch.no_grad():
-        for parameter in model.parameters():  # away from zero starts, so that noise shows
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    folder.mkdir(parents=True)
-    save_file(model.state_dict(), folder / "model.safetensors")
-    (folder / "config.yaml").write_text(dump(config))
-    return folder
+    return factories.save_model(folder, SMALL | settings)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import factories
 import pytest
 
 from sdevid.checkpoint import Progress
@@ -18,18 +19,14 @@ from sdevid.train.loop import train
 from sdevid.train.world import World, open_world
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL: dict[str, Any] = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "batch_size": 4,
-    "log_every": 4,
-    "warmup_clips": 8,
-    "sde": {"latent_size": 2, "content_size": 3, "hidden": 8, "depth": 1, "steps_per_frame": 1},
-    "encoder": {"channels": 4, "features": 8, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 2},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    batch_size=4,
+    log_every=4,
+    warmup_clips=8,
+    sde={"latent_size": 2, "content_size": 3, "hidden": 8, "depth": 1, "steps_per_frame": 1},
+    encoder={"channels": 4, "features": 8},
+    observation={"max_context": 2},
+)
 
 MakeConfig = Callable[..., Config]
 Train = Callable[[Config], str]

@@ -42,7 +42,7 @@ class _Layers:
         self.columns = [slice(a, b) for a, b in pairwise(ends)]
         shape = (kept, len(z))
         self.pre = z.new_empty(*shape, ends[-1])
-        self.value, self.room = torch.empty_like(self.pre), torch.empty_like(self.pre[0])
+        self.value, self.room = torch.empty_like(self.pre), z.new_empty(len(z), ends[-1])
         self.inner = [
             [(z.new_empty(*shape, len(w)), z.new_empty(*shape, len(w))) for w in weights[1:-2:2]]
             for weights in networks

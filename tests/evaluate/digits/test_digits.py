@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -20,14 +21,12 @@ from sdevid.evaluate.digits.reader import Reading, followed, middles, read, trai
 from sdevid.objectives import build_model
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = {
-    "frame_size": 32,
-    "channels": 1,
-    "sequence_length": 15,
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    frame_size=32,
+    sequence_length=15,
+    sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
+    observation={"max_context": 5},
+)
 
 
 def write_font_digits(folder: Path) -> Path:

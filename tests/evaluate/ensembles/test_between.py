@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -12,15 +13,13 @@ from sdevid.config import parse
 from sdevid.evaluate.context import EvalContext, EvalOptions
 from sdevid.evaluate.ensembles import between
 
-SMALL = {
-    "frame_size": 8,
-    "channels": 1,
-    "sequence_length": 7,
-    "sde": {"latent_size": 2, "content_size": 2, "hidden": 8, "steps_per_frame": 1},
-    "encoder": {"channels": 4, "features": 8, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3, "keyframes_fraction": 0.5},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    frame_size=8,
+    sequence_length=7,
+    sde={"latent_size": 2, "content_size": 2, "hidden": 8, "steps_per_frame": 1},
+    encoder={"channels": 4, "features": 8},
+    observation={"keyframes_fraction": 0.5},
+)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -12,15 +13,9 @@ from sdevid.config import parse
 from sdevid.evaluate.context import EvalContext, EvalOptions
 from sdevid.evaluate.metrics import failures
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 8,
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3},
-    "text": {"encoder": "none"},
-}
+SMALL = factories.settings(
+    sequence_length=8, sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1}
+)
 
 
 def spots(places):

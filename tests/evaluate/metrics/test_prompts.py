@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -20,15 +21,13 @@ from sdevid.evaluate.metrics import prompts
 from sdevid.models import text
 from sdevid.objectives import build
 
-SMALL = {
-    "frame_size": 8,
-    "channels": 1,
-    "sequence_length": 4,
-    "sde": {"latent_size": 2, "content_size": 2, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 1, "free_fraction": 1.0},
-    "text": {"layers": 1, "length": 8, "drop": 0.1},
-}
+SMALL = factories.settings(
+    frame_size=8,
+    sequence_length=4,
+    sde={"latent_size": 2, "content_size": 2, "hidden": 16, "steps_per_frame": 1},
+    observation={"max_context": 1, "free_fraction": 1.0},
+    text={"encoder": "bytes", "layers": 1, "length": 8, "drop": 0.1},
+)
 
 
 @dataclass(frozen=True)

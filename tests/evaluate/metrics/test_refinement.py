@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import factories
 import pytest
 import torch
 
@@ -11,15 +12,9 @@ from sdevid.evaluate.context import EvalContext, EvalOptions
 from sdevid.evaluate.metrics import refinement
 from sdevid.objectives import build_model
 
-SMALL = {
-    "frame_size": 16,
-    "channels": 1,
-    "sequence_length": 6,
-    "text": {"encoder": "none"},
-    "sde": {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1},
-    "encoder": {"channels": 8, "features": 16, "layers": 1, "heads": 2, "map_size": 4},
-    "observation": {"max_context": 3},
-}
+SMALL = factories.settings(
+    sde={"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1}
+)
 
 
 def distances(drift):
