@@ -27,10 +27,13 @@ COLUMNS = {  # of the table, and where `failures` has them
     "slope of three": ("shift_slope", "from_prior_start_3_no_noise"),
     "posterior, dB": ("psnr", "posterior"),
     "one step from its own start, dB": ("psnr", "from_prior_start_1_no_noise"),
-    "ten steps, with noise, dB": ("psnr", "from_prior_start_10_noise"),
+    "three, dB": ("psnr", "from_prior_start_3_no_noise"),
     "standing still for one, dB": ("psnr", "still_1"),
-    "brightness of ten": ("brightness", "from_prior_start_10_noise"),
-    "sharpness of ten": ("sharpness", "from_prior_start_10_noise"),
+    "standing still for three, dB": ("psnr", "still_3"),
+    "brightness of one, with noise": ("brightness", "from_prior_start_1_noise"),
+    "sharpness of one, with noise": ("sharpness", "from_prior_start_1_noise"),
+    "brightness of three, with noise": ("brightness", "from_prior_start_3_noise"),
+    "sharpness of three, with noise": ("sharpness", "from_prior_start_3_noise"),
     "KL a frame": ("nats", "kl_path_a_frame"),
 }
 
