@@ -12,7 +12,7 @@ import re
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +22,7 @@ import av
 import numpy as np
 
 from sdevid.data.cut.sources import IMAGE, VIDEO, LeftOut, Listing
-from sdevid.data.folder import FolderFile
+from sdevid.data.folder import Folder, FolderFile
 from sdevid.data.npy import read_npy
 from sdevid.data.open import open_folder
 from sdevid.data.schema import MOST_BYTES, parse_meta
@@ -44,6 +44,9 @@ class TarMember:
     name: str
     offset: int
     size: int
+
+
+Sample = tuple[str, dict[str, TarMember], str | None]  # key, members by ending, fault
 
 
 @dataclass(frozen=True)
@@ -183,29 +186,44 @@ def find_tars(location: str) -> list[tuple[str, str]]:
 def _add_tar(listing: Listing, folder: str, tar: str) -> None:
     files = open_folder(folder)
     stream = io.BufferedReader(FolderFile(files, tar), _AHEAD)
+    for _, sample, fault in samples(files, tar):
+        if fault is None:
+            _add_sample(listing, folder, tar, sample, stream)
+            continue
+        rest = sample[""]
+        listing.files += 1
+        listing.sources.append(TarSource(folder, tar, rest, f"{tar}/{rest.name}", fault=fault))
+    files.close()
+
+
+def samples(folder: Folder, tar: str) -> Iterator[Sample]:
+    """Key, members by ending, and fault of each sample of a tar; a fault ends it.
+
+    Where the tar does not read to its end, the last sample is the rest of it, with the fault.
+    FileNotFoundError where it is not there.
+    """
+    stream = io.BufferedReader(FolderFile(folder, tar), _AHEAD)
     sample: dict[str, TarMember] = {}
     key, end = "", 0
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for info in archive:
-                end = info.offset_data + info.size
                 if not info.isreg():
                     continue
-                stem, _, ending = info.name.rpartition("/")[2].partition(".")
-                of = f"{info.name.rpartition('/')[0]}/{stem}"
-                if of != key:
-                    _add_sample(listing, folder, tar, sample, stream)
-                    sample, key = {}, of
+                end = info.offset_data + info.size
+                place, _, name = info.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                of = f"{place}/{stem}" if place else stem
+                if of != key and sample:
+                    yield key, sample, None
+                    sample = {}
+                key = of
                 sample[f".{ending.lower()}"] = TarMember(info.name, info.offset_data, info.size)
-                stream.seek(end)
     except tarfile.TarError as error:
-        rest = TarMember(f"(from byte {end} on)", end, 0)
-        listing.files += 1
-        listing.sources.append(
-            TarSource(folder, tar, rest, f"{tar}/{end}", fault=f"the tar does not read: {error}")
-        )
-    _add_sample(listing, folder, tar, sample, stream)
-    files.close()
+        rest = {"": TarMember(f"(from byte {end} on)", end, 0)}
+        yield "", rest, f"the tar does not read: {error}"
+    if sample:
+        yield key, sample, None
 
 
 def _add_sample(

@@ -1,0 +1,33 @@
+"""`sdevid shards index`: write indices for WebDataset tars of any maker."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdevid.data.cut.index_tars import index_tars
+from sdevid.errors import UserError
+
+_SHOWN = 20  # samples that are left out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 2 for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="sdevid shards index",
+        description="Index WebDataset tars whose videos have one size, so that data= reads them.",
+    )
+    parser.add_argument("location", help="folder of tars, or their list as a/{000..099}.tar")
+    parser.add_argument("--output_dir", type=Path, help="for the indices (beside the tars)")
+    options = parser.parse_args(arguments)
+    try:
+        result = index_tars(options.location, options.output_dir)
+    except (UserError, OSError) as error:
+        print(f"shards index: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.location}: {result.clips} clips, {len(result.left_out)} samples left out")
+    for name, reason in result.left_out[:_SHOWN]:
+        print(f"  {name} {reason}")
+    return 0

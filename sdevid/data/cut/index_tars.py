@@ -1,0 +1,179 @@
+"""Indices for WebDataset tars of any maker, so that they are read by offset in an exact order.
+
+Nothing is cut or copied: the videos of a data set must be mp4 or npy of one size already, as
+video2dataset makes them with a resolution. Others, and longer films, are for make_shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from tqdm import tqdm
+
+from sdevid.data.cut.tars import TarMember, find_tars, samples
+from sdevid.data.folder import Folder, FolderFile
+from sdevid.data.npy import read_npy
+from sdevid.data.open import open_folder
+from sdevid.data.schema import MOST_BYTES, parse_meta
+from sdevid.data.shard_file import FORMAT, index_name, write_json
+from sdevid.data.spec import BadVideoError, LeftOutError
+from sdevid.data.video.inspect import choose_stream, inspect
+from sdevid.data.video.open import open_payload
+from sdevid.errors import UserError
+
+_READ = {".mp4": "mp4", ".npy": "npy"}
+_SAID = (".json", ".txt", ".cls")
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What became of the tars."""
+
+    clips: int
+    left_out: list[tuple[str, str]]  # samples, and why
+
+
+def index_tars(location: str, output: Path | None = None) -> Indexed:
+    """Write an index of each tar at `location` and dataset.json into its folder, or `output`.
+
+    Samples of another size or number of channels than most, or that do not decode, are left out
+    with the reason. UserError where no sample is left, or a folder behind a URL lacks `output`.
+    """
+    tars = find_tars(location)
+    folders = {folder for folder, _ in tars}
+    if len(folders) > 1 or (output is None and "://" in location):
+        raise UserError(
+            f"{location}: indices go beside the tars, in one folder of this machine; give "
+            "--output_dir, and put what is written there beside them"
+        )
+    folder = open_folder(folders.pop())
+    found: dict[str, list[dict[str, Any]]] = {}
+    left_out: list[tuple[str, str]] = []
+    for _, tar in tqdm(tars, desc="indexing", unit="tar"):
+        found[tar] = list(_clips(folder, tar, left_out))
+    shapes = Counter(_kind(clip) for clips in found.values() for clip in clips)
+    if not shapes:
+        raise UserError(
+            f"no sample of {location} can be read as it is"
+            + (f"; e.g. {' '.join(left_out[0])}" if left_out else "")
+            + "; sdevid shards --dataset webdataset cuts them"
+        )
+    usual = shapes.most_common(1)[0][0]
+    for clips in found.values():
+        for clip in [clip for clip in clips if _kind(clip) != usual]:
+            clips.remove(clip)
+            left_out.append((clip["source"], f"is {_kind(clip)}, most are {usual}"))
+    _write(folder, output or Path(folder.location), found, left_out)
+    return Indexed(sum(map(len, found.values())), left_out)
+
+
+def _kind(clip: dict[str, Any]) -> str:
+    rate = f"{clip['channels']} channels at {clip['fps']:g} a second"
+    return f"{clip['width']} x {clip['height']} pixels of {rate}"
+
+
+def _clips(folder: Folder, tar: str, left_out: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """The entries of one tar's index."""
+    stream = io.BufferedReader(FolderFile(folder, tar))
+    for key, sample, fault in samples(folder, tar):
+        name = f"{tar}/{key}"
+        payloads = [ending for ending in sample if ending in _READ]
+        if fault is not None or len(payloads) != 1:
+            left_out.append((name, fault or "has no mp4 or npy, or both"))
+            continue
+        wanted = {ending: sample[ending] for ending in (*payloads, *_SAID) if ending in sample}
+        try:
+            content = {ending: _read(stream, member) for ending, member in wanted.items()}
+            meta = parse_meta(content[".json"]) if ".json" in content else {}
+            shape = _shape(payloads[0], content[payloads[0]], meta)
+        except (ValueError, BadVideoError, LeftOutError, av.FFmpegError) as error:
+            left_out.append((name, f"does not read: {error}"))
+            continue
+        members = {
+            ending[1:]: {
+                "offset": member.offset,
+                "size": member.size,
+                "sha256": hashlib.sha256(content[ending]).hexdigest(),
+            }
+            for ending, member in wanted.items()
+        }
+        label = content.get(".cls", b"").decode(errors="replace").strip()
+        label = label or str(meta.get("label") or "")
+        yield (
+            {"key": f"{tar.removesuffix('.tar')}-{key}", "source": name, "label": label}
+            | shape
+            | {"members": members}
+        )
+
+
+def _read(stream: io.BufferedReader[Any], member: TarMember) -> bytes:
+    stream.seek(member.offset)
+    content = stream.read(member.size)
+    if len(content) != member.size:
+        raise ValueError("the tar ends before it")
+    if not member.name.endswith((".mp4", ".npy")) and member.size > MOST_BYTES["KEY.json"]:
+        raise ValueError(f"{member.name} has {member.size:,} bytes")
+    return content
+
+
+def _shape(ending: str, content: bytes, meta: dict[str, Any]) -> dict[str, Any]:
+    """Frames, rate, size and channels of a video, counted by decoding it."""
+    if ending == ".npy":
+        values, fps = read_npy(content), meta.get("fps")
+        if values.ndim != 4 or not isinstance(fps, int | float):
+            raise ValueError(
+                'an npy must be (time, height, width, channels) with "fps" in its json'
+            )
+        return dict(
+            zip(("num_frames", "height", "width", "channels"), values.shape, strict=True),
+            fps=float(fps),
+        )
+    with open_payload(content) as container:
+        rate = 1 / inspect(container).period
+    with open_payload(content) as container:
+        stream = choose_stream(container)
+        count = sum(1 for _ in container.decode(stream))
+        size = {"height": stream.height, "width": stream.width}
+    return {"num_frames": count, "fps": round(float(rate), 6), "channels": 3} | size
+
+
+def _write(
+    folder: Folder,
+    output: Path,
+    found: dict[str, list[dict[str, Any]]],
+    left_out: list[tuple[str, str]],
+) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    shards = {tar: clips for tar, clips in found.items() if clips}
+    for tar, clips in shards.items():
+        content = {"format": FORMAT, "shard": tar, "size": folder.size(tar), "clips": clips}
+        write_json(output / index_name(tar), content)
+    every = [clip for clips in shards.values() for clip in clips]
+    first = every[0]
+    dataset = {
+        "format": FORMAT,
+        "dataset": "webdataset",
+        "frame_size": first["height"],
+        "channels": first["channels"],
+        "fps": first["fps"],
+        "clip_length": min(clip["num_frames"] for clip in every),
+        "store": next(ending for ending in ("npy", "mp4") if ending in first["members"]),
+        "splits": {
+            "train": {
+                "clips": len(every),
+                "videos": len({clip["source"] for clip in every}),
+                "shards": list(shards),
+            }
+        },
+        "labels": sorted({clip["label"] for clip in every if clip["label"]}),
+        "quarantined": 0,
+        "left_out": len(left_out),
+    }
+    write_json(output / "dataset.json", dataset, indent=1)
