@@ -6,6 +6,7 @@ name a form; what does not fit is named, never believed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from pydantic_core import from_json
 
 MOST_BYTES = {"dataset.json": 64 * 2**20, "index": 256 * 2**20, "KEY.json": 4 * 2**20}
 MOST_CLIP_BYTES = 8 * 2**30  # pixels of one clip
+SAID = ("json", "txt", "cls")  # members that say what a clip shows
 MOST_TOKENS = 4_096  # of one caption's embedding
 _MOST_TAR = 2**50
 
@@ -71,8 +73,8 @@ class ClipFields(_Part):
     @model_validator(mode="after")
     def _holds_a_clip(self) -> ClipFields:
         payloads = {"npy", "jpg", "mp4"} & self.members.keys()
-        if len(payloads) != 1 or "json" not in self.members:
-            raise ValueError("members must name json and one of npy, jpg and mp4")
+        if len(payloads) != 1:
+            raise ValueError("members must name one of npy, jpg and mp4")
         if self.num_frames * self.height * self.width * self.channels > MOST_CLIP_BYTES:
             raise ValueError(f"a clip may hold at most {MOST_CLIP_BYTES >> 30} GiB of pixels")
         return self
@@ -180,6 +182,18 @@ def parse_meta(content: bytes) -> dict[str, Any]:
     except ValidationError as error:
         raise ValueError(f"its KEY.json is out of form: {first_fault(error)}") from error
     return parsed
+
+
+def parse_said(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """What is said of a clip: the fields of its json, and in tars of other makers its txt and cls.
+
+    ValueError where they do not read.
+    """
+    meta = parse_meta(members["json"]) if "json" in members else {}
+    for name, of in (("txt", "caption"), ("cls", "label")):
+        if name in members:
+            meta[of] = members[name].decode().strip()
+    return meta
 
 
 def first_fault(error: ValidationError) -> str:

@@ -29,12 +29,13 @@ from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
 from sdevid.data.schema import (
     MOST_BYTES,
     MOST_TOKENS,
+    SAID,
     ClipFields,
     DatasetFields,
     IndexFields,
     first_fault,
     parse_json,
-    parse_meta,
+    parse_said,
 )
 from sdevid.data.shard_file import FORMAT, index_name
 from sdevid.data.spec import words
@@ -205,7 +206,8 @@ class ShardIndex:
         self.folder.close()
 
     def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo, draw: float) -> Beside:
-        beside = ("json", embedding.member(draw, entry.members)) if self.embedded else ("json",)
+        beside = tuple(name for name in SAID if name in entry.members)
+        beside += (embedding.member(draw, entry.members),) if self.embedded else ()
         self._check_again_if_replaced(entry.shard)
         if self._known[i] == _PLAIN:
             self._load_pixels(entry, first, video)
@@ -234,12 +236,12 @@ class ShardIndex:
                 self._known[i] = 0
 
     def _decoded(self, found: Mapping[str, bytes], beside: Sequence[str], draw: float) -> Beside:
-        meta = parse_meta(found["json"])
+        meta = parse_said(found)
         caption = words(meta, draw)
         if not self.embedded:
             return Beside(meta, caption, None)
         width = self.dataset["text_encoder"]["width"]
-        return Beside(meta, caption, embedding.decode(found[beside[1]], width))
+        return Beside(meta, caption, embedding.decode(found[beside[-1]], width))
 
     def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
         """From an npy payload that is as `payload.encode` writes it, without a copy."""
@@ -277,7 +279,7 @@ class ShardIndex:
         pixels = math.prod(entry.shape) * np.dtype(self.dtype).itemsize
         texts = [name for name in wanted if name not in ("json", entry.extension)]
         limits = dict.fromkeys(texts, 2 * width * MOST_TOKENS + _HEADERS)
-        limits["json"] = MOST_BYTES["KEY.json"]
+        limits |= dict.fromkeys(SAID, MOST_BYTES["KEY.json"])
         for name, member in wanted.items():
             limit = limits.get(name, 2 * pixels + _HEADERS)
             if member.size > limit:
@@ -327,11 +329,12 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
     except FileNotFoundError as error:
         names = folder.names() or []
         content = "is empty" if folder.steady and not names else "holds no dataset.json"
-        if any(name.endswith(".tar") for name in names):
+        unfinished = any(name.endswith(".index.json") or name == ".cut" for name in names)
+        if not unfinished and any(name.endswith(".tar") for name in names):
             raise UserError(
                 f"{folder.location} holds tars that were not made here: it has no dataset.json; "
                 f"sdevid shards --dataset webdataset --input_dir {folder.location} --output_dir O "
-                "cuts them into shards"
+                "cuts them into shards; sdevid shards index reads videos of one size as they are"
             ) from error
         raise UserError(
             f"shard folder {folder.location} {content}; {_MAKE}, and carries on where it was "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from tqdm import tqdm
 
 from sdevid.data.cut.tars import TarMember, find_tars, samples
@@ -106,11 +107,8 @@ def _clips(folder: Folder, tar: str, left_out: list[tuple[str, str]]) -> Iterato
         }
         label = content.get(".cls", b"").decode(errors="replace").strip()
         label = label or str(meta.get("label") or "")
-        yield (
-            {"key": f"{tar.removesuffix('.tar')}-{key}", "source": name, "label": label}
-            | shape
-            | {"members": members}
-        )
+        named = {"key": f"{tar.removesuffix('.tar')}-{key}", "source": name, "label": label}
+        yield named | shape | {"members": members}
 
 
 def _read(stream: io.BufferedReader[Any], member: TarMember) -> bytes:
@@ -127,10 +125,8 @@ def _shape(ending: str, content: bytes, meta: dict[str, Any]) -> dict[str, Any]:
     """Frames, rate, size and channels of a video, counted by decoding it."""
     if ending == ".npy":
         values, fps = read_npy(content), meta.get("fps")
-        if values.ndim != 4 or not isinstance(fps, int | float):
-            raise ValueError(
-                'an npy must be (time, height, width, channels) with "fps" in its json'
-            )
+        if values.ndim != 4 or values.dtype != np.uint8 or not isinstance(fps, int | float):
+            raise ValueError("it needs uint8 (time, height, width, channels), fps in its json")
         return dict(
             zip(("num_frames", "height", "width", "channels"), values.shape, strict=True),
             fps=float(fps),

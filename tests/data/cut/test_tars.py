@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import webdataset as wds
 
+from sdevid.cli.shards import main as shards
 from sdevid.data.cut.account import account
 from sdevid.data.cut.command import main
 from sdevid.data.cut.parts import Fault
 from sdevid.data.cut.sources import LeftOut
 from sdevid.data.cut.tars import find_tars, webdataset
+from sdevid.data.payload import decode, encode
 from sdevid.data.shards import open_shards
 from sdevid.errors import UserError
 
@@ -116,3 +118,42 @@ def test_training_on_them_says_what_to_do(tars):
         open_shards(tars, "train")
     with pytest.raises(UserError, match="sdevid shards --dataset webdataset"):
         open_shards(f"{tars}/{{00000..00001}}.tar", "train")
+
+
+@pytest.fixture
+def uniform(tmp_path: Path) -> Path:
+    """Tars of videos of one size, but for one."""
+    folder = tmp_path / "uniform"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        with wds.TarWriter(str(folder / f"{number:05d}.tar"), encoder=False) as tar:
+            for k in range(3):
+                video = rng.integers(0, 255, (10, 16, 16, 3), dtype=np.uint8)
+                tar.write({"__key__": f"{k:09d}", "mp4": encode("mp4", video, 8.0), "txt": b"dog"})
+            odd = np.zeros((10, 16, 32, 3), np.uint8)
+            tar.write({"__key__": "odd", "mp4": encode("mp4", odd, 8.0), "cls": b"4"})
+            tar.write({"__key__": "torn", "mp4": b"torn", "txt": b"dog"})
+    return folder
+
+
+def test_an_index_makes_tars_of_one_size_readable_as_they_are(uniform, capsys):
+    before = {path.name: path.read_bytes() for path in uniform.glob("*.tar")}
+    assert shards(["index", str(uniform)]) == 0
+    out = capsys.readouterr().out
+    assert "6 clips, 4 samples left out" in out
+    assert "00000.tar/odd is 32 x 16 pixels of 3 channels at 8 a second, most are 16 x 16" in out
+    assert {path.name: path.read_bytes() for path in uniform.glob("*.tar")} == before
+    index = open_shards(uniform, "train")
+    clips = [index.read(k) for k in range(len(index))]
+    assert {clip.meta["caption"] for clip in clips} == {"dog"}
+    first = next(iter(wds.WebDataset(str(uniform / "00000.tar"), shardshuffle=False)))
+    assert np.array_equal(clips[0].video, decode("mp4", first["mp4"], (10, 16, 16, 3)))
+
+
+def test_an_index_of_what_cannot_be_read_as_it_is_says_so(tars, capsys):
+    (tars / "00000.tar").unlink()
+    assert shards(["index", f"{tars}/00001.tar"]) == 0
+    assert "1 clips" in capsys.readouterr().out, "the npy with a rate"
+    assert shards(["index", "s3://b/{0..1}.tar"]) == 2
+    assert "give --output_dir" in capsys.readouterr().err
