@@ -18,8 +18,6 @@ from sdevid_kernels.em_trajectory.triton.mlp_stack import outputs
 
 WIDTH_START = tl.constexpr(reference.WIDTH_START)
 
-# fmt: off
-
 
 @triton.jit
 def tanh(x):
@@ -40,10 +38,28 @@ def diffusion_at(z, level, slope, floor, start, BENDS: tl.constexpr):
 
 @triton.jit
 def rates(
-    z, track, model, ahead, keep, keep_c, local, area, block, sizes, numbers, HEADS: tl.constexpr,
-    BENDS: tl.constexpr, UNIT: tl.constexpr, BOUND: tl.constexpr, BACK: tl.constexpr, L:
-    tl.constexpr, D: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, K: tl.constexpr, P:
-    tl.constexpr,
+    z,
+    track,
+    model,
+    ahead,
+    keep,
+    keep_c,
+    local,
+    area,
+    block,
+    sizes,
+    numbers,
+    HEADS: tl.constexpr,
+    BENDS: tl.constexpr,
+    UNIT: tl.constexpr,
+    BOUND: tl.constexpr,
+    BACK: tl.constexpr,
+    L: tl.constexpr,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    TILE: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
 ):
     """h, g, u and r at `z`; then what their gradients need: u before its bound, tanh z, g's rise
     and slope. The step's shift of the control lies `ahead` of its first."""
@@ -65,8 +81,23 @@ def rates(
     u, r, free = tl.zeros((R, D), tl.float32), tl.full((R, D), 1.0, tl.float32), h
     if HEADS > 0:
         free, raw = outputs(
-            z, track, control, shift_c + ahead, keep_c, local, area, block, sizes, HEADS > 1, BACK,
-            L, D, R, TILE, K, P,
+            z,
+            track,
+            control,
+            shift_c + ahead,
+            keep_c,
+            local,
+            area,
+            block,
+            sizes,
+            HEADS > 1,
+            BACK,
+            L,
+            D,
+            R,
+            TILE,
+            K,
+            P,
         )
         if UNIT > 0:
             free *= unit
@@ -86,8 +117,23 @@ def rates(
 
 @triton.jit
 def pull(
-    grad, for_u, for_r, g, u, r, free, bend, rise, slope, move, step, numbers, HEADS: tl.constexpr,
-    BENDS: tl.constexpr, UNIT: tl.constexpr, BOUND: tl.constexpr,
+    grad,
+    for_u,
+    for_r,
+    g,
+    u,
+    r,
+    free,
+    bend,
+    rise,
+    slope,
+    move,
+    step,
+    numbers,
+    HEADS: tl.constexpr,
+    BENDS: tl.constexpr,
+    UNIT: tl.constexpr,
+    BOUND: tl.constexpr,
 ):
     """Gradients of the drift's outputs, of the control's two, of level and slope; the state's by g.
 

@@ -18,12 +18,16 @@ import triton.language as tl
 
 from sdevid_kernels.philox.kernel import lanes
 
-# fmt: off
-
 
 @triton.jit
 def increment(
-    noise, k, block, span, size, DRAWN: tl.constexpr, D: tl.constexpr,
+    noise,
+    k,
+    block,
+    span,
+    size,
+    DRAWN: tl.constexpr,
+    D: tl.constexpr,
 ):
     """dW of a block at step k: (rows, D). `noise`: dW, seed, serials, cells, clips, rows a clip."""
     dw, seed, serial, place, clips, tokens = noise
@@ -46,8 +50,19 @@ def increment(
 
 @triton.jit
 def first_layer(
-    z, track, local, first, shift, block, unit, sizes, D: tl.constexpr, R: tl.constexpr,
-    TILE: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
+    z,
+    track,
+    local,
+    first,
+    shift,
+    block,
+    unit,
+    sizes,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    TILE: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
 ):
     """Pre-activations of a tile of the first layer's units: (rows, tile)."""
     row, known, d = block[0], block[1], block[3]
@@ -65,8 +80,16 @@ def first_layer(
 
 @triton.jit
 def inner_layer(
-    values, local, weight, unit, inputs, width, R: tl.constexpr, TILE: tl.constexpr,
-    K: tl.constexpr, P: tl.constexpr,
+    values,
+    local,
+    weight,
+    unit,
+    inputs,
+    width,
+    R: tl.constexpr,
+    TILE: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
 ):
     """`values` (rows, inputs) by a tile of the rows of `weight` (width, inputs)."""
     made = tl.zeros((R, TILE), tl.float32)
@@ -82,8 +105,16 @@ def inner_layer(
 
 @triton.jit
 def inner_back(
-    ups, local, weight, unit, outputs, width, R: tl.constexpr, TILE: tl.constexpr,
-    K: tl.constexpr, P: tl.constexpr,
+    ups,
+    local,
+    weight,
+    unit,
+    outputs,
+    width,
+    R: tl.constexpr,
+    TILE: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
 ):
     """`ups` (rows, outputs) by a tile of the columns of `weight` (outputs, width)."""
     into = tl.zeros((R, TILE), tl.float32)
@@ -106,8 +137,22 @@ def last_layer(last, at, d, unit, size, width):
 
 @triton.jit
 def outputs(
-    z, track, net, shift, keep, local, area, block, sizes, TWO: tl.constexpr, BACK: tl.constexpr,
-    L: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, K: tl.constexpr,
+    z,
+    track,
+    net,
+    shift,
+    keep,
+    local,
+    area,
+    block,
+    sizes,
+    TWO: tl.constexpr,
+    BACK: tl.constexpr,
+    L: tl.constexpr,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    TILE: tl.constexpr,
+    K: tl.constexpr,
     P: tl.constexpr,
 ):
     """A network's outputs (rows, D), and the second half of them where TWO.
@@ -153,9 +198,23 @@ def outputs(
 
 @triton.jit
 def through(
-    grad, second, net, keep, local, area, shifts, block, sizes, TWO: tl.constexpr, SHIFTS:
-    tl.constexpr, L: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, K:
-    tl.constexpr, P: tl.constexpr,
+    grad,
+    second,
+    net,
+    keep,
+    local,
+    area,
+    shifts,
+    block,
+    sizes,
+    TWO: tl.constexpr,
+    SHIFTS: tl.constexpr,
+    L: tl.constexpr,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    TILE: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
 ):
     """The state's gradient from the outputs', by the slopes in `keep`.
 
@@ -188,8 +247,6 @@ def through(
                     there = known[:, None] & (unit[None, :] < width)
                     tl.store(shifts + row[:, None] * width + unit[None, :], up, mask=there)
                 within = (unit[:, None] < width) & (d[None, :] < size)
-                weight = tl.load(
-                    net[0] + unit[:, None] * size + d[None, :], mask=within, other=0.0
-                )
+                weight = tl.load(net[0] + unit[:, None] * size + d[None, :], mask=within, other=0.0)
                 into += tl.dot(up, weight, input_precision=P)
     return into

@@ -10,8 +10,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# fmt: off
-
 
 @triton.jit
 def _product(
@@ -50,8 +48,19 @@ def _sum(ups, many, total, count, fresh, F: tl.constexpr, K: tl.constexpr):
 
 @triton.jit
 def weights(
-    states, keep, total, area, size, width, outs, count, fresh, L: tl.constexpr, F: tl.constexpr,
-    K: tl.constexpr, P: tl.constexpr,
+    states,
+    keep,
+    total,
+    area,
+    size,
+    width,
+    outs,
+    count,
+    fresh,
+    L: tl.constexpr,
+    F: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
 ):
     """A network's gradients, laid out as `Spans` says, from the first `count` rows of `keep`."""
     each = area * width
@@ -69,9 +78,7 @@ def weights(
 
 
 @triton.jit
-def shift(
-    ups, total, row, known, width, used, fresh, R: tl.constexpr, TILE: tl.constexpr
-):
+def shift(ups, total, row, known, width, used, fresh, R: tl.constexpr, TILE: tl.constexpr):
     """total (rows, width) += the sum of ups over the `used` steps, for one block of rows."""
     for start in range(0, width, TILE):
         unit = start + tl.arange(0, TILE)
