@@ -1,0 +1,63 @@
+"""Draw a held-out radar window, three of the model's futures, their mean and their spread.
+
+python benchmarks/radar_picture.py --model_path runs/radar --data data/radar --output radar.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sdevid.data.shards import open_shards
+from sdevid.data.source_units import parse
+from sdevid.sample.video_sde import VideoSDE
+
+LEADS = (1, 5, 10, 15)  # frames ahead
+MEMBERS, CONTEXT = 20, 5
+WINDOWS = (0, 5, 10)  # of the held-out ones, at even distances
+
+
+def rows_of(model: VideoSDE, film: Any, units: Any) -> dict[str, Any]:
+    """Rain in mm/h at the lead times, by row of the picture."""
+    ahead = max(LEADS)
+    members = model.predict(film[:CONTEXT], MEMBERS, num_frames=CONTEXT + ahead)[:, CONTEXT:]
+    rain = units.values(members)[..., 0]
+    shown = [lead - 1 for lead in LEADS]
+    rows = {"observed": units.values(film[CONTEXT : CONTEXT + ahead])[shown, ..., 0]}
+    rows |= {f"future {k + 1}": rain[k, shown] for k in range(3)}
+    return rows | {"mean": rain.mean(0)[shown], "spread (sd)": rain.std(0, ddof=1)[shown]}
+
+
+def main() -> None:
+    """Write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    for name in ("--model_path", "--data", "--output"):
+        parser.add_argument(name, type=Path, required=True)
+    options = parser.parse_args()
+    units, model = parse("log:0.1:100:mm/h", {}), VideoSDE.from_pretrained(options.model_path)
+    index = open_shards(options.data, "val")
+    figure = Figure(figsize=(4 * len(WINDOWS) + 1, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = figure.subfigures(1, len(WINDOWS))
+    for part, window in zip(parts, WINDOWS, strict=True):
+        rows = rows_of(model, index.read(window).video, units)
+        axes = part.subplots(len(rows), len(LEADS))
+        part.suptitle(index.clips[window].source, fontsize=8)
+        for line, (name, fields) in zip(axes, rows.items(), strict=True):
+            for axis, field, lead in zip(line, fields, LEADS, strict=True):
+                image = axis.imshow(np.maximum(field, 0.05), norm="log", vmin=0.1, vmax=50)
+                axis.set(xticks=[], yticks=[])
+                if name == "observed":
+                    axis.set_title(f"+{2 * lead} min", fontsize=7)
+            line[0].set_ylabel(name, fontsize=7)
+    figure.colorbar(image, ax=axes, label="mm/h", shrink=0.6)
+    figure.savefig(options.output, dpi=90, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
