@@ -38,9 +38,7 @@ class ParticleObjective(ClipObjective):
     """The bound, less a penalty on presence and one on steps that are not white.
 
     That penalty and the ground's detail come in between two shares of the run: from the first step
-    either would leave no particle, before one is of use. The diffusion learns after
-    `diffusion_hold`: a posterior that does not follow anything yet does best to stand still, and
-    the diffusion would learn that first.
+    either would leave no particle, before one is of use.
     """
 
     model: ParticleSDE
@@ -85,9 +83,6 @@ class ParticleObjective(ClipObjective):
         told = model.embedding(text, len(frames))
         birth, features = self._birth(frames, observed, window, serial, told)
         conditions = model.law.conditions(birth.content, told)
-        if self.progress < config.particles.diffusion_hold:  # a gradient of 0, on every rank alike
-            held = conditions.diffusion.detach() + 0 * conditions.diffusion
-            conditions = conditions._replace(diffusion=held)
         per = config.sde.steps_per_frame
         grid, saved = solver_grid(window.cut(ticks), model.cell, per)
         noise = model.brownian(config.seed, serial).increments(grid)

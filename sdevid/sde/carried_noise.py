@@ -79,14 +79,12 @@ def posterior(
     root: Root,
     observed: PerAxis,
     precision: Float[Tensor, "*batch particles factors"],
-    ratio: Float[Tensor, "*batch particles 1"] | None = None,
 ) -> Posterior:
     """The step's noise given `observed`, each particle's own f seen with `precision` >= 0.
 
     `observed` is y in units of g sqrt(d), `precision` is Lam in units of 1 over its square, one an
-    axis or one for all, which takes one factorisation. `ratio` is the posterior's own unit of f
-    over the prior's, particle by particle (1 where it is None): the KL is then from a prior of
-    other diffusion. The sums are float32 or wider. Raises UserError where shapes do not fit.
+    axis or one for all, which takes one factorisation. The sums are float32 or wider. Raises
+    UserError where shapes do not fit.
     """
     _check(root, observed, precision)
     factors, axes = precision.shape[-1], observed.shape[-1]
@@ -97,18 +95,10 @@ def posterior(
     factor = torch.linalg.cholesky(own + each.transpose(-1, -2) @ (lam * each))
     mean = _by_axis(torch.cholesky_solve(each.transpose(-1, -2) @ (lam * y), factor))
     half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    white, apart = own.expand_as(root), mean  # the prior's white noise from the posterior's
-    if ratio is not None:
-        white = torch.linalg.solve_triangular(root, ratio * root, upper=False)
-        apart = white @ mean
-        half_log_det = half_log_det - ratio.log().sum((-1, -2)).unsqueeze(-1)
-    upper = factor.transpose(-1, -2)
-    spread = torch.linalg.solve_triangular(
-        upper, white.unsqueeze(-3).expand_as(upper), upper=True, left=False
-    )
-    trace = spread.square().sum((-1, -2)) - len(own)  # tr W P^-1 W^T = |W C^-T|^2
+    inverse = torch.linalg.solve_triangular(factor, own.expand_as(factor), upper=False)
+    trace = inverse.square().sum((-1, -2)) - len(own)  # tr P^-1 = |C^-1|^2
     width = (0.5 * trace + half_log_det).sum(-1) * (axes // factors)
-    return Posterior(root, mean, factor, 0.5 * apart.square().sum((-1, -2)) + width)
+    return Posterior(root, mean, factor, 0.5 * mean.square().sum((-1, -2)) + width)
 
 
 def own_posterior(observed: Tensor, precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -63,13 +63,6 @@ class ParticlesConfig(Section):
         role="objective",
         help="shares of the run between which that penalty and the ground's detail come in",
     )
-    diffusion_hold: float = setting(
-        0.15,
-        ge=0,
-        le=1,
-        role="objective",
-        help="share of the run before the diffusion learns: until particles are followed",
-    )
     whiteness: float = setting(
         0.0,
         ge=0,

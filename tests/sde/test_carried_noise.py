@@ -73,19 +73,6 @@ def test_axes_of_one_precision_take_one_factor_and_give_the_same():
     assert_close(one.draw(xi), each.draw(xi))
 
 
-def test_kl_from_a_prior_of_other_diffusion_equals_the_dense_one():
-    parts = scene(4)
-    ratio = torch.linspace(0.6, 1.7, PARTICLES, dtype=torch.float64)[:, None].expand(3, -1, 1)
-    root = carried_noise.root(parts["places"], parts["length"])
-    step = carried_noise.posterior(root, parts["observed"], parts["precision"], ratio)
-    prior, exact = dense(parts)
-    scale = torch.diag_embed(ratio[..., 0])[:, None]
-    wider = MultivariateNormal(
-        (scale @ exact.mean[..., None])[..., 0], scale @ exact.covariance_matrix @ scale
-    )
-    assert_close(step.kl, kl_divergence(wider, prior).sum(1))
-
-
 @given(seed=st.integers(0, 50))
 def test_independent_particles_are_the_diagonal_chain(seed):
     parts = scene(seed)

@@ -45,10 +45,6 @@ def walk(
 
     `dt` is in training frames; a step of no time changes neither state nor KL. `increments` are
     those of a Brownian motion, independent over particles: the law's length makes them carried.
-
-    The posterior's unit of noise is the prior's, but as a value of its own: the diffusion learns
-    through the KL alone, whose gradient vanishes where g^2 is the posterior's mean square step.
-    Through the picture it would learn to stand still before anything is followed.
     """
     z, states = start, [start]
     spent = [start.new_zeros(len(start)), start.new_zeros(len(start))]
@@ -78,10 +74,9 @@ def _step(
         kl = energy = z.new_zeros(len(z))
     else:
         unit = scales.noise.clamp(min=1e-6)
-        scales, ratio = scales._replace(noise=scales.noise.detach()), unit.detach() / unit
-        observed = moving * (seen.shift - scales.base) / unit.detach()
-        precision = moving * seen.precision * unit.detach().square()
-        posterior = carried_noise.posterior(conditions.root, observed, precision, ratio)
+        observed = moving * (seen.shift - scales.base) / unit
+        precision = moving * seen.precision * unit.square()
+        posterior = carried_noise.posterior(conditions.root, observed, precision)
         noise, kl = posterior.draw(xi[..., :2]), posterior.kl
         energy = 0.5 * posterior.mean.square().sum((1, 2))
     shift = scales.base + scales.noise * noise

@@ -53,18 +53,6 @@ def test_penalty_on_presence_comes_in_over_its_share_of_the_run(small):
     assert losses[0.5] - losses[0.0] == pytest.approx(whole, rel=0.02)
 
 
-def test_diffusion_waits_until_its_share_of_the_run(small):
-    objective = objectives.build(small(diffusion_hold=0.4))
-    ticks, diffusion = frame_ticks(6).expand(3, -1), objective.model.law.log_diffusion
-    gradients = {}
-    for progress in (0.3, 0.5):
-        objective.progress = progress
-        loss = objective(film(), ticks, SERIAL, 1.0)["loss"]
-        (gradients[progress],) = torch.autograd.grad(loss, diffusion)
-    assert gradients[0.3] == 0
-    assert gradients[0.5] != 0
-
-
 def test_one_seed_at_twice_the_rate_walks_the_same_path(small):
     config = small()
     model = objectives.build_model(config).eval()
