@@ -73,6 +73,15 @@ def test_each_stage_takes_the_steps_of_plain_torch(stage, make_config, index, wo
         torch.testing.assert_close(got[name], weight.detach(), rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize(("limit", "clipped"), [(1e-6, 1.0), (1e6, 0.0)])
+def test_a_step_says_whether_its_gradient_was_clipped(limit, clipped, make_config, index, world):
+    config = make_config(gradient_clip=limit)
+    engine = Engine(objectives.build(config), config, world)
+    terms = engine.step(batches(config, index)[0], 0.5, RATE)
+    assert float(terms["clipped"]) == clipped
+    assert 1e-6 < float(terms["grad_norm"]) < 1e6  # of the loss per value, so of order 1
+
+
 def test_accumulated_passes_make_the_step_of_the_whole_batch(make_config, index, world):
     _, whole, norm = engined(make_config(), index, world)
     _, parts, norm_of_parts = engined(make_config(micro_batch_size=1), index, world)
