@@ -40,6 +40,7 @@ Side = Annotated[int, Field(ge=1, le=2**16)]
 Channels = Annotated[int, Field(ge=1, le=64)]
 Offset = Annotated[int, Field(ge=0, le=_MOST_TAR)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Xxh3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -55,6 +56,7 @@ class MemberFields(_Part):
     offset: Offset
     size: Offset
     sha256: Sha256
+    xxh3: Xxh3 | None = None  # xxh3_128, quicker to check; not in older indices
 
 
 class ClipFields(_Part):

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 FORMAT = 1
 _TAR_BLOCK = 512
 
@@ -65,6 +67,7 @@ class ShardFile:
                 "offset": offset,
                 "size": len(content),
                 "sha256": hashlib.sha256(content).hexdigest(),
+                "xxh3": xxhash.xxh3_128_hexdigest(content),
             }
             self._position = offset + -(-len(content) // _TAR_BLOCK) * _TAR_BLOCK
         return places

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from sdevid.config import parse as parse_config
-from sdevid.data import stream, transforms
+from sdevid.data import source_units, stream, transforms
 from sdevid.data.arrays import keep
 from sdevid.data.cut.options import parse
 from sdevid.data.cut.plans import make_plan
@@ -159,6 +159,9 @@ def test_the_loader_gives_the_transforms_range_and_nan_where_nothing_was_seen(tm
     back = index.transform.undo(seen)[..., 0]
     np.testing.assert_allclose(back, values[:6], rtol=1e-4, atol=1e-3)
     assert batch.pixels.dtype == np.uint8
+    units = source_units.parse(None, index.dataset)
+    shown = units.values(batch.pixels[0, :1, 4:, :, 0])
+    np.testing.assert_allclose(shown, values[:1, 4:], rtol=0.02, atol=0.05)
     assert index.read(0).meta["not_observed"] > 0
 
 

@@ -139,7 +139,7 @@ def test_what_is_damaged_at_its_source_stays_damaged(site, tmp_path):
             index.read(i)
         except DamagedClipError as error:
             damaged.append((i, error.reason))
-    assert damaged == [(25, "its npy has another sha256 than the index says")]
+    assert damaged == [(25, "its npy has another xxh3 than the index says")]
 
 
 def test_a_killed_process_leaves_no_lock_and_no_half_block(tmp_path):

@@ -126,7 +126,7 @@ def test_damage_is_told_with_the_batch_that_met_it(shards):
     places = [serial for serial in range(36) if order.clip(serial) == 5]
     assert [damage.serial for damage in met if damage.key == key] == places
     assert {damage.reason for damage in met} == {
-        f"its {index.clips[5].extension} has another sha256 than the index says"
+        f"its {index.clips[5].extension} has another xxh3 than the index says"
     }
 
 
@@ -139,7 +139,7 @@ def test_a_clip_that_was_right_is_still_read_in_later_epochs(shards):
 def test_evaluation_names_the_damaged_clip(shards):
     key = flip(shards, 3)
     index = open_shards(shards, "train")
-    with pytest.raises(DamagedClipError, match=f"clip {key} of .* is damaged: its .* sha256"):
+    with pytest.raises(DamagedClipError, match=f"clip {key} of .* is damaged: its .* xxh3"):
         fixed(index, config(), range(2, 5))
     assert np.array_equal(fixed(index, config(), range(4, 5)).video[0].numpy(), index.read(4).video)
 

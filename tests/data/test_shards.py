@@ -132,7 +132,7 @@ def _no_clips(folder: Path) -> Path:
     [
         (_missing, "does not exist"),
         (_empty, "is empty"),
-        (_unfinished, "holds no dataset.json"),
+        (_unfinished, "no dataset.json"),
         (_other_format, "format 99"),
         (_bad_json, "is not read as JSON"),
         (_bad_index, "lacks or misnames a field"),
@@ -148,3 +148,19 @@ def test_a_bad_folder_is_told(tmp_path, spoil, message):
 def test_an_unknown_split_names_those_there_are(tmp_path):
     with pytest.raises(UserError, match=r"'val' is not in .*; it has train"):
         open_shards(write(tmp_path), "val")
+
+
+def test_an_index_without_the_quicker_hash_is_checked_by_sha256(tmp_path):
+    folder = write(tmp_path)
+    for path in folder.glob("*.index.json"):
+        content = json.loads(path.read_text())
+        for clip in content["clips"]:
+            for member in clip["members"].values():
+                assert len(member.pop("xxh3")) == 32
+        write_json(path, content)
+    assert np.array_equal(open_shards(folder, "train").read(0).video, video(0))
+    with (folder / "train-000000.tar").open("r+b") as tar:
+        tar.seek(open_shards(folder, "train").clips[0].members["npy"].offset + 500)
+        tar.write(b"\xff")
+    with pytest.raises(UserError, match="its npy has another sha256 than the index says"):
+        open_shards(folder, "train").read(0)

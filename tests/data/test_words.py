@@ -176,7 +176,7 @@ def test_a_damaged_embedding_is_a_damaged_clip(tmp_path, frozen):
     batches = [batch for (batch,) in islice(steps(index, config(), 0, 1, 0), 2)]
     assert key not in [k for batch in batches for k in batch.keys]
     found = {(damage.key, damage.reason) for batch in batches for damage in batch.damage}
-    assert found == {(key, "its text.npy has another sha256 than the index says")}
+    assert found == {(key, "its text.npy has another xxh3 than the index says")}
     embedded(tmp_path, read=False).read(3)
 
 
@@ -234,5 +234,5 @@ def test_embeddings_come_by_url_and_a_wrong_block_of_the_cache_is_fetched_anew(
         found = [index.read_into(i, 0, video).embedding for i in range(len(index))]
         assert all(map(np.array_equal, found, want))
     key, index = flip(web.folder, 0), embedded(web.url)
-    with pytest.raises(DamagedClipError, match=f"clip {key} .* its text.npy has another sha256"):
+    with pytest.raises(DamagedClipError, match=f"clip {key} .* its text.npy has another xxh3"):
         index.read(0)
