@@ -8,17 +8,25 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import xxhash
 
 FORMAT = 1
+Hash = Literal["sha256", "xxh3"]
 _TAR_BLOCK = 512
 
 
 def index_name(shard: str) -> str:
     """The name of the index beside the tar `shard`."""
     return shard.removesuffix(".tar") + ".index.json"
+
+
+def digest(content: bytes, kind: Hash) -> str:
+    """The hash of a member's bytes: xxh3_128 takes a twentieth of sha256's time."""
+    if kind == "xxh3":
+        return xxhash.xxh3_128_hexdigest(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_json(path: Path, content: object, indent: int | None = None) -> None:
@@ -66,8 +74,8 @@ class ShardFile:
             places[extension] = {
                 "offset": offset,
                 "size": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "xxh3": xxhash.xxh3_128_hexdigest(content),
+                "sha256": digest(content, "sha256"),
+                "xxh3": digest(content, "xxh3"),
             }
             self._position = offset + -(-len(content) // _TAR_BLOCK) * _TAR_BLOCK
         return places

@@ -8,7 +8,6 @@ by offset.
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import xxhash
 from pydantic import BaseModel, ValidationError
 
 from sdevid.data import embedding, transforms
@@ -38,7 +36,7 @@ from sdevid.data.schema import (
     parse_json,
     parse_said,
 )
-from sdevid.data.shard_file import FORMAT, index_name
+from sdevid.data.shard_file import FORMAT, Hash, digest, index_name
 from sdevid.data.spec import words
 from sdevid.data.transforms import Transform
 from sdevid.errors import UserError
@@ -292,21 +290,14 @@ class ShardIndex:
             raise ValueError("its members lie apart in the tar")
 
 
-def _is_as_indexed(content: bytes, member: Member) -> bool:
-    """By xxh3_128, at a twentieth of sha256's time, where the index has it."""
-    if member.xxh3 is not None:
-        return xxhash.xxh3_128_hexdigest(content) == member.xxh3
-    return hashlib.sha256(content).hexdigest() == member.sha256
-
-
 def _fault(
     missing: int, members: Mapping[str, Member], found: Mapping[str, bytes], check: bool
 ) -> str | None:
     if missing:
         return f"the tar ends {missing} bytes too early"
     for name, member in members.items():
-        if check and not _is_as_indexed(found[name], member):
-            kind = "sha256" if member.xxh3 is None else "xxh3"
+        kind: Hash = "sha256" if member.xxh3 is None else "xxh3"
+        if check and digest(found[name], kind) != getattr(member, kind):
             return f"its {name} has another {kind} than the index says"
     return None
 
