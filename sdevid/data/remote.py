@@ -67,7 +67,10 @@ class RemoteFolder:
     def names(self) -> list[str] | None:
         if self._http:
             return None
-        found = self._tried("", lambda url: self._system.ls(url, detail=False, refresh=True))
+        try:
+            found = self._tried("", lambda url: self._system.ls(url, detail=False, refresh=True))
+        except FileNotFoundError:
+            return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
     def stamp(self, name: str) -> None:  # noqa: ARG002

@@ -101,7 +101,10 @@ def test_a_killed_cut_carries_on_to_the_same_bytes(tool, tmp_path):
     [
         (["--dataset", "ucf101"], "needs --input_dir. Nothing is downloaded. UCF101: https://"),
         (["--dataset", "custom", "--input_dir", "missing"], "missing does not exist"),
-        (["--dataset", "ou", "--fit", "crop"], "--fit is for kinetics, ucf101, custom, not for ou"),
+        (
+            ["--dataset", "ou", "--fit", "crop"],
+            "--fit is for kinetics, ucf101, custom, webdataset, not for ou",
+        ),
         (["--dataset", "ou", "--clip_length", "0"], "--clip_length is 0, but must be above 0"),
         (["--dataset", "ou", "--splits", "train=2"], "--splits holds"),
         (["--dataset", "ou", "--num_clips", "1"], "1 clips cannot fill 2 splits"),

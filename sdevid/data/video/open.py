@@ -47,7 +47,12 @@ def open_payload(payload: bytes) -> InputContainer:
 
 
 def start_decoder(stream: VideoStream) -> None:
-    """Prepare the decoder of `stream`: one thread, and no frame of an absurd size."""
+    """Prepare the decoder of `stream`: one thread, and no frame of an absurd size.
+
+    Raises av.FFmpegError where no decoder knows the stream's codec.
+    """
+    if stream.codec_context is None:
+        raise av.InvalidDataError(1, "has a stream of an unknown codec", "")
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
 
