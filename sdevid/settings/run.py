@@ -170,6 +170,14 @@ class OptimizationSettings(Section):
         alters_loss=False,
         help="decay of AdamW's mean squared gradient; lower for runs of few steps",
     )
+    adam_epsilon: float = setting(
+        1e-8,
+        gt=0,
+        le=1,
+        role="objective",
+        alters_loss=False,
+        help="AdamW's floor of a root mean squared gradient; well below that of the smallest part",
+    )
     ema_decay: float = setting(
         0.999,
         ge=0,

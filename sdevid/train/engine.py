@@ -70,7 +70,11 @@ class Engine:
             self._engine, *_ = deepspeed.initialize(
                 model=objective,
                 optimizer=torch.optim.AdamW(
-                    groups, config.learning_rate, (0.9, config.adam_beta2), fused=True
+                    groups,
+                    config.learning_rate,
+                    (0.9, config.adam_beta2),
+                    config.adam_epsilon,
+                    fused=True,
                 ),
                 config=deepspeed_settings(config, world.size, parameters),
                 dist_init_required=False,
