@@ -47,16 +47,31 @@ class ParticlesConfig(Section):
         True, role="architecture", help="the posterior also reads the frames before and after next"
     )
     diffusion_start: float = setting(
-        1.6, gt=0, role="architecture", help="|g| before training", unit="pixel/sqrt(frame)"
+        1.6, gt=0, le=1e6, role="architecture", help="|g| before training", unit="pixel/sqrt(frame)"
     )
     length_start: float = setting(
-        4.0, gt=0, role="architecture", help="length of carried noise before training", unit="pixel"
+        4.0,
+        gt=0,
+        le=1e6,
+        role="architecture",
+        help="length of carried noise before training",
+        unit="pixel",
     )
     splat_start: float = setting(
-        2.0, gt=0, role="architecture", help="a particle's radius before training", unit="pixel"
+        2.0,
+        gt=0,
+        le=1e6,
+        role="architecture",
+        help="a particle's radius before training",
+        unit="pixel",
     )
     presence_penalty: float = setting(
-        4.0, ge=0, role="objective", help="for a particle's presence in a frame", unit="nats"
+        4.0,
+        ge=0,
+        le=1e6,
+        role="objective",
+        help="for a particle's presence in a frame",
+        unit="nats",
     )
     ramp: tuple[float, float] = setting(
         (0.3, 0.5),
@@ -66,6 +81,7 @@ class ParticlesConfig(Section):
     whiteness: float = setting(
         0.0,
         ge=0,
+        le=1e6,
         role="objective",
         help="for the squared correlation of the posterior's successive steps",
         unit="nats",
