@@ -64,7 +64,10 @@ def publish(partial: Path, folder: Path, manifest: Manifest) -> None:
         remove(folder)
     partial.replace(folder)
     sync_folder(folder.parent)
-    replace_text(folder.parent.parent / "latest", f"checkpoints/{folder.name}\n{manifest.sha256}\n")
+    latest = folder.parent.parent / "latest"
+    if latest.is_dir() and not latest.is_symlink():
+        latest.rmdir()  # an empty one stands in the way, and says nothing
+    replace_text(latest, f"checkpoints/{folder.name}\n{manifest.sha256}\n")
 
 
 def remove(folder: Path) -> None:

@@ -43,7 +43,7 @@ class ControlFiles:
             self._consume(self._save)
 
     def _new(self, path: Path) -> bool:
-        if path in self._heeded or not path.exists():
+        if path in self._heeded or not path.is_file():
             return False
         self._heeded.add(path)
         return True

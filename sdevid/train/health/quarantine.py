@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 
 from sdevid.atomic_file import replace_text
@@ -70,10 +71,14 @@ class Quarantine:
             )
 
     def _written(self) -> set[Name]:
-        if not self._path.exists():
-            return set()
-        entries = map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
-        return {(entry["shard"], entry["key"]) for entry in entries}
+        """The clips that the file names; a torn or damaged line of it names none."""
+        named: set[Name] = set()
+        lines = self._path.read_bytes().splitlines() if self._path.is_file() else []
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
+                entry = json.loads(line)
+                named.add((str(entry["shard"]), str(entry["key"])))
+        return named
 
     def _write(self, unnamed: list[Damage]) -> None:
         for damage in unnamed[:_SAID]:
@@ -84,7 +89,11 @@ class Quarantine:
             self._world.say(f"so are {len(unnamed) - _SAID} more; {self._path} names them")
         lines = "".join(json.dumps(asdict(damage)) + "\n" for damage in unnamed)
         try:
-            before = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+            before = (
+                self._path.read_text(encoding="utf-8", errors="replace")
+                if self._path.exists()
+                else ""
+            )
             replace_text(self._path, before + lines)
         except OSError as error:
             self._world.say(f"{self._path} cannot be written: {error}")
