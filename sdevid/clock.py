@@ -134,6 +134,7 @@ class Clock(Section):
     time_unit: float = setting(
         0.125,
         gt=0,
+        le=1e9,
         unit="seconds",
         role="architecture",
         help="unit of time inside; the frame interval 1/fps where it is not given",
