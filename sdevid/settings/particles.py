@@ -39,6 +39,7 @@ class ParticlesConfig(Section):
     depth_noise: float = setting(
         0.25,
         gt=0,
+        le=1e6,
         role="architecture",
         help="most noise of the depth, logits",
         unit="1/sqrt(frame)",
