@@ -65,8 +65,9 @@ check: lint
 	$(BIN)/python -m pytest -q -m smoke tests/test_smoke.py
 	$(BIN)/python -m pytest -q tests/test_rooms.py tests/cli
 
-# In a random order, whose seed is printed, by two processes; TEST_OPTIONS= for one in the files' order.
-TEST_OPTIONS ?= -n 2 --dist loadfile --random-order
+# By two processes in an order that changes with each commit and is the same on every machine;
+# TEST_OPTIONS= for one process in the files' order.
+TEST_OPTIONS ?= -n 2 --dist loadfile --random-order-seed=$(or $(shell git rev-parse --short HEAD 2>/dev/null),0)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TEST_OPTIONS) -m "not slow and not gpu and not slurm and not browser"
 
