@@ -69,10 +69,10 @@ check: lint
 # TEST_OPTIONS= for one process in the files' order.
 TEST_OPTIONS ?= -n 2 --dist loadfile --random-order-seed=$(or $(shell git rev-parse --short HEAD 2>/dev/null),0)
 test: $(STAMP)
-	$(BIN)/python -m pytest $(TEST_OPTIONS) -m "not slow and not gpu and not slurm and not browser"
+	$(BIN)/python -m pytest $(TEST_OPTIONS) -m "not (slow or gpu or slurm or browser or extra or weights)"
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "(slow or slurm or browser) and not gpu" --durations=15
+	$(BIN)/python -m pytest -m "(slow or slurm or browser) and not (gpu or extra or weights)" --durations=15
 
 # Kills, hangs, a torn shard, a full disk: needs root, for a tmpfs.
 drills: $(STAMP)

@@ -74,7 +74,7 @@ def test_optical_flow_carries_the_blob_on():
         assert (forecast[k] * rows).sum() / mass == pytest.approx(y, abs=0.7)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pysteps") is None, reason="the extra nowcast")
+@pytest.mark.extra
 def test_steps_members_differ_and_carry_the_blob_on():
     forecast = steps.steps(case(members=4))
     assert shape(forecast) == (4, AHEAD, SIDE, SIDE, 1)
@@ -84,7 +84,7 @@ def test_steps_members_differ_and_carry_the_blob_on():
     assert centre > 16  # the last frame's is 14.5
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pysteps") is None, reason="the extra nowcast")
+@pytest.mark.extra
 def test_steps_keeps_a_dry_prefix_dry():
     dry = Case(np.zeros((4, SIDE, SIDE, 1), np.uint8), AHEAD, 3, SourceUnits(), None, 0)
     assert not steps.steps(dry).samples.any()

@@ -151,7 +151,7 @@ def test_missing_trackpy_is_named_with_its_extra(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # trackpy's use of pandas
-@pytest.mark.skipif(importlib.util.find_spec("trackpy") is None, reason="the extra trackpy")
+@pytest.mark.extra
 def test_trackpy_follows_the_same_spot():
     shown = film(np.random.default_rng(6), 12, 4.0, 1.0)[..., 0] / 255
     (track,), counts = TrackpyTracker().follow(shown)

@@ -56,6 +56,7 @@ def test_squeezenet_ends_in_512_maps_of_13(tmp_path):
     assert maps.std() > 0
 
 
+@pytest.mark.weights
 @pytest.mark.skipif(not WEIGHTS, reason="SDEVID_SQUEEZENET names no file")
 def test_squeezenet_names_a_cat():
     from skimage import data
