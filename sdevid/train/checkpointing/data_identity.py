@@ -35,10 +35,11 @@ def identify(index: ShardIndex) -> DataIdentity:
 
 
 def index_digest(index: ShardIndex) -> str:
-    """Digest of every clip's place, size and hash, in their order."""
+    """Digest of every clip's place, size and hash, in their order; the same in every version."""
     digest = hashlib.sha256()
     for clip in index.clips:
-        digest.update(repr(clip).encode())
+        members = sorted((n, m.offset, m.size, m.sha256) for n, m in clip.members.items())
+        digest.update(json.dumps([clip.shard, clip.key, members]).encode())
     return digest.hexdigest()[:_DIGITS]
 
 

@@ -208,7 +208,8 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
         place = saved
         for section in sections:
             place = place.setdefault(section, {})
-        place.setdefault(name, known.default)
+        default = known.default
+        place.setdefault(name, list(default) if isinstance(default, tuple) else default)
     settings: dict[str, Any] = saved
     return settings
 
