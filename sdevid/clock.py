@@ -48,6 +48,8 @@ _IN_SECONDS: dict[str, Any] = {
     "follmer": {"noise": 2.0},
 }
 
+_REMOVED = {"matching": ("times", "scale_floor")}  # of the estimator that drew moments in time
+
 
 def frame_rate(value: object) -> float:
     """Frames a second, from a number or a text such as `8`, `29.97`, `30000/1001` or `1/120`.
@@ -171,8 +173,17 @@ class Clock(Section):
 
 
 def of_saved(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that a run saved, with its unit: one that names none counts in seconds."""
-    return settings if "time_unit" in settings else _beneath(settings, _IN_SECONDS)
+    """Settings that a run saved, with its unit: one that names none counts in seconds.
+
+    Such a run is of 0.1.0; settings of it that nothing reads any more are left out.
+    """
+    if "time_unit" in settings:
+        return settings
+    kept = dict(settings)
+    for section, names in _REMOVED.items():
+        if isinstance(kept.get(section), dict):
+            kept[section] = {k: v for k, v in kept[section].items() if k not in names}
+    return _beneath(kept, _IN_SECONDS)
 
 
 def of_run(settings: dict[str, Any], config: Path) -> dict[str, Any]:
