@@ -158,3 +158,10 @@ def test_a_run_saved_without_a_unit_counts_in_seconds(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
     assert load(path).model_dump(exclude={"run_dir"}) == again.model_dump(exclude={"run_dir"})
     assert load(path, ["sde.diffusion_start=0.25"]).sde.diffusion_start == 0.25
+
+
+def test_run_of_the_first_edition_loads_without_settings_that_are_gone():
+    saved = {"fps": 8.0, "matching": {"times": 8, "frames": None, "scale_floor": 0.01}}
+    config = parse(clock.of_saved(saved))
+    assert config.time_unit == 1.0
+    assert saved["matching"]["times"] == 8
