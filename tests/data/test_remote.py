@@ -243,7 +243,7 @@ def test_what_is_damaged_there_is_damaged_here(site, cached, tmp_path):
         except DamagedClipError as error:
             reasons[i] = error.reason
     assert reasons.keys() == {1, 3, 4, *(range(10, 12))}
-    assert "sha256" in reasons[1]
+    assert "xxh3" in reasons[1]
     assert "bytes too early" in reasons[3]
     assert "bytes too early" in reasons[4]
     assert reasons[10] == "the shard is missing"

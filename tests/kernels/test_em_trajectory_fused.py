@@ -6,6 +6,7 @@ import pytest
 import torch
 from sdevid_kernels.em_trajectory import em_trajectory, why_not
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Reading
+from sdevid_kernels.em_trajectory.triton import operator
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -233,4 +233,4 @@ def test_a_folder_that_cannot_be_written_is_named(model, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     where = ["--model_path", str(model), "--output_dir", str(tmp_path / "file" / "out")]
     assert main(where) == 2
-    assert "cannot write there" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err

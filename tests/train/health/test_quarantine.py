@@ -56,7 +56,7 @@ def test_damaged_clips_are_named_once_and_counted(make_config, torn, world):
     assert len(named) == 2
     for entry in named:
         assert entry["shard"] == index.clips[0].shard
-        assert "sha256" in entry["reason"]
+        assert "xxh3" in entry["reason"]
         assert 0 <= entry["serial"] < len(index) + 2
     assert lines(config.run_dir / "metrics.jsonl")[-1]["quarantined"] == 2
 

@@ -153,7 +153,7 @@ def test_only_a_delay_that_counts_is_told(own, elapsed, named, world, capsys, mo
 def test_memory_that_ran_out_is_reported_and_ends_cleanly(make_config):
     config = make_config(max_clips=40)
     ran = run(config, {"exhaust": {"serial": 2 * SIZE}})
-    assert ran.returncode == 1
+    assert ran.returncode == 2  # the message says what to change
     assert "Traceback" not in ran.stderr
     assert "rank 0 ran out of host memory" in ran.stderr
     assert "micro_batch_size=2 (now 4" in ran.stderr
