@@ -171,7 +171,7 @@ class OptimizationSettings(Section):
         help="decay of AdamW's mean squared gradient; lower for runs of few steps",
     )
     adam_epsilon: float = setting(
-        1e-12,
+        1e-8,
         gt=0,
         le=1,
         role="objective",

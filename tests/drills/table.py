@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import signal
 import sys
 import tempfile
 import time
@@ -61,6 +62,7 @@ def page(rows: Sequence[Row], seconds: float) -> str:
 
 
 def main() -> int:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what drills start heeds it, also under nohup
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     every = (*DRILLS, *SURROUNDINGS)

@@ -30,7 +30,7 @@ def plain(config: Config, index):
     groups = parameter_groups(objective, config)
     for group in groups:
         group["lr"] = RATE * group.pop("ratio")
-    optimizer = torch.optim.AdamW(groups, fused=True)
+    optimizer = torch.optim.AdamW(groups, eps=config.adam_epsilon, fused=True)
     losses, norms = [], []
     for step in batches(config, index):
         loss = torch.stack(
