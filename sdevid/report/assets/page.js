@@ -109,7 +109,7 @@ addEventListener("resize", () => {
   clearTimeout(waiting);
   waiting = setTimeout(all, 150);
 });
-document.querySelectorAll("th[data-sort]").forEach((head, column) => {
+document.querySelectorAll("th[data-sort]").forEach((head) => {
   const sort = () => {
     const body = head.closest("table").tBodies[0];
     const falling = head.getAttribute("aria-sort") === "ascending";
