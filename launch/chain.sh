@@ -19,5 +19,5 @@ shift
 export SDEVID_CHAIN=sdevid-chain-$(date +%s)-$$
 echo "chain.sh: $count jobs called $SDEVID_CHAIN" >&2
 for ((i = 0; i < count; i++)); do
-  sbatch --parsable --job-name="$SDEVID_CHAIN" --dependency=singleton "$@"
+  bash "$(dirname "$0")/submit.sh" --job-name="$SDEVID_CHAIN" --dependency=singleton "$@"
 done

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Trains under Slurm on any number of nodes and GPUs (or CPU nodes: one gloo process each):
 #
-#   sbatch [--nodes=4 --gpus-per-node=8 ...] launch/train.sh CONFIG.yaml [key=value ...]
+#   bash launch/submit.sh [--nodes=4 --gpus-per-node=8 ...] launch/train.sh CONFIG.yaml [key=value ...]
 #
-# Submit from the repository's root. Five minutes before the time limit the run saves, stops and
-# goes back into the queue, and it carries on from there; so does the same command given again.
+# or sbatch in place of launch/submit.sh, which looks at the time limit first. Submit from the
+# repository's root. Five minutes before the time limit the run saves, stops and goes back into the
+# queue, and it carries on from there; so does the same command given again.
 # A failed run goes back if it made progress: slurm/requeue.sh has the rules, and launch/chain.sh a
 # way without requeue. `touch RUN/SAVE` saves at the next step; `touch RUN/STOP` saves and ends.
 # The trainer first checks every node and names a bad one (slurm/preflight.sh does that alone).
@@ -26,22 +27,12 @@ if [ ! -f slurm/job.sh ]; then
 fi
 source slurm/job.sh
 source slurm/requeue.sh
+source launch/time_limit.sh
 [ $# -ge 1 ] || fail "give a config: sbatch launch/train.sh CONFIG.yaml [key=value ...]"
 
-# Slurm sends its signal 300 s before the end (--signal above): there must be time before that.
-grace=300
-limit=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%L 2>/dev/null | head -n 1 || true)
-seconds_of() { # [days-][[hours:]minutes:]seconds; nothing for UNLIMITED
-  [[ $1 =~ ^(([0-9]+)-)?(([0-9]+):)?(([0-9]+):)?([0-9]+)$ ]] || return 0
-  local d=${BASH_REMATCH[2]:-0} h=${BASH_REMATCH[4]:-0} m=${BASH_REMATCH[6]:-0} s=${BASH_REMATCH[7]}
-  if [ -z "${BASH_REMATCH[6]:-}" ]; then m=$h h=0; fi
-  echo "$((((10#$d * 24 + 10#$h) * 60 + 10#$m) * 60 + 10#$s))"
-}
-left=$(seconds_of "$limit")
-if [ -n "$left" ] && [ "$left" -le "$grace" ]; then
-  fail "the time limit leaves $left s, but saving begins $grace s before it (--signal=B:USR2@300)," \
-    "so nothing would be trained; submit with --time=$((grace / 60 + 10)) or more"
-fi
+# launch/submit.sh refuses this before the job is queued.
+fault=$(too_short "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%L 2>/dev/null | head -n 1 || true)")
+[ -z "$fault" ] || fail "$fault"
 
 signalled= step=
 # srun passes the signal on to every node's task.

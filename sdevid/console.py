@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import Any, TextIO
 
 _SCHEME = r"(\b[A-Za-z][A-Za-z0-9+.-]*://)"
@@ -34,7 +35,8 @@ def protect() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif stream is getattr(sys, f"__{name}__") and not isinstance(stream, _Lenient):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # what was a file may be a pipe by now, after a fork
+                stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, _Lenient(stream, name, number))
 
 

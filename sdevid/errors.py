@@ -1,5 +1,7 @@
 """What a user can cause, told without a traceback."""
 
+_SHOWN = 200  # characters of a path
+
 
 class UserError(Exception):
     """A mistake in the settings, the data or the files that a user gave.
@@ -11,3 +13,10 @@ class UserError(Exception):
 
 class NonFiniteError(UserError):
     """A tensor, loss or gradient that is infinite or not a number: the computation is lost."""
+
+
+def file_fault(error: OSError) -> str:
+    """What the file system refused, in one sentence: the file and the reason."""
+    name = str(error.filename)
+    shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+    return f"{shown!r} cannot be read or written: {error.strerror}; give another path"

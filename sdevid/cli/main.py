@@ -6,16 +6,18 @@ import argparse
 import difflib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sdevid import __version__
 from sdevid.console import protect, redacted
-from sdevid.errors import UserError
+from sdevid.errors import UserError, file_fault
 from sdevid.exit_code import ExitCode
 
 USER_FAULT = ExitCode.USER
+INTERRUPTED = 128 + signal.SIGINT  # as a shell calls it
 
 
 class Command(NamedTuple):
@@ -74,6 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = redacted(str(error))
         print(f"sdevid: {text}" if rank == "0" else f"rank {rank}: {text}", file=sys.stderr)
         return USER_FAULT
+    except OSError as error:
+        if error.filename is None:  # not of a file that a user named
+            raise
+        print(f"sdevid: {file_fault(error)}", file=sys.stderr)
+        return USER_FAULT
+    except KeyboardInterrupt:
+        print("sdevid: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:

@@ -49,7 +49,7 @@ def _finding(name: str, value: str, told: str, *, wrong: bool = False) -> str:
     kind = "finding wrong" if wrong else "finding"
     return (
         f'<div class="{kind}"><span class="name">{html.escape(name)}</span><b>{value}</b>'
-        f"<span>{told}</span></div>"
+        f"<span>{html.escape(told)}</span></div>"
     )
 
 

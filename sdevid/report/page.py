@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import html
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdevid.errors import UserError
@@ -42,7 +44,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def page(record: Record, *, refreshed: bool = False) -> str:
-    """The whole page of one run; `refreshed`: it looks for a newer one, as `watch` serves it."""
+    """The whole page of one run; `refreshed`: it looks for a newer one, as `watch` serves it.
+
+    Raises UserError where a file of the run is out of form, whatever it holds.
+    """
+    with _files_are_told(record):
+        return _page(record, refreshed)
+
+
+@contextmanager
+def _files_are_told(record: Record) -> Iterator[None]:
+    """Raise UserError for what a page makes of files that lack, or misname, what it reads."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"results.json, results.npz or config.yaml in {record.folder} are not as evaluate and "
+            f"train write them ({type(error).__name__}: {str(error)[:200]}); make them anew"
+        ) from error
+
+
+def _page(record: Record, refreshed: bool) -> str:
     name = record.folder.resolve().name
     sections = [history.warnings(record)]
     if record.results is None:
@@ -65,7 +87,8 @@ def comparison(records: list[Record]) -> str:
     """The page of several runs."""
     names = ", ".join(record.folder.resolve().name for record in records)
     head = f'<h1>{len(records)} runs</h1><p class="quiet">{html.escape(names)}</p>'
-    return document(names, head, compare.sections(records))
+    with _files_are_told(records[0]):
+        return document(names, head, compare.sections(records))
 
 
 def _evaluate(record: Record) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from sdevid.errors import UserError
+from sdevid.report.results_file import read_ending, read_results
+from sdevid.settings.yaml_file import read_settings
 
 Line = dict[str, float | None]
+
+_MOST_PICTURES = 2**30  # bytes of results.npz, opened
+_LINE = TypeAdapter(dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -61,48 +65,39 @@ def read(folder: Path) -> Record:
             f"{folder} holds neither config.yaml nor metrics.jsonl, so it is no run folder; give "
             "the run_dir of a training"
         )
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    settings = read_settings(config) if config.is_file() else {}
     return Record(
         folder=folder,
-        config_text=text,
-        config=yaml.safe_load(text) or {},
+        config_text=config.read_text(encoding="utf-8") if settings else "",
+        config=settings,
         metrics=_lines(metrics),
-        results=_json(folder / "results.json"),
+        results=read_results(folder / "results.json"),
         pictures=_arrays(folder / "results.npz"),
-        ending=_json(folder / "exit.json"),
+        ending=read_ending(folder / "exit.json"),
     )
 
 
 def _lines(path: Path) -> list[Line]:
     """The whole lines of a metrics file; one torn by a crash is passed over."""
     found = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for text in path.read_bytes().splitlines() if path.is_file() else ():
         try:
-            line = json.loads(text)
-        except ValueError:
+            line = _LINE.validate_json(text)
+        except ValidationError:
             continue
-        if isinstance(line, dict) and isinstance(line.get("clips"), int | float):
+        if isinstance(line.get("clips"), int | float):
             found.append({k: v for k, v in line.items() if isinstance(v, int | float | None)})
     return found
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it or make it anew") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object; delete it or make it anew")
-    return content
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         return {}
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > _MOST_PICTURES:
+                raise ValueError(f"it opens to more than {_MOST_PICTURES >> 20} MiB")
         with np.load(path) as held:
             return dict(held)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); delete it or evaluate again") from error

@@ -46,6 +46,7 @@ def test_script_parses(script):
         (("slurm/preflight.sh", "c.yaml"), {}, "sbatch slurm/preflight.sh"),
         (("launch/chain.sh", "launch/train.sh"), {}, "N is 'launch/train.sh'"),
         (("launch/chain.sh", "3"), {}, "before what sbatch takes"),
+        (("launch/submit.sh",), {}, "give what sbatch takes"),
         (("launch/sample.sh",), {"RANKS": "0"}, "RANKS is 0"),
         (("slurm/cluster/up.sh", "/tmp"), {}, "/tmp exists"),
         (("slurm/cluster/up.sh", "/tmp/none-such", "many"), {}, "NODES is many"),
@@ -130,6 +131,17 @@ def test_port_that_is_taken_is_passed_over():
     ],
 )
 def test_time_left_is_read_as_slurm_writes_it(left, seconds):
-    text = (ROOT / "launch/train.sh").read_text(encoding="utf-8")
-    function = text[text.index("seconds_of() {") :].partition("\n}\n")[0] + "\n}\n"
-    assert bash("-euc", function + 'seconds_of "$1"', "-", left).stdout.strip() == seconds
+    done = bash("-euc", 'source launch/time_limit.sh; seconds_of "$1"', "-", left)
+    assert done.stdout.strip() == seconds
+
+
+@pytest.mark.parametrize(("left", "refused"), [("5:00", True), ("5:01", False), ("59", True)])
+def test_time_limit_not_above_the_grace_is_too_short(left, refused):
+    done = bash("-euc", 'source launch/time_limit.sh; too_short "$1"', "-", left)
+    assert ("submit with --time=15 or more" in done.stdout) == refused
+
+
+def test_grace_is_what_the_job_asks_of_slurm():
+    grace = bash("-euc", 'source launch/time_limit.sh; echo "$grace"').stdout.strip()
+    script = (ROOT / "launch/train.sh").read_text(encoding="utf-8")
+    assert f"#SBATCH --signal=B:USR2@{grace}\n" in script

@@ -62,6 +62,41 @@ def test_a_wrong_setting_ends_the_job_before_training(cluster, config):
     assert not job.caches()
 
 
+@pytest.mark.parametrize("script", [("submit.sh",), ("chain.sh", "2")])
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [(("--time=5",), {}), (("-t", "0:59"), {}), ((), {"SBATCH_TIMELIMIT": "00:04:59"})],
+)
+def test_time_limit_within_the_grace_is_refused_at_submission(
+    script, options, environment, cluster, config
+):
+    name, *count = script
+    given = ["bash", f"launch/{name}", *count, *cluster.options(), *options, "launch/train.sh"]
+    done = subprocess.run(
+        [*given, str(config)],
+        cwd=ROOT,
+        env=cluster.environment | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "so nothing would be trained; submit with --time=15 or more" in done.stderr
+    queued = cluster.slurm("squeue", "--noheader", "--states=PENDING,RUNNING", "--format=%i %j %T")
+    assert queued == ""
+
+
+def test_time_limit_within_the_grace_ends_a_job_of_sbatch_at_once(cluster, config):
+    given = ["--time=5", "launch/train.sh", str(config)]
+    number = cluster.slurm("sbatch", "--parsable", *cluster.options(1), *given).strip()
+    job = cluster.job(number, config.parent / "short")
+    job.finishes("FAILED")
+    assert job.field("ExitCode") == "2:0"
+    assert "submit with --time=15 or more" in job.log
+    assert not job.run.exists()
+
+
 def test_preflight_names_a_node_with_another_version_and_the_job_stays_ended(
     cluster, config, tmp_path
 ):
