@@ -108,7 +108,11 @@ def add_arguments(parser: argparse.ArgumentParser, default: float | None, told: 
     rate, gap = _argument(frame_rate), _argument(lambda text: 1 / interval(text))
     either.add_argument("--fps", type=rate, default=default, help=f"frames a second ({told})")
     either.add_argument(
-        "--interval", dest="fps", type=gap, default=default, help="between frames, e.g. 2min"
+        "--interval",
+        dest="fps",
+        type=gap,
+        default=argparse.SUPPRESS,
+        help="seconds between frames, or e.g. 2min",
     )
 
 

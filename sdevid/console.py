@@ -1,4 +1,4 @@
-"""Standard output and error that may be closed or full without ending the process."""
+"""Standard output and error: what is said at which level, and streams that may be closed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,34 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
+
+Level = Literal["debug", "info", "warning", "error"]
+LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
 
 _SCHEME = r"(\b[A-Za-z][A-Za-z0-9+.-]*://)"
 # A secret may hold a slash, as AWS's do, but a port is followed by one.
 _CREDENTIALS = re.compile(_SCHEME + r"(?:[^/\s'\"@]*|[^/\s'\"@:]+:(?!\d+/)[^\s'\"@]*)@")
 _SIGNED = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"?]*)\?[^\s'\"]*")
+
+_least: Level = "info"  # of what this process says
+
+
+def set_level(level: Level) -> None:
+    """Say only what is of `level` or above, in this process (`--quiet`, `--log_level`)."""
+    global _least
+    _least = level
+
+
+def shows(level: Level) -> bool:
+    """Whether what is of `level` is said."""
+    return LEVELS.index(level) >= LEVELS.index(_least)
+
+
+def say(text: str, level: Level = "info") -> None:
+    """Print a line without credentials, where its level is shown."""
+    if shows(level):
+        print(redacted(text), flush=True)
 
 
 def redacted(text: str) -> str:

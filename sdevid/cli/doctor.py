@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdevid import __version__
-from sdevid.cli.main import command_parser
+from sdevid.command_line import command_parser
 
 GIB = 2**30
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdevid.cli.main import command_parser
+from sdevid.command_line import command_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdevid.cli.main import command_parser
+from sdevid.command_line import command_parser
 from sdevid.errors import UserError
 
 if TYPE_CHECKING:
@@ -167,20 +167,20 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model_path", type=Path, help="run, checkpoint or export")
     add("--data", help="folder of shards to follow particles in (default: that of the training)")
-    add("--split", default="train", help="of that folder (default: train)")
-    add("--num_clips", type=int, default=64, help="clips, at most (default: 64)")
-    add("--threshold", type=float, default=0.09, help="least contrast of a blob (default: 0.09)")
-    add("--reach", type=float, default=5.0, help="most pixels a frame of a blob (default: 5)")
-    add("--sign", choices=["dark", "bright"], default="dark", help="of the blobs (default: dark)")
+    add("--split", default="train", help="of that folder")
+    add("--num_clips", type=int, default=64, help="clips, at most")
+    add("--threshold", type=float, default=0.09, help="least contrast of a blob")
+    add("--reach", type=float, default=5.0, help="most pixels a frame of a blob")
+    add("--sign", choices=["dark", "bright"], default="dark", help="of the blobs")
     add("--calibrate", type=Path, metavar="FOLDER", help="export the model with g^2 calibrated")
     add("--films", help="folder of held-out shards to track beside futures of their first frames")
-    add("--film_split", default="val", help="of that folder (default: val)")
+    add("--film_split", default="val", help="of that folder")
     add("--tracked", action="store_true", help="track generated film, also of particles")
-    add("--tracker", choices=["centroids", "trackpy"], default="centroids", help="(centroids)")
+    add("--tracker", choices=["centroids", "trackpy"], default="centroids", help="what finds them")
     add("--rates", type=_rates, help="frames a second (default: 1/2, 1, 2, 4 times the training's)")
-    add("--seeds", type=int, default=3, help="futures of each film (default: 3)")
-    add("--context", type=int, default=5, help="frames given of each film (default: 5)")
-    add("--weights", choices=["ema", "raw"], default="ema", help="averaged or raw (default: ema)")
+    add("--seeds", type=int, default=3, help="futures of each film")
+    add("--context", type=int, default=5, help="frames given of each film")
+    add("--weights", choices=["ema", "raw"], default="ema", help="averaged or raw")
     add("--seed", type=int, default=0, help="of the futures (default: 0)")
     add("--output", type=Path, help="file to write (default: law.json in the run, or the export)")
     return parser

@@ -86,24 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Build the parser of one command: the example stands first in its `--help`."""
-    return argparse.ArgumentParser(
-        prog=f"sdevid {name}",
-        description=f"{description}\n\nexample:\n  {example}",
-        formatter_class=_Help,
-    )
-
-
-class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keep the lines of the description, and show each option's default."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, argparse.SUPPRESS) or action.required:
-            return action.help
-        return super()._get_help_string(action)
-
-
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS)) + 2
     listed = "\n".join(f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdevid.cli.main import command_parser
 from sdevid.cli.run_config import add_config_arguments, parse_with_config
+from sdevid.command_line import command_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

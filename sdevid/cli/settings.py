@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sdevid.cli.main import command_parser
+from sdevid.command_line import command_parser
 from sdevid.errors import UserError
 from sdevid.settings.setting import Setting
 
@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser(
         "settings", "List the settings of a run, as YAML keys and overrides.", "sdevid settings sde"
     )
-    parser.add_argument("part", nargs="?", default="", help="show names that contain this")
+    parser.add_argument(
+        "part", nargs="?", metavar="PART", default="", help="show names that contain this"
+    )
     parser.add_argument("--markdown", action="store_true", help="as the page docs/settings.md")
     options = parser.parse_args(arguments)
     from sdevid.config import Config

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdevid.cli.main import command_parser
+from sdevid.command_line import command_parser
 from sdevid.errors import UserError
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdevid.cli.main import command_parser
 from sdevid.cli.run_config import add_config_arguments, parse_with_config
+from sdevid.command_line import command_parser
 
 PROFILED = 5  # steps, where `profile_steps` says nothing
 
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--profile", action="store_true", help="record five steps into run_dir/profile"
     )
+    parser.add_output_arguments()
     options, config = parse_with_config(parser, arguments)
     if options.profile and not config.profile_steps:
         config = config.model_copy(update={"profile_steps": PROFILED})

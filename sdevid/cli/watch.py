@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdevid.cli.main import command_parser
+from sdevid.command_line import command_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

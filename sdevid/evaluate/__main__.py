@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from sdevid.command_line import command_parser
 from sdevid.errors import UserError
 from sdevid.evaluate.context import EvalOptions
 
@@ -17,16 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = {field.name: field.default for field in fields(EvalOptions)}
 
     def number(name: str, what: str) -> None:
-        parser.add_argument(
-            f"--{name}", type=int, default=default[name], help=f"{what} (default: {default[name]})"
-        )
+        parser.add_argument(f"--{name}", type=int, default=default[name], help=what)
 
     add = parser.add_argument
     add("--model_path", type=Path, required=True, help="a run, a checkpoint or an exported model")
     add("--data", help="folder of shards, a path or URL (default: that of the training)")
-    add("--output", type=Path, help="default: results.json in the folder of the model")
-    add("--split", default="val", help="held-out split (default: val)")
-    add("--metrics", "--measures", help="auto, all, or names with commas; see docs/evaluation.md")
+    add("--output", type=Path, help="file to write (default: results.json in the model's folder)")
+    add("--split", default="val", help="held-out split")
+    add(
+        "--metrics",
+        "--measures",
+        help="all, or names with commas (default: auto; see docs/evaluation.md)",
+    )
     add("--task", choices=["ahead", "between"], default="ahead", help="between: fill gaps in clips")
     add("--every", type=int, help="between: give every so-many-th frame (default: the two ends)")
     number("num_clips", "held-out clips, at most")
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--thresholds", type=_numbers, default=(), help="events to score, such as 1,5,10")
     add("--spectra", action="store_true", help="also compare power spectra of futures")
     number("seed", "of the samples")
-    add("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
+    add("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw weights")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -59,8 +62,13 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `evaluate`, and report a user's mistake without a traceback. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sdevid evaluate", description=__doc__)
+    parser = command_parser(
+        "evaluate",
+        "Measure a trained model on held-out clips.",
+        "sdevid evaluate --model_path runs/mine --output runs/mine/results.json",
+    )
     add_arguments(parser)
+    parser.add_output_arguments()
     given = vars(parser.parse_args(arguments))
     asked, output = given.pop("metrics"), given.pop("output")
     if given.pop("task") == "between":

@@ -13,7 +13,7 @@ import numpy as np
 from sdevid import export
 from sdevid.data import stream
 from sdevid.errors import UserError
-from sdevid.evaluate import provenance, registry, table
+from sdevid.evaluate import progress, provenance, registry, table
 from sdevid.evaluate.context import PICTURES, EvalContext, EvalOptions, open_context
 from sdevid.evaluate.metric import Metric, Results
 from sdevid.evaluate.progress import evenly
@@ -51,7 +51,7 @@ def evaluate(context: EvalContext, metrics: Sequence[Metric]) -> Results:
     for metric in metrics:
         metric.prepare(context)
     results: Results = {"protocol": _protocol(context, metrics)}
-    for metric in metrics:
+    for metric in progress.each(metrics):
         results |= metric.run(context)
     return results
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from sdevid.command_line import command_parser
 from sdevid.errors import UserError
 from sdevid.report import page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `report`, and tell a user's mistake without a traceback. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sdevid report", description=__doc__)
+    parser = command_parser(
+        "report",
+        "Write the page of a run, or of several beside each other: one file that works offline.",
+        "sdevid report runs/mine\nsdevid report runs/mine runs/other --output both.html",
+    )
     page.add_arguments(parser)
     try:
         return page.run(parser.parse_args(arguments))

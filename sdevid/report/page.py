@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `report`."""
     parser.add_argument("run_dir", type=Path, nargs="+", help="folder of a run; several: compared")
     parser.add_argument(
-        "--output", type=Path, help="file to write; by default report.html in the (first) run"
+        "--output",
+        type=Path,
+        help="file to write (default: report.html in the run; of several, its compare.html)",
     )
 
 

@@ -1,16 +1,13 @@
-"""`accelerate launch -m sdevid.sample`, or `python -m sdevid sample` for one process.
-
-On a CPU a process uses one core; start several for more. The videos stay the same.
-"""
+"""`accelerate launch -m sdevid.sample`, or `sdevid sample` for one process."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from sdevid import export
+from sdevid.command_line import command_parser
 from sdevid.errors import UserError
 from sdevid.sample.arguments import add_arguments, job_from, provenance
 from sdevid.sample.processes import one_thread_on_cpu, processes
@@ -19,8 +16,14 @@ from sdevid.sample.sampler import sample
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Sample, and report a user's mistake once and without a traceback. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sdevid sample", description=__doc__)
+    parser = command_parser(
+        "sample",
+        "Generate video with a trained model. On a CPU a process uses one core; start several by\n"
+        "`accelerate launch -m sdevid.sample` for more. The videos stay the same.",
+        "sdevid sample --model_path runs/mine --output_dir runs/mine/samples",
+    )
     add_arguments(parser)
+    parser.add_output_arguments()
     try:
         args = parser.parse_args(arguments)
         with one_thread_on_cpu(), processes() as state:

@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model_path", type=Path, required=True, help="a run, a checkpoint or an exported model")
     add("--output_dir", type=Path, required=True, help="folder for the videos")
-    add("--num_samples", type=int, default=5, help="videos of each prompt (default: 5)")
+    add("--num_samples", type=int, default=5, help="videos of each prompt")
     add("--prompt", action="append", default=[], help="what the video shows; may be repeated")
     add("--negative_prompt", help="what guidance leads away from (default: no text)")
-    add("--guidance_scale", type=float, default=1.0, help="of the prompt (default: 1, no guidance)")
-    add("--seed", type=int, default=0, help="the same seed gives the same videos (default: 0)")
+    add("--guidance_scale", type=float, default=1.0, help="of the prompt (default: 1, none)")
+    add("--seed", type=int, default=0, help="the same seed gives the same videos")
     add("--initial_frames", type=Path, help="a video, a folder of pictures, or one picture")
     add("--num_initial_frames", type=int, help="how many of them (default: all the model takes)")
     add("--final_frames", type=Path, help="a video, pictures or a picture that the video ends with")
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("interpolant", "follmer"),
         help=f"for model_type {', '.join(takers_of('bridge_diffusion'))}",
     )
-    add("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
+    add("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw weights")
     add("--batch_size", type=int, help="videos made at once (default: 1 on a CPU, 8 on a GPU)")
 
 

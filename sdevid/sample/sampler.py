@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from sdevid import console
+from sdevid.display import Display
 from sdevid.errors import NonFiniteError
 from sdevid.models import text
 from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
@@ -68,24 +69,29 @@ def _sample(
     tokenize = text.tokenizer(model.config, processes.device) if job.has_text else None
     if main:
         for note in (*model.notes(), *(job.observed.notes if job.observed else ())):
-            print(note, file=sys.stderr)
+            _say(note)
         outputs.prepare(output_dir)
     processes.wait_for_everyone()
     model = model.to(processes.device).eval()
-    with processes.split_between_processes(job.batches()) as shard:
-        for numbers in tqdm(shard, "sampling", unit="batch", disable=not main):
+    with (
+        processes.split_between_processes(job.batches()) as shard,
+        Display(len(shard), "batches", title="sampling", shown=main) as display,
+    ):
+        for numbers in shard:
             samples = generate_samples(model, job, numbers, tokenize)
             outputs.save(output_dir, record, numbers, samples.videos, samples.nats)
+            display.advance(1)
     processes.wait_for_everyone()
     if main:
         outputs.finish(output_dir, record, processes.device.type)
         count = f"{job.total} videos in {output_dir}"
-        print(f"{count}, made by {processes.num_processes} process(es)", file=sys.stderr)
+        _say(f"{count}, made by {processes.num_processes} process(es)")
     processes.wait_for_everyone()
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    if console.shows("info"):
+        print(text, file=sys.stderr)
 
 
 def generate(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sdevid.checkpoint import ParameterShard, Slice
 from sdevid.config import Config
+from sdevid.console import shows
 from sdevid.errors import UserError
 from sdevid.models import text
 from sdevid.models.text import Tokenizer
@@ -355,7 +356,7 @@ def _deepspeed(device: torch.device) -> Any:
     import deepspeed
     import deepspeed.ops
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").setLevel(logging.INFO if shows("debug") else logging.ERROR)
     for name in ("reduce_scatter_tensor", "all_gather_into_tensor"):
         warnings.filterwarnings("ignore", rf".*{name}. is deprecated", FutureWarning)
     if device.type == "cpu":

@@ -79,6 +79,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
         progress.advance(size)
         if recovery.good:
             ema.update(progress.step)
+        metrics.saved = saver.saved or metrics.saved
         metrics.add(terms, skipped=not recovery.good)
         recovery.apply()
         asked = control.asked()
@@ -95,6 +96,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
                 saver.save(progress, figures)
             if asked.save or ends:
                 saver.wait(strict=ends)
+                metrics.saved = saver.saved or metrics.saved
                 control.answered(asked)
         if ends:
             return asked.stop or "done"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -12,15 +11,17 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from sdevid.checkpoint import Progress
 from sdevid.config import Config
+from sdevid.display import Display
 from sdevid.train.metrics_file import append, forget_after
 from sdevid.train.metrics_sinks import Figures, open_sinks
 from sdevid.train.world import World
 
 Item = TypeVar("Item")
+# Of the terms, those that the display shows.
+_SHOWN = ("loss", "reconstruction", "kl_path", "kl_birth", "kl_initial", "kl_content", "bridge")
 
 
 class Metrics:
@@ -35,20 +36,15 @@ class Metrics:
         self._names: list[str] = []
         self._sum: Tensor | None = None
         self._steps, self._skipped, self.waited = 0, 0, 0.0
+        self.saved = progress.step or None  # step of the newest checkpoint, for the display
         self._flushed_at, self._since = progress.clips, time.perf_counter()
         self._path = config.run_dir / "metrics.jsonl"
         self._unwritten = ""  # lines that a full disk did not take yet
         self._sinks = open_sinks(config, progress) if world.main else []
         if world.main:
             forget_after(self._path, progress.clips)
-        self._bar = tqdm(
-            total=total,
-            initial=progress.clips,
-            unit="clip",
-            disable=not world.main,
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
-            dynamic_ncols=True,
-        )
+        self._told = ""  # means, as the display told them last
+        self._display = Display(total, "clips", initial=progress.clips, shown=world.main)
 
     def __enter__(self) -> Metrics:
         return self
@@ -59,7 +55,8 @@ class Metrics:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.close()
+        self._display.note = self._with_saved() if self._told else ""
+        self._display.close()
         if self._unwritten:
             self._write()
         for sink in self._sinks:
@@ -81,10 +78,26 @@ class Metrics:
         """Take in the terms of one step; of a skipped one only that it was skipped."""
         self._names = list(terms)
         self._steps, self._skipped = self._steps + 1, self._skipped + skipped
-        self._bar.update(self.config.batch_size)
         if not skipped:
             values = torch.stack([term.detach().float() for term in terms.values()])
             self._sum = values if self._sum is None else self._sum + values
+        self._display.advance(self.config.batch_size, self._note() if self._display.due else None)
+
+    def _note(self) -> str:
+        """This rank's means since the last flush, in a line; it waits for the device."""
+        terms: dict[str, float] = {}
+        if self._sum is not None:
+            means = self._sum.cpu() / max(1, self._steps - self._skipped)
+            terms = dict(zip(self._names, means.tolist(), strict=True))
+        done, spent = self._steps * self.config.batch_size, max(self.elapsed, 1e-9)
+        rates = f"{done / spent:.3g} clips/s, waiting {100 * self.waited / spent:.0f} %"
+        shown = [f"{n.replace('_', ' ')} {terms[n]:.4g}" for n in _SHOWN if n in terms]
+        self._told = ", ".join([*shown[:1], rates, *shown[1:]])
+        return self._with_saved()
+
+    def _with_saved(self) -> str:
+        saved = f"saved step {self.saved:,}" if self.saved else "not saved yet"
+        return f"{saved}, {self._told}"
 
     @property
     def elapsed(self) -> float:
@@ -99,6 +112,8 @@ class Metrics:
         assert self._steps, "flush follows add"
         now = time.perf_counter()
         spent = now - self._since
+        if self._display.shown:
+            self._display.note = self._note()
         total = torch.full((len(self._names),), math.nan) if self._sum is None else self._sum.cpu()
         terms = total.double() / max(1, self._steps - self._skipped)
         own = torch.cat([terms, torch.tensor([self.waited / spent])])
@@ -119,8 +134,6 @@ class Metrics:
         self._write()
         for sink in self._sinks:
             sink.write(progress.clips, figures)
-        shown = {name: figures[name] for name in ("loss", "elbo", "grad_norm") if name in figures}
-        self._bar.set_postfix({n: f"{v:.4g}" for n, v in shown.items()}, refresh=False)
 
     def _write(self) -> None:
         """Append the lines at hand, or keep them until the disk takes them."""
@@ -130,5 +143,6 @@ class Metrics:
         except OSError as error:
             kept = self._unwritten.count("\n")
             self.world.say(
-                f"warning: {self._path} cannot be written ({error}); lines kept for later: {kept}"
+                f"warning: {self._path} cannot be written ({error}); lines kept for later: {kept}",
+                "warning",
             )

@@ -61,7 +61,7 @@ def _finish(recorder: profile, config: Config, world: World) -> None:
             torch.cuda.memory._dump_snapshot(str(folder / "memory.pickle"))  # type: ignore[no-untyped-call]
             torch.cuda.memory._record_memory_history(enabled=None)
     except OSError as error:
-        world.say(f"warning: the profile cannot be written to {folder}: {error}")
+        world.say(f"warning: the profile cannot be written to {folder}: {error}", "warning")
     order = "self_cuda_time_total" if on_cuda else "self_cpu_time_total"
     table = recorder.key_averages().table(sort_by=order, row_limit=ROWS, max_name_column_width=40)
     world.say(f"{config.profile_steps} steps recorded in {folder}\n{table}")

@@ -64,7 +64,9 @@ def _run(config: Config, world: World, trust_checkpoint: bool) -> int:
                 exit_file.write(config.run_dir, reason, progress, retry=retry)
             world.barrier()  # srun ends a node once another has: none before exit.json is there
     except NonFiniteError as error:
-        world.say(f"training has diverged: {error}; the last checkpoint is from before that")
+        world.say(
+            f"training has diverged: {error}; the last checkpoint is from before that", "error"
+        )
         if world.main:
             exit_file.write(config.run_dir, "nan", progress, str(error))
         return ExitCode.LOST

@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
-from sdevid.console import redacted
+from sdevid import console
+from sdevid.console import Level
 from sdevid.errors import UserError
 from sdevid.train.health.heartbeat import Heartbeat
 
@@ -53,10 +54,10 @@ class World:
         """Whether this is the process that prints, logs and names files."""
         return self.rank == 0
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, level: Level = "info") -> None:
         """Print a line, once for all ranks."""
         if self.main:
-            print(redacted(text), flush=True)
+            console.say(text, level)
 
     def ask_to_stop(self, reason: StopReason) -> None:
         """Let every rank end at its next step boundary or the one after."""
@@ -137,7 +138,10 @@ def open_world() -> Iterator[World]:
     world = World(rank, size, device, dist.new_group(backend="gloo", timeout=timeout))
     if owned and size == 1:
         for name in _leftovers():
-            world.say(f"{name} is set without WORLD_SIZE and is ignored: one process trains alone")
+            world.say(
+                f"{name} is set without WORLD_SIZE and is ignored: one process trains alone",
+                "warning",
+            )
     try:
         with _signals(world):
             yield world

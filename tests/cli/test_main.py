@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdevid import console
 from sdevid.cli.main import COMMANDS, main
 from sdevid.config import OffloadConfig, load
 from sdevid.objectives import build
@@ -33,11 +34,35 @@ def test_help_names_every_command(capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_every_command_names_itself_and_an_example(name, capsys):
+def test_help_shows_an_example_then_one_usage_line(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
-    assert name in capsys.readouterr().out.replace("_", "-")
+    example, usage, *_ = capsys.readouterr().out.split("\n\n")
+    title, *lines = example.splitlines()
+    assert title == "example:"
+    assert any(f"sdevid {name} " in f"{line} " for line in lines)
+    assert usage.startswith(f"usage: sdevid {name} ")
+    assert "\n" not in usage
+    assert "[options]" in usage
+
+
+def test_help_tells_each_default_once(capsys):
+    for name in ("shards", "sample", "evaluate", "law"):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        options = " ".join(capsys.readouterr().out.partition("options:")[2].split())
+        for text in options.split(" --"):
+            assert text.count("(default: ") <= 1, text
+        assert "(default: 0)" in options.split(" --seed SEED ")[1].split(" --")[0]
+
+
+def test_quiet_training_says_warnings_alone(config, capsys, tmp_path):
+    assert main(["train", "--config", config, f"data={tmp_path / 'none'}", "--quiet"]) == 2
+    console.set_level("info")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "none" in said.err
 
 
 def test_no_command_is_a_mistake_with_a_usage_line(capsys):

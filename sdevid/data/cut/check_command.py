@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-from tqdm import tqdm
-
+from sdevid.command_line import command_parser
 from sdevid.data.cut.verify import ShardReport, check_shard, folder_faults
 from sdevid.data.open import open_folder
 from sdevid.data.shards import read_dataset
+from sdevid.display import Display
 from sdevid.errors import UserError
 
 DESCRIPTION = "Verify offsets, sizes, sha256 and fields of every clip, and that it decodes."
@@ -22,10 +21,13 @@ _SHOWN = 100  # faults printed
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, 1 where something is damaged, 2 where the folder holds no shards."""
-    parser = argparse.ArgumentParser(prog="check_shards", description=DESCRIPTION)
+    parser = command_parser("check-shards", DESCRIPTION, "sdevid check-shards data/mine")
     parser.add_argument("folder", help="a path or URL")
     parser.add_argument("--no_decode", action="store_true", help="read and compare bytes alone")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    parser.add_output_arguments()
     options = parser.parse_args(arguments)
     try:
         folder = open_folder(options.folder)
@@ -50,6 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(folder: str, shards: Sequence[str], decoding: bool, workers: int) -> list[ShardReport]:
     arguments = [folder] * len(shards), shards, [decoding] * len(shards)
     if workers < 2:
-        return list(tqdm(map(check_shard, *arguments), total=len(shards), unit="shard"))
+        return _counted(map(check_shard, *arguments), len(shards))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(tqdm(pool.map(check_shard, *arguments), total=len(shards), unit="shard"))
+        return _counted(pool.map(check_shard, *arguments), len(shards))
+
+
+def _counted(reports: Iterable[ShardReport], total: int) -> list[ShardReport]:
+    found = []
+    with Display(total, "shards", title="checking") as display:
+        for report in reports:
+            found.append(report)
+            display.advance(1)
+    return found

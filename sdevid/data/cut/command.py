@@ -15,6 +15,7 @@ from sdevid.data.cut.run import cut
 from sdevid.data.cut.summary import summary
 from sdevid.data.embedding import Embedder
 from sdevid.errors import UserError
+from sdevid.exit_code import ExitCode
 
 LoadEncoder = Callable[[Path, int], Embedder]  # folder, tokens of a caption
 
@@ -22,7 +23,8 @@ LoadEncoder = Callable[[Path, int], Embedder]  # folder, tokens of a caption
 def main(arguments: Sequence[str] | None = None, *, load_encoder: LoadEncoder) -> int:
     """Run the command; `load_encoder` opens the folder of --text_encoder.
 
-    Returns the exit code: 0, 2 for what the user can mend, 130 after an interrupt.
+    Returns the exit code: 0; 2 for what the user can mend; 3 interrupted, the same command
+    carries on.
     """
     started = time.monotonic()
     try:
@@ -46,6 +48,6 @@ def main(arguments: Sequence[str] | None = None, *, load_encoder: LoadEncoder) -
         return 2
     except KeyboardInterrupt:
         print("make_shards: stopped; the same command carries on", file=sys.stderr)
-        return 130
+        return ExitCode.RESUMABLE
     print("\n".join(summary(content, options.output_dir, time.monotonic() - started)))
     return 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdevid.command_line import command_parser
 from sdevid.data.cut.index_tars import index_tars
 from sdevid.errors import UserError
 
@@ -15,12 +15,16 @@ _SHOWN = 20  # samples that are left out
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="sdevid shards index",
-        description="Index WebDataset tars whose videos have one size, so that data= reads them.",
+    parser = command_parser(
+        "shards index",
+        "Index WebDataset tars whose videos have one size, so that data= reads them.",
+        "sdevid shards index 'tars/{000..099}.tar' --output_dir data/indexed",
     )
     parser.add_argument("location", help="folder of tars, or their list as a/{000..099}.tar")
-    parser.add_argument("--output_dir", type=Path, help="for the indices (beside the tars)")
+    parser.add_argument(
+        "--output_dir", type=Path, help="for the indices (default: beside the tars)"
+    )
+    parser.add_output_arguments()
     options = parser.parse_args(arguments)
     try:
         result = index_tars(options.location, options.output_dir)

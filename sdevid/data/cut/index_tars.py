@@ -16,7 +16,6 @@ from typing import Any
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from sdevid.data.cut.tars import TarMember, find_tars, samples
 from sdevid.data.folder import Folder, FolderFile
@@ -27,6 +26,7 @@ from sdevid.data.shard_file import FORMAT, index_name, write_json
 from sdevid.data.spec import BadVideoError, LeftOutError
 from sdevid.data.video.inspect import choose_stream, inspect
 from sdevid.data.video.open import open_payload
+from sdevid.display import Display
 from sdevid.errors import UserError
 
 _READ = {".mp4": "mp4", ".npy": "npy"}
@@ -57,8 +57,10 @@ def index_tars(location: str, output: Path | None = None) -> Indexed:
     folder = open_folder(folders.pop())
     found: dict[str, list[dict[str, Any]]] = {}
     left_out: list[tuple[str, str]] = []
-    for _, tar in tqdm(tars, desc="indexing", unit="tar"):
-        found[tar] = list(_clips(folder, tar, left_out))
+    with Display(len(tars), "tars", title="indexing") as display:
+        for _, tar in tars:
+            found[tar] = list(_clips(folder, tar, left_out))
+            display.advance(1)
     shapes = Counter(_kind(clip) for clips in found.values() for clip in clips)
     if not shapes:
         raise UserError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdevid import clock
+from sdevid.command_line import command_parser
 from sdevid.data import transforms
 from sdevid.data.arrays import keep
 from sdevid.data.brownian import MOTIONS
@@ -117,38 +118,73 @@ def _settle_arrays(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="make_shards",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "shards",
+        DESCRIPTION,
+        "sdevid shards --dataset custom --input_dir my_videos --output_dir data/mine "
+        "--frame_size 64\nsdevid shards --dataset ou --output_dir data/ou",
     )
     add = parser.add_argument
-    add("--dataset", required=True, choices=[*FILMED, *DRAWN])
-    add("--input_dir", type=_place, help="folder of videos, MNIST or tars; or s3://b/{00..99}.tar")
-    add("--output_dir", type=Path, required=True)
-    add("--frame_size", type=int, help="pixels, square (64; of a known SDE: 32)")
-    clock.add_arguments(parser, None, "8; of arrays, by their times")
-    add("--clip_length", type=int, default=16, help="frames (16)")
-    add("--shots", choices=["on", "off"], help="end clips at cuts; needs sdevid[shots] (off)")
-    add("--clip_stride", type=int, help="frames between starts (clip_length)")
-    add("--fit", choices=["crop", "letterbox"], help="for frames that are not square (crop)")
-    add("--store", choices=["npy", "jpeg", "mp4"], help="npy up to 128 pixels, jpeg above")
-    add("--shard_size", type=int, default=512, help="clips a tar (512)")
     add(
-        "--splits", help=f"shares of source videos, names, time=0.8; the official ones, or {SPLITS}"
+        "--dataset",
+        required=True,
+        choices=[*FILMED, *DRAWN],
+        help="filmed, or drawn with a known law",
+    )
+    add("--input_dir", type=_place, help="folder of videos, MNIST or tars; or s3://b/{00..99}.tar")
+    add("--output_dir", type=Path, required=True, help="folder of the shards")
+    add("--frame_size", type=int, help="pixels, square (default: 64; of a known SDE: 32)")
+    clock.add_arguments(parser, None, "default: 8; of arrays, by their times")
+    add("--clip_length", type=int, default=16, help="frames of a clip")
+    add(
+        "--shots",
+        choices=["on", "off"],
+        help="end clips at cuts; needs sdevid[shots] (default: off)",
+    )
+    add("--clip_stride", type=int, help="frames between starts (default: clip_length)")
+    add(
+        "--fit",
+        choices=["crop", "letterbox"],
+        help="for frames that are not square (default: crop)",
+    )
+    add(
+        "--store",
+        choices=["npy", "jpeg", "mp4"],
+        help="payload of a clip (default: npy up to 128 pixels, jpeg above)",
+    )
+    add("--shard_size", type=int, default=512, help="clips a tar")
+    add(
+        "--splits",
+        help=f"shares of source videos, names, time=0.8 (default: official ones, or {SPLITS})",
     )
     add("--split_files", type=Path, nargs="+", help="ucf101: trainlist01.txt testlist01.txt")
-    add("--annotations", type=Path, nargs="+", help="kinetics: csv files (those in input_dir)")
-    add("--captions", type=Path, help="custom: csv of path,caption (input_dir/captions.csv)")
-    add("--label_level", type=int, help="custom: folders of a label, from the top (0: all)")
+    add(
+        "--annotations",
+        type=Path,
+        nargs="+",
+        help="kinetics: csv files (default: those in input_dir)",
+    )
+    add(
+        "--captions",
+        type=Path,
+        help="custom: csv of path,caption (default: input_dir/captions.csv)",
+    )
+    add(
+        "--label_level", type=int, help="custom: folders of a label, from the top (default: 0, all)"
+    )
     add("--text_encoder", type=Path, help="local T5 or CLIP folder: store its embeddings too")
-    add("--text_length", type=int, help="tokens of a caption, as text.length in training (128)")
-    add("--seed", type=int, default=0, help="of the splits and of drawn data (0)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
-    add("--max_bad_fraction", type=float, default=0.1, help="stop past this share (0.1)")
+    add(
+        "--text_length",
+        type=int,
+        help="tokens of a caption, as text.length in training (default: 128)",
+    )
+    add("--seed", type=int, default=0, help="of the splits and of drawn data")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    add("--max_bad_fraction", type=float, default=0.1, help="stop past this share of damaged files")
     add("--overwrite", action="store_true", help="drop what output_dir holds of another cut")
     _add_drawn_options(parser)
     _add_array_options(parser)
+    parser.add_output_arguments()
     return parser
 
 
@@ -158,11 +194,11 @@ def _add_array_options(parser: argparse.ArgumentParser) -> None:
         "--channels",
         type=lambda text: {"1": "grey", "3": "rgb"}.get(text, text),
         choices=["grey", "rgb", "keep"],
-        help="of filmed frames: grey (1), rgb (3), or as they are (video: rgb; arrays: keep)",
+        help="of filmed frames: 1, 3 or as they are (default: video: rgb; arrays: keep)",
     )
-    add("--transform", help=f"arrays: {transforms.FORMS} (percentile 0 100)")
+    add("--transform", help=f"arrays: {transforms.FORMS} (default: percentile 0 100)")
     add("--tile", type=int, help="arrays: side of windows of a larger field, in pixels")
-    add("--tile_stride", type=int, help="arrays: pixels from window to window (tile)")
+    add("--tile_stride", type=int, help="arrays: pixels from window to window (default: tile)")
     add("--keep_if", help="arrays: a rule on each clip, e.g. 'std > 0.02'")
     add("--times", type=Path, help="arrays: csv of path,seconds, a row a frame")
     add("--clip_span", help="arrays: longest time of a clip, e.g. 16s; for uneven times")
@@ -170,8 +206,10 @@ def _add_array_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_drawn_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--num_clips", type=int, help="drawn data: clips in all (2000)")
-    add("--num_digits", type=int, help="moving-digits, smmnist: digits a clip (2)")
-    add("--generator", choices=["svg", "srvp", "nsf"], help="smmnist: whose rules (srvp)")
-    add("--vertical", choices=["none", "ou"], help="double-well, ou: motion along y (none)")
-    add("--motion", choices=MOTIONS, help="brownian: the SDE of each blob (brownian)")
+    add("--num_clips", type=int, help="drawn data: clips in all (default: 2000)")
+    add("--num_digits", type=int, help="moving-digits, smmnist: digits a clip (default: 2)")
+    add("--generator", choices=["svg", "srvp", "nsf"], help="smmnist: whose rules (default: srvp)")
+    add(
+        "--vertical", choices=["none", "ou"], help="double-well, ou: motion along y (default: none)"
+    )
+    add("--motion", choices=MOTIONS, help="brownian: the SDE of each blob (default: brownian)")

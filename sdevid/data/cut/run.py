@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from sdevid.data import transforms
 from sdevid.data.cut.account import account
 from sdevid.data.cut.parts import Fault, Job, Kind, make_parts, read_notes, read_part, remove_part
@@ -23,6 +21,7 @@ from sdevid.data.folder import LocalFolder
 from sdevid.data.shard_file import FORMAT, ShardFile, write_json
 from sdevid.data.shards import ClipEntry, ShardIndex, read_dataset, read_index, read_json
 from sdevid.data.spec import words
+from sdevid.display import Display
 from sdevid.errors import UserError
 from sdevid.owner import own
 
@@ -115,15 +114,14 @@ class _Cut:
         parts = make_parts(self._jobs(first), workers)
         total = len(self.plan.sources)
         try:
-            with tqdm(total=total, initial=first, desc="cutting", unit="video") as bar:
+            with Display(total, "videos", title="cutting", initial=first) as display:
                 for job, fault in parts:
                     if fault is None:
                         self._store(job)
                     else:
                         self._name(job, fault)
                         self._stop_if_bad(max_bad_fraction)
-                    bar.update()
-                    bar.set_postfix(bad=self._bad(), refresh=False)
+                    display.advance(1, f"{self._bad():,} damaged")
             self._finish_shard(total, 0)
         finally:
             if self.open is not None:

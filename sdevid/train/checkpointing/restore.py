@@ -57,7 +57,7 @@ def resume(
         wrong = _faults(folder, world)
         if wrong:
             damaged = f"{folder} is damaged: {wrong[0]}"
-            world.say(f"{damaged}; trying the one before it")
+            world.say(f"{damaged}; trying the one before it", "warning")
             continue
         return _take_up(engine, ema, folder, expected)
     if damaged:
@@ -77,7 +77,7 @@ def _take_up(engine: Engine, ema: EMA, folder: Path, expected: Expected) -> Prog
     _load(engine, ema, folder, manifest, trusted=expected.trusted)
     _verify(engine, folder, manifest, changed)
     for jump in _schedule_jumps(folder, manifest, config, expected):
-        engine.world.say(jump)
+        engine.world.say(jump, "warning")
     return Progress(manifest.clips, manifest.step, manifest.faults)
 
 
@@ -147,7 +147,8 @@ def _check_data(
     epoch, into = divmod(manifest.clips, expected.data.clips)
     world.say(
         f"{text}: data_changed=true, so clip {manifest.clips:,} of the run is now clip {into:,} of "
-        f"epoch {epoch} of these data; what was seen of the former data does not count"
+        f"epoch {epoch} of these data; what was seen of the former data does not count",
+        "warning",
     )
 
 

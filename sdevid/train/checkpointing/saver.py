@@ -83,6 +83,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._failure: SaveError | None = None
         self._stops = False  # whether that failure ends the run
+        self.saved: int | None = None  # step of the newest checkpoint written since the start
         self.stall = 0.0  # seconds that training stood still for the last save
 
     def __enter__(self) -> Saver:
@@ -201,7 +202,7 @@ class Saver:
                 sums=_added([sums for _, sums in outcomes]),
             )
             _on_all(world, lambda: self._publish(capture, manifest) if world.main else None)
-            self._failures = 0
+            self._failures, self.saved = 0, manifest.step
         except Exception as error:  # in a thread nobody would see it
             self._failed(capture.manifest.step, capture.partial, error)
 
@@ -228,7 +229,7 @@ class Saver:
         kind = self.settings.on_failure
         stops = kind == "stop" or (kind == "stop_repeated" and self._failures > 1)
         follows = "the run stops" if stops else "training goes on"
-        self.world.say(f"warning: {failure}; {follows} (checkpoint.on_failure)")
+        self.world.say(f"warning: {failure}; {follows} (checkpoint.on_failure)", "warning")
         self._stops = stops
         if stops:
             self.world.ask_to_stop("stopped")

@@ -83,10 +83,13 @@ class Quarantine:
     def _write(self, unnamed: list[Damage]) -> None:
         for damage in unnamed[:_SAID]:
             self._world.say(
-                f"clip {damage.key} of {damage.shard} is damaged ({damage.reason}) and left out"
+                f"clip {damage.key} of {damage.shard} is damaged ({damage.reason}) and left out",
+                "warning",
             )
         if len(unnamed) > _SAID:
-            self._world.say(f"so are {len(unnamed) - _SAID} more; {self._path} names them")
+            self._world.say(
+                f"so are {len(unnamed) - _SAID} more; {self._path} names them", "warning"
+            )
         lines = "".join(json.dumps(asdict(damage)) + "\n" for damage in unnamed)
         try:
             before = (
@@ -96,4 +99,4 @@ class Quarantine:
             )
             replace_text(self._path, before + lines)
         except OSError as error:
-            self._world.say(f"{self._path} cannot be written: {error}")
+            self._world.say(f"{self._path} cannot be written: {error}", "warning")

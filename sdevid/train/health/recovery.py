@@ -46,7 +46,7 @@ class Recovery:
         """
         step, fault = self._progress.step, self._policy.fault
         if self._verdict is Verdict.SKIP:
-            self._engine.world.say(f"step {step}: {fault}; its update is skipped")
+            self._engine.world.say(f"step {step}: {fault}; its update is skipped", "warning")
         elif self._verdict is Verdict.ROLL_BACK:
             self._roll_back(f"step {step}: {fault}, as {self._policy.settings.skips} in a row")
         elif self._verdict is Verdict.STOP:
@@ -65,5 +65,6 @@ class Recovery:
         self._policy.returned_to(found.step)
         self._engine.world.say(
             f"{why}: back to the weights of step {found.step}, and on with the data from clip "
-            f"{self._progress.clips:,}"
+            f"{self._progress.clips:,}",
+            "warning",
         )

@@ -73,6 +73,7 @@ def slowest(world: World, seconds: float, elapsed: float, ratio: float) -> dict[
     if measured > ratio and own - others > max(_LEAST, _LEAST_SHARE * elapsed):
         world.say(
             f"rank {rank} on node {node} is slow: {measured:.1f} times the others' time for data "
-            f"and forward pass ({own:.2f} s against {others:.2f} s since the last line of metrics)"
+            f"and forward pass ({own:.2f} s against {others:.2f} s since the last line of metrics)",
+            "warning",
         )
     return {"slow_rank": float(rank), "slow_ratio": measured}

@@ -1,0 +1,86 @@
+"""The parser of every command: an example first, one line of usage, the defaults."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sdevid import console
+
+
+def command_parser(name: str, description: str, example: str) -> CommandParser:
+    """Build the parser of `sdevid NAME`; `example` may hold several lines."""
+    lines = "\n".join(f"  {line}" for line in example.splitlines())
+    return CommandParser(
+        prog=f"sdevid {name}",
+        description=description,
+        example=lines,
+        formatter_class=_Help,
+    )
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose help begins with an example."""
+
+    def __init__(self, *, example: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._example = example
+
+    def add_output_arguments(self) -> None:
+        """Add `--quiet` and `--log_level`, which `parse_args` puts into force."""
+        self.add_argument("--quiet", action="store_true", help="no progress, warnings alone")
+        self.add_argument(
+            "--log_level",
+            choices=console.LEVELS,
+            default="info",
+            help="least of what is said; debug: libraries speak too",
+        )
+
+    def parse_args(self, *given: Any, **options: Any) -> Any:
+        """Parse, and let the output options hold from here on in this process."""
+        parsed = super().parse_args(*given, **options)
+        if hasattr(parsed, "log_level"):
+            console.set_level("warning" if parsed.quiet else parsed.log_level)
+            del parsed.quiet, parsed.log_level
+        return parsed
+
+    def format_usage(self) -> str:
+        """One line: the command, what it needs, and `[options]` for the rest."""
+        actions = [a for a in self._actions if not isinstance(a, argparse._HelpAction)]
+        needed = [f"{a.option_strings[0]} {_value(a)}" for a in actions if a.required and _named(a)]
+        places = [_place(a) for a in actions if not _named(a)]
+        return f"usage: {' '.join([self.prog, *needed, '[options]', *places])}\n"
+
+    def format_help(self) -> str:
+        """Example, usage, description, and the options with their defaults."""
+        self.usage = self.format_usage().removeprefix("usage: ").rstrip()
+        return f"example:\n{self._example}\n\n{super().format_help()}"
+
+
+def _named(action: argparse.Action) -> bool:
+    return bool(action.option_strings)
+
+
+def _value(action: argparse.Action) -> str:
+    return str(action.metavar or action.dest.upper())
+
+
+def _place(action: argparse.Action) -> str:
+    name = str(action.metavar or action.dest.upper())
+    forms = {"?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} [{name} ...]"}
+    return forms.get(str(action.nargs), name)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keep the lines of the description; end an option's help with its default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        is_flag = action.nargs == 0
+        silent = action.default is None or action.default in ("", (), [], argparse.SUPPRESS)
+        if silent or is_flag or action.required or "default" in text:
+            return text
+        return f"{text} (default: %(default)s)"
+
+    def _get_default_metavar_for_positional(self, action: argparse.Action) -> str:
+        return action.dest.upper()
