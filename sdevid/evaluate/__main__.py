@@ -25,11 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", help="folder of shards, a path or URL (default: that of the training)")
     add("--output", type=Path, help="file to write (default: results.json in the model's folder)")
     add("--split", default="val", help="held-out split")
-    add(
-        "--metrics",
-        "--measures",
-        help="all, or names with commas (default: auto; see docs/evaluation.md)",
-    )
+    add("--metrics", "--measures", help="auto (default), all, or names: docs/evaluation.md")
     add("--task", choices=["ahead", "between"], default="ahead", help="between: fill gaps in clips")
     add("--every", type=int, help="between: give every so-many-th frame (default: the two ends)")
     number("num_clips", "held-out clips, at most")

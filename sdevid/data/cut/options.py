@@ -134,6 +134,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--input_dir", type=_place, help="folder of videos, MNIST or tars; or s3://b/{00..99}.tar")
     add("--output_dir", type=Path, required=True, help="folder of the shards")
     add("--frame_size", type=int, help="pixels, square (default: 64; of a known SDE: 32)")
+    _add_clip_options(parser)
+    _add_source_options(parser)
+    _add_drawn_options(parser)
+    _add_array_options(parser)
+    parser.add_output_arguments()
+    return parser
+
+
+def _add_clip_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     clock.add_arguments(parser, None, "default: 8; of arrays, by their times")
     add("--clip_length", type=int, default=16, help="frames of a clip")
     add(
@@ -153,6 +163,10 @@ def _parser() -> argparse.ArgumentParser:
         help="payload of a clip (default: npy up to 128 pixels, jpeg above)",
     )
     add("--shard_size", type=int, default=512, help="clips a tar")
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--splits",
         help=f"shares of source videos, names, time=0.8 (default: official ones, or {SPLITS})",
@@ -182,10 +196,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     add("--max_bad_fraction", type=float, default=0.1, help="stop past this share of damaged files")
     add("--overwrite", action="store_true", help="drop what output_dir holds of another cut")
-    _add_drawn_options(parser)
-    _add_array_options(parser)
-    parser.add_output_arguments()
-    return parser
 
 
 def _add_array_options(parser: argparse.ArgumentParser) -> None:
