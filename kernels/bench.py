@@ -149,9 +149,9 @@ def measure_memory(counts: list[int]) -> list[Row]:
 def red(operators: tuple[str, ...]) -> list[str]:
     """The operators whose tests do not pass; those that passed on this very code count as green."""
     memory = ROOT / "build" / "green.json"
-    known = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else {}
+    earlier = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else {}
     mark = fingerprint()
-    green = set(known["operators"]) if known.get("code") == mark else set()
+    green = set(earlier["operators"]) if earlier.get("code") == mark else set()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     running = {}
     for name in operators:

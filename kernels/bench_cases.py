@@ -88,10 +88,10 @@ class Step:
         """em_trajectory's states at frames and KL of each row."""
         key: Key | Tensor = (1, self.serial, self.cells) if ON_GPU else self.increments()
         posterior = Posterior(self.control, self.shifts)
-        given = (self.start, self.drift, self.drift_shift, self.g, posterior, self.dt, key)
+        arguments = (self.start, self.drift, self.drift_shift, self.g, posterior, self.dt, key)
         each = self.size.steps // self.size.frames
-        made = em_trajectory(*given, saved=range(each, self.size.steps + 1, each))
-        return made.states, made.energy
+        trajectory = em_trajectory(*arguments, saved=range(each, self.size.steps + 1, each))
+        return trajectory.states, trajectory.energy
 
     def eager(self) -> None:
         """The plain loop, by autograd."""
@@ -148,8 +148,8 @@ class Step:
         named = (self.drift_shift, self.g, *self.weights)
         more = {"adjoint_params": named} if adjoint else {}
         d = CELL / TICKS_PER_UNIT
-        made = run(model, wide, frames * d, method="euler", dt=d, **more)
-        self.finish(made[1:, :, :-1], made[-1, :, -1])
+        states = run(model, wide, frames * d, method="euler", dt=d, **more)
+        self.finish(states[1:, :, :-1], states[-1, :, -1])
 
 
 class _ForTorchsde(torch.nn.Module):
@@ -184,10 +184,17 @@ def memory_of(gradient: str, steps: int) -> float:
         saves = sorted({count * frame // step.size.frames for frame in range(step.size.frames + 1)})
         if gradient == "em_trajectory":
             posterior = Posterior(step.control, shift[None])
-            given = (step.start, step.drift, step.drift_shift, step.g, posterior, step.dt[:count])
+            arguments = (
+                step.start,
+                step.drift,
+                step.drift_shift,
+                step.g,
+                posterior,
+                step.dt[:count],
+            )
             key = (1, step.serial, step.cells[:count]) if ON_GPU else step.increments()[:count]
-            made = em_trajectory(*given, key, saved=saves)
-            torch.autograd.grad(made.states[-1].square().sum(), leaves)
+            trajectory = em_trajectory(*arguments, key, saved=saves)
+            torch.autograd.grad(trajectory.states[-1].square().sum(), leaves)
             return
         sde = SDE(
             lambda _t, z: step.drift(z, step.drift_shift),

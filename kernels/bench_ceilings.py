@@ -96,13 +96,13 @@ def time_arithmetic(seconds: float) -> list[Row]:
 def _matmuls(seconds: float, side: int = 4096) -> dict[str, float]:
     """TFLOP/s of a product of float32 matrices, in float32's and in TF32's arithmetic."""
     a, b, out = (torch.randn(side, side, device="cuda") for _ in range(3))
-    found, was = {}, torch.backends.cuda.matmul.allow_tf32
+    seconds_of, was = {}, torch.backends.cuda.matmul.allow_tf32
     for name in ("fp32", "tf32"):
         torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
         taken = device_seconds(lambda: torch.mm(a, b, out=out), seconds)
-        found[name] = 2 * side**3 / taken / 1e12
+        seconds_of[name] = 2 * side**3 / taken / 1e12
     torch.backends.cuda.matmul.allow_tf32 = was
-    return found
+    return seconds_of
 
 
 def _arithmetic(name: str, seconds: float) -> dict[str, float]:
@@ -110,18 +110,21 @@ def _arithmetic(name: str, seconds: float) -> dict[str, float]:
     step = Step(SIZES[name])
     size = step.size
     forward = 2 * 2 * 2 * size.state * size.hidden * step.rows * size.steps
-    made: list[Tensor] = []
+    products: list[Tensor] = []
 
     def solve() -> None:
-        made[:] = step.solve()
+        products[:] = step.solve()
 
     solve()
     with torch.no_grad():
-        ahead = device_seconds(step.solve, seconds)
+        forward_seconds = device_seconds(step.solve, seconds)
 
     def both() -> None:
         solve()
-        torch.autograd.grad([made[0].sum() + made[1].sum()], step.leaves)
+        torch.autograd.grad([products[0].sum() + products[1].sum()], step.leaves)
 
     whole = device_seconds(both, seconds)
-    return {"forward": forward / ahead / 1e12, "backward": 2 * forward / (whole - ahead) / 1e12}
+    return {
+        "forward": forward / forward_seconds / 1e12,
+        "backward": 2 * forward / (whole - forward_seconds) / 1e12,
+    }

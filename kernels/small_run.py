@@ -35,9 +35,9 @@ def pull_back(*values: Tensor) -> None:
 
 def steps() -> None:
     """The operators of one step, on a state that fills no block."""
-    serial, place = (torch.arange(3, device=DEVICE) for _ in range(2))
-    key, dt = (1, serial, place), torch.full((3,), 0.1, device=DEVICE)
-    philox.normals(1, serial, place[:, None], 37, setting="triton")
+    serial, cell = (torch.arange(3, device=DEVICE) for _ in range(2))
+    key, dt = (1, serial, cell), torch.full((3,), 0.1, device=DEVICE)
+    philox.normals(1, serial, cell[:, None], 37, setting="triton")
     z, drift, g, u, r = (leaf(3, 37) for _ in range(5))
     pull_back(*em_step(z, drift, g, dt, key, u, r, setting="triton"))
 
@@ -50,8 +50,8 @@ def trajectory() -> None:
     posterior = Posterior(control, leaf(2, rows, hidden), Reading(30.0, width=True))
     key = (1, torch.arange(rows, device=DEVICE), torch.arange(2, device=DEVICE).expand(rows, 2).t())
     dt = torch.full((2, rows), 0.1, device=DEVICE)
-    given = (leaf(rows, size), drift, leaf(rows, hidden), leaf(rows, size), posterior, dt, key)
-    pull_back(*em_trajectory(*given, setting="triton"))
+    arguments = (leaf(rows, size), drift, leaf(rows, hidden), leaf(rows, size), posterior, dt, key)
+    pull_back(*em_trajectory(*arguments, setting="triton"))
 
 
 if __name__ == "__main__":

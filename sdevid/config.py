@@ -33,7 +33,7 @@ from sdevid.settings.run import (
     VideoSettings,
 )
 from sdevid.settings.sde import SDEConfig
-from sdevid.settings.setting import Setting, walk
+from sdevid.settings.setting import Setting, all_settings
 from sdevid.settings.yaml_file import read_settings
 
 __all__ = [
@@ -312,7 +312,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
 @cache
 def settings_by_path() -> dict[str, Setting]:
     """Every setting by its path with dots, in the order of a dumped config."""
-    return {found.path: found for found in walk(Config)}
+    return {found.path: found for found in all_settings(Config)}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

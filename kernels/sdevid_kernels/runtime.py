@@ -68,10 +68,10 @@ def check_step(
     on a CPU; on CUDA that would wait for the device each step, so the door of a solve looks at
     them, and a step only with SDEVID_CHECK=1.
     """
-    given: dict[str, Tensor | None] = {**others, **diffusions}
+    coefficients: dict[str, Tensor | None] = {**others, **diffusions}
     keys = {"noise": noise} if isinstance(noise, Tensor) else {"serial": noise[1], "cell": noise[2]}
-    same_device(name, state, **given, dt=dt, **keys)
-    broadcastable(name, state, **given, **({} if "serial" in keys else keys))
+    same_device(name, state, **coefficients, dt=dt, **keys)
+    broadcastable(name, state, **coefficients, **({} if "serial" in keys else keys))
     for other, tensor in {"dt": dt, **({} if "noise" in keys else keys)}.items():
         if tuple(tensor.shape) != (len(state),):
             raise ValueError(

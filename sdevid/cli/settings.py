@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="as the page docs/settings.md")
     options = parser.parse_args(arguments)
     from sdevid.config import Config
-    from sdevid.settings.setting import walk
+    from sdevid.settings.setting import all_settings
 
-    chosen = [one for one in walk(Config) if options.part in one.path]
+    chosen = [one for one in all_settings(Config) if options.part in one.path]
     if not chosen:
         raise UserError(f"no setting has {options.part!r} in its name; `sdevid settings` lists all")
     print("\n".join(_markdown(chosen) if options.markdown else _plain(chosen)))

@@ -234,7 +234,7 @@ def solved(
 
 def step_of(config: Config) -> Callable[[State, Tensor, Tensor, float, Tensor], State]:
     """(z, drift, diffusion, dt, dW) to the state after one step of the chain without control."""
-    return second_order.moved if config.sde.order == 2 else stepwise.moved
+    return second_order.prior_step if config.sde.order == 2 else stepwise.prior_step
 
 
 def training_choice(config: Config, device: torch.device, clips: int) -> solve.Choice:

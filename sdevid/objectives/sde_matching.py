@@ -80,7 +80,7 @@ class SDEMatchingObjective(HistoryObjective):
         first = (start.states[:, 0] - frames.mean[:, 0]) / frames.scale[:, 0]
         seed, shape = self.config.seed, chain.rho.shape[1:]
         draws = normal(seed, clips.serial, Stream.MARGINAL, tuple(shape))
-        eps = matching.walk(chain.rho, first, draws)
+        eps = matching.draw_path(chain.rho, first, draws)
         z = chain.marginals.mean + chain.marginals.scale * eps
         drift, g = self._rates(clips, chain, z[:, :-1], conditions)
         given = chain.marginals, eps, drift, g, chain.dt, chain.rho

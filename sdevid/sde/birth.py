@@ -85,8 +85,8 @@ def draw_steps(grid: Schedule, draws: Float[Tensor, "batch chosen"]) -> Drawn:
     chosen = draws.shape[1]
     parts = torch.arange(chosen, device=draws.device)
     cumulative = grid.share.to(draws).cumsum(0)
-    place = (parts + draws) / chosen * cumulative[-1]
-    step = torch.searchsorted(cumulative, place, right=True).clamp(max=len(cumulative) - 1)
+    quantile = (parts + draws) / chosen * cumulative[-1]
+    step = torch.searchsorted(cumulative, quantile, right=True).clamp(max=len(cumulative) - 1)
     return Drawn(step, cumulative[-1] / (chosen * grid.share.to(draws)[step]))
 
 
@@ -134,14 +134,14 @@ def log_ratio(
     x, total = torch.zeros_like(y), torch.zeros_like(y.flatten(1)[:, 0])
     size, last = 0.5 * y[0].numel(), len(grid.remaining) - 1
     for k, (left, d) in enumerate(zip(grid.remaining, grid.duration, strict=True)):
-        ahead = predict(x[:, None], left.expand(len(y), 1))[:, 0].float()
+        prediction = predict(x[:, None], left.expand(len(y), 1))[:, 0].float()
         if k < last:
             rho, xi = 1 - d / left, noise[:, k]
-            stepped = (y - ahead) * d.sqrt() / left + rho.sqrt() * xi
+            stepped = (y - prediction) * d.sqrt() / left + rho.sqrt() * xi
             total = total + _nats(xi) - _nats(stepped) + size * rho.log()
             x = x + (y - x) * d / left + (rho * d).sqrt() * xi
         else:
-            total = total - _nats((y - ahead) / d.sqrt()) - size * (2 * math.pi * d).log()
+            total = total - _nats((y - prediction) / d.sqrt()) - size * (2 * math.pi * d).log()
     return total
 
 
@@ -171,12 +171,12 @@ def sample(
     spent = torch.zeros_like(noise.flatten(1)[:, 0])
     for k, (left, d) in enumerate(zip(grid.remaining, grid.duration, strict=True)):
         at = x[:, None], left.expand(len(x), 1)
-        ahead = predict(*at)[:, 0].float()
+        prediction = predict(*at)[:, 0].float()
         if away is not None:
-            added = (guidance_scale - 1) * (ahead - away(*at)[:, 0].float())
-            ahead = ahead + added
+            added = (guidance_scale - 1) * (prediction - away(*at)[:, 0].float())
+            prediction = prediction + added
             spent = spent + d * _nats(added / left)
-        x = x + (ahead - x) * d / left + temperature * d.sqrt() * noise[:, k]
+        x = x + (prediction - x) * d / left + temperature * d.sqrt() * noise[:, k]
     return Born(x, over_temperature(spent, temperature))
 
 

@@ -1,7 +1,7 @@
 """Noise that particles share by nearness, and the exact posterior of one step of its chain.
 
 K particles move along each axis by z' = z + h d + g sqrt(d) f, with f ~ N(0, R) over the particles
-and R_kj = exp(-|p_k - p_j|^2 / 2 l^2) by their places p at birth: what begins together stays
+and R_kj = exp(-|p_k - p_j|^2 / 2 l^2) by their positions p at birth: what begins together stays
 together. With L L^T = R the prior draws f = L xi. The posterior is that Gaussian given, for each
 particle, a pseudo-observation y of its own f of precision Lam >= 0:
 
@@ -28,15 +28,15 @@ Root = Float[Tensor, "*batch particles particles"]
 PerAxis = Float[Tensor, "*batch particles axes"]
 
 
-def root(places: Float[Tensor, "*batch particles 2"], length: Float[Tensor, "*one"]) -> Root:
-    """L of R = L L^T, lower triangular, for particles born at `places`.
+def root(positions: Float[Tensor, "*batch particles 2"], length: Float[Tensor, "*one"]) -> Root:
+    """L of R = L L^T, lower triangular, for particles born at `positions`.
 
-    `length` is l, in the unit of `places`: l -> 0 gives independent particles, a large l one
+    `length` is l, in the unit of `positions`: l -> 0 gives independent particles, a large l one
     common noise. A share `JITTER` of the variance is each particle's own; the diagonal of R is 1.
     The share is small because own noise brings back the bias that sharing it cures: 1 % of it
     costs 8 % of g^2 where two particles draw one thing seen with error variance 0.01 g^2.
     """
-    apart = (places[..., :, None, :] - places[..., None, :, :]).square().sum(-1)
+    apart = (positions[..., :, None, :] - positions[..., None, :, :]).square().sum(-1)
     shared = (-0.5 * apart / length.square()).exp()
     own = torch.eye(shared.shape[-1], dtype=shared.dtype, device=shared.device)
     correlation = (1 - JITTER) * shared + JITTER * own
@@ -44,10 +44,10 @@ def root(places: Float[Tensor, "*batch particles 2"], length: Float[Tensor, "*on
     return lower
 
 
-def independent(places: Float[Tensor, "*batch particles 2"]) -> Root:
+def independent(positions: Float[Tensor, "*batch particles 2"]) -> Root:
     """L = I: each particle's noise is its own."""
-    own = torch.eye(places.shape[-2], dtype=_wide(places), device=places.device)
-    return own.expand(*places.shape[:-1], places.shape[-2])
+    own = torch.eye(positions.shape[-2], dtype=_wide(positions), device=positions.device)
+    return own.expand(*positions.shape[:-1], positions.shape[-2])
 
 
 class Posterior(NamedTuple):
@@ -66,8 +66,8 @@ class Posterior(NamedTuple):
         upper = self.factor.transpose(-1, -2)
         columns = _by_factor(xi.to(upper.dtype), upper.shape[-3])
         spread = torch.linalg.solve_triangular(upper, columns, upper=True)
-        moved: Tensor = self.root @ (self.mean + _by_axis(spread))
-        return moved
+        draws: Tensor = self.root @ (self.mean + _by_axis(spread))
+        return draws
 
 
 def prior_draw(root: Root, xi: PerAxis) -> PerAxis:

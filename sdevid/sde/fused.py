@@ -52,7 +52,7 @@ def solve(problem: Problem) -> Path:
     dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
     draws = _draws(start, ticks, noise, problem.kernels)
     try:
-        made = em_trajectory(
+        trajectory = em_trajectory(
             start,
             silu.drift,
             silu.drift_shift,
@@ -66,7 +66,11 @@ def solve(problem: Problem) -> Path:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Path(made.states.transpose(0, 1), made.energy + made.width_kl, made.energy)
+    return Path(
+        trajectory.states.transpose(0, 1),
+        trajectory.energy + trajectory.width_kl,
+        trajectory.energy,
+    )
 
 
 def _draws(

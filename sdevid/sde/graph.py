@@ -62,12 +62,12 @@ def solve(problem: Problem) -> Path:
     check_path(start, ticks, noise)
     dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype)
     dw = noise.increments(ticks) if isinstance(noise, Brownian) else noise
-    given = (start, dt, dw.to(start.dtype), *form.tensors)
+    inputs = (start, dt, dw.to(start.dtype), *form.tensors)
     graphs = _GRAPHS.setdefault(form.modules[0], _Graphs()).by_shapes
-    key = (len(form.tensors), *((x.shape, x.dtype, x.requires_grad, x.device) for x in given))
+    key = (len(form.tensors), *((x.shape, x.dtype, x.requires_grad, x.device) for x in inputs))
     if key not in graphs:
-        graphs[key] = captured(_chain_of(form), given)
-    states, kl, energy = graphs[key](*given)
+        graphs[key] = captured(_chain_of(form), inputs)
+    states, kl, energy = graphs[key](*inputs)
     saved = slice(None) if problem.saved is None else list(problem.saved)
     return Path(states[:, saved], kl, energy)
 

@@ -15,7 +15,7 @@ from sdevid import types
 from sdevid.sde.noise import Brownian
 from sdevid.sde.solvers import Interval
 
-_PIECE = 8  # steps whose noise is drawn together where memory must not grow with steps
+_SLICE = 8  # steps whose noise is drawn together where memory must not grow with steps
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Grid:
     needs_area: bool = False
 
     def time(self, point: int) -> Tensor:
-        """Seconds at a grid point, (batch, 1, ...)."""
+        """Return the time at a grid point in units of time, (batch, 1, ...)."""
         return self._wide(types.units(self.ticks[:, point : point + 1]))[:, 0]
 
-    def segments(self) -> list[tuple[int, int]]:
-        """(first point, last point) of the way to each save."""
-        return segments(self.saves)
+    def spans(self) -> list[tuple[int, int]]:
+        """List (first point, last point) of the way to each save."""
+        return spans(self.saves)
 
-    def pieces(self, first: int, last: int) -> list[tuple[int, int]]:
-        """The way from `first` to `last` cut so that a piece's noise is small."""
-        return [(at, min(at + _PIECE, last)) for at in range(first, last, _PIECE)]
+    def slices(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Cut the way from `first` to `last` into slices whose noise is small."""
+        return [(at, min(at + _SLICE, last)) for at in range(first, last, _SLICE)]
 
     def intervals(self, first: int, last: int) -> list[Interval]:
-        """The steps from grid point `first` to `last`."""
+        """List the steps from grid point `first` to `last`."""
         if last == first:
             return []
         ticks = self.ticks[:, first : last + 1]
@@ -58,13 +58,13 @@ class Grid:
         return values.view(*values.shape, *[1] * (self.like.dim() - 1))
 
 
-def segments(saves: Sequence[int]) -> list[tuple[int, int]]:
-    """(first point, last point) of the way to each saved point."""
+def spans(saves: Sequence[int]) -> list[tuple[int, int]]:
+    """List (first point, last point) of the way to each saved point."""
     return list(pairwise([0, *saves]))
 
 
-def run(segment: Callable[..., Any], again: bool, *arguments: Any) -> Any:
-    """`segment(*arguments)`; with `again`, nothing inside is kept for the backward pass."""
-    if not again:
-        return segment(*arguments)
-    return checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)
+def checkpointed(solve: Callable[..., Any], recompute: bool, *arguments: Any) -> Any:
+    """Call `solve`; with `recompute`, keep nothing inside for the backward pass."""
+    if not recompute:
+        return solve(*arguments)
+    return checkpoint(solve, *arguments, use_reentrant=False, preserve_rng_state=False)

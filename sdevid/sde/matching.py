@@ -68,8 +68,10 @@ def bridge(
     t = times.view(wide)
     ends = t[:, list(saved)]
     rho = correlation(frames, diffusion, ends.diff(dim=1))
-    counts = torch.tensor(saved, device=times.device).diff()
-    interval = torch.arange(len(counts), device=times.device).repeat_interleave(counts)
+    steps_between = torch.tensor(saved, device=times.device).diff()
+    interval = torch.arange(len(steps_between), device=times.device).repeat_interleave(
+        steps_between
+    )
     span = ends.diff(dim=1)[:, interval]
     share = (t[:, 1:] - ends[:, interval]) / torch.where(span > 0, span, 1.0)
     share = torch.where(span > 0, share, 1.0)
@@ -103,12 +105,15 @@ def step_kl(
     return (control_energy(apart / deviation, moves) + width_kl(width, dt)) * moves
 
 
-def walk(
+def draw_path(
     rho: Float[Tensor, "batch steps *shape"],
     first: Float[Tensor, "batch *shape"],
     draws: Float[Tensor, "batch steps *shape"],
 ) -> Float[Tensor, "batch points *shape"]:
-    """One path of q as eps_k = (z_k - m_k) / s_k, from that at the start and standard normals."""
+    """Draw one path of q as eps_k = (z_k - m_k) / s_k.
+
+    `first` is that at the start, `draws` are standard normals.
+    """
     eps = [first]
     for k, draw in enumerate(draws.unbind(1)):
         eps.append(rho[:, k] * eps[-1] + (1 - rho[:, k].square()).clamp(min=0).sqrt() * draw)

@@ -102,9 +102,9 @@ class Brownian:
         ticks = _checked(ticks)
         cells = self.whole_cells(ticks)
         if cells is not None:
-            steps, moving = self._cell_increments(cells), np.diff(ticks.numpy()) > 0
-            if not moving.all():
-                steps = steps * self._on(torch.from_numpy(moving)[..., None])
+            steps, has_length = self._cell_increments(cells), np.diff(ticks.numpy()) > 0
+            if not has_length.all():
+                steps = steps * self._on(torch.from_numpy(has_length)[..., None])
         else:
             steps = self._general(ticks, ticks.div(self.cell, rounding_mode="floor"))
         return steps.view(*steps.shape[:2], *self.shape)
@@ -141,10 +141,10 @@ class Brownian:
         before = torch.nn.functional.pad(moves.double().cumsum(1), (0, 0, 1, 0))
         a_cell = 0.5 * span * (moves.double() + bends * math.sqrt(span / 3))
         under = torch.nn.functional.pad((a_cell + before[:, :-1] * span).cumsum(1), (0, 0, 1, 0))
-        place = self._on(cells - first)[..., None].expand(-1, -1, self.size)
-        level = before.gather(1, place)[:, :-1]
+        index = self._on(cells - first)[..., None].expand(-1, -1, self.size)
+        level = before.gather(1, index)[:, :-1]
         spans = self._on(ticks.diff(dim=1)[..., None].double() / TICKS_PER_UNIT)
-        areas = (under.gather(1, place).diff(dim=1) - level * spans).float()
+        areas = (under.gather(1, index).diff(dim=1) - level * spans).float()
         return areas.view(*areas.shape[:2], *self.shape)
 
     def _cell_increments(self, cells: Int64[Tensor, "batch steps"]) -> Tensor:
@@ -152,7 +152,7 @@ class Brownian:
 
     def _draw(
         self,
-        places: Int64[Tensor, "batch steps"],
+        cells: Int64[Tensor, "batch steps"],
         level: int,
         stream: Stream = Stream.PATH,
         deviation: float = 1.0,
@@ -160,9 +160,9 @@ class Brownian:
         """(batch, steps, size), on a CPU with time first in memory: a solver's order."""
         if self.device.type != "cpu":
             tag, clips = int(stream) | level << 8, self._on(self.serial)
-            draws = on_device.normals(self.seed, clips, self._on(places), self.size, tag)
+            draws = on_device.normals(self.seed, clips, self._on(cells), self.size, tag)
             return draws if deviation == 1 else draws.mul_(deviation)
-        index = places.t()[..., None] * self.groups + torch.arange(self.groups)
+        index = cells.t()[..., None] * self.groups + torch.arange(self.groups)
         draws = _draw(self.seed, self.serial, stream, level, index, deviation)
         return draws[..., : self.size].transpose(0, 1)
 
@@ -174,9 +174,9 @@ class Brownian:
         count = int((cells - first).max()) + 1
         draws = self._cell_increments(first + torch.arange(count))
         sums = torch.nn.functional.pad(draws.double().cumsum(1), (0, 0, 1, 0))
-        place = self._on(cells - first)[..., None].expand(-1, -1, self.size)
-        inside = self._bridge(ticks, cells, draws.gather(1, place))
-        return (sums.gather(1, place) + inside).diff(dim=1).float()
+        index = self._on(cells - first)[..., None].expand(-1, -1, self.size)
+        inside = self._bridge(ticks, cells, draws.gather(1, index))
+        return (sums.gather(1, index) + inside).diff(dim=1).float()
 
     def _bridge(self, ticks: Tensor, cells: Tensor, whole: Tensor) -> Tensor:
         """W(tick) - W(start of its cell), given the increment over the whole cell."""
@@ -191,10 +191,10 @@ class Brownian:
             spread = (left * right / (left + right) / TICKS_PER_UNIT).sqrt()[..., None]
             spread = self._on(spread)
             w_middle = torch.lerp(w_low, w_high, share) + spread * self._draw(middle, level)
-            ahead = (ticks >= middle) & (low < ticks)
+            is_inside = (ticks >= middle) & (low < ticks)
             behind = ticks < middle
-            low, high = middle.where(ahead, low), middle.where(behind, high)
-            w_low = w_middle.where(self._on(ahead[..., None]), w_low)
+            low, high = middle.where(is_inside, low), middle.where(behind, high)
+            w_low = w_middle.where(self._on(is_inside[..., None]), w_low)
             w_high = w_middle.where(self._on(behind[..., None]), w_high)
         return w_low
 
@@ -222,8 +222,8 @@ def _counter(
     """Of an `index` (..., batch, counters)."""
     high = (serial >> 32 & 0xFFFF) << 16 | level << 8 | int(stream)
     words = (index, *(x[:, None].expand_as(index) for x in (high, serial & 0xFFFFFFFF)))
-    places, c2, c3 = (x.reshape(-1).numpy().view(np.uint64) for x in words)
-    return places, c2, c3
+    counters, c2, c3 = (x.reshape(-1).numpy().view(np.uint64) for x in words)
+    return counters, c2, c3
 
 
 def _draw(

@@ -14,32 +14,40 @@ from torch.autograd.function import once_differentiable
 
 from sdevid.errors import UserError
 from sdevid.sde.equation import SDE, Rates
-from sdevid.sde.grid import Grid, run
-from sdevid.sde.solvers import Carried, Interval, reversible_heun
+from sdevid.sde.grid import Grid, checkpointed
+from sdevid.sde.solvers import Interval, ReversibleState, reversible_heun
 
 
-def walk(sde: SDE, start: Tensor, grid: Grid, again: bool) -> tuple[Tensor, Tensor]:
-    """States at the saves and 1/2 int |u|^2 dt; `again`: keep the states at the saves alone."""
+def solve_by_autograd(
+    sde: SDE, start: Tensor, grid: Grid, recompute: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the states at the saves and 1/2 int |u|^2 dt.
 
-    def segment(first: int, last: int, z: Tensor, companion: Tensor, *rates: Tensor) -> Any:
-        carried, energy = Carried(z, companion, Rates(*rates)), z.new_zeros(len(z))
+    With `recompute` only the states at the saves are kept; the steps between are solved again in
+    the backward pass.
+    """
+
+    def solve(first: int, last: int, z: Tensor, companion: Tensor, *rates: Tensor) -> Any:
+        state, energy = ReversibleState(z, companion, Rates(*rates)), z.new_zeros(len(z))
         for interval in grid.intervals(first, last):
-            carried, moved = reversible_heun(sde, carried, interval)
-            energy = energy + moved.energy
-        return carried, energy
+            state, end = reversible_heun(sde, state, interval)
+            energy = energy + end.energy
+        return state, energy
 
-    carried = Carried(start, start, sde.rates(grid.time(0), start))
+    state = ReversibleState(start, start, sde.rates(grid.time(0), start))
     energy, states = start.new_zeros(len(start)), []
-    for first, last in grid.segments():
-        parts = carried.z, carried.companion, *carried.rates
-        carried, spent = run(segment, again and last > first, first, last, *parts)
+    for first, last in grid.spans():
+        parts = state.z, state.companion, *state.rates
+        state, spent = checkpointed(solve, recompute and last > first, first, last, *parts)
         energy = energy + spent
-        states.append(carried.z)
+        states.append(state.z)
     return torch.stack(states, 1), energy
 
 
-def solve(sde: SDE, start: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """`walk`, differentiable towards `start` and the tensors named in `sde.tensors`.
+def solve_by_inversion(sde: SDE, start: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Return the same by undoing each step in the backward pass.
+
+    Differentiable towards `start` and the tensors named in `sde.tensors`.
 
     Raises UserError where the fields use a parameter that is not named there.
     """
@@ -55,15 +63,15 @@ class _Solve(torch.autograd.Function):
         ctx: Any, sde: SDE, grid: Grid, start: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.sde, ctx.grid, ctx.tensors = sde, grid, tensors
-        carried = Carried(start, start, sde.rates(grid.time(0), start))
+        state = ReversibleState(start, start, sde.rates(grid.time(0), start))
         energy, states = start.new_zeros(len(start)), []
-        for first, last in grid.segments():
-            for piece in grid.pieces(first, last):
-                for interval in grid.intervals(*piece):
-                    carried, moved = reversible_heun(sde, carried, interval)
-                    energy += moved.energy
-            states.append(carried.z)
-        ctx.save_for_backward(carried.z, carried.companion)
+        for first, last in grid.spans():
+            for part in grid.slices(first, last):
+                for interval in grid.intervals(*part):
+                    state, end = reversible_heun(sde, state, interval)
+                    energy += end.energy
+            states.append(state.z)
+        ctx.save_for_backward(state.z, state.companion)
         return torch.stack(states, 1), energy
 
     @staticmethod
@@ -71,11 +79,11 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, grad_states: Tensor, grad_energy: Tensor) -> tuple[Tensor | None, ...]:
         z, companion = ctx.saved_tensors
         back = _Backward(ctx.sde, ctx.tensors, z, companion, grad_energy)
-        segments = list(ctx.grid.segments())
-        for number, (first, last) in reversed(list(enumerate(segments))):
+        spans = list(ctx.grid.spans())
+        for number, (first, last) in reversed(list(enumerate(spans))):
             back.grad_z += grad_states[:, number]
-            for piece in reversed(ctx.grid.pieces(first, last)):
-                for interval in reversed(ctx.grid.intervals(*piece)):
+            for part in reversed(ctx.grid.slices(first, last)):
+                for interval in reversed(ctx.grid.intervals(*part)):
                     back.step(interval)
         return None, None, back.finish(ctx.grid.time(0)), *back.grad_tensors
 
@@ -91,13 +99,13 @@ class _Backward:
         self.grad_z, self.grad_companion = torch.zeros_like(z), torch.zeros_like(z)
         self.grad_rates = Rates(torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z)))
         self.wanted = [tensor for tensor in tensors if tensor.requires_grad]
-        self.places = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+        self.indices = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
         self.grad_tensors: list[Tensor | None] = [
             torch.zeros_like(tensor) if tensor.requires_grad else None for tensor in tensors
         ]
 
     def step(self, interval: Interval) -> None:
-        """Undo one step and carry the gradients to its start."""
+        """Undo one step, and carry the gradients to its start."""
         t, dt, dw, _ = interval
         half = Rates(0.5 * dt * self.grad_z, 0.5 * dw * self.grad_z, self._energy_share(dt))
         second, grad = self._through_rates(t + dt, _add(self.grad_rates, half))
@@ -114,7 +122,7 @@ class _Backward:
         self.grad_rates = Rates(half.drift + dt * grad, half.diffusion + dw * grad, half.energy)
 
     def finish(self, t: Tensor) -> Tensor:
-        """The gradient of the start, where state and companion are one."""
+        """Return the gradient of the start, where state and companion are one."""
         return self.grad_z + self.grad_companion + self._through_rates(t, self.grad_rates)[1]
 
     def _through_rates(self, t: Tensor, grad: Rates) -> tuple[Rates, Tensor]:
@@ -125,13 +133,13 @@ class _Backward:
         if not pairs:
             return rates, torch.zeros_like(at)
         outputs, grads = zip(*((r, g.expand_as(r)) for r, g in pairs), strict=True)
-        found = torch.autograd.grad(outputs, [at, *self.wanted], grads, allow_unused=True)
-        for place, value in zip(self.places, found[1:], strict=True):
-            gathered = self.grad_tensors[place]
+        gradients = torch.autograd.grad(outputs, [at, *self.wanted], grads, allow_unused=True)
+        for index, value in zip(self.indices, gradients[1:], strict=True):
+            gathered = self.grad_tensors[index]
             if value is not None and gathered is not None:
                 gathered += value
         detached = Rates(*(rate.detach() for rate in rates))
-        return detached, torch.zeros_like(at) if found[0] is None else found[0]
+        return detached, torch.zeros_like(at) if gradients[0] is None else gradients[0]
 
     def _energy_share(self, dt: Tensor) -> Tensor:
         return 0.5 * dt.flatten() * self.grad_energy
@@ -146,12 +154,12 @@ def _check_named(sde: SDE, t: Tensor, z: Tensor) -> None:
     inner = {tensor.grad_fn for tensor in sde.tensors if tensor.grad_fn is not None}
     with torch.enable_grad():
         rates = sde.rates(t, z.detach())
-    todo, seen = [rate.grad_fn for rate in rates], set(inner)
+    todo, visited = [rate.grad_fn for rate in rates], set(inner)
     while todo:
         node = todo.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in named:
             raise UserError(

@@ -20,7 +20,7 @@ from sdevid.errors import UserError
 
 
 def halves(z: Float[Tensor, "batch both *cells"]) -> tuple[Tensor, Tensor]:
-    """q and v of (q, v). Raises UserError where the state has no two halves."""
+    """Split (q, v) into q and v. Raises UserError where the state has no two halves."""
     if z.shape[1] % 2:
         raise UserError(
             f"a state of shape {tuple(z.shape)} is no (q, v), which takes an even second axis: "
@@ -30,13 +30,13 @@ def halves(z: Float[Tensor, "batch both *cells"]) -> tuple[Tensor, Tensor]:
     return q, v
 
 
-def moved(z: Tensor, drift: Tensor, diffusion: Tensor, dt: float, dw: Tensor) -> Tensor:
-    """One step of `dt` units of time without control."""
+def prior_step(z: Tensor, drift: Tensor, diffusion: Tensor, dt: float, dw: Tensor) -> Tensor:
+    """Take one step of `dt` units of time without control: (q', v'), like `z`."""
     q, v = halves(z)
     v = v + drift * dt + diffusion * dw
     return torch.cat([q + v * dt, v], dim=1)
 
 
 def joined(q: Tensor, v: Tensor, dt: Tensor) -> Tensor:
-    """(q', v') from q and the new v; `dt` broadcasts over them."""
+    """Join (q', v') from q and the new v; `dt` broadcasts over them."""
     return torch.cat([torch.addcmul(q, v, dt), v], dim=1)

@@ -48,13 +48,13 @@ class Choice(NamedTuple):
         if scheme in SCHEMES and not isinstance(problem.fields, str):
             order = SCHEMES[scheme].strong_order[problem.fields.noise]
             scheme = f"{scheme} of strong order {order:g}"
-        told = f"SDE solve: {self.solver.NAME}, {scheme}, {bound}"
+        summary = f"SDE solve: {self.solver.NAME}, {scheme}, {bound}"
         if problem.gradient != "backprop":
-            told += f", gradient {problem.gradient}"
+            summary += f", gradient {problem.gradient}"
         if self.solver.NAME in ("fused", "stepwise"):
-            told += f"; kernels {runtime.backend(device, problem.kernels)} on {device.type}"
+            summary += f"; kernels {runtime.backend(device, problem.kernels)} on {device.type}"
         reasons = (f"; not {name}: {reason}" for name, reason in self.refused.items())
-        return told + "".join(reasons)
+        return summary + "".join(reasons)
 
 
 def choose(problem: Problem) -> Choice:

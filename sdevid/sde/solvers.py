@@ -22,14 +22,14 @@ class Interval(NamedTuple):
     area: Tensor | None = None  # integral of W(s) - W(t) over the step, units of time^1.5
 
 
-class Moved(NamedTuple):
-    """Where a step led, and 1/2 |u|^2 dt along it."""
+class StepResult(NamedTuple):
+    """The state after a step, and 1/2 |u|^2 dt along it."""
 
     z: Tensor
     energy: Tensor  # nats, (batch,)
 
 
-Scheme = Callable[[SDE, Tensor, Interval], Moved]
+Scheme = Callable[[SDE, Tensor, Interval], StepResult]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def chain_step(
     dt: Tensor,
     dw: Tensor,
 ) -> Tensor:
-    """z + (h + g u) dt + r g dW: Euler-Maruyama of a controlled SDE whose noise has width r.
+    """Return z + (h + g u) dt + r g dW: Euler-Maruyama of a controlled SDE of noise width r.
 
     `control` None is u = 0, `width` None is r = 1. `dt` broadcasts over the state, `dw`
     has standard deviation sqrt(dt). Coefficients may be 16 bit; the sum is in the state's type.
@@ -68,40 +68,43 @@ def chain_step(
     return torch.addcmul(torch.addcmul(z, total, dt), scale, dw)
 
 
-def euler_maruyama(sde: SDE, z: Tensor, interval: Interval) -> Moved:
-    """Kloeden & Platen 1992, section 10.2."""
+def euler_maruyama(sde: SDE, z: Tensor, interval: Interval) -> StepResult:
+    """Take an Euler-Maruyama step (Kloeden & Platen 1992, section 10.2)."""
     drift, g, energy = sde.rates(interval.t, z)
-    moved = torch.addcmul(torch.addcmul(z, drift, interval.dt), g, interval.dw)
-    return Moved(moved, energy * _flat(interval.dt))
+    end = torch.addcmul(torch.addcmul(z, drift, interval.dt), g, interval.dw)
+    return StepResult(end, energy * _flat(interval.dt))
 
 
-def milstein(sde: SDE, z: Tensor, interval: Interval) -> Moved:
-    """Euler-Maruyama and 1/2 g g' (dW^2 - dt) (Kloeden & Platen 1992, section 10.3)."""
-    moved, energy = euler_maruyama(sde, z, interval)
+def milstein(sde: SDE, z: Tensor, interval: Interval) -> StepResult:
+    """Add to Euler-Maruyama 1/2 g g' (dW^2 - dt) (Kloeden & Platen 1992, section 10.3)."""
+    end, energy = euler_maruyama(sde, z, interval)
     if sde.noise == "additive":
-        return Moved(moved, energy)
+        return StepResult(end, energy)
     g, slope = sde.diffusion_slope(interval.t, z)
-    return Moved(moved + 0.5 * g * slope * (interval.dw.square() - interval.dt), energy)
+    return StepResult(end + 0.5 * g * slope * (interval.dw.square() - interval.dt), energy)
 
 
-def heun(sde: SDE, z: Tensor, interval: Interval) -> Moved:
-    """Trapezoid in drift and noise, predicted by Euler (Ruemelin 1982)."""
+def heun(sde: SDE, z: Tensor, interval: Interval) -> StepResult:
+    """Take the trapezoid in drift and noise, with Euler as its predictor (Ruemelin 1982)."""
     first = sde.rates(interval.t, z)
     guess = _euler(z, first, interval)
     second = sde.rates(interval.t + interval.dt, guess)
     return _trapezoid(z, first, second, interval)
 
 
-def midpoint(sde: SDE, z: Tensor, interval: Interval) -> Moved:
-    """Coefficients at the middle of the step, reached by half an Euler step."""
+def midpoint(sde: SDE, z: Tensor, interval: Interval) -> StepResult:
+    """Step with the coefficients at the middle of the step, reached by half an Euler step."""
     first = sde.rates(interval.t, z)
     half = Interval(interval.t, interval.dt / 2, interval.dw / 2)
     middle = sde.rates(interval.t + half.dt, _euler(z, first, half))
-    return Moved(_euler(z, middle, interval), middle.energy * _flat(interval.dt))
+    return StepResult(_euler(z, middle, interval), middle.energy * _flat(interval.dt))
 
 
-def srk(sde: SDE, z: Tensor, interval: Interval) -> Moved:
-    """SRA1 for additive noise (Roessler 2010, SIAM J. Numer. Anal. 48, table 6.3)."""
+def srk(sde: SDE, z: Tensor, interval: Interval) -> StepResult:
+    """Take a step of SRA1, for additive noise (Roessler 2010, SIAM J. Numer. Anal. 48, table 6.3).
+
+    Raises UserError where the interval has no area.
+    """
     t, dt, dw, area = interval
     if area is None:
         raise UserError("solver srk needs the area under the path; give a Brownian as its noise")
@@ -111,11 +114,11 @@ def srk(sde: SDE, z: Tensor, interval: Interval) -> Moved:
     inner = z + 0.75 * first.drift * dt + 1.5 * later * mean
     second = sde.rates(t + 0.75 * dt, inner)
     drift = (first.drift + 2 * second.drift) / 3
-    moved = z + drift * dt + later * (dw - mean) + first.diffusion * mean
-    return Moved(moved, (first.energy + 2 * second.energy) / 3 * _flat(dt))
+    end = z + drift * dt + later * (dw - mean) + first.diffusion * mean
+    return StepResult(end, (first.energy + 2 * second.energy) / 3 * _flat(dt))
 
 
-class Carried(NamedTuple):
+class ReversibleState(NamedTuple):
     """Reversible Heun's state: the solution, its companion, and the rates at the companion."""
 
     z: Tensor
@@ -123,28 +126,30 @@ class Carried(NamedTuple):
     rates: Rates
 
 
-def reversible_heun(sde: SDE, carried: Carried, interval: Interval) -> tuple[Carried, Moved]:
-    """A step that can be undone exactly (Kidger et al. 2021, algorithm 1)."""
-    z, companion, first = carried
+def reversible_heun(
+    sde: SDE, state: ReversibleState, interval: Interval
+) -> tuple[ReversibleState, StepResult]:
+    """Take a step that can be undone exactly (Kidger et al. 2021, algorithm 1)."""
+    z, companion, first = state
     companion = _euler(2 * z - companion, first, interval)
     second = sde.rates(interval.t + interval.dt, companion)
-    moved = _trapezoid(z, first, second, interval)
-    return Carried(moved.z, companion, second), moved
+    end = _trapezoid(z, first, second, interval)
+    return ReversibleState(end.z, companion, second), end
 
 
-def _reversible_from_rest(sde: SDE, z: Tensor, interval: Interval) -> Moved:
-    return reversible_heun(sde, Carried(z, z, sde.rates(interval.t, z)), interval)[1]
+def _reversible_from_rest(sde: SDE, z: Tensor, interval: Interval) -> StepResult:
+    return reversible_heun(sde, ReversibleState(z, z, sde.rates(interval.t, z)), interval)[1]
 
 
 def _euler(z: Tensor, rates: Rates, interval: Interval) -> Tensor:
-    moved = torch.addcmul(z, rates.drift, interval.dt)
-    return torch.addcmul(moved, rates.diffusion, interval.dw)
+    end = torch.addcmul(z, rates.drift, interval.dt)
+    return torch.addcmul(end, rates.diffusion, interval.dw)
 
 
-def _trapezoid(z: Tensor, first: Rates, second: Rates, interval: Interval) -> Moved:
+def _trapezoid(z: Tensor, first: Rates, second: Rates, interval: Interval) -> StepResult:
     both = Rates(*(a + b for a, b in zip(first, second, strict=True)))
     half = Interval(interval.t, interval.dt / 2, interval.dw / 2)
-    return Moved(_euler(z, both, half), both.energy * _flat(half.dt))
+    return StepResult(_euler(z, both, half), both.energy * _flat(half.dt))
 
 
 def _flat(dt: Tensor) -> Tensor:
@@ -172,7 +177,7 @@ SOLVERS: dict[str, Solver] = {
 
 
 def fitting(name: str, sde: SDE, convert: bool = True) -> tuple[Solver, SDE]:
-    """The solver called `name`, and `sde` written in the solver's calculus.
+    """Return the solver called `name`, and `sde` written in the solver's calculus.
 
     Raises UserError where there is no such solver, it does not take the noise of `sde`, or its
     calculus is another and `convert` is False.

@@ -16,7 +16,7 @@ from sdevid import types
 from sdevid.errors import UserError
 from sdevid.sde import equation, path_kl, reversible, second_order, solvers
 from sdevid.sde.equation import SDE
-from sdevid.sde.grid import Grid, run, segments
+from sdevid.sde.grid import Grid, checkpointed, spans
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import (
     EULER,
@@ -55,13 +55,13 @@ def unsupported(problem: Problem) -> str | None:
 
 
 def solve(problem: Problem) -> Path:
-    """The path by the problem's scheme. Raises UserError where something does not fit."""
+    """Solve the path by the problem's scheme. Raises UserError where something does not fit."""
     start, ticks, noise = problem.start, problem.ticks, problem.noise
     if problem.scheme == EULER:
-        again = problem.gradient == "checkpoint"
+        recompute = problem.gradient == "checkpoint"
         kernels, order = problem.kernels, problem.order
         return chain(
-            start, ticks, noise, problem.coefficients, kernels, problem.saved, order, again
+            start, ticks, noise, problem.coefficients, kernels, problem.saved, order, recompute
         )
     if isinstance(problem.fields, str) or not isinstance(noise, Brownian):
         raise UserError(f"{problem.scheme} takes fields in time and a Brownian path as its noise")
@@ -78,15 +78,15 @@ def chain(
     kernels: runtime.Setting = "auto",
     saved: Sequence[int] | None = None,
     order: Order = 1,
-    again: bool = False,
+    recompute: bool = False,
 ) -> Path:
     """The Euler-Maruyama chain z' = z + (h + g u) d + r g dW from `start` along `ticks`.
 
     States come back at the grid points `saved`, all by default. A step between equal ticks leaves
     state and KL as they are, which pads clips of fewer points. State and sums are float32, or
     float64 where `start` is. `kernels` chooses one launch a step ("auto": on CUDA). With `order` 2
-    the state is (q, v), and noise and coefficients are v's (`second_order`). With `again` only the
-    saved states are kept; the steps between are solved again in the backward pass. A lost path
+    the state is (q, v), and noise and coefficients are v's (`second_order`). With `recompute` only
+    the saved states are kept; the steps between are solved again in the backward pass. A lost path
     comes back in NaNs. Raises UserError where shapes, times or devices do not fit.
     """
     driven = second_order.halves(start)[1] if order == 2 else start
@@ -95,9 +95,9 @@ def chain(
     advance, fused = _advance(start, kernels, order)
     dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype)
     draw = _draws(ticks, noise, start, fused)
-    whole = None if again else draw(0, ticks.shape[1] - 1)
+    whole = None if recompute else draw(0, ticks.shape[1] - 1)
 
-    def segment(z: Tensor, first: int, last: int) -> Spent:
+    def solve_span(z: Tensor, first: int, last: int) -> Spent:
         kl, energy = z.new_zeros(len(z)), z.new_zeros(len(z))
         draws = draw(first, last) if whole is None else whole[first:last]
         for k, each in enumerate(draws, start=first):
@@ -108,12 +108,12 @@ def chain(
             kl, energy = kl + spent, energy + control
         return z, kl, energy
 
-    states, kl, energy = _gather(segment, start, saves, again)
+    states, kl, energy = _solve_spans(solve_span, start, saves, recompute)
     return Path(states, kl, energy)
 
 
-def moved(z: Tensor, drift: Tensor, diffusion: Tensor, dt: float, dw: Tensor) -> Tensor:
-    """One step of `dt` without control."""
+def prior_step(z: Tensor, drift: Tensor, diffusion: Tensor, dt: float, dw: Tensor) -> Tensor:
+    """Take one step of `dt` units of time without control: the state after it, like `z`."""
     return z + drift * dt + diffusion * dw
 
 
@@ -143,12 +143,12 @@ def _by_torch(z: Tensor, step: Step, dt: Tensor, dw: Tensor) -> Spent:
 def _by_kernel(z: Tensor, step: Step, dt: Tensor, draw: Key | Tensor) -> Spent:
     """The same in one launch, which draws the noise where the step is a whole cell."""
     drift, diffusion, control, width = step
-    moved, kl = em_step(z, drift, diffusion, dt, draw, control, width, setting="triton")
+    end, kl = em_step(z, drift, diffusion, dt, draw, control, width, setting="triton")
     energy = torch.zeros_like(kl)
     if control is not None:
         with torch.no_grad():
             energy = path_kl.control_energy(control.expand_as(z)[:, None], dt[:, None])
-    return moved, kl, energy
+    return end, kl, energy
 
 
 def _second_order(
@@ -217,16 +217,16 @@ def integrate(
             "change it, or give gradient='checkpoint'"
         )
     if gradient == "reversible":
-        states, energy = reversible.solve(sde, start, grid)
+        states, energy = reversible.solve_by_inversion(sde, start, grid)
     elif scheme == "reversible_heun":
-        states, energy = reversible.walk(sde, start, grid, gradient == "checkpoint")
+        states, energy = reversible.solve_by_autograd(sde, start, grid, gradient == "checkpoint")
     else:
-        segment = partial(_scheme_segment, sde, solver, grid)
-        states, energy = _gather(segment, start, saves, gradient == "checkpoint")
+        solve_span = partial(_scheme_span, sde, solver, grid)
+        states, energy = _solve_spans(solve_span, start, saves, gradient == "checkpoint")
     return Path(states, energy, energy)
 
 
-def _scheme_segment(
+def _scheme_span(
     sde: SDE, solver: solvers.Solver, grid: Grid, z: Tensor, first: int, last: int
 ) -> tuple[Tensor, Tensor]:
     energy = z.new_zeros(len(z))
@@ -236,14 +236,17 @@ def _scheme_segment(
     return z, energy
 
 
-def _gather(
-    segment: Callable[..., tuple[Tensor, ...]], start: Tensor, saves: Sequence[int], again: bool
+def _solve_spans(
+    solve_span: Callable[..., tuple[Tensor, ...]],
+    start: Tensor,
+    saves: Sequence[int],
+    recompute: bool,
 ) -> tuple[Tensor, ...]:
-    """States at the saved points, and what the segments between them spend, summed."""
+    """States at the saved points, and what the spans between them spend, summed."""
     z, states, spent = start, [], list[tuple[Tensor, ...]]()
-    for first, last in segments(saves):
+    for first, last in spans(saves):
         if last > first or not spent:
-            z, *parts = run(segment, again, z, first, last)
+            z, *parts = checkpointed(solve_span, recompute, z, first, last)
             spent.append(tuple(parts))
         states.append(z)
     sums = (torch.stack(parts).sum(0) for parts in zip(*spent, strict=True))

@@ -144,11 +144,11 @@ class _Path:
 
     def __call__(self, ta: float | Tensor, tb: float | Tensor, **wanted: bool) -> Any:
         ticks = torch.stack([self.clock.at(float(t)) for t in (ta, tb)], 1)
-        moved = self.noise.increments(ticks)[:, 0]
+        increment = self.noise.increments(ticks)[:, 0]
         if not wanted.get("return_U"):
-            return self._scaled(moved, 0.5)
+            return self._scaled(increment, 0.5)
         areas = self._areas(ticks) if self.adaptive else self.noise.areas(ticks)[:, 0]
-        return self._scaled(moved, 0.5), self._scaled(areas, 1.5)
+        return self._scaled(increment, 0.5), self._scaled(areas, 1.5)
 
     def _areas(self, ticks: Int64[Tensor, "batch 2"]) -> Tensor:
         part = max(1, self.noise.cell // _PARTS)

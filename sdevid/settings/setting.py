@@ -61,7 +61,7 @@ def setting(
     return Field(default, description=help, json_schema_extra=extra, **limits)
 
 
-def walk(section: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
+def all_settings(section: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
     """Every setting of `section` and of the sections within it, in the order of declaration.
 
     Raises TypeError where a field was not declared by `setting`.
@@ -69,7 +69,7 @@ def walk(section: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
     for name, field in section.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from walk(annotation, f"{prefix}{name}.")
+            yield from all_settings(annotation, f"{prefix}{name}.")
         else:
             yield _described(f"{prefix}{name}", field)
 

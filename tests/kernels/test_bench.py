@@ -86,8 +86,8 @@ def test_ways_of_a_training_step_agree():
     from bench_cases import Size, Step
 
     step = Step(Size(3, 1, 4, 8, 4, frames=2))
-    made = []
-    step.finish = lambda states, kl: made.append((states.detach(), kl.detach()))
+    results = []
+    step.finish = lambda states, kl: results.append((states.detach(), kl.detach()))
     step.ours()
     step.eager()
-    torch.testing.assert_close(made[0], made[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)

@@ -8,25 +8,28 @@ from pathlib import Path
 
 import pytest
 from sdevid_kernels.em_trajectory import SHARED
-from sdevid_kernels.em_trajectory.triton.operator import TILES
+from sdevid_kernels.em_trajectory.triton.launch import OPTIONS, TILES
 
 ROOT = Path(__file__).parents[2]
 MOST_SHARED = 232_448  # bytes a block on compute capability 9.0
-DRAWN = {"DRAWN": True, "dw": None}
+DRAWN = {"DRAWN": True, "dw_ptr": None}
 EVERY = {"CONTROL": True, "WIDTH": True, "G": 256, **DRAWN}
-FEW = {"CONTROL": False, "control": None, "DRAWN": False, "G": 256}
-FEW_STEP = {**FEW, "WIDTH": False, "width": None}
-CHAIN = {"BOUND": True, "R": 16, "P": "tf32x3", **TILES}
-PRIOR = {"HEADS": 0, "BENDS": 0, "UNIT": 0, "L": 1, "D": 16, "STILL": False, "AGAIN": False}
-PRIOR |= {"DRAWN": False}
-ALL = {"HEADS": 2, "BENDS": 2, "UNIT": 2, "L": 2, "D": 256, "STILL": True, "AGAIN": True}
-ALL |= {"DRAWN": True, "dw": None}
-ABSENT = {"forward": {}, "backward": {"grad_slope": None, "grad_shift_c": None}}  # of the prior
+FEW = {"CONTROL": False, "control_ptr": None, "DRAWN": False, "G": 256}
+FEW_STEP = {**FEW, "WIDTH": False, "width_ptr": None}
+CHAIN = {"BOUND": True, "ROWS": 16, "PRECISION": "tf32x3", **TILES, **OPTIONS}
+PRIOR = {"HEADS": 0, "DIFFUSION": 0, "UNIT": 0, "LAYERS": 1, "D": 16, "DRAWN": False}
+PRIOR |= {"ONE_SHIFT": False, "RECOMPUTE": False}
+ALL = {"HEADS": 2, "DIFFUSION": 2, "UNIT": 2, "LAYERS": 2, "D": 256, **DRAWN}
+ALL |= {"ONE_SHIFT": True, "RECOMPUTE": True}
+ABSENT = {  # of the prior
+    "forward": {},
+    "backward": {"grad_slope_ptr": None, "grad_control_shift_ptr": None},
+}
 CASES = [
-    ("philox.kernel", "_fill", {"BLOCK": 1024}),
+    ("philox.kernel", "fill", {"BLOCK": 1024}),
     *(
         ("em_step.kernel", name, flags)
-        for name in ("_forward", "_backward")
+        for name in ("forward", "backward")
         for flags in (EVERY, FEW_STEP)
     ),
     *(("em_trajectory.triton.passes", name, CHAIN | PRIOR | ABSENT[name]) for name in ABSENT),

@@ -16,11 +16,11 @@ def _inputs(
     shape: tuple[int, ...], names: tuple[str, ...], dtype: torch.dtype
 ) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    made = {name: torch.randn(shape, device=DEVICE) for name in names}
-    made["diffusion"] = 0.3 + made["diffusion"].square()
-    if "width" in made:
-        made["width"] = torch.sigmoid(made["width"] + 2)
-    return {name: x.to(dtype).requires_grad_() for name, x in made.items()}
+    coefficients = {name: torch.randn(shape, device=DEVICE) for name in names}
+    coefficients["diffusion"] = 0.3 + coefficients["diffusion"].square()
+    if "width" in coefficients:
+        coefficients["width"] = torch.sigmoid(coefficients["width"] + 2)
+    return {name: x.to(dtype).requires_grad_() for name, x in coefficients.items()}
 
 
 def _key(batch: int) -> tuple[int, Tensor, Tensor]:
@@ -48,10 +48,10 @@ def test_step_and_gradients_are_the_references(shape, names, dtype):
     inputs = _inputs(shape, names, dtype)
     results = {}
     for setting in ("triton", "reference"):
-        moved, kl = em_step(z, dt=_dt(shape[0]), noise=_key(shape[0]), setting=setting, **inputs)
-        loss = moved.square().sum() + (kl * torch.arange(1, shape[0] + 1, device=DEVICE)).sum()
+        end, kl = em_step(z, dt=_dt(shape[0]), noise=_key(shape[0]), setting=setting, **inputs)
+        loss = end.square().sum() + (kl * torch.arange(1, shape[0] + 1, device=DEVICE)).sum()
         gradients = torch.autograd.grad(loss, [z, *inputs.values()])
-        results[setting] = [moved, kl, *gradients]
+        results[setting] = [end, kl, *gradients]
     for got, want in zip(results["triton"], results["reference"], strict=True):
         assert got.dtype == want.dtype
         tolerance = 2e-5 if dtype == torch.float32 else 1e-2
@@ -74,17 +74,17 @@ def test_kernel_is_as_accurate_as_reference():
 
 def test_nothing_but_inputs_is_saved():
     z, inputs = torch.randn(2, 64, device=DEVICE), _inputs((2, 64), NAMES, torch.float32)
-    known = {x.untyped_storage().data_ptr() for x in inputs.values()}
-    strange = []
+    inputs_storage = {x.untyped_storage().data_ptr() for x in inputs.values()}
+    others = []
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.numel() > 2 and tensor.untyped_storage().data_ptr() not in known:
-            strange.append(tensor.shape)
+        if tensor.numel() > 2 and tensor.untyped_storage().data_ptr() not in inputs_storage:
+            others.append(tensor.shape)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         em_step(z, dt=_dt(2), noise=_key(2), setting="triton", **inputs)
-    assert not strange
+    assert not others
 
 
 def test_step_works_in_checkpoints_and_passes_the_operator_checks():
@@ -93,15 +93,15 @@ def test_step_works_in_checkpoints_and_passes_the_operator_checks():
     z, inputs = torch.randn(2, 9, device=DEVICE), _inputs((2, 9), NAMES, torch.float32)
 
     def loss(control: Tensor) -> Tensor:
-        given = inputs | {"control": control}
-        moved, kl = em_step(z, dt=_dt(2), noise=_key(2), setting="triton", **given)
-        return moved.square().sum() + kl.sum()
+        coefficients = inputs | {"control": control}
+        end, kl = em_step(z, dt=_dt(2), noise=_key(2), setting="triton", **coefficients)
+        return end.square().sum() + kl.sum()
 
     want = torch.autograd.grad(loss(inputs["control"]), inputs["control"])
     again = checkpoint(loss, inputs["control"], use_reentrant=False)
     torch.testing.assert_close(torch.autograd.grad(again, inputs["control"]), want)
-    seed, serial, place = 5, *_key(2)[1:]
-    arguments = (z, *inputs.values(), _dt(2), None, serial, place, seed)
+    seed, serial, cell = 5, *_key(2)[1:]
+    arguments = (z, *inputs.values(), _dt(2), None, serial, cell, seed)
     torch.library.opcheck(
         kernel.em_step,
         arguments,
@@ -113,11 +113,11 @@ def test_coefficients_that_broadcast():
     z = torch.randn(3, 4, 2, device=DEVICE)
     drift, g = torch.randn(3, 4, 1, device=DEVICE), torch.rand(1, 4, 1, device=DEVICE)
     g.requires_grad_()
-    made = []
+    results = []
     for setting in ("triton", "reference"):
-        moved, _ = em_step(z, drift, g, _dt(3), _key(3), setting=setting)
-        made.append([moved, *torch.autograd.grad(moved.square().sum(), g)])
-    torch.testing.assert_close(made[0], made[1], rtol=1e-5, atol=1e-5)
+        end, _ = em_step(z, drift, g, _dt(3), _key(3), setting=setting)
+        results.append([end, *torch.autograd.grad(end.square().sum(), g)])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
 
 
 ONE = torch.ones(3, 4)
@@ -137,23 +137,24 @@ BAD = {  # what is said: what is given otherwise
 }
 
 
-@pytest.mark.parametrize("said", BAD)
-def test_what_does_not_fit_is_named(said):
-    sound = {"z": ONE, "drift": ONE, "diffusion": ONE, "dt": torch.ones(3), "noise": ONE}
-    with pytest.raises(ValueError, match=said):
-        em_step(**(sound | BAD[said]))
+@pytest.mark.parametrize("message", BAD)
+def test_what_does_not_fit_is_named(message):
+    valid = {"z": ONE, "drift": ONE, "diffusion": ONE, "dt": torch.ones(3), "noise": ONE}
+    with pytest.raises(ValueError, match=message):
+        em_step(**(valid | BAD[message]))
 
 
 class _Touched:
-    """In place of a kernel: counts the bytes of what it is given, an element of the state."""
+    """In place of a kernel: counts the bytes of its arguments, an element of the state."""
 
     def __init__(self, elements: int) -> None:
         self.elements, self.bytes = elements, []
 
     def __getitem__(self, grid: tuple[int]):
-        def launch(*arguments, **_settings):
-            given = [x for x in arguments if isinstance(x, Tensor) and x.numel() == self.elements]
-            self.bytes.append(sum(x.element_size() for x in given))
+        def launch(**arguments):
+            values = arguments.values()
+            arrays = [x for x in values if isinstance(x, Tensor) and x.numel() == self.elements]
+            self.bytes.append(sum(x.element_size() for x in arrays))
 
         return launch
 
@@ -164,18 +165,11 @@ def test_a_step_moves_16_bytes_an_element_forward_and_18_back(monkeypatch):
 
     z = torch.randn(2, 640, device=DEVICE)
     touched = _Touched(z.numel())
-    monkeypatch.setattr(kernel, "_forward", touched)
-    monkeypatch.setattr(kernel, "_backward", touched)
-    given = _inputs((2, 640), NAMES, torch.bfloat16)
-    made = kernel.run(
-        z,
-        given["drift"],
-        given["diffusion"],
-        _dt(2),
-        _key(2),
-        *(given["control"], given["width"]),
-    )
-    torch.autograd.grad(made, list(given.values()), [torch.ones_like(x) for x in made])
+    monkeypatch.setattr(kernel, "forward", touched)
+    monkeypatch.setattr(kernel, "backward", touched)
+    inputs = _inputs((2, 640), NAMES, torch.bfloat16)
+    results = kernel.run(z, dt=_dt(2), noise=_key(2), **inputs)
+    torch.autograd.grad(results, list(inputs.values()), [torch.ones_like(x) for x in results])
     assert touched.bytes == [16, 18]
 
 
@@ -183,12 +177,12 @@ def test_a_compiled_step_is_the_same():
     z, inputs = torch.randn(2, 9, device=DEVICE), _inputs((2, 9), NAMES, torch.float32)
 
     def step(control: Tensor) -> Tensor:
-        given = inputs | {"control": control}
-        moved, kl = em_step(z, dt=_dt(2), noise=_key(2), setting="triton", **given)
-        return moved.square().sum() + kl.sum()
+        coefficients = inputs | {"control": control}
+        end, kl = em_step(z, dt=_dt(2), noise=_key(2), setting="triton", **coefficients)
+        return end.square().sum() + kl.sum()
 
-    made = []
+    results = []
     for run in (step, torch.compile(step, backend="aot_eager", fullgraph=True)):
         loss = run(inputs["control"])
-        made.append([loss, *torch.autograd.grad(loss, inputs["control"])])
-    torch.testing.assert_close(*made, rtol=1e-6, atol=1e-6)
+        results.append([loss, *torch.autograd.grad(loss, inputs["control"])])
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)

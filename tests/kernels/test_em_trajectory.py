@@ -81,10 +81,13 @@ def _leaves(case: dict) -> list[Tensor]:
 
 
 def _values_and_gradients(solve, case: dict) -> list[Tensor]:
-    made = solve(**case)
+    trajectory = solve(**case)
     scale = torch.arange(1, case["z"].shape[0] + 1).to(case["z"])
-    loss = made.states.square().sum() + (made.energy * scale + 2 * made.width_kl * scale).sum()
-    return [*made, *torch.autograd.grad(loss, _leaves(case))]
+    loss = (
+        trajectory.states.square().sum()
+        + (trajectory.energy * scale + 2 * trajectory.width_kl * scale).sum()
+    )
+    return [*trajectory, *torch.autograd.grad(loss, _leaves(case))]
 
 
 IN_UNITS = {"unit": 0.7, "width": True, "bound": 2.0}

@@ -14,7 +14,7 @@ def network(outputs=SIZE, inputs=SIZE):
 
 
 def case(**changed):
-    given = {
+    arguments = {
         "z": torch.randn(ROWS, SIZE),
         "drift": network(),
         "drift_shift": torch.randn(ROWS, HIDDEN),
@@ -23,13 +23,13 @@ def case(**changed):
         "dt": torch.full((STEPS, ROWS), 0.1),
         "noise": torch.randn(STEPS, ROWS, SIZE),
     }
-    return given | changed
+    return arguments | changed
 
 
 def control(**changed):
-    given = {"network": network(), "shifts": torch.randn(STEPS, ROWS, HIDDEN)} | changed
-    network_, shifts = given.pop("network"), given.pop("shifts")
-    return Posterior(network_, shifts, Reading(**given))
+    parts = {"network": network(), "shifts": torch.randn(STEPS, ROWS, HIDDEN)} | changed
+    network_, shifts = parts.pop("network"), parts.pop("shifts")
+    return Posterior(network_, shifts, Reading(**parts))
 
 
 BAD = {
@@ -63,23 +63,23 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("told", BAD)
-def test_bad_input_is_named_with_its_remedy(told):
-    with pytest.raises(ValueError, match=told):
-        em_trajectory(**case(**BAD[told]))
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_named_with_its_remedy(message):
+    with pytest.raises(ValueError, match=message):
+        em_trajectory(**case(**BAD[message]))
 
 
 def test_steps_of_no_time_pass_and_change_nothing():
-    given = case(dt=torch.zeros(STEPS, ROWS), noise=torch.zeros(STEPS, ROWS, SIZE))
-    made = em_trajectory(**given)
-    assert torch.equal(made.states[-1], given["z"])
-    assert not made.energy.any()
+    arguments = case(dt=torch.zeros(STEPS, ROWS), noise=torch.zeros(STEPS, ROWS, SIZE))
+    trajectory = em_trajectory(**arguments)
+    assert torch.equal(trajectory.states[-1], arguments["z"])
+    assert not trajectory.energy.any()
 
 
 @pytest.mark.parametrize("setting", ["auto", "reference"])
 def test_saved_points_alone_come_back(setting):
-    given = case()
-    every = em_trajectory(**given, setting=setting)
-    some = em_trajectory(**given, saved=(0, 2), setting=setting)
+    arguments = case()
+    every = em_trajectory(**arguments, setting=setting)
+    some = em_trajectory(**arguments, saved=(0, 2), setting=setting)
     torch.testing.assert_close(some.states, every.states[[0, 2]])
     torch.testing.assert_close(some.energy, every.energy)

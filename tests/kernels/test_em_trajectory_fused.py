@@ -6,7 +6,7 @@ import pytest
 import torch
 from sdevid_kernels.em_trajectory import em_trajectory, why_not
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Reading
-from sdevid_kernels.em_trajectory.triton import operator
+from sdevid_kernels.em_trajectory.triton import launch, operator
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -65,18 +65,21 @@ def _case(
     }
 
 
-def _leaves(given: object) -> list[Tensor]:
-    if isinstance(given, Tensor):
-        return [given] if given.requires_grad else []
-    parts = given.values() if isinstance(given, dict) else given
+def _leaves(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value] if value.requires_grad else []
+    parts = value.values() if isinstance(value, dict) else value
     return [x for part in parts if isinstance(part, Tensor | tuple) for x in _leaves(part)]
 
 
 def _values_and_gradients(case: dict, setting: str) -> list[Tensor]:
-    made = em_trajectory(**case, setting=setting)
+    trajectory = em_trajectory(**case, setting=setting)
     scale = torch.arange(1, len(case["z"]) + 1, device=DEVICE)
-    loss = made.states.square().sum() + (made.energy * scale + 2 * made.width_kl * scale).sum()
-    return [*made, *torch.autograd.grad(loss, _leaves(case))]
+    loss = (
+        trajectory.states.square().sum()
+        + (trajectory.energy * scale + 2 * trajectory.width_kl * scale).sum()
+    )
+    return [*trajectory, *torch.autograd.grad(loss, _leaves(case))]
 
 
 def _agrees(case: dict) -> None:
@@ -107,7 +110,7 @@ def test_every_form_agrees_with_autograd(options):
 
 def test_few_programs_take_many_blocks_of_rows(monkeypatch):
 
-    monkeypatch.setattr(operator, "_PROGRAMS", 2)
+    monkeypatch.setattr(launch, "MOST_PROGRAMS", 2)
     case = _case(rows=34, size=3, steps=2)
     _agrees(case)
     again = [_values_and_gradients(case, "triton") for _ in range(2)]
@@ -125,8 +128,8 @@ def test_kernel_draws_the_paths_own_noise(tokens):
     case["dt"] = torch.full_like(case["dt"], cell / TICKS_PER_UNIT)
     case["noise"] = path.increments(ticks).transpose(0, 1).reshape(3, 6, 8).to(DEVICE)
     want = em_trajectory(**case, setting="reference")
-    place = (ticks[:, :-1] // cell).t().contiguous().to(DEVICE)
-    case["noise"] = (9, serial.to(DEVICE), place)
+    path_cell = (ticks[:, :-1] // cell).t().contiguous().to(DEVICE)
+    case["noise"] = (9, serial.to(DEVICE), path_cell)
     for setting in ("triton", "auto", "reference"):
         got = em_trajectory(**case, setting=setting)
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
@@ -151,12 +154,12 @@ class _Launches(TorchDispatchMode):
             returned = sum(x.untyped_storage().nbytes() for x in out)
             self.beside.append(sum(x.untyped_storage().nbytes() for x in self.made) - returned)
             return out
-        made = function(*args, **(kwargs or {}))
+        output = function(*args, **(kwargs or {}))
         if "empty" in name:
-            self.made.append(made)
+            self.made.append(output)
         if not any(part in name.split("aten.")[-1] for part in self.FREE):
             self.names.append(name)
-        return made
+        return output
 
     def __getitem__(self, grid: tuple[int]):
         return lambda *_arguments, **_settings: self.names.append("ours")
@@ -168,16 +171,16 @@ def _counted(case: dict, monkeypatch: pytest.MonkeyPatch) -> _Launches:
     counted = _Launches(operator)
     monkeypatch.setattr(operator.passes, "forward", counted)
     monkeypatch.setattr(operator.passes, "backward", counted)
-    given = {name: value for name, value in case.items() if name != "noise"}
-    run = partial(operator.run, **given)
+    arguments = {name: value for name, value in case.items() if name != "noise"}
+    run = partial(operator.run, **arguments)
     run(noise=case["noise"])  # what is kept from call to call is there
     counted.names.clear()
     counted.beside.clear()
     with counted:
-        made = run(noise=case["noise"])
-    ups = [torch.ones_like(x) for x in made]
+        trajectory = run(noise=case["noise"])
+    ups = [torch.ones_like(x) for x in trajectory]
     with counted:
-        torch.autograd.grad(made, _leaves(case), ups)
+        torch.autograd.grad(trajectory, _leaves(case), ups)
     return counted
 
 
@@ -204,7 +207,7 @@ def test_memory_does_not_grow_with_steps_between_frames(monkeypatch):
 )
 def test_four_bytes_an_element_and_step_are_kept(saved, still):
     case = _case(heads=2, steps=40, saved=saved, still=still)
-    given = {x.untyped_storage().data_ptr() for x in [*_leaves(case), case["dt"], case["noise"]]}
+    inputs = {x.untyped_storage().data_ptr() for x in [*_leaves(case), case["dt"], case["noise"]]}
     kept = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -213,12 +216,12 @@ def test_four_bytes_an_element_and_step_are_kept(saved, still):
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         em_trajectory(**case, setting="triton")
-    own = sum(size for place, size in kept.items() if place not in given)
-    places = 8 * (len(case["dt"]) + 1) + 8  # of the saved points, and the unused clip
+    own = sum(size for storage, size in kept.items() if storage not in inputs)
+    indices = 8 * (len(case["dt"]) + 1) + 8  # of the saved points, and the unused clip
     states = 4 * case["z"].numel() * (1 + len(case["dt"]))
-    assert own <= states + places
+    assert own <= states + indices
     if still:
-        assert own - places <= states / 6  # anchors alone
+        assert own - indices <= states / 6  # anchors alone
 
 
 def test_networks_that_do_not_fit_are_named():
@@ -233,8 +236,8 @@ def test_networks_that_do_not_fit_are_named():
     assert "hidden layer of 513" in refused(hidden=513)
     case = _case(depth=2)
     case["drift"] = case["drift"]._replace(hidden=())
-    given = [case[name] for name in ("z", "drift", "posterior", "dt", "noise")]
-    assert "not the same" in why_not(*given)
+    arguments = [case[name] for name in ("z", "drift", "posterior", "dt", "noise")]
+    assert "not the same" in why_not(*arguments)
 
 
 def test_networks_that_do_not_fit_are_refused():
@@ -263,12 +266,12 @@ def test_operators_keep_their_word(monkeypatch):
         torch.library.opcheck(op, arguments, test_utils=checks)
 
 
-def _detached(given: object) -> object:
-    if isinstance(given, list):
-        return [_detached(x) for x in given]
-    if isinstance(given, Tensor):
-        return given.detach().requires_grad_(given.requires_grad)
-    return given
+def _detached(value: object) -> object:
+    if isinstance(value, list):
+        return [_detached(x) for x in value]
+    if isinstance(value, Tensor):
+        return value.detach().requires_grad_(value.requires_grad)
+    return value
 
 
 def test_a_compiled_solve_is_the_same():
@@ -276,12 +279,14 @@ def test_a_compiled_solve_is_the_same():
     shifts = case["posterior"].shifts
 
     def solve(shifts: Tensor) -> Tensor:
-        given = case | {"posterior": case["posterior"]._replace(shifts=shifts)}
-        made = em_trajectory(**given, setting="triton")
-        return made.states.square().sum() + made.energy.sum() + made.width_kl.sum()
+        arguments = case | {"posterior": case["posterior"]._replace(shifts=shifts)}
+        trajectory = em_trajectory(**arguments, setting="triton")
+        return (
+            trajectory.states.square().sum() + trajectory.energy.sum() + trajectory.width_kl.sum()
+        )
 
-    made = []
+    results = []
     for run in (solve, torch.compile(solve, backend="aot_eager")):
         loss = run(shifts)
-        made.append([loss, *torch.autograd.grad(loss, shifts)])
-    torch.testing.assert_close(*made, rtol=1e-5, atol=1e-6)
+        results.append([loss, *torch.autograd.grad(loss, shifts)])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)

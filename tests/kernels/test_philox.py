@@ -16,10 +16,10 @@ SERIAL = torch.tensor([0, 7, 2**40 + 3, 2**31])
 @pytest.mark.parametrize("setting", ["reference", "triton"])
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
 def test_same_draws_as_the_cpu(setting, size):
-    place = torch.tensor([[0, 1, 2, 2**33 + 1]] * 4)
-    got = philox.normals(SEED, SERIAL.to(DEVICE), place.to(DEVICE), size, setting=setting).cpu()
+    cells = torch.tensor([[0, 1, 2, 2**33 + 1]] * 4)
+    got = philox.normals(SEED, SERIAL.to(DEVICE), cells.to(DEVICE), size, setting=setting).cpu()
     for k in range(4):
-        cell = place[:, k : k + 1]
+        cell = cells[:, k : k + 1]
         path = Brownian(SEED, SERIAL, (size,), cell=1)
         want = path.increments(torch.cat([cell, cell + 1], 1))[:, 0] * TICKS_PER_UNIT**0.5
         torch.testing.assert_close(got[:, k], want, rtol=2e-6, atol=1e-6)

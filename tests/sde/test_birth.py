@@ -62,8 +62,8 @@ def test_bound_gets_tighter_with_steps(generator):
     gaps = []
     for steps in (2, 8, 32):
         noise = torch.randn(len(y), steps, 2, generator=generator)
-        found = birth.bound(y, mixture_endpoint, birth.schedule(steps, 0.02), noise)
-        gaps.append(float((found + mixture_log_prob(y)).mean()))
+        bound = birth.bound(y, mixture_endpoint, birth.schedule(steps, 0.02), noise)
+        gaps.append(float((bound + mixture_log_prob(y)).mean()))
     assert gaps[0] > gaps[1] > gaps[2] > 0
 
 
@@ -81,9 +81,9 @@ def test_bound_on_kl_of_two_normals_is_exact_to_a_hundredth(generator):
 
 def test_one_step_is_a_gaussian_around_what_is_predicted_from_nothing(generator):
     y = torch.randn(5, 3, 2, generator=generator)
-    found = birth.bound(y, normal_endpoint, birth.schedule(1, 0.5), torch.randn(5, 1, 3, 2))
+    bound = birth.bound(y, normal_endpoint, birth.schedule(1, 0.5), torch.randn(5, 1, 3, 2))
     expected = -torch.distributions.Normal(0.0, 1.0).log_prob(y).flatten(1).sum(1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(bound, expected)
 
 
 @pytest.mark.parametrize("chosen", [1, 3])
@@ -92,11 +92,11 @@ def test_steps_drawn_at_random_give_the_whole_bound_in_the_mean(chosen, generato
     many = y.expand(count, -1)
     drawn = birth.draw_steps(grid, torch.rand(count, chosen, generator=generator))
     noise = torch.randn(count, chosen, 2, generator=generator)
-    found = birth.bound(many, mixture_endpoint, grid, noise, drawn)
+    bound = birth.bound(many, mixture_endpoint, grid, noise, drawn)
     noise = torch.randn(count, 12, 2, generator=generator)
     whole = birth.bound(many, mixture_endpoint, grid, noise)
-    error = math.hypot(float(found.std()), float(whole.std())) / count**0.5
-    assert float(found.mean()) == pytest.approx(float(whole.mean()), abs=4 * error)
+    error = math.hypot(float(bound.std()), float(whole.std())) / count**0.5
+    assert float(bound.mean()) == pytest.approx(float(whole.mean()), abs=4 * error)
     assert 4 * error < 0.1
 
 
@@ -112,12 +112,12 @@ def test_log_ratio_is_an_unbiased_weight_whose_mean_is_the_bound(generator):
     y = torch.tensor([[0.8, -0.5]]).expand(count, -1)
     noise = torch.randn(count, 8, 2, generator=generator)
     ratio = birth.log_ratio(y, normal_endpoint, grid, noise)
-    found = birth.bound(y, normal_endpoint, grid, noise)
-    assert float(-ratio.mean()) == pytest.approx(float(found.mean()), abs=0.02)
+    bound = birth.bound(y, normal_endpoint, grid, noise)
+    assert float(-ratio.mean()) == pytest.approx(float(bound.mean()), abs=0.02)
     density = float(torch.logsumexp(ratio, 0)) - math.log(count)  # the chain's law is N(0, 1)
     exact = float(torch.distributions.Normal(0.0, 1.0).log_prob(y[0]).sum())
     assert density == pytest.approx(exact, abs=0.01)
-    assert -float(found.mean()) < exact
+    assert -float(bound.mean()) < exact
 
 
 def test_born_draws_have_the_law_of_the_mixture(generator):

@@ -22,7 +22,7 @@ def scene(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, torch.
         return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
 
     return {
-        "places": 8 * normal(3, PARTICLES, 2),
+        "positions": 8 * normal(3, PARTICLES, 2),
         "observed": normal(3, PARTICLES, AXES),
         "precision": (2 * normal(3, PARTICLES, AXES)).exp(),
         "length": torch.tensor(4.0, dtype=dtype),
@@ -30,13 +30,13 @@ def scene(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, torch.
 
 
 def solved(parts: dict[str, torch.Tensor]) -> carried_noise.Posterior:
-    root = carried_noise.root(parts["places"], parts["length"])
+    root = carried_noise.root(parts["positions"], parts["length"])
     return carried_noise.posterior(root, parts["observed"], parts["precision"])
 
 
 def dense(parts: dict[str, torch.Tensor]) -> tuple[MultivariateNormal, MultivariateNormal]:
     """Prior and posterior of f by Bayes' rule on whole covariances, by axis."""
-    apart = torch.cdist(parts["places"], parts["places"])
+    apart = torch.cdist(parts["positions"], parts["positions"])
     shared = torch.exp(-(apart**2) / (2 * parts["length"] ** 2))
     mixed = (1 - carried_noise.JITTER) * shared + carried_noise.JITTER * torch.eye(
         PARTICLES, dtype=shared.dtype
@@ -76,7 +76,7 @@ def test_axes_of_one_precision_take_one_factor_and_give_the_same():
 @given(seed=st.integers(0, 50))
 def test_independent_particles_are_the_diagonal_chain(seed):
     parts = scene(seed)
-    root = carried_noise.independent(parts["places"])
+    root = carried_noise.independent(parts["positions"])
     step = carried_noise.posterior(root, parts["observed"], parts["precision"])
     mean, width, kl = carried_noise.own_posterior(parts["observed"], parts["precision"])
     assert_close(width**2, 1 / (1 + parts["precision"]))
@@ -97,11 +97,11 @@ def test_what_sees_nothing_costs_nothing_and_moves_as_the_prior():
 
 
 def test_one_seen_particle_carries_its_neighbour_and_not_the_far_one():
-    places = torch.tensor([[0.0, 0.0], [1.0, 0.0], [40.0, 0.0]], dtype=torch.float64)
-    root = carried_noise.root(places, torch.tensor(4.0, dtype=torch.float64))
+    positions = torch.tensor([[0.0, 0.0], [1.0, 0.0], [40.0, 0.0]], dtype=torch.float64)
+    root = carried_noise.root(positions, torch.tensor(4.0, dtype=torch.float64))
     observed = torch.tensor([[2.0, -1.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
-    seen = torch.tensor([[1e6, 1e6], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
-    step = carried_noise.posterior(root, observed, seen)
+    precision = torch.tensor([[1e6, 1e6], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    step = carried_noise.posterior(root, observed, precision)
     shift = step.root @ step.mean
     expected = (1 - carried_noise.JITTER) * math.exp(-1 / 32)
     assert_close(shift[1], expected * observed[0], rtol=1e-4, atol=1e-4)
@@ -140,16 +140,16 @@ def fitted_variance(sources: int, shared: bool) -> float:
     error = 0.01
     root = torch.eye(sources, dtype=torch.float64)
     if shared:
-        places = torch.zeros(sources, 2, dtype=torch.float64)
-        root = carried_noise.root(places, torch.tensor(1.0, dtype=torch.float64))
+        positions = torch.zeros(sources, 2, dtype=torch.float64)
+        root = carried_noise.root(positions, torch.tensor(1.0, dtype=torch.float64))
     unit = torch.full((sources,), 1.0, dtype=torch.float64)
     unit = unit / (root.T @ unit).norm()  # so that the prior moves what is seen by g^2
     best = torch.zeros(3, dtype=torch.float64, requires_grad=True)  # log g, gain, log precision
 
     def bound() -> torch.Tensor:
         g, gain, lam = best[0].exp(), 1 + best[1], (best[2] + 3).exp()
-        seen = (gain * (1 + error) ** 0.5 * unit[:1] * sources / g).expand(sources, 1)
-        step = carried_noise.posterior(root, seen, lam.expand(sources, 1))
+        precision = (gain * (1 + error) ** 0.5 * unit[:1] * sources / g).expand(sources, 1)
+        step = carried_noise.posterior(root, precision, lam.expand(sources, 1))
         mean = g * (unit @ (step.root @ step.mean))[0]
         arm = torch.linalg.solve_triangular(
             step.factor[0], (step.root.T @ unit)[:, None], upper=False

@@ -86,7 +86,7 @@ def test_fused_steps_give_the_same_chain_and_gradients(cell, last):
     """Whole cells, whose noise the kernel draws, and steps across cells."""
     ticks = (torch.arange(6) * 4800).expand(3, -1)
     noise = Brownian(3, torch.arange(3), (2,), cell)
-    made = []
+    results = []
     for kernels in ("reference", "triton"):
         start = torch.ones(3, 2, requires_grad=True)
         level = torch.tensor([0.4, 0.6], requires_grad=True)
@@ -97,8 +97,8 @@ def test_fused_steps_give_the_same_chain_and_gradients(cell, last):
 
         path = chain(start, ticks, noise, coefficients, kernels)
         loss = path.states.square().sum() + path.kl.sum()
-        made.append([*path, *torch.autograd.grad(loss, [start, level])])
-    torch.testing.assert_close(*made, rtol=1e-5, atol=1e-6)
+        results.append([*path, *torch.autograd.grad(loss, [start, level])])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("without_type_checks")

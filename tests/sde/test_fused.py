@@ -44,21 +44,21 @@ def test_trajectory_is_the_chain(prior, cell):
 
     leaves = [start, shift, g, drift.first, *drift.last]
     leaves += [] if prior else [shifts, control.first, *control.hidden[0]]
-    made = []
+    results = []
     for path in (
         fused.solve(problem(start, ticks, noise, SiluForm(drift, shift, g, posterior))),
         chain(start, ticks, noise, coefficients),
     ):
         loss = path.states.square().sum() + path.kl.sum()
-        made.append([*path, *torch.autograd.grad(loss, leaves)])
-    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)
+        results.append([*path, *torch.autograd.grad(loss, leaves)])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
 def test_fused_without_networks_is_refused():
     ticks = torch.zeros(1, 2, dtype=torch.int64)
-    given = problem(torch.zeros(1, 2), ticks, torch.zeros(1, 1, 2), "it has a convolution")
+    vague = problem(torch.zeros(1, 2), ticks, torch.zeros(1, 1, 2), "it has a convolution")
     with pytest.raises(UserError, match="it has a convolution"):
-        fused.solve(given)
+        fused.solve(vague)
 
 
 def _prior(g: torch.Tensor, ticks: torch.Tensor, dw: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_a_lost_clip_comes_back_in_nans_and_alone():
 
 
 @pytest.mark.parametrize(
-    ("ticks", "steps", "g", "told"),
+    ("ticks", "steps", "g", "message"),
     [
         ([0, 100, 50], 2, 1.0, "ticks fall by 50"),
         ([0, 100], 2, 1.0, "noise has shape"),
@@ -86,6 +86,6 @@ def test_a_lost_clip_comes_back_in_nans_and_alone():
         ([0, 100, 200], 2, -1.0, "diffusion holds -1, but the path KL compares"),
     ],
 )
-def test_what_does_not_fit_is_refused(ticks, steps, g, told):
-    with pytest.raises(UserError, match=told):
+def test_what_does_not_fit_is_refused(ticks, steps, g, message):
+    with pytest.raises(UserError, match=message):
         _prior(torch.full((1, SIZE), g), torch.tensor([ticks]), torch.ones(1, steps, SIZE))

@@ -80,9 +80,9 @@ def _saved_bytes(gradient: str, steps: int) -> int:
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), context)}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in own:
-            kept[place] = tensor.untyped_storage()
+        storage = tensor.untyped_storage().data_ptr()
+        if storage not in own:
+            kept[storage] = tensor.untyped_storage()
         return tensor
 
     ticks = (torch.arange(steps + 1) * CELL).expand(64, -1)

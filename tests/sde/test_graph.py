@@ -36,16 +36,16 @@ def _check(device: str) -> None:
         inputs = (start, dt, dw, context)
         run = run or captured(Chain(network, coefficients_of), inputs)
         leaves = [start, context, *network.parameters()]
-        made = []
+        results = []
         states, kl, energy = run(*inputs)
-        made.append(
+        results.append(
             [states, kl, energy, *torch.autograd.grad(states.square().sum() + kl.sum(), leaves)]
         )
         path = chain(start, ticks.to(device), dw, coefficients_of(context), "reference")
         loss = path.states.square().sum() + path.kl.sum()
         energy = path.control_energy.detach()
-        made.append([path.states, path.kl, energy, *torch.autograd.grad(loss, leaves)])
-        torch.testing.assert_close(*made, rtol=1e-4, atol=1e-4)
+        results.append([path.states, path.kl, energy, *torch.autograd.grad(loss, leaves)])
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
 def test_solve_is_the_chain():

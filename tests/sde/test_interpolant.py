@@ -33,8 +33,8 @@ def test_the_interpolant_and_its_rate_have_the_moments_of_the_closed_form():
     error = count**-0.5
     assert abs(bridge.state.mean() - mean) < 5 * error
     assert abs(bridge.state.var() - variance) < 5 * error
-    found = torch.cov(torch.stack([bridge.target, bridge.state]))[0, 1] / bridge.state.var()
-    assert abs(found - slope) < 10 * error
+    covariance = torch.cov(torch.stack([bridge.target, bridge.state]))[0, 1] / bridge.state.var()
+    assert abs(covariance - slope) < 10 * error
     assert abs(bridge.target.mean() - offset) < 10 * error
 
 
@@ -44,8 +44,8 @@ def test_the_score_follows_from_the_drift(s):
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)
     mean, variance, *_ = law(s)
     x0, eps = torch.tensor(X0).double(), torch.tensor(EPS).double()
-    found = interpolant.score(x, s, x0, drift(x, s), eps)
-    torch.testing.assert_close(found, -(x - mean) / variance, rtol=1e-5, atol=1e-5)
+    score = interpolant.score(x, s, x0, drift(x, s), eps)
+    torch.testing.assert_close(score, -(x - mean) / variance, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["interpolant", "follmer"])

@@ -11,9 +11,9 @@ from sdevid.sde.matching import (
     Marginals,
     bridge,
     correlation,
+    draw_path,
     step_kl,
     step_log_ratio,
-    walk,
 )
 
 F64 = torch.float64
@@ -125,7 +125,7 @@ def test_paths_have_the_marginals_and_the_mean_ratio_is_the_kl():
     kl = expected_kl(marginals, DT[None], rho, SLOPE, g)
     marginals = Marginals(*(part.expand(count, 5) for part in marginals))
     dt, rho, g = (part.expand(count, 4) for part in (DT[None], rho, g))
-    eps = walk(rho, torch.randn(count, dtype=F64), torch.randn(count, 4, dtype=F64))
+    eps = draw_path(rho, torch.randn(count, dtype=F64), torch.randn(count, 4, dtype=F64))
     assert (eps.mean(0).abs() < 0.03).all()
     assert ((eps.std(0) - 1).abs() < 0.02).all()
     z = marginals.mean + marginals.scale * eps

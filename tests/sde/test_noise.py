@@ -121,9 +121,9 @@ def test_area_under_the_path_has_its_law_and_adds_up():
     ticks = (torch.arange(5) * CELL).expand(500, -1)
     moves, areas = path.increments(ticks), path.areas(ticks)
     d = CELL / TICKS_PER_UNIT
-    moments = torch.cov(torch.stack([moves.flatten(), areas.flatten()]).double())
+    covariance = torch.cov(torch.stack([moves.flatten(), areas.flatten()]).double())
     want = torch.tensor([[d, d**2 / 2], [d**2 / 2, d**3 / 3]], dtype=torch.float64)
-    torch.testing.assert_close(moments, want, rtol=0.03, atol=0)
+    torch.testing.assert_close(covariance, want, rtol=0.03, atol=0)
     whole = path.areas(ticks[:, [0, 4]])[:, 0]
     start = moves.cumsum(1) - moves
     torch.testing.assert_close(whole, (areas + start * d).sum(1), atol=1e-6, rtol=1e-4)

@@ -22,8 +22,8 @@ def oscillator(control=None, width=None):
     def coefficients(z, _):
         q, v = second_order.halves(z)
         like = torch.ones_like(v)
-        told = (None if x is None else x * like for x in (control, width))
-        return Step(-STIFFNESS * q - FRICTION * v, G * like, *told)
+        scaled = (None if x is None else x * like for x in (control, width))
+        return Step(-STIFFNESS * q - FRICTION * v, G * like, *scaled)
 
     return coefficients
 
@@ -48,9 +48,9 @@ def test_law_comes_to_the_exact_one_at_first_order():
     rates = torch.tensor([[0.0, 1.0], [-STIFFNESS, -FRICTION]], dtype=torch.float64)
     spread = torch.tensor([[0.0, 0.0], [0.0, G**2]], dtype=torch.float64)
     block = torch.cat([torch.cat([-rates, spread], 1), torch.cat([0 * rates, rates.T], 1)])
-    found = torch.linalg.matrix_exp(block * span)
-    flow = found[2:, 2:].T
-    mean, covariance = flow @ START, flow @ found[:2, 2:]
+    transition = torch.linalg.matrix_exp(block * span)
+    flow = transition[2:, 2:].T
+    mean, covariance = flow @ START, flow @ transition[:2, 2:]
     errors = []
     for steps in (32, 64, 128, 256):
         path, pulses, _ = linear(steps, span, oscillator())
@@ -128,8 +128,8 @@ def test_one_step_without_control_is_the_chains():
     z, dw = torch.randn(2, 4), torch.randn(2, 1, 2)
     step = Step(torch.randn(2, 2), torch.tensor([0.5, 0.7]))
     path = chain(z, torch.tensor([[0, 4800]] * 2), dw, lambda *_: step, order=2)
-    moved = second_order.moved(z, *step[:2], 4800 / TICKS_PER_UNIT, dw[:, 0])
-    torch.testing.assert_close(moved, path.states[:, 1])
+    end = second_order.prior_step(z, *step[:2], 4800 / TICKS_PER_UNIT, dw[:, 0])
+    torch.testing.assert_close(end, path.states[:, 1])
 
 
 def test_a_path_of_one_point_is_its_start():

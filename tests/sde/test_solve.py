@@ -32,7 +32,7 @@ def silu_problem(**changes) -> Problem:
         h = drift(z, shift)
         return Step(h, g, *reading(control(z, shifts[0]), h, g))
 
-    given = {
+    options = {
         "start": torch.randn(BATCH, SIZE),
         "ticks": ticks,
         "noise": Brownian(1, torch.arange(BATCH), (SIZE,), CELL),
@@ -46,7 +46,7 @@ def silu_problem(**changes) -> Problem:
             noise="additive",
         ),
     }
-    return Problem(**given | changes)
+    return Problem(**options | changes)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_first_solver_that_can_takes_the_problem(changes, name):
 
 def test_choice_tells_the_bound_and_the_order():
     assert "the chain's bound" in str(solve.choose(silu_problem()))
-    told = str(solve.choose(silu_problem(scheme="heun", gradient="checkpoint")))
-    assert "heun of strong order 1, Girsanov's bound, gradient checkpoint" in told
+    summary = str(solve.choose(silu_problem(scheme="heun", gradient="checkpoint")))
+    assert "heun of strong order 1, Girsanov's bound, gradient checkpoint" in summary
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"scheme": "rk4"}, "rk4 is not one of euler_maruyama"),
         ({"scheme": "heun", "order": 2}, "heun takes no state of second order"),
@@ -89,9 +89,9 @@ def test_choice_tells_the_bound_and_the_order():
     ],
     ids=str,
 )
-def test_problem_that_no_solver_takes_is_refused_with_reasons(changes, told, monkeypatch):
+def test_problem_that_no_solver_takes_is_refused_with_reasons(changes, message, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         solve.solve(silu_problem(**changes))
 
 
@@ -170,7 +170,7 @@ def test_graph_form_gives_the_chain():
 
 
 def test_field_times_are_those_of_the_grid():
-    asked = []
-    fields = SDE(lambda t, z: asked.append(t.flatten()[0].item()) or -z, lambda _, z: 0 * z + 1)
+    times = []
+    fields = SDE(lambda t, z: times.append(t.flatten()[0].item()) or -z, lambda _, z: 0 * z + 1)
     stepwise.solve(silu_problem(scheme="milstein", fields=fields))
-    assert max(asked) == pytest.approx((STEPS - 1) * CELL / TICKS_PER_UNIT)
+    assert max(times) == pytest.approx((STEPS - 1) * CELL / TICKS_PER_UNIT)

@@ -98,8 +98,8 @@ def test_adjoint_gradients_are_those_of_backpropagation(method):
     ticks = (torch.arange(65) * (STEP // 4)).expand(5, -1)
     gradients = []
     for adjoint in (False, True):
-        given = sde, start, ticks, _noise(STEP // 4), method, [64]
-        path = torchsde_bridge.integrate(*given, adjoint=adjoint)
+        arguments = sde, start, ticks, _noise(STEP // 4), method, [64]
+        path = torchsde_bridge.integrate(*arguments, adjoint=adjoint)
         loss = path.states.square().sum() + path.kl.sum()
         gradients.append(torch.autograd.grad(loss, [start, scale]))
     bound = 1e-8 if method == "reversible_heun" else 2e-2

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from sdevid.config import Config, dump, parse, settings_by_path
 from sdevid.errors import UserError
-from sdevid.settings.setting import ROLES, Section, setting, walk
+from sdevid.settings.setting import ROLES, Section, all_settings, setting
 
 
 def test_every_setting_has_role_and_help():
@@ -35,7 +35,7 @@ def test_walk_describes_type_unit_limits_and_default():
     class Part(Section):
         width: int | None = setting(3, ge=1, le=1024, unit="cells", role="runtime", help="a width")
 
-    assert [(s.path, s.type, s.unit, s.default, s.limits) for s in walk(Part, "part.")] == [
+    assert [(s.path, s.type, s.unit, s.default, s.limits) for s in all_settings(Part, "part.")] == [
         ("part.width", "integer | null", "cells", 3, ">= 1, <= 1,024")
     ]
 
@@ -45,7 +45,7 @@ def test_walk_refuses_a_field_without_role():
         width: int = 3
 
     with pytest.raises(TypeError, match="width has no role"):
-        list(walk(Part))
+        list(all_settings(Part))
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -54,7 +54,7 @@ def test_loss_is_altered_by_architecture_and_objective_unless_said(role):
         width: int = setting(3, role=role, help="a width")
         other: int = setting(3, role=role, alters_loss=True, help="another width")
 
-    width, other = walk(Part)
+    width, other = all_settings(Part)
     assert width.alters_loss == (role in ("architecture", "objective"))
     assert other.alters_loss
 

@@ -25,8 +25,8 @@ def em_step(
 
     Raises ValueError where a shape, device or value does not fit (`runtime.check_step`).
     """
-    given = {"drift": drift, "control": control, "width": width}
-    runtime.check_step("em_step", z, dt, noise, {"diffusion": diffusion}, **given)
+    coefficients = {"drift": drift, "control": control, "width": width}
+    runtime.check_step("em_step", z, dt, noise, {"diffusion": diffusion}, **coefficients)
     if runtime.backend(z.device, setting) == "triton" and z.dtype == torch.float32:
         from sdevid_kernels.em_step import kernel
 
@@ -37,6 +37,6 @@ def em_step(
 
 def increment(z: Tensor, dt: Tensor, key: Key) -> Tensor:
     """dW of the cell that `key` names, like `z`."""
-    seed, serial, place = key
-    eps = philox.reference.normals(seed, serial, place[:, None], z[0].numel())
+    seed, serial, cell = key
+    eps = philox.reference.normals(seed, serial, cell[:, None], z[0].numel())
     return (eps[:, 0] * dt.sqrt()[:, None]).view_as(z)

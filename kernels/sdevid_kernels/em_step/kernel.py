@@ -9,7 +9,7 @@ written). Noise is drawn again in the backward pass.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -22,40 +22,69 @@ from sdevid_kernels.philox.reference import LANES
 _GROUPS = 256  # most counters a program, four components each
 
 
+class Element(NamedTuple):
+    """A program's elements of one clip, and the step there."""
+
+    clip: Any
+    offset: Any  # in arrays of the state's shape
+    is_element: Any
+    step: Any  # the clip's dt
+    dw: Any
+
+
 @triton.jit
-def step_of(dt, dw, seed, serial, place, size, groups, DRAWN: tl.constexpr, G: tl.constexpr):
-    """A program's clip, its elements, which of them exist, and the step's length and dW there.
-
-    dW is drawn and scaled by sqrt(dt), or read.
-    """
-    parts = tl.cdiv(groups, G)
-    clip = (tl.program_id(0) // parts).to(tl.int64)
-    first = (tl.program_id(0) % parts).to(tl.int64) * G
-    component = first * 4 + tl.arange(0, 4 * G)
-    live = component < size
-    at = clip * size + component
-    d = tl.load(dt + clip)
+def elements_of(
+    dt_ptr,
+    dw_ptr,
+    seed,
+    serial_ptr,
+    cell_ptr,
+    size,
+    groups,
+    DRAWN: tl.constexpr,
+    G: tl.constexpr,
+):
+    """The program's elements. dW is drawn and scaled by sqrt(dt), or read."""
+    programs = tl.cdiv(groups, G)  # a clip
+    clip = (tl.program_id(0) // programs).to(tl.int64)
+    first_group = (tl.program_id(0) % programs).to(tl.int64) * G
+    component = first_group * 4 + tl.arange(0, 4 * G)
+    is_element = component < size
+    offset = clip * size + component
+    step = tl.load(dt_ptr + clip)
     if DRAWN:
-        eps = block(seed, tl.load(serial + clip), tl.load(place + clip), groups, first, G)
-        noise = eps * tl.sqrt(d)
+        serial, cell = tl.load(serial_ptr + clip), tl.load(cell_ptr + clip)
+        dw = block(seed, serial, cell, groups, first_group, G) * tl.sqrt(step)
     else:
-        noise = tl.load(dw + at, mask=live, other=0.0).to(tl.float32)
-    return clip, at, live, d, noise
+        dw = tl.load(dw_ptr + offset, mask=is_element, other=0.0).to(tl.float32)
+    return Element(clip, offset, is_element, step, dw)
+
+
+@triton.jit
+def load(ptr, at, other: tl.constexpr):
+    """Elements `at` of an array in float32."""
+    return tl.load(ptr + at.offset, mask=at.is_element, other=other).to(tl.float32)
+
+
+@triton.jit
+def store(ptr, at, value):
+    """Store elements `at` in the array's type."""
+    tl.store(ptr + at.offset, value.to(ptr.dtype.element_ty), mask=at.is_element)
 
 
 @triton.jit(do_not_specialize=["seed"])
-def _forward(
-    z,
-    drift,
-    diffusion,
-    control,
-    width,
-    dw,
-    dt,
-    serial,
-    place,
-    out,
-    kl,
+def forward(
+    z_ptr,
+    drift_ptr,
+    diffusion_ptr,
+    control_ptr,
+    width_ptr,
+    dw_ptr,
+    dt_ptr,
+    serial_ptr,
+    cell_ptr,
+    out_ptr,
+    kl_ptr,
     seed,
     size,
     groups,
@@ -64,38 +93,39 @@ def _forward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    _, at, live, d, noise = step_of(dt, dw, seed, serial, place, size, groups, DRAWN, G)
-    g = tl.load(diffusion + at, mask=live, other=0.0).to(tl.float32)
-    total = tl.load(drift + at, mask=live, other=0.0).to(tl.float32)
-    scale, spent = g, tl.zeros_like(g)
+    """out = z + (drift + g u) dt + r g dW, and the program's share of the KL."""
+    at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, G)
+    b_g = load(diffusion_ptr, at, 0.0)
+    velocity = load(drift_ptr, at, 0.0)
+    scale, kl = b_g, tl.zeros_like(b_g)
     if CONTROL:
-        u = tl.load(control + at, mask=live, other=0.0).to(tl.float32)
-        total += g * u
-        spent += 0.5 * u * u * d
+        b_u = load(control_ptr, at, 0.0)
+        velocity += b_g * b_u
+        kl += 0.5 * b_u * b_u * at.step
     if WIDTH:
-        r = tl.load(width + at, mask=live, other=1.0).to(tl.float32)
-        scale = g * r
-        spent += tl.where(d > 0, 0.5 * (r * r - 1) - tl.log(r), 0.0)
-    moved = tl.load(z + at, mask=live, other=0.0) + total * d + scale * noise
-    tl.store(out + at, moved, mask=live)
-    tl.store(kl + tl.program_id(0), tl.sum(spent, 0))
+        b_r = load(width_ptr, at, 1.0)
+        scale = b_g * b_r
+        kl += tl.where(at.step > 0, 0.5 * (b_r * b_r - 1) - tl.log(b_r), 0.0)
+    out = load(z_ptr, at, 0.0) + velocity * at.step + scale * at.dw
+    store(out_ptr, at, out)
+    tl.store(kl_ptr + tl.program_id(0), tl.sum(kl, 0))
 
 
 @triton.jit(do_not_specialize=["seed"])
-def _backward(
-    grad,
-    grad_kl,
-    diffusion,
-    control,
-    width,
-    dw,
-    dt,
-    serial,
-    place,
-    grad_drift,
-    grad_diffusion,
-    grad_control,
-    grad_width,
+def backward(
+    grad_ptr,
+    grad_kl_ptr,
+    diffusion_ptr,
+    control_ptr,
+    width_ptr,
+    dw_ptr,
+    dt_ptr,
+    serial_ptr,
+    cell_ptr,
+    grad_drift_ptr,
+    grad_diffusion_ptr,
+    grad_control_ptr,
+    grad_width_ptr,
     seed,
     size,
     groups,
@@ -104,34 +134,52 @@ def _backward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    clip, at, live, d, noise = step_of(dt, dw, seed, serial, place, size, groups, DRAWN, G)
-    for_kl, up = tl.load(grad_kl + clip), tl.load(grad + at, mask=live, other=0.0)
-    g = tl.load(diffusion + at, mask=live, other=0.0).to(tl.float32)
-    tl.store(grad_drift + at, (up * d).to(grad_drift.dtype.element_ty), mask=live)
-    factor = noise
+    """Gradients of drift, g, u and r from those of the new state and of the clip's KL."""
+    at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, G)
+    b_grad_kl, b_grad = tl.load(grad_kl_ptr + at.clip), load(grad_ptr, at, 0.0)
+    b_g = load(diffusion_ptr, at, 0.0)
+    store(grad_drift_ptr, at, b_grad * at.step)
+    factor = at.dw
     if WIDTH:
-        r = tl.load(width + at, mask=live, other=1.0).to(tl.float32)
-        factor = noise * r
-        value = up * g * noise + tl.where(d > 0, for_kl * (r - 1 / r), 0.0)
-        tl.store(grad_width + at, value.to(grad_width.dtype.element_ty), mask=live)
+        b_r = load(width_ptr, at, 1.0)
+        factor = at.dw * b_r
+        narrowing = tl.where(at.step > 0, b_grad_kl * (b_r - 1 / b_r), 0.0)
+        store(grad_width_ptr, at, b_grad * b_g * at.dw + narrowing)
     if CONTROL:
-        u = tl.load(control + at, mask=live, other=0.0).to(tl.float32)
-        factor += u * d
-        value = (up * g + for_kl * u) * d
-        tl.store(grad_control + at, value.to(grad_control.dtype.element_ty), mask=live)
-    tl.store(grad_diffusion + at, (up * factor).to(grad_diffusion.dtype.element_ty), mask=live)
+        b_u = load(control_ptr, at, 0.0)
+        factor += b_u * at.step
+        store(grad_control_ptr, at, (b_grad * b_g + b_grad_kl * b_u) * at.step)
+    store(grad_diffusion_ptr, at, b_grad * factor)
 
 
 def grid_of(z: Tensor) -> tuple[int, int, int, int]:
     """Components and counters a clip, counters a program, and programs a clip."""
     size = z[0].numel()
     groups = triton.cdiv(size, LANES)
-    block_of = min(_GROUPS, triton.next_power_of_2(groups))
-    return size, groups, block_of, triton.cdiv(groups, block_of)
+    block_groups = min(_GROUPS, triton.next_power_of_2(groups))
+    return size, groups, block_groups, triton.cdiv(groups, block_groups)
 
 
-def _flags(control: Any, width: Any, dw: Any) -> dict[str, Any]:
+def _shared_arguments(
+    diffusion: Tensor,
+    control: Tensor | None,
+    width: Tensor | None,
+    dt: Tensor,
+    dw: Tensor | None,
+    serial: Tensor,
+    cell: Tensor,
+    seed: int,
+) -> dict[str, Any]:
+    """What both kernels take, by name."""
     return {
+        "diffusion_ptr": diffusion,
+        "control_ptr": control,
+        "width_ptr": width,
+        "dt_ptr": dt,
+        "dw_ptr": dw,
+        "serial_ptr": serial,
+        "cell_ptr": cell,
+        "seed": seed,
         "CONTROL": control is not None,
         "WIDTH": width is not None,
         "DRAWN": dw is None,
@@ -148,38 +196,31 @@ def em_step(
     dt: Tensor,
     dw: Tensor | None,
     serial: Tensor,
-    place: Tensor,
+    cell: Tensor,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
     """The reference's step on contiguous float32 `z` (batch, *shape) and coefficients of its shape.
 
-    Without `dw`, the noise is drawn: cell `place` of clip `serial`, times sqrt(dt).
+    Without `dw`, the noise is drawn: cell `cell` of clip `serial`, times sqrt(dt).
     """
-    size, groups, block_of, parts = grid_of(z)
+    size, groups, block_groups, programs = grid_of(z)
     out = torch.empty_like(z)
-    kl = z.new_empty(len(z), parts)
-    keys = (dw, dt, serial, place)
-    flags = _flags(control, width, dw)
-    _forward[(parts * len(z),)](
-        z,
-        drift,
-        diffusion,
-        control,
-        width,
-        *keys,
-        out,
-        kl,
-        seed,
-        size,
-        groups,
-        **flags,
-        G=block_of,
+    kl = z.new_empty(len(z), programs)
+    forward[(programs * len(z),)](
+        z_ptr=z,
+        drift_ptr=drift,
+        out_ptr=out,
+        kl_ptr=kl,
+        size=size,
+        groups=groups,
+        G=block_groups,
+        **_shared_arguments(diffusion, control, width, dt, dw, serial, cell, seed),
     )
-    return out, kl.view(-1) if parts == 1 else kl.sum(1)
+    return out, kl.view(-1) if programs == 1 else kl.sum(1)
 
 
 @em_step.register_fake
-def _(z, drift, diffusion, control, width, dt, dw, serial, place, seed):
+def _(z, drift, diffusion, control, width, dt, dw, serial, cell, seed):
     return torch.empty_like(z), z.new_empty(len(z))
 
 
@@ -194,27 +235,24 @@ def em_step_backward(
     dt: Tensor,
     dw: Tensor | None,
     serial: Tensor,
-    place: Tensor,
+    cell: Tensor,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of drift, diffusion, control and width; empty where one is absent."""
-    size, groups, block_of, parts = grid_of(grad)
+    size, groups, block_groups, programs = grid_of(grad)
     outs = _gradients(grad, drift_like, diffusion, control, width)
-    keys = (dw, dt, serial, place)
-    flags = _flags(control, width, dw)
-    _backward[(parts * len(grad),)](
-        grad.contiguous(),
-        grad_kl.contiguous(),
-        diffusion,
-        control,
-        width,
-        *keys,
-        *outs,
-        seed,
-        size,
-        groups,
-        **flags,
-        G=block_of,
+    to_drift, to_diffusion, to_control, to_width = outs
+    backward[(programs * len(grad),)](
+        grad_ptr=grad.contiguous(),
+        grad_kl_ptr=grad_kl.contiguous(),
+        grad_drift_ptr=to_drift,
+        grad_diffusion_ptr=to_diffusion,
+        grad_control_ptr=to_control,
+        grad_width_ptr=to_width,
+        size=size,
+        groups=groups,
+        G=block_groups,
+        **_shared_arguments(diffusion, control, width, dt, dw, serial, cell, seed),
     )
     return outs
 
@@ -231,23 +269,22 @@ def _gradients(
     control: Tensor | None,
     width: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    made = [
+    to_drift, to_diffusion, to_control, to_width = (
         torch.empty_like(grad, dtype=like.dtype) if like is not None else grad.new_empty(0)
-        for like in (diffusion, control, width)
-    ]
-    first = torch.empty_like(grad, dtype=drift_like.dtype)
-    return first, made[0], made[1], made[2]
+        for like in (drift_like, diffusion, control, width)
+    )
+    return to_drift, to_diffusion, to_control, to_width
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, drift, diffusion, control, width, dt, dw, serial, place, ctx.seed = inputs
+    _, drift, diffusion, control, width, dt, dw, serial, cell, ctx.seed = inputs
     like = drift.new_empty(0)  # the drift's type; its values are not needed
-    ctx.save_for_backward(like, diffusion, control, width, dt, dw, serial, place)
+    ctx.save_for_backward(like, diffusion, control, width, dt, dw, serial, cell)
 
 
 def _pull_back(ctx: Any, grad: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
-    made = em_step_backward(grad, grad_kl, *ctx.saved_tensors, ctx.seed)
-    present = [value if value.numel() else None for value in made]
+    gradients = em_step_backward(grad, grad_kl, *ctx.saved_tensors, ctx.seed)
+    present = [value if value.numel() else None for value in gradients]
     return grad, *present, None, None, None, None, None
 
 
@@ -263,20 +300,19 @@ def run(
     control: Tensor | None,
     width: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """`em_step` on any strides and shapes that broadcast. `noise`: (seed, serial, place) or dW."""
-    like = [
+    """`em_step` on any strides and shapes that broadcast. `noise`: (seed, serial, cell) or dW."""
+    coefficients = [
         None if x is None else x.expand_as(z).contiguous()
         for x in (drift, diffusion, control, width)
     ]
-    keys = noise_arguments(z, dt, noise)
-    made: tuple[Tensor, Tensor] = em_step(z.contiguous(), *like, *keys)
-    return made
+    new_state, kl = em_step(z.contiguous(), *coefficients, *noise_arguments(z, dt, noise))
+    return new_state, kl
 
 
 def noise_arguments(z: Tensor, dt: Tensor, noise: tuple[int, Tensor, Tensor] | Tensor) -> Any:
-    """dt, dw, serial, place and seed as the operators take them."""
+    """dt, dw, serial, cell and seed as the operators take them."""
     dt = dt.float().contiguous()
     if isinstance(noise, Tensor):
-        nothing = dt.new_zeros(1, dtype=torch.int64)
-        return dt, noise.expand_as(z).contiguous(), nothing, nothing, 0
+        unused = dt.new_zeros(1, dtype=torch.int64)
+        return dt, noise.expand_as(z).contiguous(), unused, unused, 0
     return dt, None, noise[1], noise[2], signed(noise[0])

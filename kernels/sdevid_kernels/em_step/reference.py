@@ -49,5 +49,5 @@ def em_step(
         r = width.to(wide)
         scale = g * r
         kl = kl + width_kl(r, d)
-    moved = z.to(wide) + total * d + scale * dw
-    return moved.to(z.dtype), kl.flatten(1).sum(1)
+    end = z.to(wide) + total * d + scale * dw
+    return end.to(z.dtype), kl.flatten(1).sum(1)

@@ -46,10 +46,10 @@ def em_trajectory(
         points = None if saved is None else tuple(saved)
         return operator.run(z, drift, drift_shift, diffusion, posterior, dt, noise, points)
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
-    given = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
+    arguments = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
     if setting == "reference" or z.device.type != "cpu":
-        return reference.em_trajectory(*given)
-    return cpu.em_trajectory(*given)
+        return reference.em_trajectory(*arguments)
+    return cpu.em_trajectory(*arguments)
 
 
 def why_not(
@@ -76,14 +76,14 @@ def why_not(
         if room < SHARED:
             return f"it takes {SHARED >> 10} KiB of shared memory a block, here are {room >> 10}"
     if len(dt) * len(z) * max(size, 2 * hidden) >= 2**31:
-        return "the chain is too long for 32-bit places"
+        return "the chain is too long for 32-bit offsets"
     if tokens > 1 and size % 4:
         return f"a map of {size} channels, which is no multiple of 4"
     return None
 
 
 def _increments(z: Tensor, dt: Tensor, key: Key) -> Tensor:
-    seed, serial, place = key
+    seed, serial, cell = key
     tokens = len(z) // len(serial)
-    eps = philox.normals(seed, serial, place.t(), tokens * z.shape[1])
+    eps = philox.normals(seed, serial, cell.t(), tokens * z.shape[1])
     return eps.transpose(0, 1).reshape(len(dt), *z.shape) * dt.sqrt()[..., None]

@@ -55,7 +55,7 @@ class _Layers:
             self.pre[..., columns] = shift
 
     def run(self, z: Tensor, at: int) -> list[Tensor]:
-        """Each network's outputs for the states `z`; `at` is the step's place."""
+        """Each network's outputs for the states `z`; `at` is the step's index."""
         pre, value = self.pre[at], self.value[at]
         pre.addmm_(z, self.first.t())
         _silu(pre, out=value)
@@ -115,14 +115,14 @@ def _solve(form: Form, tensors: Sequence[Any], keep: bool) -> _Solved:
     networks = [weights[: form.drift], weights[form.drift :]][: 1 if form.reading is None else 2]
     layers = _Layers(networks, z, len(dt) if keep else 1)
     diffusion = Diffusion(level, slope, *form.rest) if slope is not None else level
-    given = [drift_shift[None], *([] if shifts is None else [shifts])]
+    shifts_of = [drift_shift[None], *([] if shifts is None else [shifts])]
     if keep:
-        layers.shift(given)
+        layers.shift(shifts_of)
     states, drifts, controls, widths = [z], list[Tensor](), list[Tensor](), list[Tensor]()
     energy, width_kl = z.new_zeros(len(z)), z.new_zeros(len(z))
-    for k, (span, move) in enumerate(zip(dt[..., None], dw, strict=True)):
+    for k, (span, increment) in enumerate(zip(dt[..., None], dw, strict=True)):
         if not keep:
-            layers.shift([x[k : k + 1] if len(x) > 1 else x for x in given])
+            layers.shift([x[k : k + 1] if len(x) > 1 else x for x in shifts_of])
         h, *raw = layers.run(z, k if keep else 0)
         g: Any = diffusion
         if isinstance(diffusion, Diffusion):
@@ -138,7 +138,7 @@ def _solve(form: Form, tensors: Sequence[Any], keep: bool) -> _Solved:
             if r is not None:
                 scale = r * g
                 widths.append(r)
-        z = torch.addcmul(torch.addcmul(z, h, span), scale, move)
+        z = torch.addcmul(torch.addcmul(z, h, span), scale, increment)
         states.append(z)
     us, rs = (torch.stack(parts) if parts else None for parts in (controls, widths))
     if us is not None:
@@ -238,12 +238,12 @@ class _Backward:
 
     def _for_g(self, k: Any, up: Tensor, g: Tensor) -> Any:
         """g's gradient of the steps `k`, from that of the states after them."""
-        reading, move = self.form.reading, self.dw[k]
+        reading, dw = self.form.reading, self.dw[k]
         if self.r is not None:
-            move = move * self.r[k]
+            dw = dw * self.r[k]
         if reading is None:
-            return up * move
-        total = up * torch.addcmul(move, self.u[k], self.dt[k])
+            return up * dw
+        total = up * torch.addcmul(dw, self.u[k], self.dt[k])
         if reading.unit is None:
             return total
         motion = reading.unit * self.layers.outs[1][k][..., : self.z.shape[1]]

@@ -54,14 +54,14 @@ def _noise(noise: Key | Tensor, z: Tensor, steps: int) -> None:
         runtime.same_device(NAME, z, noise=noise)
         _same("noise", noise, (steps, *z.shape))
         return
-    _, serial, place = noise
-    runtime.same_device(NAME, z, serials=serial, cells=place)
+    _, serial, cell = noise
+    runtime.same_device(NAME, z, serials=serial, cells=cell)
     if serial.dim() != 1 or not len(serial) or len(z) % len(serial):
         raise ValueError(
             f"{NAME}: the serials have shape {_shape(serial)}, but the state's {len(z)} rows must "
             "be as many of each clip; give one serial a clip"
         )
-    _same("the noise's cells", place, (steps, len(serial)))
+    _same("the noise's cells", cell, (steps, len(serial)))
 
 
 def _points(saved: Sequence[int] | None, steps: int) -> None:
@@ -99,10 +99,10 @@ def _network(name: str, network: Network, z: Tensor, outputs: int) -> None:
     """Each layer takes what the one before gives; all lie where the state does."""
     wide = z.shape[1]
     layers = [(network.first, None), *network.hidden, network.last]
-    for place, (weight, bias) in enumerate(layers):
-        layer = f"layer {place} of {name}"
+    for index, (weight, bias) in enumerate(layers):
+        layer = f"layer {index} of {name}"
         runtime.same_device(NAME, z, **{f"the weight of {layer}": weight})
-        last = place == len(layers) - 1
+        last = index == len(layers) - 1
         if weight.dim() != 2 or weight.shape[1] != wide or (last and len(weight) != outputs):
             wanted = f"({outputs if last else 'hidden'}, {wide})"
             raise ValueError(
@@ -129,9 +129,9 @@ def _values(diffusion: Tensor | Diffusion, dt: Tensor, finite: bool) -> None:
     rule = "a step needs a time of 0 s (it then changes nothing) or more"
     _all(dt >= 0, f"{NAME}: dt holds {{}}, but {rule}; sort each clip's times", dt)
     if isinstance(diffusion, Tensor):
-        told = "the path KL compares noises of a finite g > 0; use a floor: 0.01 + softplus(.)"
+        remedy = "the path KL compares noises of a finite g > 0; use a floor: 0.01 + softplus(.)"
         sound = (diffusion > 0) & diffusion.isfinite() if finite else ~(diffusion <= 0)
-        _all(sound, f"{NAME}: diffusion holds {{}}, but {told}", diffusion)
+        _all(sound, f"{NAME}: diffusion holds {{}}, but {remedy}", diffusion)
         return
     if diffusion.floor < 0:
         raise ValueError(f"{NAME}: the diffusion's floor is {diffusion.floor}; give 0 or more")

@@ -1,4 +1,4 @@
-"""Counter-based standard normals: a pure function of seed, clip serial, place and component."""
+"""Counter-based standard normals: a pure function of seed, clip serial, cell and component."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sdevid_kernels.philox import reference
 def normals(
     seed: int,
     serial: Tensor,
-    place: Tensor,
+    cell: Tensor,
     size: int,
     tag: int = 0,
     setting: runtime.Setting = "auto",
 ) -> Tensor:
-    """Standard normals (batch, steps, size) at `place` (batch, steps); see the reference."""
+    """Standard normals (batch, steps, size) at `cell` (batch, steps); see the reference."""
     if runtime.backend(serial.device, setting) == "triton":
         from sdevid_kernels.philox import kernel
 
-        return kernel.normals(seed, serial, place, size, tag)
-    return reference.normals(seed, serial, place, size, tag)
+        return kernel.normals(seed, serial, cell, size, tag)
+    return reference.normals(seed, serial, cell, size, tag)

@@ -36,51 +36,63 @@ def lanes(seed, serial, index, tag):
 
 
 @triton.jit
-def block(seed, serial, place, groups, first_group, GROUPS: tl.constexpr):
+def block(seed, serial, cell, groups, first_group, GROUPS: tl.constexpr):
     """Normals of components 4 * first_group and on, in order: a block of 4 * GROUPS."""
-    index = place * groups + first_group + tl.arange(0, GROUPS)
+    index = cell * groups + first_group + tl.arange(0, GROUPS)
     n0, n1, n2, n3 = lanes(seed, serial, index, 0)
     return tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))
 
 
 @triton.jit(do_not_specialize=["seed", "tag"])
-def _fill(out, serial, place, seed, tag, steps, size, groups, counters, BLOCK: tl.constexpr):
+def fill(
+    out_ptr,
+    serial_ptr,
+    cell_ptr,
+    seed,
+    tag,
+    steps,
+    size,
+    groups,
+    counters,
+    BLOCK: tl.constexpr,
+):
+    """Fill out (clips, steps, size), four components a counter."""
     counter = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    live = counter < counters
+    is_counter = counter < counters
     row, group = counter // groups, counter % groups
-    clip = tl.load(serial + row // steps, mask=live, other=0)
-    index = tl.load(place + row, mask=live, other=0) * groups + group
-    n0, n1, n2, n3 = lanes(seed, clip, index, tag)
-    at = out + row * size + group * 4
+    b_serial = tl.load(serial_ptr + row // steps, mask=is_counter, other=0)
+    index = tl.load(cell_ptr + row, mask=is_counter, other=0) * groups + group
+    n0, n1, n2, n3 = lanes(seed, b_serial, index, tag)
+    group_ptr = out_ptr + row * size + group * 4
     left = size - group * 4
-    tl.store(at, n0, mask=live)
-    tl.store(at + 1, n1, mask=live & (left > 1))
-    tl.store(at + 2, n2, mask=live & (left > 2))
-    tl.store(at + 3, n3, mask=live & (left > 3))
+    tl.store(group_ptr, n0, mask=is_counter)
+    tl.store(group_ptr + 1, n1, mask=is_counter & (left > 1))
+    tl.store(group_ptr + 2, n2, mask=is_counter & (left > 2))
+    tl.store(group_ptr + 3, n3, mask=is_counter & (left > 3))
 
 
-def normals(seed: int, serial: Tensor, place: Tensor, size: int, tag: int = 0) -> Tensor:
-    """The reference's draws, in one launch."""
+def normals(seed: int, serial: Tensor, cell: Tensor, size: int, tag: int = 0) -> Tensor:
+    """Draw as the reference does, in one launch."""
     groups = triton.cdiv(size, LANES)
-    out = torch.empty(*place.shape, size, device=place.device, dtype=torch.float32)
-    counters, steps = place.numel() * groups, place.shape[1]
+    out = torch.empty(*cell.shape, size, device=cell.device, dtype=torch.float32)
+    counters, steps = cell.numel() * groups, cell.shape[1]
     if counters:
-        _fill[(triton.cdiv(counters, 1024),)](
-            out,
-            serial,
-            place.contiguous(),
-            signed(seed),
-            tag,
-            steps,
-            size,
-            groups,
-            counters,
+        fill[(triton.cdiv(counters, 1024),)](
+            out_ptr=out,
+            serial_ptr=serial,
+            cell_ptr=cell.contiguous(),
+            seed=signed(seed),
+            tag=tag,
+            steps=steps,
+            size=size,
+            groups=groups,
+            counters=counters,
             BLOCK=1024,
         )
     return out
 
 
 def signed(seed: int) -> int:
-    """The seed's 64 bits as a signed integer, which is how a launch passes them."""
+    """Reinterpret the seed's 64 bits as a signed integer, which is how a launch passes them."""
     seed &= 0xFFFFFFFFFFFFFFFF
     return seed - (seed >> 63 << 64)

@@ -33,17 +33,17 @@ def words(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> list[Ten
 def normals(
     seed: int,
     serial: Int64[Tensor, " batch"],
-    place: Int64[Tensor, "batch steps"],
+    cell: Int64[Tensor, "batch steps"],
     size: int,
     tag: int = 0,
 ) -> Float[Tensor, "batch steps size"]:
-    """Standard normals of `size` components for each clip and place, float32.
+    """Standard normals of `size` components for each clip and cell, float32.
 
     `tag` is c2's low 16 bits: stream | level << 8. Component i is lane i % 4 of the counter
-    place * groups + i // 4.
+    cell * groups + i // 4.
     """
     groups = -(-size // LANES)
-    index = place[..., None] * groups + torch.arange(groups, device=place.device)
+    index = cell[..., None] * groups + torch.arange(groups, device=cell.device)
     clip = serial[:, None, None].expand_as(index)
     c2 = (clip >> 32 & 0xFFFF) << 16 | tag
     lanes = words(seed, index & _MASK, index >> 32 & _MASK, c2, clip & _MASK)

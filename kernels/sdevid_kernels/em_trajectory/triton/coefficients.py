@@ -1,22 +1,43 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 # ruff: noqa: N803
-"""How the fused chain reads g, u and r, and their gradients, on a block (rows, components).
-
-Constants say which of the definition's forms is meant. HEADS: 0 the prior, 1 a control, 2 a control
-and a width. BENDS: 0 g is given, 1 it depends on the state, 2 so with Stratonovich's drift. UNIT: 0
-no unit, 1 a motion beside the drift, 2 in its place. A model is (drift, control, the drift's shift,
-the control's, g or its level, its slope), numbers (floor, start, unit, bound).
-"""
+"""How the fused chain reads g, u and r, and their gradients, on a block (ROWS, D)."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
 
 from sdevid_kernels.em_trajectory import reference
-from sdevid_kernels.em_trajectory.triton.mlp_stack import outputs
+from sdevid_kernels.em_trajectory.triton.blocks import element_of
+from sdevid_kernels.em_trajectory.triton.mlp_stack import stack_forward
 
 WIDTH_START = tl.constexpr(reference.WIDTH_START)
+
+
+class Coefficients(NamedTuple):
+    """A step's coefficients, and what their gradients need beside."""
+
+    h: Any
+    g: Any
+    u: Any
+    r: Any
+    free_u: Any  # u before its bound
+    tanh_z: Any
+    rise: Any  # the softplus's slope
+    slope: Any  # of g's argument in tanh z
+
+
+class CoefficientGradients(NamedTuple):
+    """Gradients of the networks' outputs, of g's level and slope, and of the state through g."""
+
+    drift: Any
+    control: Any
+    width: Any
+    level: Any
+    slope: Any
+    z: Any
 
 
 @triton.jit
@@ -25,151 +46,130 @@ def tanh(x):
 
 
 @triton.jit
-def diffusion_at(z, level, slope, floor, start, BENDS: tl.constexpr):
+def diffusion_at(z, level, slope, numbers, const):
     """g; where it depends on the state also tanh z and the softplus's slope."""
-    g, bend, rise = level, level, level
-    if BENDS > 0:
-        bend = tanh(z)
-        raw = level + slope * bend + start
+    g, tanh_z, rise = level, level, level
+    if const.DIFFUSION > 0:
+        tanh_z = tanh(z)
+        raw = level + slope * tanh_z + numbers.start
         rise = tl.sigmoid(raw)
-        g = floor + tl.maximum(raw, 0.0) + tl.log(1 + tl.exp(-tl.abs(raw)))
-    return g, bend, rise
+        g = numbers.floor + tl.maximum(raw, 0.0) + tl.log(1 + tl.exp(-tl.abs(raw)))
+    return g, tanh_z, rise
 
 
 @triton.jit
-def rates(
-    z,
-    track,
-    model,
-    ahead,
-    keep,
-    keep_c,
-    local,
-    area,
-    block,
-    sizes,
-    numbers,
-    HEADS: tl.constexpr,
-    BENDS: tl.constexpr,
-    UNIT: tl.constexpr,
-    BOUND: tl.constexpr,
-    BACK: tl.constexpr,
-    L: tl.constexpr,
-    D: tl.constexpr,
-    R: tl.constexpr,
-    TILE: tl.constexpr,
-    K: tl.constexpr,
-    P: tl.constexpr,
-):
-    """h, g, u and r at `z`; then what their gradients need: u before its bound, tanh z, g's rise
-    and slope. The step's shift of the control lies `ahead` of its first."""
-    drift, control, shift, shift_c, level, slope = model
-    floor, start, unit, bound = numbers
-    row, live, d = block[0], block[2], block[3]
-    at = row[:, None] * sizes[0] + d[None, :]
-    h, _ = outputs(
-        z, track, drift, shift, keep, local, area, block, sizes, False, BACK, L, D, R, TILE, K, P
+def coefficients_at(z, k, chain, scratch, block, const, BACKWARD: tl.constexpr):
+    """The coefficients of step k at `z` (ROWS, D)."""
+    model, unit, bound = chain.model, chain.numbers.unit, chain.numbers.bound
+    is_element = block.is_element
+    h, _ = stack_forward(
+        z,
+        model.drift,
+        model.drift_shift_ptr,
+        scratch.drift_ptr,
+        scratch,
+        block,
+        const,
+        TWO=False,
+        BACKWARD=BACKWARD,
     )
-    a = tl.load(level + at, mask=live, other=0.0)  # again each step: registers are scarce
-    b = a
-    if BENDS > 0:
-        b = tl.load(slope + at, mask=live, other=0.0)
-    g, bend, rise = diffusion_at(z, a, b, floor, start, BENDS)
-    g = tl.where(live, g, 1.0)
-    if BENDS > 1:
-        h += 0.5 * g * rise * b * (1 - bend * bend)
-    u, r, free = tl.zeros((R, D), tl.float32), tl.full((R, D), 1.0, tl.float32), h
-    if HEADS > 0:
-        free, raw = outputs(
+    element = element_of(block)  # read again each step: registers are scarce
+    level = tl.load(model.level_ptr + element, mask=is_element, other=0.0)
+    slope = level
+    if const.DIFFUSION > 0:
+        slope = tl.load(model.slope_ptr + element, mask=is_element, other=0.0)
+    g, tanh_z, rise = diffusion_at(z, level, slope, chain.numbers, const)
+    g = tl.where(is_element, g, 1.0)
+    if const.DIFFUSION > 1:
+        h += 0.5 * g * rise * slope * (1 - tanh_z * tanh_z)
+    u = tl.full((const.ROWS, const.D), 0.0, tl.float32)
+    r, free_u = tl.full((const.ROWS, const.D), 1.0, tl.float32), h
+    if const.HEADS > 0:
+        free_u, raw_r = stack_forward(
             z,
-            track,
-            control,
-            shift_c + ahead,
-            keep_c,
-            local,
-            area,
+            model.control,
+            model.control_shift_ptr + shift_offset(k, block, const),
+            scratch.control_ptr,
+            scratch,
             block,
-            sizes,
-            HEADS > 1,
-            BACK,
-            L,
-            D,
-            R,
-            TILE,
-            K,
-            P,
+            const,
+            TWO=const.HEADS > 1,
+            BACKWARD=BACKWARD,
         )
-        if UNIT > 0:
-            free *= unit
-            if UNIT > 1:
-                free -= h
-            free = free / g
-        u = tl.where(live, free, 0.0)
-        if BOUND:
+        if const.UNIT > 0:
+            free_u *= unit
+            if const.UNIT > 1:
+                free_u -= h
+            free_u = free_u / g
+        u = tl.where(is_element, free_u, 0.0)
+        if const.BOUND:
             u = bound * tanh(u / bound)
-        if HEADS > 1:
-            raw += WIDTH_START
-            if UNIT > 0:
-                raw += tl.log(unit / g)
-            r = tl.where(live, tl.sigmoid(raw), 1.0)
-    return h, g, u, r, free, bend, rise, b
+        if const.HEADS > 1:
+            raw_r += WIDTH_START
+            if const.UNIT > 0:
+                raw_r += tl.log(unit / g)
+            r = tl.where(is_element, tl.sigmoid(raw_r), 1.0)
+    return Coefficients(h, g, u, r, free_u, tanh_z, rise, slope)
 
 
 @triton.jit
-def pull(
-    grad,
-    for_u,
-    for_r,
-    g,
-    u,
-    r,
-    free,
-    bend,
-    rise,
-    slope,
-    move,
-    step,
-    numbers,
-    HEADS: tl.constexpr,
-    BENDS: tl.constexpr,
-    UNIT: tl.constexpr,
-    BOUND: tl.constexpr,
-):
-    """Gradients of the drift's outputs, of the control's two, of level and slope; the state's by g.
+def shift_offset(k, block, const):
+    """Where the control's shift of step k begins."""
+    return 0 if const.ONE_SHIFT else k * block.rows * block.width
 
-    From the next state's gradient `grad` and those of energy and width's KL.
+
+@triton.jit
+def step_to(z, at, dw, span, block):
+    """The state after a step of `span` (ROWS,) with the coefficients `at` z: (ROWS, D)."""
+    end = z + (at.h + at.g * at.u) * span[:, None] + at.r * at.g * dw
+    return tl.where(block.is_element, end, 0.0)
+
+
+@triton.jit
+def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, const):
+    """Gradients of what the coefficients `at` z are made of.
+
+    `grad` (ROWS, D) is the next state's gradient, `grad_energy` and `grad_width` (ROWS, 1) those of
+    the energy and the width's KL, `step` (ROWS, 1) the step's length.
     """
-    unit, bound = numbers[2], numbers[3]
+    g, u, r, unit, bound = at.g, at.u, at.r, numbers.unit, numbers.bound
     to_h = grad * step
-    to_g = grad * (u * step + r * move)
-    to_raw, to_width = to_h, to_h
-    if HEADS > 0:
-        to_free = (grad * g + for_u * u) * step
-        if BOUND:
-            to_free *= 1 - (u / bound) * (u / bound)
-        to_raw = to_free
-        if UNIT > 0:
-            to_raw = to_free * unit / g
-            to_g -= to_free * free / g
-            if UNIT > 1:
+    to_g = grad * (u * step + r * dw)
+    to_control, to_width = to_h, to_h
+    if const.HEADS > 0:
+        to_control = (grad * g + grad_energy * u) * step
+        if const.BOUND:
+            to_control *= 1 - (u / bound) * (u / bound)
+        if const.UNIT > 0:
+            to_free = to_control
+            to_control = to_free * unit / g
+            to_g -= to_free * at.free_u / g
+            if const.UNIT > 1:
                 to_h -= to_free / g
-        if HEADS > 1:
-            to_width = grad * g * move + tl.where(step > 0, for_r * (r - 1 / r), 0.0)
+        if const.HEADS > 1:
+            to_width = grad * g * dw + tl.where(step > 0, grad_width * (r - 1 / r), 0.0)
             to_width *= r * (1 - r)
-            if UNIT > 0:
+            if const.UNIT > 0:
                 to_g -= to_width / g
+    to_level, to_slope, to_z = diffusion_backward(to_g, to_h, at, const)
+    return CoefficientGradients(to_h, to_control, to_width, to_level, to_slope, to_z)
+
+
+@triton.jit
+def diffusion_backward(to_g, to_h, at, const):
+    """Gradients of g's level and slope and of the state, from those of g and h: each (ROWS, D)."""
     to_level, to_slope, to_z = to_g, to_g, to_g
-    if BENDS > 0:
-        flat = 1 - bend * bend
-        if BENDS > 1:
-            to_g += 0.5 * to_h * rise * slope * flat
-        to_level = to_g * rise
-        if BENDS > 1:
-            to_level += 0.5 * to_h * g * rise * (1 - rise) * slope * flat
-        to_slope = to_level * bend
-        to_z = to_level * slope
-        if BENDS > 1:
-            to_slope += 0.5 * to_h * g * rise * flat
-            to_z -= to_h * g * rise * slope * bend
+    if const.DIFFUSION > 0:
+        flat = 1 - at.tanh_z * at.tanh_z
+        if const.DIFFUSION > 1:
+            to_g += 0.5 * to_h * at.rise * at.slope * flat
+        to_level = to_g * at.rise
+        if const.DIFFUSION > 1:
+            to_level += 0.5 * to_h * at.g * at.rise * (1 - at.rise) * at.slope * flat
+        to_slope = to_level * at.tanh_z
+        to_z = to_level * at.slope
+        if const.DIFFUSION > 1:
+            to_slope += 0.5 * to_h * at.g * at.rise * flat
+            to_z -= to_h * at.g * at.rise * at.slope * at.tanh_z
         to_z *= flat
-    return to_h, to_raw, to_width, to_level, to_slope, to_z
+    return to_level, to_slope, to_z

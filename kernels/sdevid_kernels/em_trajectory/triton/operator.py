@@ -1,17 +1,17 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 # ruff: noqa: ARG001
-"""em_trajectory in one launch forward and one backward.
+"""em_trajectory as PyTorch operators: one launch forward and one backward.
 
-A program walks a block of rows through time: the state stays in registers, the weights in the
-caches near it. Kept for the backward pass is the state, at every step or, where nothing else that
-grows with them is at hand, at every few; no noise and no hidden layer. Weight gradients are summed
-by each program as it walks back, and over the programs at the end.
+A program solves a block of rows through time: the state stays in registers, the weights in the
+caches near it. The forward pass keeps the state for the backward pass, at every step or, where
+nothing else that grows with the steps is at hand, at every few; it keeps no noise and no hidden
+layer. Each program sums weight gradients as it walks back; the sums of programs are added last.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -19,66 +19,16 @@ from torch import Tensor
 
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Trajectory
 from sdevid_kernels.em_trajectory.triton import passes
+from sdevid_kernels.em_trajectory.triton.launch import (
+    CHUNK,
+    ROWS,
+    Form,
+    Launch,
+    form_of,
+    gradient_programs,
+    span_of,
+)
 from sdevid_kernels.philox.kernel import signed
-
-_ROWS = 16  # the least that tl.dot takes
-TILES = {"TILE": 32, "K": 32, "F": 64, "num_warps": 8, "num_stages": 2}
-_CHUNK = 8  # steps whose hidden layers a program holds at a time
-_SUMS = 2**24  # elements of all programs' weight gradients, at most
-_PROGRAMS = 132  # that sum weight gradients: as many as an H100 runs at once
-
-
-class Form(NamedTuple):
-    """What a launch is about, as the operators' schemas take it."""
-
-    seed: int
-    numbers: list[float]  # floor, start, unit, bound (0: none)
-    flags: list[int]  # outputs of the control in states (0 to 2), BENDS, UNIT of coefficients.py
-    points: int  # saved
-    chunk: int  # steps between two anchors
-
-
-def networks_of(flat: list[Tensor]) -> tuple[Tensor, Any]:
-    """A network's shift, and the rest as the kernels take it."""
-    first, shift, *inner, last, bias = flat
-    pairs = tuple(zip(inner[::2], inner[1::2], strict=True))
-    return shift, (first, pairs, last, bias)
-
-
-def span_of(network: list[Tensor]) -> int:
-    """Elements of a network's weight gradients: of all but its shift."""
-    return sum(x.numel() for place, x in enumerate(network) if place != 1)
-
-
-def _settings(
-    z: Tensor, depth: int, form: Form, drawn: bool, control: list[Tensor], steps: int, again: bool
-) -> dict[str, Any]:
-    padded = max(16, triton.next_power_of_2(z.shape[-1]))
-    exact = "ieee" if z.device.type == "cpu" else "tf32x3"
-    heads, bends, unit = form.flags
-    return {
-        "HEADS": heads,
-        "BENDS": bends,
-        "UNIT": unit,
-        "BOUND": form.numbers[3] > 0,
-        "DRAWN": drawn,
-        "AGAIN": again,
-        "STILL": bool(control) and len(control[1]) == 1 < steps,
-        "L": depth,
-        "D": padded,
-        "R": _ROWS,
-        "P": "tf32" if torch.backends.cuda.matmul.allow_tf32 else exact,
-        **TILES,
-    }
-
-
-def _common(
-    drift: list[Tensor], control: list[Tensor], diffusion: list[Tensor]
-) -> tuple[int, tuple[Any, ...]]:
-    shift, first = networks_of(drift)
-    shift_c, second = networks_of(control) if control else (shift, None)
-    slope = diffusion[1] if len(diffusion) > 1 else None
-    return len(first[1]) + 1, (first, second, shift, shift_c, diffusion[0], slope)
 
 
 @torch.library.custom_op("sdevid::em_trajectory", mutates_args=())
@@ -90,8 +40,8 @@ def em_trajectory(
     dt: Tensor,
     dw: Tensor | None,
     serial: Tensor,
-    place: Tensor,
-    kept: Tensor,
+    cell: Tensor,
+    saved_index: Tensor,
     seed: int,
     numbers: list[float],
     flags: list[int],
@@ -102,30 +52,33 @@ def em_trajectory(
 
     `drift` and `control`: first weight, shift, weight and bias of each further hidden layer, last
     weight, bias; `control` is empty for the prior. `diffusion`: g, or level and slope. Without `dw`
-    the noise is drawn: cells `place` (steps, clips) of the clips `serial`, a clip's rows being
-    neighbours. `kept` (steps + 1) is each point's place among the `points` saved ones, or -1.
-    `chunk` 0: all are saved, and no others are kept. The rest as in `Form`.
+    the noise is drawn: cells `cell` (steps, clips) of the clips `serial`, a clip's rows being
+    neighbours. `saved_index` (steps + 1) is each point's index among the `points` saved ones, or
+    -1. `chunk` 0: all are saved, and there are no anchors. The rest as in `Form`.
     """
     form = Form(seed, numbers, flags, points, chunk)
+    launch = Launch(drift, control, diffusion, dt, dw, serial, cell, saved_index, form)
     steps, rows = dt.shape
     states = z.new_empty(points, *z.shape)
     anchors = z.new_empty(triton.cdiv(steps, chunk) if chunk else 0, *z.shape)
     energy, width_kl = z.new_empty(rows), z.new_empty(rows)
-    depth, given = _common(drift, control, diffusion)
-    programs, width = triton.cdiv(rows, _ROWS), len(drift[0])
-    work = z.new_empty(programs, _ROWS, z.shape[1] + 2 * (depth - 1) * width)
-    noise = (dw, seed, serial, place, len(serial), rows // len(serial))
-    outs = (kept, states, anchors, energy, width_kl, work)
-    sizes = (rows, z.shape[1], width, steps, chunk)
-    settings = _settings(z, depth, form, dw is None, control, steps, chunk > 0)
-    passes.forward[(programs,)](z, given, tuple(numbers), *noise, dt, *outs, *sizes, **settings)
+    programs, width = triton.cdiv(rows, ROWS), len(drift[0])
+    passes.forward[(programs,)](
+        z_ptr=z,
+        states_ptr=states,
+        anchors_ptr=anchors,
+        energy_ptr=energy,
+        width_kl_ptr=width_kl,
+        work_ptr=z.new_empty(programs, ROWS, z.shape[1] + 2 * (launch.depth - 1) * width),
+        chunk=chunk,
+        **launch.arguments(z, recompute=chunk > 0),
+    )
     return states, energy, width_kl, anchors
 
 
 @em_trajectory.register_fake
-def _(
-    z, drift, control, diffusion, dt, dw, serial, place, kept, seed, numbers, flags, points, chunk
-):
+def _(z, drift, control, diffusion, dt, *rest):
+    points, chunk = rest[-2:]
     rows = z.new_empty(len(z))
     anchors = z.new_empty(-(-len(dt) // chunk) if chunk else 0, *z.shape)
     return z.new_empty(points, *z.shape), rows, torch.empty_like(rows), anchors
@@ -143,46 +96,48 @@ def em_trajectory_backward(
     dt: Tensor,
     dw: Tensor | None,
     serial: Tensor,
-    place: Tensor,
-    kept: Tensor,
+    cell: Tensor,
+    saved_index: Tensor,
     seed: int,
     numbers: list[float],
     flags: list[int],
     points: int,
     chunk: int,
 ) -> list[Tensor]:
-    """Gradients of z; of the diffusion's tensors; of the drift's shift; of the control's, if any;
-    and last of all weights in one vector, the drift's before the control's."""
+    """Return the gradients of z, the diffusion's tensors, the drift's shift, the control's if any,
+    and last of all weights in one vector, the drift's before the control's.
+
+    `anchors` are those of the forward pass or, with `chunk` 0, the states at all points.
+    """
     form = Form(seed, numbers, flags, points, chunk)
-    steps, (rows, size) = len(dt), anchors.shape[1:]
-    depth, given = _common(drift, control, diffusion)
+    launch = Launch(drift, control, diffusion, dt, dw, serial, cell, saved_index, form)
+    rows, size = anchors.shape[1:]
     width, span = len(drift[0]), span_of(drift) + (span_of(control) if control else 0)
-    programs = min(triton.cdiv(rows, _ROWS), _PROGRAMS, max(1, _SUMS // span))
-    chunk = chunk if chunk > 1 else min(_CHUNK, steps)
-    each = chunk * _ROWS * (size + (3 * depth * width + size) + (3 * depth * width + 2 * size))
-    work, totals = anchors.new_empty(programs, each), anchors.new_empty(programs, span)
-    outs = [torch.empty_like(anchors[0]) for _ in range(1 + len(diffusion))]
+    programs = gradient_programs(rows, span)
+    chunk = chunk if chunk > 1 else min(CHUNK, len(dt))
+    work = chunk * ROWS * (2 * 3 * launch.depth * width + (1 + 1 + 2) * size)
+    totals = anchors.new_empty(programs, span)
+    grad_z, *to_diffusion = (torch.empty_like(anchors[0]) for _ in range(1 + len(diffusion)))
     shifts = [torch.empty_like(network[1]) for network in (drift, control) if network]
-    noise = (dw, seed, serial, place, len(serial), rows // len(serial))
-    sizes = (rows, size, width, steps, chunk, each, span)
-    grads = (grad_states.contiguous(), grad_energy.contiguous(), grad_width.contiguous())
-    made = (*outs, *[None] * (3 - len(outs)), *shifts, *[None] * (2 - len(shifts)))
-    settings = _settings(anchors, depth, form, dw is None, control, steps, form.chunk > 1)
     passes.backward[(programs,)](
-        anchors,
-        *grads,
-        given,
-        tuple(numbers),
-        *noise,
-        dt,
-        kept,
-        *made,
-        totals,
-        work,
-        *sizes,
-        **settings,
+        anchors_ptr=anchors,
+        grad_states_ptr=grad_states.contiguous(),
+        grad_energy_ptr=grad_energy.contiguous(),
+        grad_width_ptr=grad_width.contiguous(),
+        grad_z_ptr=grad_z,
+        grad_level_ptr=to_diffusion[0],
+        grad_slope_ptr=to_diffusion[1] if len(to_diffusion) > 1 else None,
+        grad_drift_shift_ptr=shifts[0],
+        grad_control_shift_ptr=shifts[1] if control else None,
+        totals_ptr=totals,
+        work_ptr=anchors.new_empty(programs, work),
+        chunk=chunk,
+        work_stride=work,
+        total_stride=span,
+        **launch.arguments(anchors[0], recompute=form.chunk > 1),
     )
-    return [*outs, *shifts, totals.view(-1) if programs == 1 else totals.sum(0)]
+    weights = totals.view(-1) if programs == 1 else totals.sum(0)
+    return [grad_z, *to_diffusion, *shifts, weights]
 
 
 @em_trajectory_backward.register_fake
@@ -194,97 +149,75 @@ def _(anchors, grad_states, grad_energy, grad_width, drift, control, diffusion, 
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, drift, control, diffusion, dt, dw, serial, place, kept, *ctx.form = inputs
+    _, drift, control, diffusion, dt, dw, serial, cell, saved_index, *ctx.form = inputs
     ctx.counts = (len(drift), len(control), len(diffusion))
     states, _, _, anchors = output
     ctx.mark_non_differentiable(anchors)
     ctx.set_materialize_grads(False)
-    start = anchors if ctx.form[-1] else states
-    given = (*drift, *control, *diffusion)
-    ctx.save_for_backward(start, *given, dt, dw, serial, place, kept)
+    solved = anchors if ctx.form[-1] else states
+    leaves = (*drift, *control, *diffusion)
+    ctx.save_for_backward(solved, *leaves, dt, dw, serial, cell, saved_index)
 
 
 def _pull_back(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    start, *saved = ctx.saved_tensors
-    first, second, third = ctx.counts
-    drift, control = list(saved[:first]), list(saved[first : first + second])
-    diffusion, rest = list(saved[first + second :][:third]), saved[first + second + third :]
-    rows, points = start.shape[1], ctx.form[-2]
-    shapes = ((points, *start.shape[1:]), (rows,), (rows,))
-    found = [
-        start.new_zeros(shape) if grad is None else grad
+    solved, *saved = ctx.saved_tensors
+    of_drift, of_control, of_diffusion = ctx.counts
+    drift, saved = list(saved[:of_drift]), saved[of_drift:]
+    control, saved = list(saved[:of_control]), saved[of_control:]
+    diffusion, rest = list(saved[:of_diffusion]), saved[of_diffusion:]
+    rows, points = solved.shape[1], ctx.form[-2]
+    shapes = ((points, *solved.shape[1:]), (rows,), (rows,))
+    output_grads = [
+        solved.new_zeros(shape) if grad is None else grad
         for grad, shape in zip(grads[:3], shapes, strict=True)
     ]
-    made = em_trajectory_backward(start, *found, drift, control, diffusion, *rest, *ctx.form)
-    grad_z, to_diffusion, shifts = made[0], made[1 : 1 + third], made[1 + third : -1]
-    to_drift, end = _unpack(made[-1], drift, shifts[0], 0)
-    to_control = _unpack(made[-1], control, shifts[1], end)[0] if control else []
+    grad_z, *others, weights = em_trajectory_backward(
+        solved, *output_grads, drift, control, diffusion, *rest, *ctx.form
+    )
+    to_diffusion, shifts = others[:of_diffusion], others[of_diffusion:]
+    to_drift, end = _unpack(weights, drift, shifts[0], 0)
+    to_control = _unpack(weights, control, shifts[1], end)[0] if control else []
     return grad_z, to_drift, to_control, to_diffusion, *[None] * 10
 
 
-def _unpack(flat: Tensor, like: list[Tensor], shift: Tensor, at: int) -> tuple[list[Tensor], int]:
-    """A network's gradients, cut from `flat` from `at` on, and where they end."""
-    made = []
-    for place, tensor in enumerate(like):
-        if place == 1:
-            made.append(shift)
+def _unpack(
+    flat: Tensor, network: list[Tensor], shift: Tensor, begin: int
+) -> tuple[list[Tensor], int]:
+    """Cut a network's gradients from `flat`, from `begin` on; return them and where they end."""
+    gradients = []
+    for index, tensor in enumerate(network):
+        if index == 1:
+            gradients.append(shift)
             continue
-        made.append(flat[at : at + tensor.numel()].view_as(tensor))
-        at += tensor.numel()
-    return made, at
+        gradients.append(flat[begin : begin + tensor.numel()].view_as(tensor))
+        begin += tensor.numel()
+    return gradients, begin
 
 
 em_trajectory.register_autograd(_pull_back, setup_context=_setup)
 
 
-def _places(saved: tuple[int, ...] | None, steps: int, device: torch.device) -> Tensor:
-    """Each point's place among the saved ones, or -1."""
-    make = _new_places if torch.compiler.is_compiling() else _cached_places
+def _saved_indices(saved: tuple[int, ...] | None, steps: int, device: torch.device) -> Tensor:
+    """Each point's index among the saved ones, or -1: (steps + 1,)."""
+    make = _new_saved_indices if torch.compiler.is_compiling() else _cached_saved_indices
     return make(saved, steps, device)
 
 
-def _new_places(saved: tuple[int, ...] | None, steps: int, device: torch.device) -> Tensor:
+def _new_saved_indices(saved: tuple[int, ...] | None, steps: int, device: torch.device) -> Tensor:
     if saved is None:
         return torch.arange(steps + 1, device=device)
-    places = torch.full((steps + 1,), -1)
-    places[list(saved)] = torch.arange(len(saved))
-    return places.to(device)
+    indices = torch.full((steps + 1,), -1)
+    indices[list(saved)] = torch.arange(len(saved))
+    return indices.to(device)
 
 
-_cached_places = lru_cache(maxsize=64)(_new_places)  # or each call copies to the device, and waits
+# Without the cache each call copies to the device, and waits.
+_cached_saved_indices = lru_cache(maxsize=64)(_new_saved_indices)
 
 
 def _flat(network: Network, shift: Tensor) -> list[Tensor]:
     inner = [x for pair in network.hidden for x in pair]
     return [x.float().contiguous() for x in (network.first, shift, *inner, *network.last)]
-
-
-def form_of(
-    diffusion: Tensor | Diffusion,
-    posterior: Posterior | None,
-    seed: int,
-    saved: tuple[int, ...] | None,
-    steps: int,
-) -> Form:
-    """The launch's constants.
-
-    Where all states are saved, there are no other anchors. Where the control's shifts differ from
-    step to step, which takes more memory than the states, every state is one, and none is solved
-    again.
-    """
-    floor, start, bends = 0.0, 0.0, 0
-    if isinstance(diffusion, Diffusion):
-        floor, start, bends = diffusion.floor, diffusion.start, 1 + diffusion.stratonovich
-    heads, unit, bound, latent = 0, 0, 0.0, 1.0
-    if posterior is not None:
-        reading = posterior.reading
-        heads, bound = 1 + reading.width, reading.bound or 0.0
-        if reading.unit is not None:
-            unit, latent = 1 + reading.own, reading.unit
-    points = steps + 1 if saved is None else len(saved)
-    alike = posterior is None or len(posterior.shifts) == 1
-    chunk = 0 if saved is None else min(steps, _CHUNK) if alike else 1
-    return Form(seed, [floor, start, latent, bound], [heads, bends, unit], points, chunk)
 
 
 def run(
@@ -297,27 +230,30 @@ def run(
     noise: tuple[int, Tensor, Tensor] | Tensor,
     saved: tuple[int, ...] | None,
 ) -> Trajectory:
-    """`em_trajectory` on any strides. `noise`: (seed, serial, place (steps, clips)) or dW."""
+    """Solve the chain on any strides. `noise`: (seed, serial, cell (steps, clips)) or dW.
+
+    Shapes and values are those that `door.check` lets through.
+    """
     if isinstance(noise, Tensor):
-        nothing = _places(None, 0, z.device)
-        keys: tuple[Any, ...] = (noise.contiguous(), nothing, nothing)
+        unused = _saved_indices(None, 0, z.device)
+        keys: tuple[Any, ...] = (noise.contiguous(), unused, unused)
         seed = 0
     else:
         keys = (None, noise[1], noise[2].contiguous())
         seed = signed(noise[0])
     if isinstance(diffusion, Diffusion):
         assert diffusion.slope is not None  # settled before
-        parts = [diffusion.level, diffusion.slope]
+        terms = [diffusion.level, diffusion.slope]
     else:
-        parts = [diffusion]
-    made = em_trajectory(
+        terms = [diffusion]
+    states, energy, width_kl, _ = em_trajectory(
         z.contiguous(),
         _flat(drift, drift_shift),
         [] if posterior is None else _flat(posterior.network, posterior.shifts),
-        [part.expand_as(z).contiguous() for part in parts],
+        [term.expand_as(z).contiguous() for term in terms],
         dt.contiguous(),
         *keys,
-        _places(saved, len(dt), z.device),
+        _saved_indices(saved, len(dt), z.device),
         *form_of(diffusion, posterior, seed, saved, len(dt)),
     )
-    return Trajectory(*made[:3])
+    return Trajectory(states, energy, width_kl)

@@ -1,13 +1,11 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-# ruff: noqa: ARG001, N803
-"""The two kernels of em_trajectory: a block of rows walked forward, and back.
+"""The two kernels of em_trajectory: a block of rows solved forward, and walked back.
 
-`anchors` holds the state at every `chunk`-th point, or at every point. The walk back takes a chunk
-at a time: it solves again from the chunk's anchor (where AGAIN; else all its states are there),
-walks the chunk back with hidden layers recomputed and noise drawn again, and adds the chunk's
-weight gradients to its own sum. So what it needs beside its inputs and outputs does not grow with
-the steps. STILL: the control's shift is the same at every step. The rest as in mlp_stack.py and
-coefficients.py.
+`anchors` holds the state at every `chunk`-th point, or at every point. The backward pass takes a
+chunk at a time: it solves again from the chunk's anchor (where RECOMPUTE; else all its states are
+there), walks the chunk back with hidden layers recomputed and noise drawn again, and adds the
+chunk's weight gradients to its own sum. So what it needs beside its inputs and outputs does not
+grow with the steps.
 """
 
 from __future__ import annotations
@@ -16,219 +14,317 @@ import triton
 import triton.language as tl
 
 from sdevid_kernels.em_trajectory.triton import weight_grad
-from sdevid_kernels.em_trajectory.triton.coefficients import pull, rates
-from sdevid_kernels.em_trajectory.triton.mlp_stack import increment, through
-
-# fmt: off
+from sdevid_kernels.em_trajectory.triton.arguments import Chain, Gradients, Grid, Noise, Scratch
+from sdevid_kernels.em_trajectory.triton.blocks import (
+    block_from,
+    element_of,
+    increment,
+    scratch_element_of,
+)
+from sdevid_kernels.em_trajectory.triton.coefficients import (
+    coefficients_at,
+    coefficients_backward,
+    shift_offset,
+    step_to,
+)
+from sdevid_kernels.em_trajectory.triton.mlp_stack import stack_backward
 
 
 @triton.jit(do_not_specialize=["seed", "clips", "tokens", "steps", "chunk"])
 def forward(
-    z0, model, numbers, dw, seed, serial, place, clips, tokens, dt, kept, states, anchors, energy,
-    width_kl, work, rows, size, width, steps, chunk, HEADS: tl.constexpr, BENDS: tl.constexpr, UNIT:
-    tl.constexpr, BOUND: tl.constexpr, DRAWN: tl.constexpr, AGAIN: tl.constexpr, STILL:
-    tl.constexpr, L: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, K:
-    tl.constexpr, F: tl.constexpr, P: tl.constexpr,
+    z_ptr,
+    model,
+    numbers,
+    const: tl.constexpr,
+    dw_ptr,
+    serial_ptr,
+    cell_ptr,
+    seed,
+    clips,
+    tokens,
+    dt_ptr,
+    saved_index_ptr,
+    states_ptr,
+    anchors_ptr,
+    energy_ptr,
+    width_kl_ptr,
+    work_ptr,
+    rows,
+    size,
+    width,
+    steps,
+    chunk,
 ):
-    noise = (dw, seed, serial, place, clips, tokens)
-    local, d = tl.arange(0, R), tl.arange(0, D)
-    row = tl.program_id(0).to(tl.int64) * R + local
-    known = row < rows
-    row = tl.where(known, row, 0)
-    live = known[:, None] & (d[None, :] < size)
-    at = row[:, None] * size + d[None, :]
-    block, sizes = (row, known, live, d), (size, width)
-    track = work + tl.program_id(0).to(tl.int64) * R * (size + 2 * (L - 1) * width)
-    keep = track + R * size
-    keep_c = keep + (L - 1) * R * width
-    z = tl.load(z0 + at, mask=live, other=0.0)
-    spent, narrowed = tl.zeros((R,), tl.float32), tl.zeros((R,), tl.float32)
-    first = tl.load(kept)
-    tl.store(states + first * rows * size + at, z, mask=live & (first >= 0))
+    """Solve a block of rows; store saved states, anchors, energy and the width's KL."""
+    noise = Noise(dw_ptr, serial_ptr, cell_ptr, seed, clips, tokens)
+    grid = Grid(dt_ptr, saved_index_ptr, steps, chunk)
+    chain = Chain(model, numbers, noise, grid)
+    program = tl.program_id(0).to(tl.int64)
+    block = block_from(program * const.ROWS, rows, size, width, const)
+    element, is_element = element_of(block), block.is_element
+    scratch = _forward_scratch(work_ptr, program, block, const)
+    z = tl.load(z_ptr + element, mask=is_element, other=0.0)
+    energy, width_kl = (
+        tl.full((const.ROWS,), 0.0, tl.float32),
+        tl.full((const.ROWS,), 0.0, tl.float32),
+    )
+    _save(states_ptr, z, 0, grid, block)
     for k in range(steps):
-        if AGAIN:
-            spot = anchors + (k // chunk) * rows * size
-            tl.store(spot + at, z, mask=live & (k % chunk == 0))
-        span = tl.load(dt + k * rows + row)
-        move = increment(noise, k, block, span, size, DRAWN, D)
-        if L > 1 or D > 64:
+        if const.RECOMPUTE:
+            anchor_ptr = anchors_ptr + (k // chunk) * rows * size
+            tl.store(anchor_ptr + element, z, mask=is_element & (k % chunk == 0))
+        span = tl.load(dt_ptr + k * rows + block.row)
+        dw = increment(noise, k, block, span, const)
+        if const.LAYERS > 1 or const.D > 64:
             tl.debug_barrier()  # the last step's values have been read
-        if D > 64:
-            here = (local[:, None] >= 0) & (d[None, :] < size)
-            tl.store(track + local[:, None] * size + d[None, :], z, mask=here)
+        if const.D > 64:
+            offset, is_scratch = scratch_element_of(scratch, block)
+            tl.store(scratch.states_ptr + offset, z, mask=is_scratch)
             tl.debug_barrier()
-        ahead = 0 if STILL else k * rows * width
-        h, g, u, r, _, _, _, _ = rates(
-            z, track, model, ahead, keep, keep_c, local, R, block, sizes, numbers, HEADS, BENDS,
-            UNIT, BOUND, False, L, D, R, TILE, K, P,
-        )
-        if HEADS > 0:
-            spent += 0.5 * tl.sum(u * u, 1) * span
-        if HEADS > 1:
-            cost = tl.sum(tl.where(live, 0.5 * (r * r - 1) - tl.log(r), 0.0), 1)
-            narrowed += tl.where(span > 0, cost, 0.0)
-        z = tl.where(live, z + (h + g * u) * span[:, None] + r * g * move, 0.0)
-        to = tl.load(kept + k + 1)
-        tl.store(states + to * rows * size + at, z, mask=live & (to >= 0))
-    tl.store(energy + row, spent, mask=known)
-    tl.store(width_kl + row, narrowed, mask=known)
+        at = coefficients_at(z, k, chain, scratch, block, const, BACKWARD=False)
+        if const.HEADS > 0:
+            energy += 0.5 * tl.sum(at.u * at.u, 1) * span
+        if const.HEADS > 1:
+            kl = tl.where(is_element, 0.5 * (at.r * at.r - 1) - tl.log(at.r), 0.0)
+            width_kl += tl.where(span > 0, tl.sum(kl, 1), 0.0)
+        z = step_to(z, at, dw, span, block)
+        _save(states_ptr, z, k + 1, grid, block)
+    tl.store(energy_ptr + block.row, energy, mask=block.is_row)
+    tl.store(width_kl_ptr + block.row, width_kl, mask=block.is_row)
 
 
 @triton.jit
-def _chunk_states(
-    anchors, begin, end, chunk, model, numbers, noise, dt, track, keep, keep_c, local, area, block,
-    rows, sizes, HEADS: tl.constexpr, BENDS: tl.constexpr, UNIT: tl.constexpr, BOUND: tl.constexpr,
-    DRAWN: tl.constexpr, AGAIN: tl.constexpr, STILL: tl.constexpr, L: tl.constexpr, D: tl.constexpr,
-    R: tl.constexpr, TILE: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
-):
-    """The states before the steps `begin` to `end`, into `track` (slots, rows, size)."""
-    row, live, d = block[0], block[2], block[3]
-    size, width = sizes
-    at = row[:, None] * size + d[None, :]
-    inside = (local[:, None] >= 0) & (d[None, :] < size)
-    here = local[:, None] * size + d[None, :]
-    first = begin // chunk if AGAIN else begin
-    z = tl.load(anchors + first * rows * size + at, mask=live, other=0.0)
-    tl.store(track + here, z, mask=inside)
-    for k in range(begin, end - 1):
-        if AGAIN:
-            span = tl.load(dt + k * rows + row)
-            move = increment(noise, k, block, span, size, DRAWN, D)
-            tl.debug_barrier()  # the state is there, and values of the step before have been read
-            ahead = 0 if STILL else k * rows * width
-            h, g, u, r, _, _, _, _ = rates(
-                z, track + (k - begin) * R * size, model, ahead, keep, keep_c, local, area, block,
-                sizes, numbers, HEADS, BENDS, UNIT, BOUND, False, L, D, R, TILE, K, P,
-            )
-            z = tl.where(live, z + (h + g * u) * span[:, None] + r * g * move, 0.0)
-        else:
-            z = tl.load(anchors + (k + 1) * rows * size + at, mask=live, other=0.0)
-        tl.store(track + (k + 1 - begin) * R * size + here, z, mask=inside)
+def _forward_scratch(work_ptr, program, block, const):
+    """The program's scratch memory: one step's state and the hidden values of either network."""
+    layers = (const.LAYERS - 1) * const.ROWS * block.width
+    states_ptr = work_ptr + program * const.ROWS * (
+        block.size + 2 * (const.LAYERS - 1) * block.width
+    )
+    drift_ptr = states_ptr + const.ROWS * block.size
+    return Scratch(states_ptr, drift_ptr, drift_ptr + layers, tl.arange(0, const.ROWS), const.ROWS)
 
 
-@triton.jit(
-    do_not_specialize=["seed", "clips", "tokens", "steps", "chunk", "span_of_work"]
-)
+@triton.jit
+def _save(states_ptr, z, point, grid, block):
+    """Store the state at `point`, if that is to be saved."""
+    index = tl.load(grid.saved_index_ptr + point)
+    state_ptr = states_ptr + index * block.rows * block.size + element_of(block)
+    tl.store(state_ptr, z, mask=block.is_element & (index >= 0))
+
+
+@triton.jit
+def _saved_gradient(grads, point, grid, block):
+    """The gradient of the state at `point` as it was saved: 0 if it was not."""
+    index = tl.load(grid.saved_index_ptr + point)
+    grad_ptr = grads.states_ptr + index * block.rows * block.size + element_of(block)
+    return tl.load(grad_ptr, mask=block.is_element & (index >= 0), other=0.0)
+
+
+@triton.jit(do_not_specialize=["seed", "clips", "tokens", "steps", "chunk", "work_stride"])
 def backward(
-    anchors, grad_states, grad_energy, grad_width, model, numbers, dw, seed, serial, place, clips,
-    tokens, dt, kept, grad_z, grad_level, grad_slope, grad_shift, grad_shift_c, totals, work, rows,
-    size, width, steps, chunk, span_of_work, span_of_total, HEADS: tl.constexpr, BENDS:
-    tl.constexpr, UNIT: tl.constexpr, BOUND: tl.constexpr, DRAWN: tl.constexpr, AGAIN: tl.constexpr,
-    STILL: tl.constexpr, L: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, K:
-    tl.constexpr, F: tl.constexpr, P: tl.constexpr,
+    anchors_ptr,
+    grad_states_ptr,
+    grad_energy_ptr,
+    grad_width_ptr,
+    model,
+    numbers,
+    const: tl.constexpr,
+    dw_ptr,
+    serial_ptr,
+    cell_ptr,
+    seed,
+    clips,
+    tokens,
+    dt_ptr,
+    saved_index_ptr,
+    grad_z_ptr,
+    grad_level_ptr,
+    grad_slope_ptr,
+    grad_drift_shift_ptr,
+    grad_control_shift_ptr,
+    totals_ptr,
+    work_ptr,
+    rows,
+    size,
+    width,
+    steps,
+    chunk,
+    work_stride,
+    total_stride,
 ):
-    noise = (dw, seed, serial, place, clips, tokens)
-    local, d, sizes = tl.arange(0, R), tl.arange(0, D), (size, width)
-    area = chunk * R
-    track = work + tl.program_id(0).to(tl.int64) * span_of_work
-    keep = track + area * size
-    keep_c = keep + area * (3 * L * width + size)
-    total = totals + tl.program_id(0).to(tl.int64) * span_of_total
-    of_control = width * size + (L - 1) * (width + 1) * width + HEADS * size * (width + 1)
-    total_c = total + span_of_total - of_control
-    ups = 2 * L * area * width
-    fresh = 1
-    for part in range(tl.program_id(0), tl.cdiv(rows, R), tl.num_programs(0)):
-        row = part * R + local.to(tl.int64)
-        known = row < rows
-        row = tl.where(known, row, 0)
-        live = known[:, None] & (d[None, :] < size)
-        block = (row, known, live, d)
-        at = row[:, None] * size + d[None, :]
-        for_u = tl.load(grad_energy + row, mask=known, other=0.0)[:, None]
-        for_r = tl.load(grad_width + row, mask=known, other=0.0)[:, None]
-        grad, begun = tl.zeros((R, D), tl.float32), 1
+    """Walk blocks of rows back; store the inputs' gradients, and the program's weight gradients."""
+    noise = Noise(dw_ptr, serial_ptr, cell_ptr, seed, clips, tokens)
+    grid = Grid(dt_ptr, saved_index_ptr, steps, chunk)
+    chain = Chain(model, numbers, noise, grid)
+    shifts = (grad_drift_shift_ptr, grad_control_shift_ptr)
+    grads = Gradients(grad_states_ptr, grad_level_ptr, grad_slope_ptr, *shifts)
+    program = tl.program_id(0).to(tl.int64)
+    total_ptr, total_is_new = totals_ptr + program * total_stride, 1
+    for part in range(tl.program_id(0), tl.cdiv(rows, const.ROWS), tl.num_programs(0)):
+        block = block_from(part * const.ROWS, rows, size, width, const)
+        scratch = _backward_scratch(work_ptr + program * work_stride, chunk, block, const)
+        grad_energy = tl.load(grad_energy_ptr + block.row, mask=block.is_row, other=0.0)[:, None]
+        grad_width = tl.load(grad_width_ptr + block.row, mask=block.is_row, other=0.0)[:, None]
+        kl_grads = (grad_energy, grad_width)
+        grad, shift_is_new = tl.full((const.ROWS, const.D), 0.0, tl.float32), 1
         for behind in range(tl.cdiv(steps, chunk)):
             begin = (tl.cdiv(steps, chunk) - 1 - behind) * chunk
             end = tl.minimum(begin + chunk, steps)
-            tl.debug_barrier()  # the chunk before has been gathered
-            _chunk_states(
-                anchors, begin, end, chunk, model, numbers, noise, dt, track, keep, keep_c, local,
-                area, block, rows, sizes, HEADS, BENDS, UNIT, BOUND, DRAWN, AGAIN, STILL, L, D, R,
-                TILE, K, P,
-            )
+            tl.debug_barrier()  # the weight gradients of the chunk before have been added
+            _chunk_states(anchors_ptr, begin, end, chain, scratch, block, const)
             tl.debug_barrier()
             for back in range(end - begin):
                 k = end - 1 - back
-                grad = _step_back(
-                    grad, for_u, for_r, grad_states, kept, model, numbers, noise, dt, grad_level,
-                    grad_slope, grad_shift_c, track, keep, keep_c, local, k, k - begin, steps, area,
-                    block, rows, sizes, HEADS, BENDS, UNIT, BOUND, DRAWN, STILL, L, D, R, TILE, K,
-                    P,
-                )
+                grad = _step_backward(grad, kl_grads, k, begin, chain, grads, scratch, block, const)
             tl.debug_barrier()
             used = end - begin
-            weight_grad.weights(
-                track, keep, total, area, size, width, size, used * R, fresh, L, F, 16, P
+            _add_network_gradients(
+                grads, total_ptr, used, total_is_new, shift_is_new, scratch, block, const
             )
-            weight_grad.shift(keep + ups, grad_shift, row, known, width, used, begun, R, TILE)
-            if HEADS > 0:
-                weight_grad.weights(
-                    track, keep_c, total_c, area, size, width, HEADS * size, used * R, fresh, L, F,
-                    16, P,
-                )
-                if STILL:
-                    weight_grad.shift(
-                        keep_c + ups, grad_shift_c, row, known, width, used, begun, R, TILE
-                    )
-            fresh, begun = 0, 0
-        spot = tl.load(kept)
-        there = live & (spot >= 0)
-        grad += tl.load(grad_states + spot * rows * size + at, mask=there, other=0.0)
-        tl.store(grad_z + at, grad, mask=live)
+            total_is_new, shift_is_new = 0, 0
+        grad += _saved_gradient(grads, 0, grid, block)
+        tl.store(grad_z_ptr + element_of(block), grad, mask=block.is_element)
 
 
 @triton.jit
-def _step_back(
-    grad, for_u, for_r, grad_states, kept, model, numbers, noise, dt, grad_level, grad_slope,
-    grad_shift_c, track, keep, keep_c, local, k, slot, steps, area, block, rows, sizes, HEADS:
-    tl.constexpr, BENDS: tl.constexpr, UNIT: tl.constexpr, BOUND: tl.constexpr, DRAWN: tl.constexpr,
-    STILL: tl.constexpr, L: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, K:
-    tl.constexpr, P: tl.constexpr,
+def _backward_scratch(states_ptr, chunk, block, const):
+    """The program's scratch memory: a chunk's states, and all that its layers leave behind."""
+    area = chunk * const.ROWS
+    drift_ptr = states_ptr + area * block.size
+    control_ptr = drift_ptr + area * (3 * const.LAYERS * block.width + block.size)
+    return Scratch(states_ptr, drift_ptr, control_ptr, tl.arange(0, const.ROWS), area)
+
+
+@triton.jit
+def _chunk_states(anchors_ptr, begin, end, chain, scratch, block, const):
+    """Put the states before the steps `begin` to `end` into scratch memory."""
+    rows, size = block.rows, block.size
+    element = element_of(block)
+    offset, is_scratch = scratch_element_of(scratch, block)
+    first = begin // chain.grid.chunk if const.RECOMPUTE else begin
+    anchor_ptr = anchors_ptr + first * rows * size + element
+    z = tl.load(anchor_ptr, mask=block.is_element, other=0.0)
+    tl.store(scratch.states_ptr + offset, z, mask=is_scratch)
+    for k in range(begin, end - 1):
+        states_ptr = scratch.states_ptr + (k - begin) * const.ROWS * size
+        if const.RECOMPUTE:
+            span = tl.load(chain.grid.dt_ptr + k * rows + block.row)
+            dw = increment(chain.noise, k, block, span, const)
+            tl.debug_barrier()  # the state is there, and values of the step before have been read
+            here = Scratch(
+                states_ptr, scratch.drift_ptr, scratch.control_ptr, scratch.row, scratch.area
+            )
+            at = coefficients_at(z, k, chain, here, block, const, BACKWARD=False)
+            z = step_to(z, at, dw, span, block)
+        else:
+            state_ptr = anchors_ptr + (k + 1) * rows * size + element
+            z = tl.load(state_ptr, mask=block.is_element, other=0.0)
+        tl.store(states_ptr + const.ROWS * size + offset, z, mask=is_scratch)
+
+
+@triton.jit
+def _add_network_gradients(
+    grads, total_ptr, steps, total_is_new, shift_is_new, scratch, block, const
 ):
-    """The gradient of the state before step k from `grad`, that of the state after it without what
-    falls on that state itself. Adds the step's share of level's and slope's to theirs."""
-    row, live, d = block[0], block[2], block[3]
-    size, width = sizes
-    at = row[:, None] * size + d[None, :]
-    spot = tl.load(kept + k + 1)
-    there = live & (spot >= 0)
-    grad += tl.load(grad_states + spot * rows * size + at, mask=there, other=0.0)
-    here = local + slot * R
-    inside = (local[:, None] >= 0) & (d[None, :] < size)
-    z = tl.load(track + here[:, None] * size + d[None, :], mask=inside, other=0.0)
-    span = tl.load(dt + k * rows + row)
-    move = increment(noise, k, block, span, size, DRAWN, D)
-    ahead = 0 if STILL else k * rows * width
-    _, g, u, r, free, bend, rise, b = rates(
-        z, track, model, ahead, keep, keep_c, here, area, block, sizes, numbers, HEADS, BENDS, UNIT,
-        BOUND, True, L, D, R, TILE, K, P,
+    """Add the weight gradients of a chunk's `steps` steps, and those of shifts that all share."""
+    size, width, rows = block.size, block.width, steps * const.ROWS
+    weight_grad.add_weights(
+        scratch.drift_ptr, total_ptr, size, rows, total_is_new, scratch, block, const
     )
-    to_h, to_raw, to_width, to_level, to_slope, to_z = pull(
-        grad, for_u, for_r, g, u, r, free, bend, rise, b, move, span[:, None], numbers, HEADS,
-        BENDS, UNIT, BOUND,
+    weight_grad.add_shift(
+        scratch.drift_ptr, grads.drift_shift_ptr, steps, shift_is_new, scratch, block, const
     )
-    earlier = live & (k + 1 < steps)
-    to_level += tl.load(grad_level + at, mask=earlier, other=0.0)
-    tl.store(grad_level + at, to_level, mask=live)
-    if BENDS > 0:
-        to_slope += tl.load(grad_slope + at, mask=earlier, other=0.0)
-        tl.store(grad_slope + at, to_slope, mask=live)
-        grad += tl.where(live, to_z, 0.0)
-    to_h = tl.where(live, to_h, 0.0)
-    tl.store(keep + 3 * L * area * width + here[:, None] * size + d[None, :], to_h, mask=inside)
-    into = through(
-        to_h, to_h, model[0], keep, here, area, keep, block, sizes, False, False, L, D, R, TILE, K,
-        P,
-    )
-    if HEADS > 0:
-        to_raw, to_width = tl.where(live, to_raw, 0.0), tl.where(live, to_width, 0.0)
-        out = keep_c + 3 * L * area * width + here[:, None] * (HEADS * size) + d[None, :]
-        tl.store(out, to_raw, mask=inside)
-        if HEADS > 1:
-            tl.store(out + size, to_width, mask=inside)
-        into += through(
-            to_raw, to_width, model[1], keep_c, here, area, grad_shift_c + ahead, block, sizes,
-            HEADS > 1, not STILL, L, D, R, TILE, K, P,
+    if const.HEADS > 0:
+        of_drift = width * size + (const.LAYERS - 1) * (width + 1) * width + size * (width + 1)
+        control_ptr, outputs = total_ptr + of_drift, const.HEADS * size
+        weight_grad.add_weights(
+            scratch.control_ptr, control_ptr, outputs, rows, total_is_new, scratch, block, const
         )
-    return grad + into
+        if const.ONE_SHIFT:
+            shift_ptr = grads.control_shift_ptr
+            weight_grad.add_shift(
+                scratch.control_ptr, shift_ptr, steps, shift_is_new, scratch, block, const
+            )
+
+
+@triton.jit
+def _step_backward(grad, kl_grads, k, begin, chain, grads, scratch, block, const):
+    """Backward of step k: dL/dz[k] from `grad` = dL/dz[k+1] without the direct loss on z[k+1].
+
+    `kl_grads` are dL/d(energy) and dL/d(width's KL), (ROWS, 1) each. Adds the step's share to the
+    gradients of g's level and slope.
+    """
+    area, is_element = scratch.area, block.is_element
+    element, grid = element_of(block), chain.grid
+    grad += _saved_gradient(grads, k + 1, grid, block)
+    row = scratch.row + (k - begin) * const.ROWS
+    here = Scratch(scratch.states_ptr, scratch.drift_ptr, scratch.control_ptr, row, area)
+    offset, is_scratch = scratch_element_of(here, block)
+    z = tl.load(scratch.states_ptr + offset, mask=is_scratch, other=0.0)
+    span = tl.load(grid.dt_ptr + k * block.rows + block.row)
+    dw = increment(chain.noise, k, block, span, const)
+    at = coefficients_at(z, k, chain, here, block, const, BACKWARD=True)
+    to = coefficients_backward(
+        grad, kl_grads[0], kl_grads[1], at, dw, span[:, None], chain.numbers, const
+    )
+    is_sum = is_element & (k + 1 < grid.steps)
+    to_level = to.level + tl.load(grads.level_ptr + element, mask=is_sum, other=0.0)
+    tl.store(grads.level_ptr + element, to_level, mask=is_element)
+    if const.DIFFUSION > 0:
+        to_slope = to.slope + tl.load(grads.slope_ptr + element, mask=is_sum, other=0.0)
+        tl.store(grads.slope_ptr + element, to_slope, mask=is_element)
+        grad += tl.where(is_element, to.z, 0.0)
+    grad_z = _drift_backward(to.drift, chain.model.drift, here, block, const)
+    if const.HEADS > 0:
+        shift_ptr = grads.control_shift_ptr + shift_offset(k, block, const)
+        grad_z += _control_backward(
+            to.control, to.width, chain.model.control, shift_ptr, here, block, const
+        )
+    return grad + grad_z
+
+
+@triton.jit
+def _drift_backward(to_drift, stack, scratch, block, const):
+    """The state's gradient (ROWS, D) from that of the drift network's outputs, which is kept."""
+    to_drift = tl.where(block.is_element, to_drift, 0.0)
+    offset, is_scratch = scratch_element_of(scratch, block)
+    outputs_ptr = scratch.drift_ptr + 3 * const.LAYERS * scratch.area * block.width
+    tl.store(outputs_ptr + offset, to_drift, mask=is_scratch)
+    return stack_backward(
+        to_drift,
+        to_drift,
+        stack,
+        scratch.drift_ptr,
+        scratch.drift_ptr,
+        scratch,
+        block,
+        const,
+        TWO=False,
+        SHIFT=False,
+    )
+
+
+@triton.jit
+def _control_backward(to_control, to_width, stack, grad_shift_ptr, scratch, block, const):
+    """The state's gradient (ROWS, D) from those of the control's outputs, which are kept."""
+    size = block.size
+    to_control = tl.where(block.is_element, to_control, 0.0)
+    to_width = tl.where(block.is_element, to_width, 0.0)
+    _, is_scratch = scratch_element_of(scratch, block)
+    outputs_ptr = scratch.control_ptr + 3 * const.LAYERS * scratch.area * block.width
+    offset = scratch.row[:, None] * (const.HEADS * size) + block.component[None, :]
+    tl.store(outputs_ptr + offset, to_control, mask=is_scratch)
+    if const.HEADS > 1:
+        tl.store(outputs_ptr + offset + size, to_width, mask=is_scratch)
+    return stack_backward(
+        to_control,
+        to_width,
+        stack,
+        scratch.control_ptr,
+        grad_shift_ptr,
+        scratch,
+        block,
+        const,
+        TWO=const.HEADS > 1,
+        SHIFT=not const.ONE_SHIFT,
+    )

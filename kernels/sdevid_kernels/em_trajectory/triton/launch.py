@@ -1,0 +1,141 @@
+"""What the launches of em_trajectory's two kernels share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from sdevid_kernels.em_trajectory.reference import Diffusion, Posterior
+from sdevid_kernels.em_trajectory.triton.arguments import Constants, Model, Numbers, Stack
+
+ROWS = 16  # the least that tl.dot takes
+TILES = {"TILE": 32, "K": 32, "F": 64}
+OPTIONS = {"num_warps": 8, "num_stages": 2}
+CHUNK = 8  # steps whose hidden layers a program holds at a time
+MOST_SUMS = 2**24  # elements of all programs' weight gradients, at most
+MOST_PROGRAMS = 132  # that sum weight gradients: as many as an H100 runs at once
+
+
+class Form(NamedTuple):
+    """What a launch is about, as the operators' schemas take it."""
+
+    seed: int
+    numbers: list[float]  # floor, start, unit, bound (0: none)
+    flags: list[int]  # HEADS, DIFFUSION and UNIT of arguments.Constants
+    points: int  # saved
+    chunk: int  # steps between two anchors
+
+
+class Launch(NamedTuple):
+    """What a forward and a backward launch of the same chain share."""
+
+    drift: list[Tensor]
+    control: list[Tensor]
+    diffusion: list[Tensor]
+    dt: Tensor
+    dw: Tensor | None
+    serial: Tensor
+    cell: Tensor
+    saved_index: Tensor
+    form: Form
+
+    @property
+    def depth(self) -> int:
+        """Hidden layers of each network."""
+        return (len(self.drift) - 2) // 2
+
+    def arguments(self, z: Tensor, recompute: bool) -> dict[str, Any]:
+        """The kernels' arguments by name, for states like `z` (rows, size)."""
+        return {
+            "model": self._model(),
+            "numbers": Numbers(*self.form.numbers),
+            "const": self._constants(z, recompute),
+            "dw_ptr": self.dw,
+            "serial_ptr": self.serial,
+            "cell_ptr": self.cell,
+            "seed": self.form.seed,
+            "clips": len(self.serial),
+            "tokens": len(z) // len(self.serial),
+            "dt_ptr": self.dt,
+            "saved_index_ptr": self.saved_index,
+            "rows": len(z),
+            "size": z.shape[1],
+            "width": len(self.drift[0]),
+            "steps": len(self.dt),
+            **OPTIONS,
+        }
+
+    def _model(self) -> Model:
+        return Model(
+            drift=stack_of(self.drift),
+            control=stack_of(self.control) if self.control else None,
+            drift_shift_ptr=self.drift[1],
+            control_shift_ptr=self.control[1] if self.control else self.drift[1],
+            level_ptr=self.diffusion[0],
+            slope_ptr=self.diffusion[1] if len(self.diffusion) > 1 else None,
+        )
+
+    def _constants(self, z: Tensor, recompute: bool) -> Constants:
+        exact = "ieee" if z.device.type == "cpu" else "tf32x3"
+        heads, diffusion, unit = self.form.flags
+        return Constants(
+            HEADS=heads,
+            DIFFUSION=diffusion,
+            UNIT=unit,
+            BOUND=self.form.numbers[3] > 0,
+            DRAWN=self.dw is None,
+            RECOMPUTE=recompute,
+            ONE_SHIFT=bool(self.control) and len(self.control[1]) == 1 < len(self.dt),
+            LAYERS=self.depth,
+            D=max(16, triton.next_power_of_2(z.shape[1])),
+            ROWS=ROWS,
+            PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else exact,
+            **TILES,
+        )
+
+
+def stack_of(network: list[Tensor]) -> Stack:
+    """A network but for its shift, as the kernels take it."""
+    first, _, *inner, last, bias = network
+    return Stack(first, tuple(zip(inner[::2], inner[1::2], strict=True)), last, bias)
+
+
+def span_of(network: list[Tensor]) -> int:
+    """Elements of a network's weight gradients: of all but its shift."""
+    return sum(x.numel() for index, x in enumerate(network) if index != 1)
+
+
+def gradient_programs(rows: int, span: int) -> int:
+    """Programs of the backward pass, each with `span` elements of weight gradients."""
+    return min(triton.cdiv(rows, ROWS), MOST_PROGRAMS, max(1, MOST_SUMS // span))
+
+
+def form_of(
+    diffusion: Tensor | Diffusion,
+    posterior: Posterior | None,
+    seed: int,
+    saved: tuple[int, ...] | None,
+    steps: int,
+) -> Form:
+    """Say what a launch is about.
+
+    Where all states are saved, there are no anchors. Where the control's shifts differ from step to
+    step, which takes more memory than the states, every state is an anchor, and none is solved
+    again.
+    """
+    floor, start, curved = 0.0, 0.0, 0
+    if isinstance(diffusion, Diffusion):
+        floor, start, curved = diffusion.floor, diffusion.start, 1 + diffusion.stratonovich
+    heads, unit_form, bound, unit = 0, 0, 0.0, 1.0
+    if posterior is not None:
+        reading = posterior.reading
+        heads, bound = 1 + reading.width, reading.bound or 0.0
+        if reading.unit is not None:
+            unit_form, unit = 1 + reading.own, reading.unit
+    points = steps + 1 if saved is None else len(saved)
+    one_shift = posterior is None or len(posterior.shifts) == 1
+    chunk = 0 if saved is None else min(steps, CHUNK) if one_shift else 1
+    return Form(seed, [floor, start, unit, bound], [heads, curved, unit_form], points, chunk)
