@@ -110,7 +110,8 @@ def span_of(network: list[Tensor]) -> int:
 
 def gradient_programs(rows: int, span: int) -> int:
     """Programs of the backward pass, each with `span` elements of weight gradients."""
-    return min(triton.cdiv(rows, ROWS), MOST_PROGRAMS, max(1, MOST_SUMS // span))
+    blocks: int = triton.cdiv(rows, ROWS)
+    return min(blocks, MOST_PROGRAMS, max(1, MOST_SUMS // span))
 
 
 def form_of(
