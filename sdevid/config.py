@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from sdevid import clock, sizes
+from sdevid.autoencoder.folder import PictureShape, latent_shape
 from sdevid.clock import Clock
 from sdevid.console import redacted
 from sdevid.errors import UserError
@@ -88,7 +89,18 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
     @property
     def values_per_clip(self) -> int:
         """Numbers that a clip's loss is divided by, so that gradients are of order 1."""
-        return self.sequence_length * self.channels * self.frame_size**2
+        return self.sequence_length * self.picture.channels * self.picture.side**2
+
+    @property
+    def picture(self) -> PictureShape:
+        """Shape of what the model sees and draws for a frame: its pixels, or frozen latents.
+
+        Raises UserError where `encoder.frozen` names no autoencoder, or one of other frames.
+        """
+        frozen, cells = self.encoder.frozen, self.encoder.map_size
+        if frozen is None:
+            return PictureShape(self.channels, self.frame_size)
+        return latent_shape(Path(frozen), self.channels, self.frame_size, cells)
 
     @model_validator(mode="after")
     def _objective_fits(self) -> Config:
@@ -262,6 +274,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
             )
         if not is_particles:
             return self
+        if self.encoder.frozen is not None:
+            raise ValueError(
+                f"encoder.frozen is {self.encoder.frozen}, but sde.latent is particles, which are "
+                "smaller than one latent; set sde.latent=map, or leave encoder.frozen out"
+            )
         if self.sde.noise == "diagonal":
             raise ValueError(
                 "sde.noise is diagonal, but sde.latent is particles, which take sde.noise=carried "

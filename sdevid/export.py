@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from sdevid import checkpoint, clock, model_card, tensor_file
 from sdevid.atomic_file import replace_text
+from sdevid.autoencoder.folder import identity
 from sdevid.checkpoint import Weights
 from sdevid.config import Config, dump, parse, settings_by_path
 from sdevid.errors import UserError
@@ -17,6 +19,7 @@ from sdevid.objectives import build_model
 from sdevid.settings.yaml_file import read_settings
 
 MODEL_FILE = "model.safetensors"
+AUTOENCODER = "autoencoder"  # folder of a frozen one that goes with the model
 _PREFIX = "model."  # of the model's tensors within the objective's
 
 
@@ -35,14 +38,24 @@ def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config
     return model.eval().requires_grad_(False), config
 
 
-def export(model_path: Path, output_dir: Path, weights: Weights = "ema") -> Path:
+def export(
+    model_path: Path,
+    output_dir: Path,
+    weights: Weights = "ema",
+    *,
+    with_autoencoder: bool = False,
+) -> Path:
     """Write the model in `model_path` to `output_dir`: weights, config.yaml and a model card.
 
     The config keeps what the model is; paths, credentials and how this site trained it stay here.
+    Of a frozen autoencoder that is its fingerprint, and with `with_autoencoder` a copy of it.
     Returns the weights' path. Raises UserError where there is no model, or it cannot be written.
     """
     folder = find(model_path)
-    return _write(_tensors(folder, weights), weights, _config(folder), model_path, output_dir)
+    config, tensors = _config(folder), _tensors(folder, weights)
+    if with_autoencoder:
+        config = _copy_autoencoder(config, output_dir)
+    return _write(tensors, weights, config, model_path, output_dir)
 
 
 def write(model: VideoModel, config: Config, output_dir: Path) -> Path:
@@ -69,6 +82,25 @@ def _write(
     except OSError as error:
         raise UserError(f"output_dir {output_dir} cannot be written: {error}") from error
     return target
+
+
+def _copy_autoencoder(config: Config, output_dir: Path) -> Config:
+    """Copy the frozen autoencoder beside the weights; `config` with its new place."""
+    if config.encoder.frozen is None:
+        raise UserError(
+            "--with_autoencoder is given, but the model draws pixels (encoder.frozen is null in "
+            "its config); leave it out"
+        )
+    source, copy = Path(config.encoder.frozen), output_dir / AUTOENCODER
+    identity(source)  # says what is missing
+    try:
+        copy.mkdir(parents=True, exist_ok=True)
+        for path in (source / "config.json", *source.glob("*.safetensors*")):
+            shutil.copyfile(path, copy / path.name)
+    except (OSError, shutil.SameFileError) as error:
+        raise UserError(f"{copy} cannot be written: {error}") from error
+    encoder = config.encoder.model_copy(update={"frozen": AUTOENCODER})
+    return config.model_copy(update={"encoder": encoder})
 
 
 def without_site(config: Config) -> Config:
@@ -114,11 +146,20 @@ def _config(folder: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{folder} holds a model, but no config.yaml beside it")
     try:
-        return parse(clock.of_saved(read_settings(path)))
+        return _beside(folder, parse(clock.of_saved(read_settings(path))))
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no config of a model: {error}") from error
     except UserError as error:
         raise UserError(f"{path} is no config of this version: {error}") from error
+
+
+def _beside(folder: Path, config: Config) -> Config:
+    """`config` with the place of an autoencoder that lies in the model's own `folder`."""
+    frozen = config.encoder.frozen
+    if frozen is None or not (folder / frozen).is_dir():
+        return config
+    encoder = config.encoder.model_copy(update={"frozen": str(folder / frozen)})
+    return config.model_copy(update={"encoder": encoder})
 
 
 def _tensors(folder: Path, weights: Weights) -> dict[str, Tensor]:

@@ -23,8 +23,9 @@ TICKS_PER_UNIT = 76_800
 Video = (  # as moved: uint8, or float32 in its transform's range with NaN where nothing was seen
     UInt8[Tensor, "batch time height width channels"]
     | Float32[Tensor, "batch time height width channels"]
+    | Float16[Tensor, "batch time height width channels"]  # latents, as data/latents.py says
 )
-Frames = Float[Tensor, "batch time channels height width"]  # in [0, 1], as the model sees it
+Frames = Float[Tensor, "batch time channels height width"]  # in [0, 1], or latents of them
 Ticks = Int64[Tensor, "batch time"]  # rising along time
 Embedding = Float16[np.ndarray, "tokens width"]  # of one caption, by a frozen encoder
 Serial = Int64[Tensor, " batch"]  # a clip's place in the order of training; keys its noise

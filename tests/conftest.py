@@ -79,6 +79,32 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def taef2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a TAEF2 with random weights: 3 channels to 32 at an eighth of the side."""
+    from sdevid.autoencoder.taef2 import TAEF2, convert
+
+    folder: Path = tmp_path_factory.mktemp("taef2")
+    torch.manual_seed(0)
+    model = TAEF2()
+    parts = {"encoder": model.encoder, "decoder": model.decoder}
+    for name, part in parts.items():
+        torch.save({key: value.half() for key, value in part.state_dict().items()}, folder / name)
+    convert(folder / "encoder", folder / "decoder", folder / "folder")
+    return folder / "folder"
+
+
+@pytest.fixture(scope="session")
+def kl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a diffusers AutoencoderKL of grey pictures: 1 channel to 3 at a quarter."""
+    from sdevid.autoencoder.frozen import new_kl
+
+    folder: Path = tmp_path_factory.mktemp("kl")
+    torch.manual_seed(0)
+    new_kl(1, 3, (4, 4, 8), 2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole CLIP, text 16 wide and at most 8 tokens, with random weights."""
     from transformers import CLIPConfig, CLIPModel

@@ -34,12 +34,22 @@ DOORS = {
     "gradio": ("sdevid/report/studio.py",),
     "fsspec": ("sdevid/data/remote.py",),
     "transformers": ("sdevid/models/frozen_text.py",),
+    "diffusers": ("sdevid/autoencoder/frozen.py",),
     "scenedetect": ("sdevid/data/video/shots.py",),
 }
 
 # Slow to import or not there on a bare CPU: no module but a package's own door may import them at
 # its top, and nobody may import such a door at the top.
-LAZY = ("gradio", "deepspeed", "wandb", "xformers", "torchsde", "triton", "transformers")
+LAZY = (
+    "gradio",
+    "deepspeed",
+    "wandb",
+    "xformers",
+    "torchsde",
+    "triton",
+    "transformers",
+    "diffusers",
+)
 
 KNOWN_TO_SDE = ("sdevid.sde", "sdevid.types", "sdevid.errors", "sdevid_kernels")
 
@@ -192,6 +202,7 @@ def test_sde_knows_no_video():
 CLOSED = [
     ("sdevid/sde/", ("sdevid/models/", "sdevid/data/", "sdevid/objectives/", "sdevid/train/")),
     ("sdevid/models/", ("sdevid/train/", "sdevid/objectives/", "sdevid/sample/")),
+    ("sdevid/autoencoder/", ("sdevid/models/", "sdevid/objectives/", "sdevid/train/")),
     ("sdevid/objectives/", ("sdevid/train/",)),
     ("sdevid/data/", ("sdevid/train/", "sdevid/models/", "sdevid/objectives/")),
     ("sdevid/sample/", ("sdevid/train/", "sdevid/objectives/")),

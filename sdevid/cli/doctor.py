@@ -58,6 +58,7 @@ _PACKAGES = {
     "av": "videos are neither cut nor written",
     "wandb": "metrics.wandb=true is refused",
     "transformers": "text.encoder=FOLDER is refused; pip install 'sdevid[text]'",
+    "diffusers": "encoder.frozen takes TAEF2 alone; pip install 'sdevid[autoencoder]'",
     "s3fs": "data=s3://... is refused; pip install 'sdevid[remote]'",
     "gradio": "sdevid studio is refused; pip install 'sdevid[studio]'",
 }

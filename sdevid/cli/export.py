@@ -18,9 +18,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model_path", type=Path, required=True, help="run or checkpoint folder")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write")
     parser.add_argument("--weights", choices=["ema", "raw"], default="ema", help="averaged or raw")
+    parser.add_argument(
+        "--with_autoencoder",
+        action="store_true",
+        help="copy the frozen autoencoder too; its licence is its makers'",
+    )
     options = parser.parse_args(arguments)
     from sdevid import export
 
-    written = export.export(options.model_path, options.output_dir, options.weights)
+    written = export.export(
+        options.model_path,
+        options.output_dir,
+        options.weights,
+        with_autoencoder=options.with_autoencoder,
+    )
     print(f"{written} ({written.stat().st_size / 2**20:.1f} MiB)")
     return 0

@@ -30,6 +30,12 @@ class Command(NamedTuple):
 COMMANDS = {
     "shards": Command("sdevid.cli.shards", "cut videos, or draw them, into shards"),
     "check-shards": Command("sdevid.data.cut.check_command", "verify shards against their index"),
+    "train-autoencoder": Command(
+        "sdevid.cli.train_autoencoder", "train an autoencoder on the frames of shards"
+    ),
+    "convert-autoencoder": Command(
+        "sdevid.cli.convert_autoencoder", "turn a published autoencoder into a folder"
+    ),
     "train": Command("sdevid.cli.train", "train, or carry on where the run stopped"),
     "sample": Command("sdevid.sample.__main__", "generate video with a trained model"),
     "evaluate": Command("sdevid.evaluate.__main__", "measure a trained model on held-out clips"),

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from sdevid.data.cut import command
 from sdevid.data.embedding import Embedder
+from sdevid.data.latents import PictureEncoder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Cut or draw shards, with captions embedded by a frozen encoder; or `index` tars of others."""
+    """Cut or draw shards, with what frozen encoders make of them; or `index` tars of others."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["index"]:
         from sdevid.data.cut import index_command
 
         return index_command.main(given[1:])
-    return command.main(given, load_encoder=_load_encoder)
+    return command.main(given, load_encoder=_load_encoder, load_autoencoder=_load_autoencoder)
 
 
 def _load_encoder(folder: Path, length: int) -> Embedder:
@@ -26,3 +27,11 @@ def _load_encoder(folder: Path, length: int) -> Embedder:
     from sdevid.models.frozen_text import FrozenText
 
     return FrozenText(folder, length, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load_autoencoder(folder: Path) -> PictureEncoder:
+    import torch
+
+    from sdevid.autoencoder.frozen import FrozenAutoencoder
+
+    return FrozenAutoencoder(folder, "cuda" if torch.cuda.is_available() else "cpu")

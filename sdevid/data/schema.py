@@ -110,6 +110,17 @@ class TextEncoderFields(_Part):
     width: Annotated[int, Field(ge=1, le=2**16)]
 
 
+class AutoencoderFields(_Part):
+    """The autoencoder of the latents that shards hold."""
+
+    kind: Annotated[str, StringConstraints(max_length=64)]
+    channels: Channels
+    latent_channels: Annotated[int, Field(ge=1, le=4_096)]
+    stored_channels: Annotated[int, Field(ge=1, le=8_192)]
+    factor: Annotated[int, Field(ge=1, le=4_096)]
+    fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+
+
 class TransformFields(_Part):
     """From the source's values to a model's."""
 
@@ -148,6 +159,7 @@ class DatasetFields(_Part):
 
     splits: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")], SplitFields]
     text_encoder: TextEncoderFields | None = None
+    autoencoder: AutoencoderFields | None = None
     truth: dict[str, Any] | None = None
 
 

@@ -1,8 +1,7 @@
 """Shards: plain WebDataset tars, an index beside each, and one dataset.json for the folder.
 
-A clip is two members, KEY.json and one payload, or three with its caption's KEY.text.npy. An
-index (train-000000.index.json) tells for each clip where its members lie, so that a clip is read
-by offset.
+A clip is two members, KEY.json and one payload; KEY.text.npy and KEY.latent.npy may join them. An
+index (train-000000.index.json) tells where each clip's members lie: it is read by offset.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from sdevid.data import embedding, transforms
-from sdevid.data.embedding import TEXT
+from sdevid.data import embedding, latents, transforms
 from sdevid.data.folder import Access, Folder
 from sdevid.data.open import open_folder
 from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
@@ -129,6 +127,7 @@ class ShardIndex:
     dataset: dict[str, Any]  # dataset.json; drawn data sets have "truth"
     clips: list[ClipEntry]
     embedded: bool = False  # whether text embeddings are read too; set before the first read
+    encoded: bool = False  # whether a clip's latents are read for its frames; set likewise
     _damage: dict[int, str] = field(default_factory=dict, repr=False)
     _known: bytearray = field(init=False, repr=False)  # _RIGHT or _PLAIN, once read
     _stamps: dict[str, tuple[int, int, int]] = field(default_factory=dict, repr=False)  # by shard
@@ -146,13 +145,13 @@ class ShardIndex:
 
     @cached_property
     def dtype(self) -> str:
-        """Of the frames, as they are stored."""
-        return str(self.dataset.get("dtype", "uint8"))
+        """Of what is read for the frames, as it is stored."""
+        return latents.DTYPE if self.encoded else str(self.dataset.get("dtype", "uint8"))
 
     @cached_property
     def transform(self) -> Transform | None:
-        """From stored values to a model's; None for uint8 video."""
-        return transforms.of_dataset(self.dataset)
+        """From stored values to a model's; None for uint8 video and latents."""
+        return None if self.encoded else transforms.of_dataset(self.dataset)
 
     @cached_property
     def longest(self) -> int:
@@ -162,8 +161,14 @@ class ShardIndex:
     def read(self, i: int) -> Clip:
         """Clip `i` as a whole. DamagedClipError where its shard does not hold it."""
         entry = self.clips[i]
-        video = np.empty(entry.shape, self.dtype)
+        video = np.empty(self.stored(entry)[1], self.dtype)
         return Clip(entry.key, video, self.read_into(i, 0, video).meta)
+
+    def stored(self, entry: ClipEntry) -> tuple[str, Shape]:
+        """Member that is read for a clip's frames, and its time, rows, columns and values."""
+        if self.encoded:
+            return latents.LATENT, latents.shape(entry, self.dataset["autoencoder"])
+        return entry.extension, entry.shape
 
     def read_into(self, i: int, first: int, video: ClipVideo, draw: float = 0.0) -> Beside:
         """Write the frames of clip `i` from `first` on into `video`; what lies beside them.
@@ -172,8 +177,7 @@ class ShardIndex:
         DamagedClipError where the shard does not hold it, UserError where it cannot be read.
         """
         entry = self.clips[i]
-        reason = self._damage.get(i)
-        if reason is None:
+        if (reason := self._damage.get(i)) is None:
             try:
                 return self._load(i, entry, first, video, draw)
             except FileNotFoundError:
@@ -184,9 +188,8 @@ class ShardIndex:
                 raise
             except OSError as error:
                 if error.errno != errno.EIO:
-                    raise UserError(
-                        f"shard {self.folder.location}/{entry.shard} cannot be read: {error}"
-                    ) from error
+                    place = f"{self.folder.location}/{entry.shard}"
+                    raise UserError(f"shard {place} cannot be read: {error}") from error
                 reason = f"the disk does not give it ({error.strerror})"
             except Exception as error:  # whatever a decoder makes of bytes of any origin
                 reason = f"it does not read ({type(error).__name__}: {error})"
@@ -197,8 +200,8 @@ class ShardIndex:
         """The bytes of one member, unchecked. ValueError where the tar ends before them."""
         member = entry.members[extension]
         content = self.folder.read(entry.shard, member.offset, member.size)
-        if len(content) != member.size:
-            raise ValueError(f"the tar ends {member.size - len(content)} bytes too early")
+        if missing := member.size - len(content):
+            raise ValueError(f"the tar ends {missing} bytes too early")
         return content
 
     def close(self) -> None:
@@ -214,15 +217,13 @@ class ShardIndex:
             found = {name: self.read_member(entry, name) for name in beside}
             return self._decoded(found, beside, draw)
         found = self._members(entry, beside, check=self._known[i] != _RIGHT)
-        payload = found[entry.extension]
-        video[:] = decode(entry.extension, payload, entry.shape, self.dtype)[
-            first : first + len(video)
-        ]
+        name, shape = self.stored(entry)
+        extension, payload = name.rpartition(".")[2], found[name]
+        video[:] = decode(extension, payload, shape, self.dtype)[first : first + len(video)]
         decoded = self._decoded(found, beside, draw)
         if self.folder.steady:
-            header = npy_header(entry.shape, self.dtype)
-            plain_npy = entry.extension == "npy" and payload.startswith(header)
-            self._known[i] = _PLAIN if plain_npy else _RIGHT
+            is_plain = extension == "npy" and payload.startswith(npy_header(shape, self.dtype))
+            self._known[i] = _PLAIN if is_plain else _RIGHT
         return decoded
 
     def _check_again_if_replaced(self, shard: str) -> None:
@@ -245,18 +246,19 @@ class ShardIndex:
 
     def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
         """From an npy payload that is as `payload.encode` writes it, without a copy."""
-        start = entry.members["npy"].offset + len(npy_header(entry.shape, self.dtype))
-        start += first * video[0].nbytes
-        room = video.reshape(-1).view(np.uint8).data
+        name, shape = self.stored(entry)
+        header, room = npy_header(shape, self.dtype), video.reshape(-1).view(np.uint8).data
+        start = entry.members[name].offset + len(header) + first * video[0].nbytes
         missing = video.nbytes - self.folder.read_into(entry.shard, start, room)
         if missing:
             raise ValueError(f"the tar ends {missing} bytes too early")
 
     def _members(self, entry: ClipEntry, beside: Sequence[str], check: bool) -> dict[str, bytes]:
         """The payload and what lies beside it, by extension, in one read."""
-        if not entry.members.keys() >= set(beside):
-            raise ValueError(f"the index names no {TEXT} of it")
-        wanted = {name: entry.members[name] for name in (entry.extension, *beside)}
+        named = (self.stored(entry)[0], *beside)
+        if missing := set(named) - entry.members.keys():
+            raise ValueError(f"the index names no {min(missing)} of it")
+        wanted = {name: entry.members[name] for name in named}
         self._check_sizes(entry, wanted)
         begin = min(member.offset for member in wanted.values())
         size = max(member.offset + member.size for member in wanted.values()) - begin
@@ -276,17 +278,17 @@ class ShardIndex:
     def _check_sizes(self, entry: ClipEntry, wanted: Mapping[str, Member]) -> None:
         """ValueError where members are larger, or further apart, than those of a clip can be."""
         width = (self.dataset.get("text_encoder") or {}).get("width", 0)
-        pixels = math.prod(entry.shape) * np.dtype(self.dtype).itemsize
-        texts = [name for name in wanted if name not in ("json", entry.extension)]
-        limits = dict.fromkeys(texts, 2 * width * MOST_TOKENS + _HEADERS)
+        payload, shape = self.stored(entry)
+        limits = dict.fromkeys(wanted, 2 * width * MOST_TOKENS + _HEADERS)
         limits |= dict.fromkeys(SAID, MOST_BYTES["KEY.json"])
+        limits[payload] = 2 * math.prod(shape) * np.dtype(self.dtype).itemsize + _HEADERS
         for name, member in wanted.items():
-            limit = limits.get(name, 2 * pixels + _HEADERS)
+            limit = limits[name]
             if member.size > limit:
                 raise ValueError(f"its {name} has {member.size:,} bytes, more than {limit:,}")
-        ends = [(member.offset, member.offset + member.size) for member in wanted.values()]
-        span = max(end for _, end in ends) - min(begin for begin, _ in ends)
-        if span > sum(end - begin for begin, end in ends) + _APART:
+        first = min(member.offset for member in wanted.values())
+        end = max(member.offset + member.size for member in wanted.values())
+        if end - first > sum(member.size for member in wanted.values()) + _APART:
             raise ValueError("its members lie apart in the tar")
 
 

@@ -167,8 +167,9 @@ class _Reader:
 
     @property
     def dtype(self) -> str:
-        """Of a batch: uint8 as stored, or float32 in the transform's range."""
-        return "uint8" if self.index.transform is None else "float32"
+        """Of a batch: uint8 or an autoencoder's float16 as stored, or float32 in the transform's
+        range."""
+        return self.index.dtype if self.index.transform is None else "float32"
 
     def batch(self, serials: range) -> Batch:
         """The clips of `serials`, read here and now."""
@@ -184,8 +185,8 @@ class _Reader:
         return lambda: self._finished(video, serials, [f for part in work for f in part.result()])
 
     def _room(self, serials: range) -> Video:
-        size, length = self.config.frame_size, self.config.sequence_length
-        shape = len(serials), length, size, size, self.config.channels
+        frame = self.index.stored(self.index.clips[0])[1][1:]
+        shape = len(serials), self.config.sequence_length, *frame
         if self.pinned:  # torch keeps and gives again what is pinned
             return torch.empty(shape, dtype=getattr(torch, self.dtype), pin_memory=True)
         for pixels, references in zip(self._used, _references(self._used), strict=True):

@@ -162,7 +162,7 @@ def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
     return Latents(
         content=start.content,
         states=path.states[:, :count],
-        frames=clips.frames[:, :count],
+        frames=clips.window.cut(as_frames(video))[:, :count],
         ticks=clips.ticks[:, :count],
         context=Context(clips.context, None, clips.future),
         serial=serial,

@@ -61,8 +61,9 @@ class Blend(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """D(w, z): each frame's mean in [0, 1] from its latent, or from it and the frame before.
+    """D(w, z): each frame's mean from its latent, or from it and the frame before.
 
+    Of pixels the mean is in [0, 1]; a frozen autoencoder's latents have no bound.
     Of a state of second order it sees the positions alone.
     """
 
@@ -77,8 +78,9 @@ class FrameDecoder(nn.Module):
         for before, after in pairwise(channels):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         self.grow = nn.Sequential(*layers)
-        self.image = self._last(config, channels[-1], config.channels)
-        if config.observation.mean != 0.5 and self.image.bias is not None:
+        self.image = self._last(config, channels[-1], config.picture.channels)
+        self.is_pixels = config.encoder.frozen is None
+        if self.is_pixels and config.observation.mean != 0.5 and self.image.bias is not None:
             nn.init.constant_(self.image.bias, math.log(1 / (1 / config.observation.mean - 1)))
         with initial_weights(config.seed, "decoder.warp"):
             head = self._last(config, 2 * channels[-1], 3) if config.consistency.warp else None
@@ -87,7 +89,7 @@ class FrameDecoder(nn.Module):
     @staticmethod
     def _last(config: Config, inputs: int, outputs: int) -> nn.ConvTranspose2d | nn.Conv2d:
         """To full size: from half of it, or from full size where frames are as small as the map."""
-        if config.encoder.map_size == config.frame_size:
+        if config.encoder.map_size == config.picture.side:
             return nn.Conv2d(inputs, outputs, 3, padding=1)
         return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
 
@@ -106,7 +108,9 @@ class FrameDecoder(nn.Module):
         batch, time = z.shape[:2]
         content = w[:, None].expand(-1, time, -1).flatten(0, 1)
         features = self.grow(self.seed(z[:, :, : self.size].flatten(0, 1), content))
-        images: Tensor = self.image(features).float().sigmoid().unflatten(0, (batch, time))
+        images: Tensor = self.image(features).float().unflatten(0, (batch, time))
+        if self.is_pixels:
+            images = images.sigmoid()
         if self.warp is None:
             return images, None
         features = features.unflatten(0, (batch, time))

@@ -16,8 +16,8 @@ Tokens = Float[Tensor, "batch time cells features"]  # cells: 1, or the map's pl
 
 
 def widths(config: Config) -> list[int]:
-    """Channels of each stage, from full size down to the latent map."""
-    stages = int(math.log2(config.frame_size // config.encoder.map_size))
+    """Channels of each stage, from the pictures' size down to the latent map."""
+    stages = int(math.log2(config.picture.side // config.encoder.map_size))
     return [config.encoder.channels * 2 ** min(i, 3) for i in range(stages + 1)]
 
 
@@ -56,7 +56,8 @@ class FrameEncoder(nn.Module):
         super().__init__()
         channels = widths(config)
         self.differences = config.encoder.differences
-        inputs = config.channels * (2 if self.differences else 1)
+        inputs = config.picture.channels * (2 if self.differences else 1)
+        self.middle = 0.5 if config.encoder.frozen is None else 0.0  # of what it sees
         layers: list[nn.Module] = [nn.Conv2d(inputs, channels[0], 3, padding=1)]
         if len(channels) > 1:
             layers = []
@@ -70,8 +71,8 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Frames) -> Tokens:
         batch = frames.shape[0]
-        frames = frames.nan_to_num(nan=0.5)
-        seen = frames - 0.5
+        frames = frames.nan_to_num(nan=self.middle)
+        seen = frames - self.middle
         if self.differences and frames.shape[1]:
             change = torch.cat([torch.zeros_like(frames[:, :1]), frames.diff(dim=1)], dim=1)
             seen = torch.cat([seen, change], dim=2)

@@ -6,9 +6,7 @@ Nothing is fetched, no code of the folder is run, and of weights only safetensor
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,13 @@ import numpy as np
 import torch
 
 from sdevid.errors import UserError
+from sdevid.fingerprint import fingerprint
 from sdevid.types import Embedding
 
 _CLASSES = {"t5": "T5EncoderModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel"}
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "spiece.model")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")  # each enough for a tokenizer
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_PIECES, _PIECE = 64, 2**16  # of a large file, and bytes of each, that a fingerprint takes in
 _KEPT = 4_096  # captions whose embeddings are kept
 _COMPARED = ("model_type", "width", "length", "config", "weights", "tokenizer")
 
@@ -85,8 +83,7 @@ def identity(folder: Path, length: int) -> dict[str, Any]:
     """What tells encoders apart, as JSON; no path, so that a copy elsewhere is the same one.
 
     `length` is the most tokens of a caption. `weights` and `tokenizer` are None where the folder
-    does not hold them. A fingerprint is over names, sizes and bytes: all of a file's, or 64 pieces
-    of 64 KiB spread over one that is larger than they are.
+    does not hold them.
     """
     settings = _read_settings(folder)
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]
@@ -96,9 +93,9 @@ def identity(folder: Path, length: int) -> dict[str, Any]:
             "model_type": settings["model_type"],
             "width": width(folder),
             "length": length,
-            "config": _fingerprint([folder / "config.json"]),
-            "weights": _fingerprint(weights),
-            "tokenizer": _fingerprint(tokenizer),
+            "config": fingerprint([folder / "config.json"]),
+            "weights": fingerprint(weights),
+            "tokenizer": fingerprint(tokenizer),
         }
     except OSError as error:
         raise UserError(f"text encoder {folder} does not read: {error}") from error
@@ -149,22 +146,6 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         )
     text = found.get("text_config")
     return {**(text if isinstance(text, dict) else found), "model_type": kind}
-
-
-def _fingerprint(files: Iterable[Path]) -> str | None:
-    """Of the files' names, sizes and content; None without files."""
-    digest, any_file = hashlib.sha256(), False
-    for path in sorted(set(files)):
-        any_file, size = True, path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            if size <= _PIECES * _PIECE:
-                digest.update(file.read())
-                continue
-            for piece in range(_PIECES):
-                file.seek(piece * (size - _PIECE) // (_PIECES - 1))
-                digest.update(file.read(_PIECE))
-    return digest.hexdigest()[:16] if any_file else None
 
 
 def _load(folder: Path, kind: str) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.likelihood import build_likelihood
+from sdevid.models.pictures import build_pictures
 from sdevid.models.sampling import CHUNK_FRAMES, Chunk, Conditioning, SamplerConfig, join
 from sdevid.models.text import Text, TextEncoder
 from sdevid.sde.noise import Brownian
@@ -31,7 +32,9 @@ class VideoModel(nn.Module, ABC):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.likelihood = build_likelihood(config.observation)
+        self.pictures = build_pictures(config)
+        latents = None if config.encoder.frozen is None else config.picture.channels
+        self.likelihood = build_likelihood(config.observation, latents)
 
     @property
     @abstractmethod
@@ -42,7 +45,7 @@ class VideoModel(nn.Module, ABC):
     def _chunks(
         self, ticks: Ticks, sampler: SamplerConfig, conditioning: Conditioning, size: int
     ) -> Iterator[Chunk]:
-        """Do what `chunks` says; gradients are off."""
+        """Do what `chunks` says, with frames as `pictures` encodes them; gradients are off."""
 
     def chunks(
         self,
@@ -56,12 +59,17 @@ class VideoModel(nn.Module, ABC):
         The state is carried on from chunk to chunk, so that there is no seam. It starts at the last
         observed frame that does not lie after the first of `ticks`, or there.
         """
-        chunks = self._chunks(ticks, sampler, conditioning or Conditioning(), size)
+        conditioning = conditioning or Conditioning()
+        if conditioning.frames is not None:
+            seen = self.pictures.encode(conditioning.frames)
+            conditioning = conditioning._replace(frames=seen)
+        chunks = self._chunks(ticks, sampler, conditioning, size)
         while True:
             with torch.no_grad():  # not across a yield: the caller's gradients are its own
                 chunk = next(chunks, None)
-            if chunk is None:
-                return
+                if chunk is None:
+                    return
+                chunk = chunk._replace(frames=self.pictures.decode(chunk.frames))
             yield chunk
 
     def notes(self) -> tuple[str, ...]:

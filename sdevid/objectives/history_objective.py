@@ -19,7 +19,7 @@ from sdevid.objectives.clip_objective import ClipObjective, PerClip, divergence
 from sdevid.objectives.masking import Mask
 from sdevid.objectives.start import Start, draw_start
 from sdevid.objectives.window import Window
-from sdevid.types import Frames, Serial, Ticks, Video, as_frames, units
+from sdevid.types import Frames, Serial, Ticks, Video, units
 
 
 class EncodedClips(NamedTuple):
@@ -81,7 +81,8 @@ class HistoryObjective(ClipObjective):
         text: Text | None = None,
     ) -> EncodedClips:
         """Encode what the prior may see and what the posterior sees."""
-        model, frames = self.model, as_frames(video)
+        model = self.model
+        frames = model.pictures.drawn(video, serial)
         present = frames.isnan().logical_not().flatten(2).any(2)
         observed = self.observed(serial, frames.shape[1], context) & present
         window = Window.after(observed)

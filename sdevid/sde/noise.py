@@ -49,6 +49,7 @@ class Stream(IntEnum):
     FUTURE = 21  # the paths of futures that training scores
     FUTURE_START = 22  # where they begin
     RING = 23  # particles outside the picture
+    PICTURE = 24  # frames' latents, by an autoencoder that gives a mean and a scale
 
 
 def normal(

@@ -10,6 +10,16 @@ from sdevid.settings.setting import Section, setting
 class EncoderConfig(Section):
     """Frame encoder, decoder and temporal encoder."""
 
+    frozen: str | None = setting(
+        None,
+        role="architecture",
+        help="local folder of an autoencoder, on whose latents the model draws; null: on pixels",
+    )
+    frozen_fingerprint: str | None = setting(
+        None,
+        role="architecture",
+        help="of that folder's weights and config; training fills it in",
+    )
     channels: int = setting(
         32,
         ge=1,

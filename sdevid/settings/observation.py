@@ -19,9 +19,9 @@ class ObservationConfig(Section):
         0.2,
         gt=0,
         le=1e6,
-        unit="pixels in [0, 1]",
+        unit="pixels in [0, 1], or latents",
         role="objective",
-        help="scale of the likelihood",
+        help="scale of the likelihood; with encoder.frozen, where the fitted ones start",
     )
     mean: float = setting(
         0.5,

@@ -13,7 +13,7 @@ from sdevid.config import Config, record
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.objectives.clip_objective import ClipObjective
-from sdevid.train import compiled, profile, schedule, text_conditioning
+from sdevid.train import compiled, frozen_pictures, profile, schedule, text_conditioning
 from sdevid.train.checkpointing import data_identity, restore
 from sdevid.train.checkpointing.restore import Expected
 from sdevid.train.checkpointing.saver import Saver
@@ -43,6 +43,7 @@ def train(
     `progress` is kept up to date, so that whoever called knows how far it came. Raises
     NonFiniteError where training is lost, and UserError for what a user can put right.
     """
+    config, drawn = frozen_pictures.open_pictures(config, index, world)
     read, told = text_conditioning.open_text(config, index, world)
     torch.manual_seed(config.seed)
     objective = objectives.build(config)
@@ -56,7 +57,7 @@ def train(
     progress.clips, progress.step, progress.faults = resumed.clips, resumed.step, resumed.faults
     if world.main:
         replace_text(config.run_dir / "config.yaml", record(config))
-    announce(engine, progress, total, told)
+    announce(engine, progress, total, (told, drawn))
     if progress.clips >= total:
         return "done"
     saving = Saver(engine, ema, data=data, total_clips=total, whole=progress.step > 0)

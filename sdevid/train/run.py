@@ -125,6 +125,9 @@ def with_absolute_paths(config: Config) -> Config:
     encoder = Path(config.text.encoder)
     if config.text.encoder not in ("bytes", "none") and encoder.is_dir():
         changed["text"] = config.text.model_copy(update={"encoder": str(encoder.absolute())})
+    if config.encoder.frozen is not None:
+        frozen = str(Path(config.encoder.frozen).absolute())
+        changed["encoder"] = config.encoder.model_copy(update={"frozen": frozen})
     if config.offload.nvme_path is not None:
         path = config.offload.nvme_path.absolute()
         changed["offload"] = config.offload.model_copy(update={"nvme_path": path})

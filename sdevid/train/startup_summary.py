@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -21,8 +21,8 @@ from sdevid.train.memory_budget import memory_table
 from sdevid.train.size_table import size_table
 
 
-def announce(engine: Engine, progress: Progress, total: int, told: str) -> None:
-    """The first lines of a run, on the main rank; `told` is of its text."""
+def announce(engine: Engine, progress: Progress, total: int, told: Sequence[str]) -> None:
+    """The first lines of a run, on the main rank; those `told` are of its text and pictures."""
     config, world = engine.config, engine.world
     parameters = sum(math.prod(shape) for shape in engine.shapes.values())
     micro = micro_batch_size(config, world.size)
@@ -45,7 +45,8 @@ def announce(engine: Engine, progress: Progress, total: int, told: str) -> None:
         f"({world.size} ranks x {micro} x {config.batch_size // (micro * world.size)} passes)"
     )
     begins = f"carries on from step {progress.step}, clip" if progress.step else "starts at clip"
-    world.say(told)
+    for line in filter(None, told):
+        world.say(line)
     world.say(f"{config.run_dir} {begins} {progress.clips:,} of {total:,}")
 
 

@@ -187,6 +187,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         "--label_level", type=int, help="custom: folders of a label, from the top (default: 0, all)"
     )
     add("--text_encoder", type=Path, help="local T5 or CLIP folder: store its embeddings too")
+    add("--autoencoder", type=Path, help="folder of a frozen autoencoder: store its latents too")
     add(
         "--text_length",
         type=int,

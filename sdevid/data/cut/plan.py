@@ -10,6 +10,7 @@ from typing import Any
 
 from sdevid.data.cut.sources import Listing
 from sdevid.data.embedding import Embedder
+from sdevid.data.latents import PictureEncoder
 from sdevid.data.spec import ClipSource, CutSpec
 
 
@@ -27,6 +28,12 @@ class Plan:
     duplicates: int = 0  # videos of the same bytes as another
     arrays: Mapping[str, Any] | None = None  # dtype, channel_names, unit, transform of arrays
     embed: Embedder | None = None  # makes an embedding of what is said of each clip
+    autoencoder: PictureEncoder | None = None  # makes latents of each clip's frames
+
+    def encoders(self) -> dict[str, Any]:
+        """Identities of the frozen encoders, by their names in dataset.json."""
+        named = {"text_encoder": self.embed, "autoencoder": self.autoencoder}
+        return {name: used.identity for name, used in named.items() if used is not None}
 
     def identity(self) -> dict[str, Any]:
         """What a cut carried on must find unchanged, as JSON."""
@@ -37,8 +44,7 @@ class Plan:
             del settings["shots"]
         if self.arrays is not None:
             settings["arrays"] = dict(self.arrays)
-        if self.embed is not None:
-            settings["text_encoder"] = self.embed.identity
+        settings |= self.encoders()
         return {
             "dataset": self.dataset,
             "settings": settings,

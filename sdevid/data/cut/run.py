@@ -11,9 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdevid.data import transforms
+from sdevid.data import latents, payload, transforms
 from sdevid.data.cut.account import account
-from sdevid.data.cut.parts import Fault, Job, Kind, make_parts, read_notes, read_part, remove_part
+from sdevid.data.cut.parts import (
+    Fault,
+    Job,
+    Kind,
+    PartClip,
+    make_parts,
+    read_notes,
+    read_part,
+    remove_part,
+)
 from sdevid.data.cut.plan import Plan
 from sdevid.data.cut.sheet import write_sheet
 from sdevid.data.embedding import encode, member_name
@@ -151,10 +160,22 @@ class _Cut:
             if embed is not None:
                 texts = clip.meta.get("captions") or [said]
                 members |= {member_name(k): encode(embed(t)) for k, t in enumerate(texts)}
-            self.open.add(clip.key, clip.meta, members)
+            self.open.add(clip.key, clip.meta, members | self._latents(clip))
             if len(self.open) == self.plan.shard_size:
                 self._finish_shard(job.number, number + 1)
         self.done.append(job)
+
+    def _latents(self, clip: PartClip) -> dict[str, bytes]:
+        """The member that holds a clip's latents; none without an autoencoder."""
+        autoencoder = self.plan.autoencoder
+        if autoencoder is None:
+            return {}
+        time, height, width, channels = (
+            clip.meta[name] for name in ("num_frames", "height", "width", "channels")
+        )
+        latents.check_picture(autoencoder.identity, height, channels, "--autoencoder")
+        video = payload.decode(clip.extension, clip.payload, (time, height, width, channels))
+        return {latents.LATENT: encode(autoencoder.stored(video))}
 
     def _finish_shard(self, next_source: int, clips_taken: int) -> None:
         if self.open is not None:
@@ -263,8 +284,7 @@ class _Cut:
                 len(source.captions) > 1 for source in self.plan.listing.sources
             )
             content["videos_with_captions"] = sum(bool(s.caption) for _, s in self.plan.sources)
-        if self.plan.embed is not None:
-            content["text_encoder"] = self.plan.embed.identity
+        content |= self.plan.encoders()
         return content if self.plan.truth is None else {**content, "truth": self.plan.truth}
 
 

@@ -86,11 +86,11 @@ def _totals(context: EvalContext, latents: Latents) -> Totals:
     """Sums by clip of the posterior's reconstruction and of steps of the prior."""
     model, last = context.objective.model, latents.states.shape[1] - 1
     assert isinstance(model, HistoryModel)
-    real, decoded = latents.frames, model.decoder(latents.states, latents.content)
+    real, decoded = latents.frames, _frames(model, latents.states, latents.content)
     pairs = ((decoded[:, 1:], decoded[:, :-1]), (real[:, 1:], real[:, :-1]))
     totals: Totals = compared("posterior", *pairs)
     start = prior_start(model, latents, context.seed)
-    totals["psnr_prior_start"] = _psnr(model.decoder(start[1][:, None], start[0]), real[:, :1])
+    totals["psnr_prior_start"] = _psnr(_frames(model, start[1][:, None], start[0]), real[:, :1])
     for steps in (steps for steps in STEPS if steps <= last):
         origins = np.unique(np.linspace(0, last - steps, ORIGINS).astype(int)).tolist()
         now, then = real[:, origins], real[:, [k + steps for k in origins]]
@@ -125,7 +125,12 @@ def _steps(
         for start, k in zip(starts, origins, strict=True)
     ]
     w, now = starts[0][0], torch.stack([z for _, z in starts], dim=1)
-    return model.decoder(torch.stack(later, dim=1), w), model.decoder(now, w)
+    return _frames(model, torch.stack(later, dim=1), w), _frames(model, now, w)
+
+
+def _frames(model: HistoryModel, z: Tensor, w: Tensor) -> Tensor:
+    """Frames in [0, 1] of states."""
+    return model.pictures.decode(model.decoder(z, w))
 
 
 def compared(name: str, generated: Pair, real_pair: Pair) -> Totals:

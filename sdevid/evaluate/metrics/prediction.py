@@ -30,6 +30,7 @@ from sdevid.evaluate.statistics.quality import decibels, squared_error, structur
 from sdevid.evaluate.table import plain
 from sdevid.models.video_model import VideoModel
 from sdevid.sample.write import Pixels
+from sdevid.types import Batch, as_frames
 
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "energy_score": "energy score, units"}
 
@@ -75,10 +76,10 @@ def predict(
     wanted = set(clips[:: max(1, len(clips) // examples)][:examples])
     for part in batches(clips, max(1, ROWS // samples), "prediction"):
         batch = stream.fixed(index, model.config, part)
-        made, mean = futures(model, batch, context, samples, seed)
-        video = batch.pixels
+        (made, mean), video = futures(model, batch, context, samples, seed), batch.pixels
         true = video[:, context:] / 255
         forecasts = _forecasts(made, mean, video, context, reference)
+        forecasts |= _through_autoencoder(model, batch, context)
         errors = {name: squared_error(frames, true) for name, frames in forecasts.items()}
         each = squared_error(made / np.float32(255), true[:, None])
         for name, values in (errors | {"one_sample": each.mean(axis=1)}).items():
@@ -110,6 +111,15 @@ def _forecasts(
         "copy_last_frame": video[:, context - 1 : context] / 255,
         "mean_frame": reference.frame,
     }
+
+
+def _through_autoencoder(model: VideoModel, batch: Batch, context: int) -> dict[str, Floats]:
+    """The predicted frames themselves, through a model's frozen autoencoder; empty without one."""
+    frames = as_frames(batch.video[:, context:]).to(next(model.parameters()).device)
+    decoded = model.pictures.reconstructed(frames)
+    if decoded is None:
+        return {}
+    return {"autoencoder": decoded.movedim(-3, -1).double().cpu().numpy()}
 
 
 def _energy(

@@ -18,11 +18,15 @@ CLIPS = 2
 
 def batch(config: Config) -> Batch:
     """Drawn clips of noise, of the size of those trained on; the same for ever."""
-    size, frames = config.frame_size, config.sequence_length
+    picture, frames = config.picture, config.sequence_length
     generator = torch.Generator().manual_seed(0)
-    shape = (CLIPS, frames, size, size, config.channels)
+    shape = (CLIPS, frames, picture.side, picture.side, picture.channels)
+    if config.encoder.frozen is None:
+        video = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+    else:
+        video = torch.randn(shape, generator=generator).half()
     return Batch(
-        video=torch.randint(256, shape, generator=generator, dtype=torch.uint8),
+        video=video,
         ticks=config.frame_ticks(frames).expand(CLIPS, -1).contiguous(),
         serial=torch.arange(CLIPS),
         keys=tuple(f"probe{i}" for i in range(CLIPS)),
@@ -39,11 +43,11 @@ def comparable(changed: Iterable[str]) -> bool:
 def tolerance(config: Config) -> float:
     """How far two losses of the same weights may lie apart, relative to one, on any device.
 
-    A float32 sum over the n pixels of the batch errs by about sqrt(n) half-units in the last
+    A float32 sum over the n values of the batch errs by about sqrt(n) half-units in the last
     place; networks in bf16 have 2**-8 as theirs.
     """
-    pixels = CLIPS * config.sequence_length * config.channels * config.frame_size**2
-    return 2.0**-6 if config.precision == "bf16" else max(1e-5, math.sqrt(pixels) * 2.0**-24)
+    values = CLIPS * config.values_per_clip
+    return 2.0**-6 if config.precision == "bf16" else max(1e-5, math.sqrt(values) * 2.0**-24)
 
 
 def score(engine: Engine) -> float | None:

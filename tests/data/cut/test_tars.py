@@ -76,7 +76,8 @@ def test_tars_are_cut_to_shards(tars, tmp_path, capsys):
     options = ["--dataset", "webdataset", "--input_dir", str(tars), "--output_dir", str(out)]
     options += ["--frame_size", "16", "--fps", "15", "--clip_length", "10", "--splits", "train=1"]
     options += ["--workers", "0", "--max_bad_fraction", "0.5"]
-    assert main(options, load_encoder=lambda *_: pytest.fail("no encoder")) == 0
+    none = lambda *_: pytest.fail("no encoder")  # noqa: E731
+    assert main(options, load_encoder=none, load_autoencoder=none) == 0
     assert "14 files: 3 used, 2 bad videos, 3 left out, 6 lists" in capsys.readouterr().out
     index = open_shards(out, "train")
     clips = [index.read(k) for k in range(len(index))]

@@ -1,0 +1,77 @@
+"""KEY.latent.npy: what a frozen autoencoder makes of a clip's frames, stored beside the clip.
+
+float16 (time, rows, columns, values): of each latent the means of its channels and, where the
+autoencoder gives them, their scales; so frames follow each other as they do in a clip's npy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from jaxtyping import Float16
+
+from sdevid.data.payload import ClipVideo, Shape
+from sdevid.errors import UserError
+
+if TYPE_CHECKING:
+    from sdevid.data.shards import ClipEntry
+
+LATENT = "latent.npy"  # the member's extension
+DTYPE = "float16"
+StoredLatents = Float16[np.ndarray, "time rows columns values"]
+
+
+class PictureEncoder(Protocol):
+    """A frozen autoencoder."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells autoencoders apart, as JSON; see `shape` for what of it is read."""
+        ...
+
+    def stored(self, video: ClipVideo) -> StoredLatents:
+        """The latents of a clip."""
+        ...
+
+
+def shape(entry: ClipEntry, autoencoder: dict[str, Any]) -> Shape:
+    """Of a clip's latents by `autoencoder`, as dataset.json describes it."""
+    factor = autoencoder["factor"]
+    rows, columns = entry.height // factor, entry.width // factor
+    return entry.num_frames, rows, columns, autoencoder["stored_channels"]
+
+
+def check_all(clips: Sequence[ClipEntry], dataset: dict[str, Any], location: str) -> None:
+    """Raise UserError where some clips have latents and others, or dataset.json, do not."""
+    have = [entry for entry in clips if LATENT in entry.members]
+    described = dataset.get("autoencoder") is not None
+    if len(have) == (len(clips) if described else 0):
+        return
+    lacks = next((entry for entry in clips if LATENT not in entry.members), None)
+    what = (
+        f"clip {have[0].key} has a {LATENT}, but dataset.json names no autoencoder"
+        if not described
+        else f"{len(have)} of {len(clips)} clips have a {LATENT}, and clip "
+        f"{'' if lacks is None else lacks.key} has none"
+    )
+    raise UserError(
+        f"shards {location} mix latents and pixels: {what}; cut them anew, all with one "
+        "--autoencoder or all without"
+    )
+
+
+def check_picture(autoencoder: dict[str, Any], frame_size: int, channels: int, given: str) -> None:
+    """Raise UserError where frames of this size and kind are none for the autoencoder `given`."""
+    if channels != autoencoder["channels"]:
+        raise UserError(
+            f"autoencoder {given} is for {autoencoder['channels']} channels, but the frames have "
+            f"{channels}; cut with --channels {'rgb' if autoencoder['channels'] == 3 else 'grey'}, "
+            "or train one for them: sdevid train-autoencoder"
+        )
+    if frame_size % autoencoder["factor"]:
+        raise UserError(
+            f"autoencoder {given} makes one latent of {autoencoder['factor']} pixels a side, but "
+            f"frames of {frame_size} are no multiple of that; cut with another --frame_size"
+        )
