@@ -94,7 +94,7 @@ format: $(STAMP)
 lock:
 	{ echo "# Exact versions for Python 3.11 to 3.13, written by make lock from a tested $(VENV)."; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -vE '^(pip|sdevid)( |=)' | \
-	  sed -E -e 's/^(torch==[0-9.]+)\+.*/\1/' -e "s/^((triton|xformers)==.*)/\1; sys_platform == 'linux'/"; \
+	  sed -E -e 's/^(torch==[0-9.]+)\+.*/\1/' -e "s/^((atheris|triton|xformers)==.*)/\1; sys_platform == 'linux'/"; \
 	} > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 

@@ -13,7 +13,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from jaxtyping import Int64
 from pydantic import BeforeValidator, model_validator
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from sdevid import types
 from sdevid.errors import UserError
 from sdevid.settings.setting import Section, setting
+from sdevid.settings.yaml_file import read_settings
 
 _SECONDS = {  # of the units that an interval may be written in
     "ns": Fraction(1, 10**9),
@@ -195,7 +195,7 @@ def of_run(settings: dict[str, Any], config: Path) -> dict[str, Any]:
 
     What is counted in the run's unit must go with it, or a run could not be carried on.
     """
-    saved = of_saved(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.is_file() else {}
+    saved = of_saved(read_settings(config)) if config.is_file() else {}
     theirs: dict[str, Any] = {}
     for name, value in _IN_SECONDS.items():
         if not isinstance(value, dict):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from pydantic import NonNegativeInt, TypeAdapter
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sdevid import tensor_file
-from sdevid.checkpoint.manifest import read_manifest
+from sdevid.checkpoint.manifest import Manifest, read_manifest
 from sdevid.errors import UserError
 
 Weights = Literal["ema", "raw"]
@@ -26,9 +27,9 @@ class Slice:
     """`count` elements of a flattened parameter: where they start in it, and in their shard."""
 
     name: str
-    in_parameter: int
-    in_shard: int
-    count: int
+    in_parameter: NonNegativeInt
+    in_shard: NonNegativeInt
+    count: NonNegativeInt
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,33 @@ class ParameterShard:
     slices: list[Slice]
 
 
+_LAYOUT = TypeAdapter(dict[str, list[Slice]])
+_MOST_LAYOUT = 256 * 2**20  # bytes of a layout
+_ANOTHER = "use another checkpoint"
+
+
 def read_weights(folder: Path, which: Weights) -> dict[str, Tensor]:
     """Every parameter of a checkpoint, put together on the CPU from all ranks, and the buffers.
 
     Reads neither pickles nor DeepSpeed's files. Raises UserError where a part is missing.
     """
     manifest = read_manifest(folder)
+    layouts = sorted(folder.glob("layout-*.json"))
+    _check_room(folder, manifest, [_beside(path, which) for path in layouts])
     flat = {n: torch.empty(math.prod(shape)) for n, shape in manifest.parameters.items()}
     filled = dict.fromkeys(flat, 0)
-    for path in sorted(folder.glob("layout-*.json")):
-        file = folder / path.name.replace("layout", which).replace(".json", ".safetensors")
-        with safe_open(file, framework="pt") as tensors:
+    for path in layouts:
+        with _opened(_beside(path, which)) as tensors:
             for key, slices in _layout(path).items():
                 shard = tensors.get_tensor(key).flatten()
                 for s in slices:
                     part = shard[s.in_shard : s.in_shard + s.count]
-                    flat[s.name][s.in_parameter : s.in_parameter + s.count] = part
+                    if s.name not in flat or len(part) != s.count:
+                        raise UserError(f"{path} is damaged: it misplaces {s.name}; {_ANOTHER}")
+                    room = flat[s.name][s.in_parameter : s.in_parameter + s.count]
+                    if len(room) != s.count:
+                        raise UserError(f"{path} is damaged: it overfills {s.name}; {_ANOTHER}")
+                    room.copy_(part)
                     filled[s.name] += s.count
     for name, tensor in flat.items():
         if filled[name] != tensor.numel():
@@ -66,20 +78,47 @@ def read_weights(folder: Path, which: Weights) -> dict[str, Tensor]:
     return shaped | tensor_file.load(folder / "buffers.safetensors")
 
 
+def _check_room(folder: Path, manifest: Manifest, files: Sequence[Path]) -> None:
+    """Raise UserError where the manifest names more elements than the files can hold."""
+    named = sum(math.prod(shape) for shape in manifest.parameters.values())
+    held = sum(file.stat().st_size for file in files if file.is_file())
+    if (
+        any(side < 0 for shape in manifest.parameters.values() for side in shape)
+        or 4 * named > held
+    ):
+        raise UserError(
+            f"checkpoint {folder} names {named:,} elements, but its files have {held:,} bytes; "
+            f"{_ANOTHER}"
+        )
+
+
+def _beside(layout: Path, which: Weights) -> Path:
+    """The file of tensors that a rank's layout is of."""
+    name = layout.name.replace("layout", which).replace(".json", ".safetensors")
+    return layout.with_name(name)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A rank's tensors. Raises UserError where the file, or a tensor of it, does not read."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} does not read: {error}; {_ANOTHER}") from error
+
+
 def _layout(path: Path) -> dict[str, list[Slice]]:
     """The slices of each tensor of a rank's file. Raises UserError where they cannot be read."""
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-        return {key: [_slice(fields) for fields in slices] for key, slices in written.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}; use another checkpoint") from error
-
-
-def _slice(fields: dict[str, Any]) -> Slice:
-    known = {
-        "in_shard" if name == "in_piece" else name: v for name, v in fields.items()
-    }  # format 1
-    return Slice(**known)
+        with path.open("rb") as file:
+            content = file.read(_MOST_LAYOUT + 1)
+        if len(content) > _MOST_LAYOUT:
+            raise ValueError(f"it has more than {_MOST_LAYOUT:,} bytes")
+        return _LAYOUT.validate_json(content.replace(b'"in_piece"', b'"in_shard"'))  # of format 1
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is damaged: {reason}; {_ANOTHER}") from error
 
 
 def write_rank(
@@ -118,10 +157,9 @@ def read_slices(folder: Path, which: Weights, shards: Sequence[ParameterShard]) 
     """
     written: dict[str, list[tuple[Path, str, Slice]]] = {}
     for path in sorted(folder.glob("layout-*.json")):
-        file = folder / path.name.replace("layout", which).replace(".json", ".safetensors")
         for key, slices in _layout(path).items():
             for s in slices:
-                written.setdefault(s.name, []).append((file, key, s))
+                written.setdefault(s.name, []).append((_beside(path, which), key, s))
     with ExitStack() as stack:
         opened: dict[Path, Any] = {}
         for shard in shards:
@@ -130,7 +168,7 @@ def read_slices(folder: Path, which: Weights, shards: Sequence[ParameterShard]) 
                 filled = 0
                 for file, key, theirs in written.get(mine.name, []):
                     if file not in opened:
-                        opened[file] = stack.enter_context(safe_open(file, framework="pt"))
+                        opened[file] = stack.enter_context(_opened(file))
                     filled += _copy_overlap(flat, mine, opened[file], key, theirs)
                 if filled != mine.count:
                     raise UserError(

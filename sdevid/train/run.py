@@ -16,7 +16,7 @@ from sdevid.config import Config
 from sdevid.console import redacted
 from sdevid.data import shards, stream
 from sdevid.data.folder import Access
-from sdevid.errors import NonFiniteError, UserError
+from sdevid.errors import NonFiniteError, UserError, file_fault
 from sdevid.exit_code import ExitCode
 from sdevid.owner import OwnedError
 from sdevid.train import compiled, exit_file
@@ -136,6 +136,10 @@ def with_absolute_paths(config: Config) -> Config:
 
 def _failed(error: Exception, config: Config, world: World, progress: Progress) -> int:
     """Write down a failure of this rank; the others may know nothing of it. Raises most again."""
+    if isinstance(error, OSError) and error.filename is not None and error.errno not in _FULL:
+        told = UserError(file_fault(error))
+        told.__cause__ = error
+        error = told
     if isinstance(error, UserError):
         retry = isinstance(error, SaveError)
         if world.main:

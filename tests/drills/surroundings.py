@@ -1,36 +1,46 @@
-"""Drills of what surrounds a run: other starts, signals, data, manifests, disks, terminals."""
+"""Drills of what surrounds a run: starts, signals, data, disks, terminals, strangers."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from drills import Row, Yard
-from trials import SIZE, STEPS, Run, equal
+from strangers import hostile_payloads, web_server
+from trials import PATIENCE, ROOT, SIZE, STEPS, Run, equal
 
 from sdevid import checkpoint
+from sdevid.data.shard_file import digest
 
 SLOWLY = {"slow": {"rank": 0, "seconds": 0.2}}
 KILLED = {"die": {"serial": 8 * SIZE - 1}}  # in step 8
 
 
 def two_writers(yard: Yard) -> Iterator[Row]:
-    """The same command twice at once: the second is refused and touches nothing."""
+    """The same command twice at once, and two tasks of a job array: the second touches nothing."""
     run = yard.run("twice", ranks=1)
-    first = run.start({"slow": {"rank": 0, "seconds": 2.0}})  # a second start takes some seconds
+    tasks = [{"SLURM_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": str(task)} for task in (0, 1)]
+    slowly = {"slow": {"rank": 0, "seconds": 3.0}}  # the other starts take some seconds
+    first = run.start(slowly, **tasks[0])
     run.wait_until(run.folder / "metrics.jsonl", first)
-    second = run.attempt()
-    assert second.code == 2, second.said
-    assert "is in use by process" in second.line("run_dir")
-    refused = json.loads((run.folder / "exit-refused.json").read_text(encoding="utf-8"))
-    assert refused["retry"] is False
+    for environment in ({}, tasks[1]):
+        second = run.ended(run.start(**environment))
+        assert second.code == 2, second.said
+        assert "is in use by process" in second.line("run_dir")
+        assert "(job 77, task 0)" in second.line("run_dir")
+        refused = json.loads((run.folder / "exit-refused.json").read_text(encoding="utf-8"))
+        assert refused["retry"] is False
     assert run.ended(first).code == 0
     said = equal(run, yard.whole.get(1))
     yield Row("A second start in the same folder", f"refused by name, exit code 2; {said}", 0)
+    happened = f"the second task refused, naming job 77, task 0; {said}"
+    yield Row("A job array of two tasks on one run folder", happened, 0)
 
 
 def hang_up(yard: Yard) -> Iterator[Row]:
@@ -118,8 +128,100 @@ def no_checkpoints(yard: Yard) -> Iterator[Row]:
     yield Row("Checkpoints that cannot be written", happened, ended.reached - following.began)
 
 
+def full_log(yard: Yard) -> Iterator[Row]:
+    """stdout and stderr go to a disk that is full."""
+    run = yard.run("full", ranks=1)
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        assert run.start(output=full).wait(PATIENCE) == 0
+    assert run.ending()["reason"] == "done"
+    said = equal(run, yard.whole.get(1))
+    yield Row("A log on a full disk (/dev/full)", f"went on to its end; {said}", 0)
+
+
+def no_wandb(yard: Yard) -> Iterator[Row]:
+    """A key for wandb, and no network."""
+    run = yard.run("offline", ranks=1, settings={"metrics": {"wandb": True}})
+    server = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    ended = run.ended(run.start(**server))
+    assert ended.code == 0, ended.said
+    assert "does not answer" in ended.line("wandb: ")
+    said = equal(run, yard.whole.get(1))
+    yield Row("wandb without network", f"one line, then logged offline; {said}", 0)
+
+
+def cache_wiped(yard: Yard) -> Iterator[Row]:
+    """A cleaner of the node's disk removes the cache of shards that are read from the web."""
+    cache = yard.folder / "cache"
+    with web_server(yard.data) as address:
+        run = Run(yard.folder / "wiped", address, 1, {"data_cache": str(cache)})
+        process = run.start(SLOWLY)
+        run.wait_until(run.folder / "metrics.jsonl", process)
+        assert any(cache.iterdir())
+        shutil.rmtree(cache)
+        ended = run.ended(process)
+    assert ended.code == 0, ended.said
+    assert not (run.folder / "quarantine.jsonl").exists()
+    said = equal(run, yard.whole.get(1))
+    yield Row("The cache of remote shards wiped", f"no clip was called damaged; {said}", 0)
+
+
+def hostile_shards(yard: Yard) -> Iterator[Row]:
+    """A stranger's clips: a pickle that runs a command, an npy of 1 TiB, an SDP named mp4."""
+    data, mark = yard.folder / "hostile", yard.folder / "EXECUTED"
+    shutil.copytree(yard.data, data)
+    index = min(data.glob("train-*.index.json"))
+    content = json.loads(index.read_text(encoding="utf-8"))
+    for clip, (name, payload) in zip(content["clips"], hostile_payloads(mark), strict=False):
+        member = clip["members"].pop("npy")
+        payload = payload.ljust(member["size"], b"\n")
+        digests = {kind: digest(payload, kind) for kind in ("sha256", "xxh3")}
+        clip["members"][name] = member | digests
+        with (data / index.name.replace(".index.json", ".tar")).open("r+b") as tar:
+            tar.seek(member["offset"])
+            tar.write(payload)
+    index.write_text(json.dumps(content), encoding="utf-8")
+    settings = {"data_max_damaged": 0.5}
+    whole = yard.whole.get(1, data, **settings)
+    run = Run(yard.folder / "hostile-run", data, 1, settings)
+    ended = run.attempt(KILLED)
+    following = run.finish()
+    said = equal(run, whole)
+    damaged = (run.folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(damaged) == 3
+    assert not mark.exists()
+    happened = f"3 clips quarantined, no command run, no socket; killed and carried on; {said}"
+    yield Row("Shards of a stranger, and SIGKILL", happened, ended.reached - following.began)
+
+
+def requeue_storm(yard: Yard) -> Iterator[Row]:
+    """USR2 before the trainer can heed it, at every start, by the rules of slurm/requeue.sh."""
+    run, most = yard.run("storm", ranks=1), 2
+    script = (
+        "source slurm/requeue.sh; begin_attempt; "
+        '"$@" & sleep 0.3; kill -USR2 $!; wait $! || true; '
+        'judge signalled; remember "$verdict"; echo "$verdict: $why"'
+    )
+    given = {"run_dir": str(run.folder), "SLURM_JOB_ID": "77", "SDEVID_MAX_FAILURES": str(most)}
+    decided = [
+        subprocess.run(
+            ["bash", "-euc", script, "-", *run.command()],
+            cwd=ROOT,
+            env=os.environ | given,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[-1]
+        for _ in range(most + 1)
+    ]
+    assert [line.partition(":")[0] for line in decided] == ["again"] * most + ["over"]
+    run.finish()
+    said = equal(run, yard.whole.get(1))
+    happened = f"went back {most} times, then stayed ended (SDEVID_MAX_FAILURES={most}); {said}"
+    yield Row("A requeue storm: USR2 before any step, at each start", happened, 0)
+
+
 def no_reader(yard: Yard) -> Iterator[Row]:
-    """Whoever read stdout and stderr has gone, and so has a line of metrics.jsonl's text."""
+    """Whoever read stdout and stderr has gone."""
     run = yard.run("unread", ranks=1)
     process = run.start(SLOWLY)
     run.wait_until(run.folder / "metrics.jsonl", process)
@@ -149,6 +251,11 @@ SURROUNDINGS = (
     manifest_bit,
     data_exchanged,
     no_checkpoints,
+    full_log,
+    no_wandb,
+    cache_wiped,
+    hostile_shards,
+    requeue_storm,
     no_reader,
     torn_metrics,
 )

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -73,35 +73,35 @@ class Run:
     """A run in `folder`; every start may have other ranks and faults (see faulty.py)."""
 
     folder: Path
-    data: Path
+    data: Path | str  # a folder, or a URL
     ranks: int = 2
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def start(
-        self, faults: dict[str, Any] | None = None, ranks: int | None = None
-    ) -> subprocess.Popen[str]:
-        """Start or carry on, in a session of its own; output goes to a pipe."""
+    def command(self, faults: dict[str, Any] | None = None, ranks: int | None = None) -> list[str]:
+        """What starts or carries on the run; writes its config."""
         path = self.folder.with_suffix(".yaml")
         given = SETTINGS | self.settings | {"run_dir": str(self.folder), "data": str(self.data)}
         path.write_text(dump(parse(given)))
         size = ranks or self.ranks
         launcher = [] if size == 1 else [*TORCHRUN, "--nproc-per-node", str(size)]
-        faulty = str(ROOT / "tests/drills/faulty.py")
+        faulty = [str(ROOT / "tests/drills/faulty.py"), json.dumps(faults or {})]
+        return [sys.executable, *launcher, *faulty, "train", "--config", str(path)]
+
+    def start(
+        self,
+        faults: dict[str, Any] | None = None,
+        ranks: int | None = None,
+        output: IO[str] | int = subprocess.PIPE,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
+        """Start or carry on, in a session of its own."""
         return subprocess.Popen(
-            [
-                sys.executable,
-                *launcher,
-                faulty,
-                json.dumps(faults or {}),
-                "train",
-                "--config",
-                path,
-            ],
-            stdout=subprocess.PIPE,
+            self.command(faults, ranks),
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         )
 
     def ended(self, process: subprocess.Popen[str]) -> Attempt:
