@@ -48,6 +48,8 @@ def run(config: Config, *, trust_checkpoint: bool = False) -> int:
     except RendezvousError as error:
         with suppress(OwnedError):
             owner.refuse_if_owned(config.run_dir, "run_dir")
+            with suppress(OSError):  # which writing exit.json tells
+                config.run_dir.mkdir(parents=True, exist_ok=True)
             rank = int(os.environ["RANK"])
             message = f"rank {rank}: {error}"
             exit_file.write_first(config.run_dir, "failed", Progress(), message, rank, retry=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from sdevid.config import Config, dump
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
-def start(config: Config, *, ranks: int = 1) -> subprocess.Popen[str]:
+def start(config: Config, *, ranks: int = 1, **environment: str) -> subprocess.Popen[str]:
     path = config.run_dir.with_suffix(".yaml")
     path.write_text(dump(config))
     launcher = [sys.executable] if ranks == 1 else [*TORCHRUN, "--standalone"]
@@ -29,6 +30,7 @@ def start(config: Config, *, ranks: int = 1) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env=os.environ | environment,
     )
 
 
@@ -175,3 +177,27 @@ def test_launcher_ends_with_the_code_of_its_ranks(make_config):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 2
     assert "shard folder /none/such does not exist" in done.stderr
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_meet_are_in_exit_json(make_config):
+    config = make_config()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ranks = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        process = start(config, **ranks, **address)
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == 2, said
+    assert "Traceback" not in said
+    end = ending(config)
+    assert (end["reason"], end["retry"]) == ("failed", True)
+    assert f"rank 0 did not meet the other processes at 127.0.0.1:{port}" in str(end["message"])
+
+
+@pytest.mark.slow
+def test_leftovers_of_a_launcher_are_ignored_and_said(make_config):
+    left = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1", "RANK": "3"}
+    said = finish(start(make_config(), **left))
+    for name in left:
+        assert f"{name} is set without WORLD_SIZE and is ignored" in said

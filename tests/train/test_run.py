@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
 
 import pytest
 
@@ -12,6 +14,7 @@ from sdevid.errors import UserError
 from sdevid.exit_code import ExitCode
 from sdevid.train import run
 from sdevid.train.checkpointing.saver import SaveError
+from sdevid.train.health import disk
 from sdevid.train.world import World
 
 
@@ -50,3 +53,37 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(make_config, world, cap
     assert "No space left on device (" in said
     assert f"make room, in run_dir {config.run_dir}" in said
     assert json.loads((config.run_dir / "exit.json").read_text())["retry"]
+
+
+def test_a_refused_file_is_told_by_name_without_a_traceback(make_config, world):
+    config = make_config()
+    config.run_dir.mkdir()
+    refused = PermissionError(errno.EACCES, "Permission denied", "/data/secret")
+    with pytest.raises(UserError, match=r"'/data/secret' cannot be read or written"):
+        run._failed(refused, config, world, Progress())
+    end = json.loads((config.run_dir / "exit.json").read_text())
+    assert (end["reason"], end["retry"]) == ("failed", False)
+    assert "Traceback" not in end["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="a file system of its own needs root")
+def test_disk_out_of_inodes_is_told_apart_from_one_out_of_bytes(make_config, world, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=8,size=16m", "tmpfs", str(small)]
+    subprocess.run(mount, check=True)
+    try:
+        run_dir = small / "run"
+        run_dir.mkdir()
+        config = make_config().model_copy(update={"run_dir": run_dir})
+        assert "no inode" not in disk.free(run_dir)
+        (run_dir / "exit.json").touch()
+        (run_dir / ".exit.json.tmp").touch()  # what will be written has its inodes
+        with pytest.raises(OSError, match="No space left") as full:
+            for i in range(8):
+                (small / str(i)).touch()
+        assert run._failed(full.value, config, world, Progress()) == ExitCode.USER
+        assert "16 MiB are free there, but no inode: remove files" in disk.free(run_dir)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
