@@ -13,13 +13,14 @@ DRAW := tools/make_shards.py --num_clips 3000
 # One thread each: the jobs below run several processes, or are too small for more threads to pay.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo check test test-slow drills docs lint format lock gpu-check clean
+.PHONY: help setup demo check test test-slow fuzz drills docs lint format lock gpu-check clean
 
 help:
 	@echo "make demo       draw video of a known SDE, train on it, sample, write $(DEMO_RUN)/report.html"
 	@echo "make check      lint, types, rooms and a smoke test of the whole path, within 90 s"
 	@echo "make test       the quick tests (CPU); they need no system package"
 	@echo "make test-slow  the rest that needs no GPU; Slurm's tests need slurm-wlm, munge and root"
+	@echo "make fuzz       readers of strangers' files, 5 s each by atheris; Linux"
 	@echo "make drills     faults in real runs, each carried on and compared; needs root; docs/drills.md"
 	@echo "make docs       the site, build/site/index.html; warnings are errors"
 	@echo "make lint       ruff and mypy;  make format  rewrites with ruff"
@@ -73,6 +74,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m "(slow or slurm or browser) and not (gpu or extra or weights)" --durations=15
+
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/fuzz.py --seconds 5 --seed 1
 
 # Kills, hangs, a torn shard, a full disk: needs root, for a tmpfs.
 drills: $(STAMP)

@@ -1,11 +1,43 @@
-"""The parser of every command: an example first, one line of usage, the defaults."""
+"""The door of every command: its parser, with an example first, and what a fault says."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from sdevid import console
+from sdevid.errors import UserError, file_fault
+from sdevid.exit_code import ExitCode
+
+INTERRUPTED = 128 + signal.SIGINT  # as a shell calls it
+
+
+def guarded(name: str, command: Callable[[], int], *, every_rank: bool = True) -> int:
+    """Run `command` and return its exit code; what a user can mend is one message and code 2.
+
+    That is a UserError, or a file that the system refuses. Of several ranks each says it with its
+    number, or with `every_rank` false the first alone.
+    """
+    try:
+        return command()
+    except UserError as error:
+        fault = str(error)
+    except OSError as error:
+        if error.filename is None:  # not of a file that a user named
+            raise
+        fault = file_fault(error)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"  # or a leftover
+    if rank == "0" or every_rank:
+        said = name if rank == "0" else f"rank {rank}"
+        print(f"{said}: {console.redacted(fault)}", file=sys.stderr)
+    return ExitCode.USER
 
 
 def command_parser(name: str, description: str, example: str) -> CommandParser:

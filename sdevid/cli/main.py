@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sdevid import __version__
-from sdevid.console import protect, redacted
-from sdevid.errors import UserError, file_fault
+from sdevid.command_line import guarded
+from sdevid.console import protect
 from sdevid.exit_code import ExitCode
 
 USER_FAULT = ExitCode.USER
-INTERRUPTED = 128 + signal.SIGINT  # as a shell calls it
 
 
 class Command(NamedTuple):
@@ -75,21 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sdevid: {name} is not a command; {hint}", file=sys.stderr)
         return USER_FAULT
     command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name].module).main
-    try:
-        return command(rest)
-    except UserError as error:
-        rank = os.environ.get("RANK", "0")
-        text = redacted(str(error))
-        print(f"sdevid: {text}" if rank == "0" else f"rank {rank}: {text}", file=sys.stderr)
-        return USER_FAULT
-    except OSError as error:
-        if error.filename is None:  # not of a file that a user named
-            raise
-        print(f"sdevid: {file_fault(error)}", file=sys.stderr)
-        return USER_FAULT
-    except KeyboardInterrupt:
-        print("sdevid: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return guarded("sdevid", lambda: command(rest))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from sdevid.command_line import command_parser
-from sdevid.errors import UserError
+from sdevid.command_line import command_parser, guarded
 from sdevid.evaluate.context import EvalOptions
 
 
@@ -69,15 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked, output = given.pop("metrics"), given.pop("output")
     if given.pop("task") == "between":
         asked = f"between,{asked}" if asked else "between"
+    return guarded("evaluate", lambda: _evaluate(given, asked, output))
+
+
+def _evaluate(given: dict[str, Any], asked: str | None, output: Path | None) -> int:
     from sdevid.evaluate import evaluation
 
-    try:
-        options = EvalOptions(**given)
-        path = output or options.model_path / "results.json"
-        print(evaluation.run(options, asked, path), end="")
-    except UserError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
+    options = EvalOptions(**given)
+    print(evaluation.run(options, asked, output or options.model_path / "results.json"), end="")
     return 0
 
 

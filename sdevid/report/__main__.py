@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sdevid.command_line import command_parser
-from sdevid.errors import UserError
+from sdevid.command_line import command_parser, guarded
 from sdevid.report import page
 
 
@@ -18,11 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sdevid report runs/mine\nsdevid report runs/mine runs/other --output both.html",
     )
     page.add_arguments(parser)
-    try:
-        return page.run(parser.parse_args(arguments))
-    except UserError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_args(arguments)
+    return guarded("report", lambda: page.run(options))
 
 
 if __name__ == "__main__":

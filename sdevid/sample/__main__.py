@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import argparse
 import sys
 from collections.abc import Sequence
 
 from sdevid import export
-from sdevid.command_line import command_parser
-from sdevid.errors import UserError
+from sdevid.command_line import command_parser, guarded
 from sdevid.sample.arguments import add_arguments, job_from, provenance
 from sdevid.sample.processes import one_thread_on_cpu, processes
 from sdevid.sample.sampler import sample
@@ -24,16 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     parser.add_output_arguments()
-    try:
-        args = parser.parse_args(arguments)
-        with one_thread_on_cpu(), processes() as state:
-            model, config = export.load(args.model_path, args.weights)
-            job = job_from(args, config, batch_size=8 if state.device.type == "cuda" else 1)
-            sample(model, job, args.output_dir, state, provenance(args))
-    except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"sample: {error}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(arguments)
+    return guarded("sample", lambda: _sample(args), every_rank=False)
+
+
+def _sample(args: argparse.Namespace) -> int:
+    with one_thread_on_cpu(), processes() as state:
+        model, config = export.load(args.model_path, args.weights)
+        job = job_from(args, config, batch_size=8 if state.device.type == "cuda" else 1)
+        sample(model, job, args.output_dir, state, provenance(args))
     return 0
 
 

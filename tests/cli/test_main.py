@@ -132,6 +132,7 @@ def test_a_missing_model_is_one_message_and_exit_code_2(capsys, tmp_path):
 
 def test_only_the_first_rank_speaks_without_a_prefix(config, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["train", "--config", config, "nonsense=1"]) == 2
     assert capsys.readouterr().err.startswith("rank 1: ")
 

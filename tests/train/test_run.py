@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -80,9 +81,9 @@ def test_disk_out_of_inodes_is_told_apart_from_one_out_of_bytes(make_config, wor
         assert "no inode" not in disk.free(run_dir)
         (run_dir / "exit.json").touch()
         (run_dir / ".exit.json.tmp").touch()  # what will be written has its inodes
+        names = (small / str(i) for i in range(8))
         with pytest.raises(OSError, match="No space left") as full:
-            for i in range(8):
-                (small / str(i)).touch()
+            list(map(Path.touch, names))
         assert run._failed(full.value, config, world, Progress()) == ExitCode.USER
         assert "16 MiB are free there, but no inode: remove files" in disk.free(run_dir)
     finally:

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         folder = open_folder(options.folder)
         dataset = read_dataset(folder)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"check_shards: {error}", file=sys.stderr)
         return 2
     shards = [shard for said in dataset["splits"].values() for shard in said["shards"]]
