@@ -127,6 +127,12 @@ def stale(folder: Path, holder: Owner | None, mine: Owner) -> str | None:
         if holder.job and (known := _job_runs(holder.job)) is not None:
             return None if known else f"{holder} has ended: squeue does not know its job"
     age = _age(folder)
+    if age is not None and age < -BEAT_SECONDS:  # the clock was set back; who lives beats anew
+        time.sleep(2 * BEAT_SECONDS)
+        later = _age(folder)
+        if later is not None and later < -BEAT_SECONDS:
+            return f"{holder or 'an owner without a readable name'} has a heartbeat of the future"
+        age = later
     if age is not None and age <= STALE_SECONDS:
         return None
     silent = "has gone" if age is None else f"has no heartbeat for {age:.0f} s"
