@@ -106,9 +106,11 @@ def identify() -> Owner:
 def read(folder: Path) -> Owner | None:
     """The owner that the folder names; None where there is none or its file cannot be read."""
     try:
+        if not (folder / NAME).is_file():  # a pipe would hold the reader
+            return None
         fields = json.loads((folder / NAME).read_text(encoding="utf-8"))
         owner = Owner(**fields)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     kinds = {int: ("pid", "started", "restart"), str: ("token", "host", "machine", "since")}
     sound = all(isinstance(getattr(owner, n), k) for k, names in kinds.items() for n in names)
@@ -198,7 +200,7 @@ def _set_aside(folder: Path, judged: Owner | None) -> None:
 def _read_file(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -10,10 +10,12 @@ import hmac
 import html
 import ipaddress
 import secrets
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from sdevid.errors import UserError
@@ -60,6 +62,10 @@ class Watch(ThreadingHTTPServer):
         query = f"?token={self.token}" if self.token else ""
         return f"http://{host!s}:{port}/{query}"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Say in one line what an answer failed of: a visitor who left, a run that went."""
+        print(f"watch: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
+
     def runs(self) -> Iterator[tuple[str, Path]]:
         """Name and folder of each run: the folder itself, or those below it."""
         if _is_run(self.folder):
@@ -70,7 +76,11 @@ class Watch(ThreadingHTTPServer):
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
-    for path in folder.iterdir() if folder.is_dir() else ():
+    try:
+        inside = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError:  # not ours to read, or gone by now
+        return
+    for path in inside:
         if path.is_symlink() or not path.is_dir():
             continue
         if _is_run(path):

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from sdevid.atomic_file import replace_text
+from sdevid.errors import UserError
 
 
 def append(path: Path, text: str) -> None:
@@ -27,9 +28,12 @@ def forget_after(path: Path, clips: int) -> None:
     """Drop the lines of a metrics file that lie past `clips`, or are torn: they are run again.
 
     Bytes that are no UTF-8, or a line that is no JSON object, cost that line alone.
+    Raises UserError where the path is a folder, a pipe or a broken link.
     """
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file; move it away, and give the same command again")
     kept = []
     for line in path.read_bytes().splitlines():
         try:

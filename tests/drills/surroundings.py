@@ -189,7 +189,7 @@ def hostile_shards(yard: Yard) -> Iterator[Row]:
     damaged = (run.folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(damaged) == 3
     assert not mark.exists()
-    happened = f"3 clips quarantined, no command run, no socket; killed and carried on; {said}"
+    happened = f"3 clips quarantined, no command run; killed and carried on; {said}"
     yield Row("Shards of a stranger, and SIGKILL", happened, ended.reached - following.began)
 
 

@@ -50,7 +50,7 @@ def test_a_changed_file_is_read_or_refused(name, tmp_path):
     )
 
     @seed(1)
-    @settings(max_examples=300, suppress_health_check=CALM, database=None)
+    @settings(max_examples=200, suppress_health_check=CALM, database=None)
     @given(changes)
     def try_one(content):
         reader(tmp_path, content)

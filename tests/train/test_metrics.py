@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 
+import pytest
 import torch
 
 from sdevid.checkpoint import Progress
+from sdevid.errors import UserError
 from sdevid.train.metrics import Metrics, forget_after
 
 
@@ -128,3 +130,14 @@ def test_wandb_writes_offline_where_no_key_is_set(tmp_path):
     )
     kept = (run_dir / "wandb_run_id").read_text()
     assert list((run_dir / "wandb").glob(f"offline-run-*-{kept}/run-{kept}.wandb"))
+
+
+def test_record_that_is_no_regular_file_is_refused_and_stays(tmp_path):
+    pipe, folder, link = (tmp_path / name for name in ("pipe", "folder", "link"))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to(tmp_path / "nowhere")
+    for path in (pipe, folder, link):
+        with pytest.raises(UserError, match="is no regular file; move it away"):
+            forget_after(path, 8)
+        assert path.is_symlink() or path.exists()
