@@ -69,6 +69,7 @@ def _protocol(context: EvalContext, metrics: Sequence[Metric]) -> dict[str, Any]
         "left_out": registry.left_out(context),
         "clips": len(context.clips),
         "clips_in_split": len(context.index),
+        "videos": len({context.index.clips[clip].source for clip in context.clips}),
         "frames": config.sequence_length,
         "fps": config.fps,
         "context": options.context,

@@ -9,7 +9,7 @@ from sdevid.report import forecasts, picture
 from sdevid.report.plot import Kind, Series, plot
 from sdevid.report.record import Record
 from sdevid.report.words import NOT_MEASURED, measured, number, table
-from sdevid.report.worst import WIDE, Deviation, worst_bin
+from sdevid.report.worst import TOLERATED, WIDE, Deviation, worst_bin
 from sdevid.sample.film import film
 
 FORECASTS = {
@@ -19,6 +19,7 @@ FORECASTS = {
     "copy_last_frame": "copy last frame",
     "mean_frame": "mean frame",
 }
+WRONG = "finding wrong"
 SIDE = 64  # least side of a moving picture, in pixels
 
 
@@ -36,6 +37,7 @@ def summary(run: Record) -> str:
     told = forecasts.card(run)
     if told is not None:
         found.append(_finding(*told[:3], wrong=told[3]))
+    found.sort(key=lambda card: WRONG not in card)  # what is wrong stands first
     return f'<div class="findings">{"".join(found)}</div>'
 
 
@@ -46,7 +48,7 @@ def _elbo(bound: dict[str, Any] | None, clips: str) -> str:
 
 
 def _finding(name: str, value: str, told: str, *, wrong: bool = False) -> str:
-    kind = "finding wrong" if wrong else "finding"
+    kind = WRONG if wrong else "finding"
     return (
         f'<div class="{kind}"><span class="name">{html.escape(name)}</span><b>{value}</b>'
         f"<span>{html.escape(told)}</span></div>"
@@ -64,7 +66,24 @@ def _prediction(forecasts: dict[str, Any], measure: str, unit: str, better: int)
         len(ahead), f"ahead of one baseline only ({FORECASTS[ahead[0]] if ahead else ''})"
     )
     told = ", ".join(f"{FORECASTS[n]} {number(v)}{unit}" for n, v in others.items())
+    told += _worst_frame(forecasts, measure, unit, better)
     return _finding(title, f"{number(own)}{unit}", f"{verdict}: {told}", wrong=len(ahead) < 2)
+
+
+def _worst_frame(forecasts: dict[str, Any], measure: str, unit: str, better: int) -> str:
+    """The frame ahead at which the model is furthest behind the better baseline, or least ahead."""
+    own = forecasts["mean_of_samples" if measure == "psnr" else "samples"]["by_frame"]
+    others = [forecasts[name]["by_frame"] for name in ("copy_last_frame", "mean_frame")]
+    leads = []
+    for k, values in enumerate(zip(own, *others, strict=True), start=1):
+        if None not in values:
+            best = max(better * value for value in values[1:])
+            leads.append((better * values[0] - best, k))
+    if not leads:
+        return ""
+    lead, frame = min(leads)
+    side = "ahead of" if lead > 0 else "behind"
+    return f". Worst at frame {frame} ahead: {number(abs(lead))}{unit} {side} the better baseline"
 
 
 def _motion(axis: str, entry: dict[str, Any]) -> str:
@@ -86,7 +105,8 @@ def _motion(axis: str, entry: dict[str, Any]) -> str:
     return _finding(
         f"Squared diffusion along {axis}, worst bin",
         f"{100 * worst.share:+.0f} %",
-        f"of the truth at {worst.position:.2g} (95 % interval {_interval(worst)}). "
+        f"of the truth at {worst.position:.2g} (95 % interval {_interval(worst)}): "
+        f"{'surely' if worst.is_wrong else 'not surely'} more than {100 * TOLERATED:.0f} % off. "
         + ". ".join(told),
         wrong=worst.is_wrong or (drift is not None and drift.is_wrong),
     )

@@ -16,6 +16,7 @@ COLOURS = {
     "optical_flow": "exact",
     "steps": "truth",
 }  # of the forecasts that are plotted by lead time
+FAR = 0.1  # of coverage from its level; beyond it a card is red
 
 
 def card(run: Record) -> tuple[str, str, str, bool] | None:
@@ -41,7 +42,21 @@ def card(run: Record) -> tuple[str, str, str, bool] | None:
         f"{found['unit']}; the best baseline, {_words(best)}, {number(known[best])}. Central 90 % "
         f"intervals hold {100 * covered:.0f} % of what happened"
     )
-    return "Fair CRPS of futures", number(crps), told, crps > known[best]
+    off = abs(covered - 0.9) > FAR
+    told += ", far from that" if off else ""
+    leads = _worst_lead(found, model, best)
+    return "Fair CRPS of futures", number(crps), told + leads, crps > known[best] or off
+
+
+def _worst_lead(found: dict[str, Any], model: dict[str, Any], best: str) -> str:
+    """The lead time at which the model's CRPS is highest beside the best baseline's."""
+    other = found["forecasts"][best]["channels"][0]["crps"]["1"]["by_lead"]
+    own = model["crps"]["1"]["by_lead"]
+    shares = [(a / b, k) for k, (a, b) in enumerate(zip(own, other, strict=True), 1) if a and b]
+    if not shares:
+        return ""
+    share, lead = max(shares)
+    return f". Worst at {lead * found['frame_interval']:.3g} s ahead: {share:.2f} of the baseline's"
 
 
 def futures(run: Record) -> str:

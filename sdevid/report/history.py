@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from sdevid.report.record import Record
@@ -15,7 +16,7 @@ FEW = 3  # held-out source videos; intervals over fewer say little
 
 def warnings(run: Record) -> str:
     """What is wrong with the run or its evaluation, as one block; empty where nothing is."""
-    found = [*_order(run), *_ending(run), *_evaluation(run)]
+    found = [*_order(run), *_owners(run), *_ending(run), *_evaluation(run)]
     if not found:
         return ""
     listed = "".join(f"<p>{html.escape(text)}</p>" for text in found)
@@ -65,6 +66,15 @@ def _order(run: Record) -> Iterator[str]:
         )
 
 
+def _owners(run: Record) -> Iterator[str]:
+    if run.refused is not None:
+        when = datetime.fromtimestamp(float(run.refused.get("time") or 0), UTC)
+        yield (
+            f"Two owners: another training was started in this folder on {when:%Y-%m-%d at %H:%M} "
+            "UTC and refused, while one was under way."
+        )
+
+
 def _ending(run: Record) -> Iterator[str]:
     ending = run.ending or {}
     if ending.get("reason") in ("failed", "nan"):
@@ -72,9 +82,10 @@ def _ending(run: Record) -> Iterator[str]:
 
 
 def _evaluation(run: Record) -> Iterator[str]:
-    if run.results is None:
-        yield "Nothing was measured on held-out video yet."
-        return
-    videos = run.results.get("protocol", {}).get("videos")
+    videos = (run.results or {}).get("protocol", {}).get("videos")
     if isinstance(videos, int) and videos < FEW:
-        yield f"The held-out split has {videos} source video(s); intervals mean little."
+        several = "one source video" if videos == 1 else f"{videos} source videos"
+        yield (
+            f"What was measured comes from {several} alone: clips of one video are alike, so "
+            "intervals are too narrow, and the figures say little of other video."
+        )

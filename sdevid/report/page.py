@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sdevid.errors import UserError
 from sdevid.evaluate import provenance
-from sdevid.report import compare, ensembles, findings, forecasts, history, training
+from sdevid.report import compare, ensembles, fans, findings, forecasts, history, samples, training
 from sdevid.report.document import document
 from sdevid.report.record import Record, read
 from sdevid.report.words import duration, missing
@@ -75,10 +75,10 @@ def _page(record: Record, refreshed: bool) -> str:
         )
     else:
         sections.append(findings.summary(record))
-    sections.append(training.bound(record))
+    sections += [samples.over_training(record), training.bound(record)]
     if record.results is not None:
-        sections += [findings.videos(record), findings.prediction(record), findings.motion(record)]
-        sections += [forecasts.futures(record), forecasts.failures(record)]
+        sections += [findings.videos(record), findings.prediction(record), fans.fans(record)]
+        sections += [findings.motion(record), forecasts.futures(record), forecasts.failures(record)]
         sections += [ensembles.rates(record), ensembles.futures(record), ensembles.digits(record)]
     sections += [training.diagnostics(record), ensembles.figures(record)]
     sections += [history.section(record), _making(record)]

@@ -32,6 +32,7 @@ class Record:
     results: dict[str, Any] | None
     pictures: dict[str, NDArray[Any]]
     ending: dict[str, Any] | None  # exit.json
+    refused: dict[str, Any] | None  # exit-refused.json, of another start in the same folder
 
     @property
     def clips(self) -> int:
@@ -74,6 +75,7 @@ def read(folder: Path) -> Record:
         results=read_results(folder / "results.json"),
         pictures=_arrays(folder / "results.npz"),
         ending=read_ending(folder / "exit.json"),
+        refused=read_ending(folder / "exit-refused.json"),
     )
 
 

@@ -72,30 +72,39 @@ def _frames(model: VideoSDE, files: list[str] | None, fps: float) -> Pixels | No
 
 def launch(model_path: Path, host: str, port: int) -> None:
     """Serve the page until interrupted. Raises UserError without Gradio, a model or a free port."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
+    with tempfile.TemporaryDirectory(prefix="sdevid-studio-") as folder:
+        gradio, model = _gradio(folder), VideoSDE.from_pretrained(model_path)
+        try:
+            page(gradio, model, Path(folder)).launch(
+                server_name=host, server_port=port, share=False, theme=_theme(gradio)
+            )
+        except OSError as error:
+            raise UserError(
+                f"port {port} on {host} cannot be listened on ({error}); give another by --port"
+            ) from error
+
+
+def _gradio(folder: str) -> Any:
+    """The gradio module, which keeps what is uploaded and offered in `folder`."""
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}  # before import
     try:
         import gradio
     except ImportError:
         raise UserError(
             "sdevid studio needs Gradio, which is not installed; pip install 'sdevid[studio]'"
         ) from None
-    model = VideoSDE.from_pretrained(model_path)
-    try:
-        page(gradio, model).launch(
-            server_name=host, server_port=port, share=False, theme=_theme(gradio)
-        )
-    except OSError as error:
-        raise UserError(
-            f"port {port} on {host} cannot be listened on ({error}); give another by --port"
-        ) from error
+    return gradio
 
 
-def page(gradio: Any, model: VideoSDE) -> Any:
-    """Lay out the page: inputs on the left, the futures on the right."""
+def page(gradio: Any, model: VideoSDE, place: Path) -> Any:
+    """Lay out the page: inputs on the left, the futures on the right.
+
+    Videos are written into new folders of `place`.
+    """
 
     def run(*inputs: Any) -> Iterator[tuple[str, list[str]]]:
         shown: list[Pixels] = []
-        folder = Path(tempfile.mkdtemp(prefix="sdevid-studio-"))
+        folder = Path(tempfile.mkdtemp(dir=place))
         paths: list[str] = []
         try:
             for video in futures(model, Request(*inputs)):

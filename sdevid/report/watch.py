@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from sdevid.errors import UserError
+from sdevid.report import samples
 from sdevid.report.document import document
 from sdevid.report.history import warnings
 from sdevid.report.page import page
@@ -109,6 +110,7 @@ def stamp(folder: Path) -> str:
         except OSError:
             continue
         parts.append(f"{name}:{status.st_size}:{status.st_mtime_ns}")
+    parts += [path.name for path in samples.files(folder)]
     return "|".join(parts)
 
 
@@ -143,7 +145,8 @@ def _row(name: str, folder: Path, query: str) -> str:
 
 
 def _warned(record: Record) -> str:
-    return "yes" if warnings(record) else ""
+    told = ["yes"] if warnings(record) else []
+    return ", ".join([*told, *(["not measured"] if record.results is None else [])])
 
 
 class _Handler(BaseHTTPRequestHandler):

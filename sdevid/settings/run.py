@@ -224,6 +224,14 @@ class RuntimeSettings(Section):
     save_every: int = setting(
         100_000, ge=1, le=10**15, unit="clips", role="runtime", help="interval of checkpoints"
     )
+    sample_every: int = setting(
+        1,
+        ge=0,
+        le=10**6,
+        unit="checkpoints",
+        role="runtime",
+        help="a few samples are made of every how many-th checkpoint, for the page; 0: none",
+    )
     profile_steps: int = setting(
         0,
         ge=0,

@@ -24,6 +24,7 @@ from sdevid.train.health import stragglers
 from sdevid.train.health.quarantine import Quarantine
 from sdevid.train.health.recovery import Recovery
 from sdevid.train.metrics import Metrics
+from sdevid.train.samples import Samples
 from sdevid.train.startup_summary import announce
 from sdevid.train.world import World
 
@@ -70,7 +71,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
     total, size = stream.total_clips(index, config), config.batch_size
     control, recovery = ControlFiles(config.run_dir, world), Recovery(saver, progress)
     batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
-    quarantine = Quarantine(config, world, len(index))
+    quarantine, samples = Quarantine(config, world, len(index)), Samples(config, index, world)
     batches = profile.recording(batches, config, world)
     for batch in metrics.waiting(quarantine.watching(batches)):
         kl_weight = schedule.kl_weight(progress.clips, total, config)
@@ -80,7 +81,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
         progress.advance(size)
         if recovery.good:
             ema.update(progress.step)
-        metrics.saved = saver.saved or metrics.saved
+        metrics.saved = max([metrics.saved, *saver.saved])
         metrics.add(terms, skipped=not recovery.good)
         recovery.apply()
         asked = control.asked()
@@ -97,8 +98,10 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
                 saver.save(progress, figures)
             if asked.save or ends:
                 saver.wait(strict=ends)
-                metrics.saved = saver.saved or metrics.saved
+                metrics.saved = max([metrics.saved, *saver.saved])
                 control.answered(asked)
+            if asked.stop is None:
+                samples.follow(saver)
         if ends:
             return asked.stop or "done"
         world.heartbeat.beat(progress.step)

@@ -36,7 +36,7 @@ class Metrics:
         self._names: list[str] = []
         self._sum: Tensor | None = None
         self._steps, self._skipped, self.waited = 0, 0, 0.0
-        self.saved = progress.step or None  # step of the newest checkpoint, for the display
+        self.saved = progress.step  # step of the newest checkpoint, for the display
         self._flushed_at, self._since = progress.clips, time.perf_counter()
         self._path = config.run_dir / "metrics.jsonl"
         self._unwritten = ""  # lines that a full disk did not take yet

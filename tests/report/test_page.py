@@ -95,6 +95,7 @@ def test_a_finished_run_shows_every_section(run):
         "The bound over training",
         "Generated beside real video",
         "Prediction from 3 frames",
+        "Fans of futures",
         "Is the SDE right?",
         "Futures beside baselines",
         "Where it fails",
@@ -107,7 +108,7 @@ def test_a_finished_run_shows_every_section(run):
     assert "small &lt;run&gt;" in text
     assert "rightly worse in PSNR than copying" in text
     assert "ended: done" in text
-    assert text.count("data:video/mp4") == 2
+    assert text.count("data:video/mp4") == 2 + 3  # free and real; a fan of each of three clips
 
 
 def test_futures_beside_baselines_stand_in_a_card_a_table_and_plots(run):

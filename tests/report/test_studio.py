@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import builtins
+import os
+import signal
+import socket
+import subprocess
+import sys
 
 import factories
 import numpy as np
 import pytest
 import torch
+from gradio_client import Client
 from safetensors.torch import save_file
 
 from sdevid.config import dump, parse
@@ -65,11 +71,11 @@ def test_prompt_to_a_model_without_text_is_refused(model):
         list(futures(model, request(prompt="a ball")))
 
 
-def test_page_draws_futures_as_they_come(model):
+def test_page_draws_futures_as_they_come(model, tmp_path, monkeypatch):
     import gradio
-    from gradio_client import Client
 
-    blocks = studio.page(gradio, model)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    blocks = studio.page(gradio, model, tmp_path)
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     try:
         job = Client(address, verbose=False).submit(*request(), api_name="/run")
@@ -93,3 +99,25 @@ def test_studio_without_gradio_names_the_extra(folder, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"sdevid\[studio\]"):
         studio.launch(folder, "127.0.0.1", 0)
+
+
+@pytest.mark.slow
+def test_studio_leaves_no_folder_behind(folder, tmp_path):
+    """Ended by Ctrl-C, as a visitor ends it, after a video was made."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "sdevid", "studio", str(folder), "--port", str(port)]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        for line in served.stdout:
+            if str(port) in line:
+                break
+        client = Client(f"http://127.0.0.1:{port}", verbose=False, download_files=False)
+        client.predict(*request(futures=1), api_name="/run")
+        assert list(tmp_path.glob("sdevid-studio-*"))
+        served.send_signal(signal.SIGINT)
+        served.wait(timeout=60)
+    assert not list(tmp_path.iterdir())
+    assert served.returncode == 0

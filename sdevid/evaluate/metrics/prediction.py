@@ -24,6 +24,7 @@ from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics.training_mean import Mean, training_mean
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.sde_recovery.scene_tracker import SceneTracker
+from sdevid.evaluate.statistics.contrast import centre_of_contrast
 from sdevid.evaluate.statistics.energy import energy_score
 from sdevid.evaluate.statistics.estimate import Estimate, Floats, finite, mean_over
 from sdevid.evaluate.statistics.quality import decibels, squared_error, structural_similarity
@@ -57,6 +58,8 @@ class Example:
     clip: Pixels  # time, height, width, channels
     mean: Pixels  # of all samples, at the predicted frames
     samples: Pixels  # number, predicted frames, height, width, channels
+    path: Floats  # time, (x, y): the clip's centre of contrast in pixels
+    fan: Floats  # number, predicted frames, (x, y): that of every sample
 
 
 def predict(
@@ -93,7 +96,8 @@ def predict(
         for place, number in enumerate(part):
             if number in wanted:
                 middle = np.rint(255 * mean[place]).astype(np.uint8)
-                pictures.append(Example(video[place], middle, made[place, :4]))
+                path, fan = map(centre_of_contrast, (video[place], made[place]))
+                pictures.append(Example(video[place], middle, made[place, :4], path, fan))
     scores: dict[str, dict[str, Scores]] = defaultdict(dict)
     for (measure, name), parts in table.items():
         values = np.concatenate(parts)
@@ -152,6 +156,8 @@ def run(context: EvalContext) -> Results:
         context.pictures["clips"] = np.stack([one.clip for one in examples])
         context.pictures["means"] = np.stack([one.mean for one in examples])
         context.pictures["samples"] = np.stack([one.samples for one in examples])
+        context.pictures["paths"] = np.stack([one.path for one in examples])
+        context.pictures["fans"] = np.stack([one.fan for one in examples])
     entries = {
         measure: {name: score.as_json() for name, score in forecasts.items()}
         for measure, forecasts in scores.items()

@@ -83,7 +83,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._failure: SaveError | None = None
         self._stops = False  # whether that failure ends the run
-        self.saved: int | None = None  # step of the newest checkpoint written since the start
+        self.saved: list[int] = []  # steps of the checkpoints written since the start
         self.stall = 0.0  # seconds that training stood still for the last save
 
     def __enter__(self) -> Saver:
@@ -202,7 +202,8 @@ class Saver:
                 sums=_added([sums for _, sums in outcomes]),
             )
             _on_all(world, lambda: self._publish(capture, manifest) if world.main else None)
-            self._failures, self.saved = 0, manifest.step
+            self._failures = 0
+            self.saved.append(manifest.step)
         except Exception as error:  # in a thread nobody would see it
             self._failed(capture.manifest.step, capture.partial, error)
 

@@ -1,0 +1,24 @@
+"""Where the contrast of a frame lies: a position that any video has."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def centre_of_contrast(frames: NDArray[np.uint8]) -> Floats:
+    """Centre (x, y) in pixels of each frame (..., height, width, channels), shape (..., 2).
+
+    Each pixel weighs as the square of its distance from its frame's median, so that a thing on a
+    plain ground stands out. NaN for a frame of one value.
+    """
+    values = frames.astype(np.float64).mean(axis=-1)
+    height, width = values.shape[-2:]
+    weight = np.square(values - np.median(values, axis=(-2, -1), keepdims=True))
+    total = weight.sum(axis=(-2, -1))
+    with np.errstate(invalid="ignore"):
+        x = (weight.sum(axis=-2) * np.arange(width)).sum(axis=-1) / total
+        y = (weight.sum(axis=-1) * np.arange(height)).sum(axis=-1) / total
+    return np.stack([x, y], axis=-1)

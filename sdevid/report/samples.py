@@ -1,0 +1,73 @@
+"""The page's section on samples over training, playing beside real video."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdevid.report.record import Record
+from sdevid.sample.film import film
+
+FOLDER = "training_samples"
+MOST = 6  # checkpoints shown, the newest among them
+SIDE = 48  # least side of a moving picture, in pixels
+COLUMNS = 2
+
+
+class Samples(NamedTuple):
+    """Videos (number, time, height, width, channels) of one checkpoint, or real ones."""
+
+    videos: NDArray[np.uint8]
+    fps: float
+    caption: str
+
+
+def over_training(run: Record) -> str:
+    """Samples of up to `MOST` checkpoints, oldest first, and real video; empty without any."""
+    paths = files(run.folder)
+    chosen = [paths[k] for k in _evenly(len(paths))]
+    found = [one for one in map(_read, chosen) if one is not None]
+    if not found:
+        return ""
+    real = _read(run.folder / FOLDER / "real.npz")
+    shown = "".join(_figure(one) for one in [*([real] if real else []), *found])
+    return (
+        "<h2>Samples over training</h2><p>The same seed at each checkpoint, by the averaged "
+        f'weights; real video first.</p><div class="reel">{shown}</div>'
+    )
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of samples in a run folder, by step."""
+    found = {}
+    for path in (folder / FOLDER).glob("step_*.npz"):
+        number = path.stem.removeprefix("step_")
+        if number.isdecimal():
+            found[int(number)] = path
+    return [found[step] for step in sorted(found)]
+
+
+def _evenly(count: int) -> list[int]:
+    return sorted({round(k) for k in np.linspace(0, count - 1, min(MOST, count))}) if count else []
+
+
+def _read(path: Path) -> Samples | None:
+    """None where the file is not there, or is being written."""
+    try:
+        with np.load(path) as held:
+            caption = "Real"
+            if "step" in held:
+                step, clips, seed = (int(held[name]) for name in ("step", "clips", "seed"))
+                caption = f"Step {step:,}, clip {clips:,}, seed {seed}"
+            return Samples(held["generated"], float(held["fps"]), caption)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _figure(one: Samples) -> str:
+    shown = film(one.videos, one.fps, COLUMNS, SIDE, one.caption)
+    return f"<figure>{shown}<figcaption>{one.caption}</figcaption></figure>"
