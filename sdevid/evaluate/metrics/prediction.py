@@ -95,14 +95,17 @@ def predict(
                 table["energy_score", name].append(values)
         for place, number in enumerate(part):
             if number in wanted:
-                middle = np.rint(255 * mean[place]).astype(np.uint8)
-                path, fan = map(centre_of_contrast, (video[place], made[place]))
-                pictures.append(Example(video[place], middle, made[place, :4], path, fan))
+                pictures.append(_example(video[place], mean[place], made[place]))
     scores: dict[str, dict[str, Scores]] = defaultdict(dict)
     for (measure, name), parts in table.items():
         values = np.concatenate(parts)
         scores[measure][name] = Scores(values, decibels) if measure == "psnr" else Scores(values)
     return dict(scores), pictures
+
+
+def _example(clip: Pixels, mean: Floats, samples: Pixels) -> Example:
+    middle = np.rint(255 * mean).astype(np.uint8)
+    return Example(clip, middle, samples[:4], centre_of_contrast(clip), centre_of_contrast(samples))
 
 
 def _forecasts(
