@@ -10,17 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 from sdevid import console
-from sdevid.errors import UserError, file_fault
+from sdevid.errors import UserError, file_fault, is_exhausted
 from sdevid.exit_code import ExitCode
 
 INTERRUPTED = 128 + signal.SIGINT  # as a shell calls it
+MOST_COUNT = 2**20  # clips, frames or samples that an option may ask for
 
 
 def guarded(name: str, command: Callable[[], int], *, every_rank: bool = True) -> int:
     """Run `command` and return its exit code; what a user can mend is one message and code 2.
 
-    That is a UserError, or a file that the system refuses. Of several ranks each says it with its
-    number, or with `every_rank` false the first alone.
+    That is a UserError, a file that the system refuses, or memory that ran out. Of several ranks
+    each says it with its number, or with `every_rank` false the first alone.
     """
     try:
         return command()
@@ -30,6 +31,11 @@ def guarded(name: str, command: Callable[[], int], *, every_rank: bool = True) -
         if error.filename is None:  # not of a file that a user named
             raise
         fault = file_fault(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_exhausted(error):
+            raise
+        reason = (str(error).splitlines() or ["no more is free"])[0]
+        fault = f"memory ran out ({reason}); ask for fewer or smaller ones at once"
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return INTERRUPTED

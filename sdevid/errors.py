@@ -20,3 +20,12 @@ def file_fault(error: OSError) -> str:
     name = str(error.filename)
     shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
     return f"{shown!r} cannot be read or written: {error.strerror}; give another path"
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch's CPU allocator has no type for it."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in text or "out of memory" in text)
+    )

@@ -31,6 +31,15 @@ def test_error_of_the_system_without_a_file_is_no_users_fault():
         guarded("report", failing(OSError(errno.ENOMEM, "Cannot allocate memory")))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), MemoryError("Unable to allocate 8 EiB"), RuntimeError("can't allocate memory")],
+)
+def test_memory_that_ran_out_is_one_message(error, capsys):
+    assert guarded("evaluate", failing(error)) == 2
+    assert "memory ran out" in capsys.readouterr().err
+
+
 def test_interrupt_ends_as_a_shell_calls_it(capsys):
     assert guarded("report", failing(KeyboardInterrupt())) == INTERRUPTED == 130
     assert capsys.readouterr().err == "report: interrupted\n"

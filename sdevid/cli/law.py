@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdevid.command_line import command_parser
+from sdevid.command_line import MOST_COUNT, command_parser
 from sdevid.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sdevid.models.video_model import VideoModel
 
 
+_MOST_FIGURE = 1e6  # pixels, contrast or frames a second
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the law, write RUN/law.json, and export a calibrated model where asked.
 
@@ -26,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tracked in generated film. Raises UserError where nothing is followed.
     """
     options = _parser().parse_args(arguments)
+    _check(options)
     from sdevid import export, objectives
     from sdevid.data.folder import Access
     from sdevid.data.shards import open_shards
@@ -53,6 +57,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = options.output or Path(options.calibrate or options.model_path) / "law.json"
     output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise UserError for an option out of range, or an output that cannot be written."""
+    for name, most in (("num_clips", MOST_COUNT), ("seeds", 1_000), ("context", MOST_COUNT)):
+        count = getattr(options, name)
+        if not 1 <= count <= most:
+            raise UserError(f"--{name} is {count}, but must be from 1 to {most:,}")
+    if not 0 <= options.seed < 2**63 - options.seeds:
+        raise UserError(f"--seed is {options.seed}, but must be from 0 to 2**63 - 1 - --seeds")
+    figures = {"threshold": [options.threshold], "reach": [options.reach]}
+    for name, values in (figures | {"rates": options.rates or []}).items():
+        for value in values:
+            if not 0 < value <= _MOST_FIGURE:
+                raise UserError(
+                    f"--{name} has {value:g}, but must be above 0 and at most {_MOST_FIGURE:g}"
+                )
+    if options.output is not None and (
+        options.output.is_dir() or not options.output.absolute().parent.is_dir()
+    ):
+        raise UserError(f"--output is {options.output}, but must be a file in a folder that exists")
 
 
 def _tracked(model: VideoModel, options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from sdevid import export, objectives
 from sdevid.checkpoint import Weights
+from sdevid.command_line import MOST_COUNT
 from sdevid.config import Config
 from sdevid.data import stream
 from sdevid.data.folder import Access
@@ -59,9 +60,9 @@ class EvalOptions:
         """Raise UserError for a value out of range."""
         least = {"samples": 1, "context": 1, "rollouts": 2, "rollout_frames": 3}
         for name, low in (least | {"num_clips": 1, "draws": 1, "best_of": 2}).items():
-            if getattr(self, name) < low:
-                value = getattr(self, name)
-                raise UserError(f"--{name} is {value}, but must be {low} or more")
+            value = getattr(self, name)
+            if not low <= value <= MOST_COUNT:
+                raise UserError(f"--{name} is {value}, but must be from {low} to {MOST_COUNT:,}")
         if self.set_size is not None and self.set_size < 2:
             raise UserError(f"--set_size is {self.set_size}, but must be 2 or more")
         if not 0 <= self.seed < 2**63:

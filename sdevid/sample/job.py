@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sdevid.command_line import MOST_COUNT
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.sampling import SamplerConfig
@@ -67,8 +68,8 @@ def check_job(job: SamplingJob, config: Config) -> None:
     sampler = job.sampler
     counts = {name: getattr(job, name) for name in ("num_samples", "num_frames", "batch_size")}
     for name, count in (counts | {"steps_per_frame": sampler.steps_per_frame}).items():
-        if count is not None and count < 1:
-            raise UserError(f"--{name} is {count}, but must be 1 or more")
+        if count is not None and not 1 <= count <= MOST_COUNT:
+            raise UserError(f"--{name} is {count}, but must be from 1 to {MOST_COUNT:,}")
     if not 0 <= sampler.seed < 2**63:
         raise UserError(f"--seed is {sampler.seed}, but must be from 0 to 2**63 - 1")
     if not 0 <= sampler.temperature < float("inf"):

@@ -16,7 +16,7 @@ from sdevid.config import Config
 from sdevid.console import redacted
 from sdevid.data import shards, stream
 from sdevid.data.folder import Access
-from sdevid.errors import NonFiniteError, UserError, file_fault
+from sdevid.errors import NonFiniteError, UserError, file_fault, is_exhausted
 from sdevid.exit_code import ExitCode
 from sdevid.owner import OwnedError
 from sdevid.train import compiled, exit_file
@@ -152,7 +152,7 @@ def _failed(error: Exception, config: Config, world: World, progress: Progress) 
                 config.run_dir, "failed", progress, message, world.rank, retry=retry
             )
         raise error
-    if out_of_memory.is_exhausted(error):
+    if is_exhausted(error):
         summary = out_of_memory.report(error, config, world)
     elif isinstance(error, OSError) and error.errno in _FULL:
         summary = (

@@ -183,3 +183,24 @@ def test_dry_run_heeds_what_is_offloaded(config, capsys):
 def test_an_offload_that_the_stage_cannot_do_is_refused(settings, said, config, capsys):
     assert main(["train", "--config", config, *settings]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("num_clips", "0"),
+        ("num_clips", "1" * 30),
+        ("seeds", "0"),
+        ("context", "-1"),
+        ("seed", "-1"),
+        ("threshold", "nan"),
+        ("reach", "inf"),
+        ("rates", "8,0"),
+        ("rates", "1e300"),
+        ("output", "/none/such/law.json"),
+    ],
+)
+def test_option_of_law_out_of_range_is_named_before_anything_is_read(given, tmp_path, capsys):
+    name, value = given
+    assert main(["law", str(tmp_path / "no model"), f"--{name}={value}"]) == 2
+    assert capsys.readouterr().err.startswith(f"sdevid: --{name} ")

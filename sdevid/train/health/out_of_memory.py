@@ -20,16 +20,6 @@ _CGROUP = Path("/sys/fs/cgroup")
 _TOP = 12  # largest tensors listed
 
 
-def is_exhausted(error: BaseException) -> bool:
-    """Whether an error says that memory ran out. torch's CPU allocator has no type for it."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text
-    )
-
-
 def report(error: BaseException, config: Config, world: World) -> str:
     """Write `oom/rank-R.txt` in the run's folder; returns the few lines that a user needs first.
 
