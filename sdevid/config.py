@@ -35,6 +35,7 @@ from sdevid.settings.run import (
 )
 from sdevid.settings.sde import SDEConfig
 from sdevid.settings.setting import Setting, all_settings
+from sdevid.settings.source import SourceConfig
 from sdevid.settings.yaml_file import read_settings
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "ParticlesConfig",
     "SDEConfig",
     "Setting",
+    "SourceConfig",
     "TextConfig",
     "WatchdogConfig",
     "dump",
@@ -71,6 +73,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
     particles: ParticlesConfig = ParticlesConfig()
     encoder: EncoderConfig = EncoderConfig()
     observation: ObservationConfig = ObservationConfig()
+    source: SourceConfig = SourceConfig()
     text: TextConfig = TextConfig()
     matching: MatchingConfig = MatchingConfig()
     follmer: FollmerConfig = FollmerConfig()
@@ -347,16 +350,21 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _like_shards(settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` with the channels of the local shards that they name, where they give none."""
+    """`settings` with what the local shards that they name say of frames, where they do not."""
     folder = settings.get("data", Config.model_fields["data"].default)
     path = Path(str(folder)) / "dataset.json"
-    if "channels" in settings or not path.is_file():
+    if not path.is_file():
         return settings
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("channels")
-    except (ValueError, AttributeError):
+        dataset = json.loads(path.read_text(encoding="utf-8"))
+        told = {"channels": dataset["channels"]} if "channels" in dataset else {}
+        if dataset.get("transform"):
+            transform = dict(dataset["transform"])
+            names = {"transform": transform.pop("name"), "dtype": dataset.get("dtype", "uint8")}
+            told["source"] = transform | names | {"channel_names": dataset["channel_names"]}
+    except (ValueError, AttributeError, KeyError, TypeError):
         return settings  # opening the shards says what is wrong with it
-    return settings if found is None else settings | {"channels": found}
+    return told | settings
 
 
 def parse(settings: dict[str, Any]) -> Config:

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 
 from sdevid import objectives
 from sdevid.config import dump, parse
+from sdevid.data.cut.tally import SplitTally
+from sdevid.data.folder import LocalFolder
+from sdevid.data.index import read_index
+from sdevid.data.shard_file import write_indices, write_json
+from sdevid.data.shards import read_dataset
 from sdevid.types import frame_ticks
 
 _SMALL: dict[str, Any] = {
@@ -53,6 +58,19 @@ def save_model(folder: Path, small: dict[str, Any]) -> Path:
     save_file(model.state_dict(), folder / "model.safetensors")
     (folder / "config.yaml").write_text(dump(config))
     return folder
+
+
+def drop_last_clip(folder: Path) -> None:
+    """Take the last clip of the train split out of the indices of the shards in `folder`."""
+    local, tally = LocalFolder(folder), SplitTally()
+    dataset = read_dataset(local)
+    shards = dataset["splits"]["train"]["shards"]
+    for shard in shards:
+        entries = read_index(local, shard)[: -1 if shard == shards[-1] else None]
+        write_indices(folder, shard, entries, local.size(shard))
+        tally.add(folder, shard, entries)
+    dataset["splits"]["train"] = tally.as_json()
+    write_json(folder / "dataset.json", dataset)
 
 
 def clips(count: int, frames: int = 6, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:

@@ -149,6 +149,9 @@ class CachedFolder:
     def whole(self, name: str, limit: int) -> bytes:
         return self._remote.whole(name, limit)
 
+    def mapped(self, name: str, limit: int) -> memoryview:
+        return self._remote.mapped(name, limit)
+
     def size(self, name: str) -> int:
         return self._remote.size(name)
 

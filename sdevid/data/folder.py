@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import stat
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class Folder(Protocol):
         """All bytes of a file, never from a cache. ValueError where they are more than `limit`."""
         ...
 
+    def mapped(self, name: str, limit: int) -> memoryview:
+        """All bytes of a file, of a local one as pages that processes share. Like `whole` else."""
+        ...
+
     def size(self, name: str) -> int:
         """Bytes of a file."""
         ...
@@ -105,10 +110,12 @@ class LocalFolder:
         return False
 
     def whole(self, name: str, limit: int) -> bytes:
-        handle = self._open(name)
-        if handle.size > limit:
-            raise ValueError(f"it has {handle.size:,} bytes, more than {limit:,}")
+        handle = self._bounded(name, limit)
         return os.pread(handle.number, handle.size, 0)
+
+    def mapped(self, name: str, limit: int) -> memoryview:
+        handle = self._bounded(name, limit)
+        return memoryview(mmap.mmap(handle.number, handle.size, access=mmap.ACCESS_READ))
 
     def size(self, name: str) -> int:
         return self._open(name).size
@@ -122,6 +129,12 @@ class LocalFolder:
 
     def close(self) -> None:
         self._handle.cache_clear()
+
+    def _bounded(self, name: str, limit: int) -> _Handle:
+        handle = self._open(name)
+        if handle.size > limit:
+            raise ValueError(f"it has {handle.size:,} bytes, more than {limit:,}")
+        return handle
 
     def _open(self, name: str) -> _Handle:
         path = self.path / name

@@ -6,7 +6,6 @@ autoencoder gives them, their scales; so frames follow each other as they do in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,7 +15,8 @@ from sdevid.data.payload import ClipVideo, Shape
 from sdevid.errors import UserError
 
 if TYPE_CHECKING:
-    from sdevid.data.shards import ClipEntry
+    from sdevid.data.entry import ClipEntry
+    from sdevid.data.index import ClipTable
 
 LATENT = "latent.npy"  # the member's extension
 DTYPE = "float16"
@@ -43,18 +43,16 @@ def shape(entry: ClipEntry, autoencoder: dict[str, Any]) -> Shape:
     return entry.num_frames, rows, columns, autoencoder["stored_channels"]
 
 
-def check_all(clips: Sequence[ClipEntry], dataset: dict[str, Any], location: str) -> None:
+def check_all(clips: ClipTable, dataset: dict[str, Any], location: str) -> None:
     """Raise UserError where some clips have latents and others, or dataset.json, do not."""
-    have = [entry for entry in clips if LATENT in entry.members]
-    described = dataset.get("autoencoder") is not None
-    if len(have) == (len(clips) if described else 0):
+    described, have = dataset.get("autoencoder") is not None, clips.clips_with(LATENT)
+    if have == (len(clips) if described else 0):
         return
-    lacks = next((entry for entry in clips if LATENT not in entry.members), None)
+    odd = next(clip for clip in clips if (LATENT in clip.members) != described)
     what = (
-        f"clip {have[0].key} has a {LATENT}, but dataset.json names no autoencoder"
-        if not described
-        else f"{len(have)} of {len(clips)} clips have a {LATENT}, and clip "
-        f"{'' if lacks is None else lacks.key} has none"
+        f"{have} of {len(clips)} clips have a {LATENT}, and clip {odd.key} has none"
+        if described
+        else f"clip {odd.key} has a {LATENT}, but dataset.json names no autoencoder"
     )
     raise UserError(
         f"shards {location} mix latents and pixels: {what}; cut them anew, all with one "

@@ -17,7 +17,20 @@ def read_npy(content: bytes) -> np.ndarray[Any, Any]:
 
     Raises ValueError where they hold anything else, or more or less than the header says.
     """
-    buffer = io.BytesIO(content)
+    values, end = npy_at(memoryview(content), 0)
+    if end != len(content):
+        raise ValueError(
+            f"{len(content) - end} bytes follow those of {values.dtype} {values.shape}"
+        )
+    return values
+
+
+def npy_at(content: memoryview, place: int) -> tuple[np.ndarray[Any, Any], int]:
+    """The array whose npy begins at `place`, without a copy, and where it ends.
+
+    Raises ValueError where the bytes from there on hold anything else.
+    """
+    buffer = io.BytesIO(content[place : place + 2 * _MOST_HEADER])
     version = np.lib.format.read_magic(buffer)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -29,10 +42,11 @@ def read_npy(content: bytes) -> np.ndarray[Any, Any]:
         shape, fortran, dtype = read(buffer, max_header_size=_MOST_HEADER)
     except Exception as error:  # numpy parses it as Python, which can fail in many ways
         raise ValueError(f"its npy header does not read ({type(error).__name__})") from error
-    start = buffer.tell()
-    if dtype.kind not in _KINDS or any(side < 0 for side in shape):
+    if dtype.kind not in _KINDS or any(not 0 <= side <= len(content) for side in shape):
         raise ValueError(f"it holds {dtype} {shape}, not plain numbers")
-    if len(content) - start != math.prod(shape) * dtype.itemsize:
+    start = place + buffer.tell()
+    end = start + math.prod(shape) * dtype.itemsize
+    if end > len(content):
         raise ValueError(f"it holds {len(content) - start} bytes, not those of {dtype} {shape}")
-    values = np.frombuffer(content, dtype, offset=start)
-    return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+    values = np.frombuffer(content[start:end], dtype)
+    return values.reshape(shape[::-1]).T if fortran else values.reshape(shape), end

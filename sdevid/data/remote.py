@@ -61,6 +61,9 @@ class RemoteFolder:
             raise TooLargeError(f"it has {size:,} bytes, more than {limit:,}")
         return self._fetch(name, 0, size)
 
+    def mapped(self, name: str, limit: int) -> memoryview:
+        return memoryview(self.whole(name, limit))
+
     def size(self, name: str) -> int:
         return int(self._tried(name, lambda url: self._system.info(url)["size"]))
 

@@ -25,20 +25,28 @@ MOST_BYTES = {"dataset.json": 64 * 2**20, "index": 256 * 2**20, "KEY.json": 4 * 
 MOST_CLIP_BYTES = 8 * 2**30  # pixels of one clip
 SAID = ("json", "txt", "cls")  # members that say what a clip shows
 MOST_TOKENS = 4_096  # of one caption's embedding
-_MOST_TAR = 2**50
+MOST_TAR = 2**50  # bytes
+MOST_TEXT = 65_536  # letters
+LIMITS = {  # of a clip's numbers
+    "num_frames": (1, 2**20),
+    "fps": (0, 1e9),
+    "height": (1, 2**16),
+    "width": (1, 2**16),
+    "channels": (1, 64),
+}
 
 _PLAIN = r"[^/\\\x00-\x1f\x7f]"  # no slash, no control character
 ShardName = Annotated[
     str, StringConstraints(max_length=255, pattern=rf"^[^./\\\x00-\x1f\x7f]{_PLAIN}*\.tar$")
 ]
 Key = Annotated[str, StringConstraints(max_length=1_024, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Text = Annotated[str, StringConstraints(max_length=65_536)]
+Text = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
 SourceName = Annotated[str, StringConstraints(max_length=8_192)]
-Fps = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Frames = Annotated[int, Field(ge=1, le=2**20)]
-Side = Annotated[int, Field(ge=1, le=2**16)]
-Channels = Annotated[int, Field(ge=1, le=64)]
-Offset = Annotated[int, Field(ge=0, le=_MOST_TAR)]
+Fps = Annotated[float, Field(gt=0, le=LIMITS["fps"][1], allow_inf_nan=False)]
+Frames = Annotated[int, Field(ge=1, le=LIMITS["num_frames"][1])]
+Side = Annotated[int, Field(ge=1, le=LIMITS["height"][1])]
+Channels = Annotated[int, Field(ge=1, le=LIMITS["channels"][1])]
+Offset = Annotated[int, Field(ge=0, le=MOST_TAR)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Xxh3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -85,7 +93,7 @@ class ClipFields(_Part):
 class IndexFields(_Part):
     """The index beside a tar."""
 
-    size: Offset = _MOST_TAR  # bytes of the tar
+    size: Offset = MOST_TAR  # bytes of the tar
     clips: list[ClipFields]
 
     @model_validator(mode="after")
@@ -97,11 +105,31 @@ class IndexFields(_Part):
         return self
 
 
+class ColumnsFields(_Part):
+    """The binary index of one shard, as dataset.json names it."""
+
+    clips: Annotated[int, Field(ge=1, le=2**31)]
+    sha256: Sha256
+
+
+class KindFields(_Part):
+    """Length, rate and shape that clips of a split have."""
+
+    num_frames: Frames
+    fps: Fps
+    height: Side
+    width: Side
+    channels: Channels
+
+
 class SplitFields(_Part):
     """One split of dataset.json."""
 
     shards: list[ShardName]
     clips: Annotated[int, Field(ge=0)] = 0
+    indices: dict[ShardName, ColumnsFields] = {}
+    kinds: Annotated[list[KindFields], Field(max_length=2**20)] = []
+    members: dict[Text, Annotated[int, Field(ge=0)]] | None = None  # clips that have each
 
 
 class TextEncoderFields(_Part):

@@ -1,4 +1,7 @@
-"""Writes a shard: a plain WebDataset tar and the index beside it. Knows webdataset's writer."""
+"""Writes a shard: a plain WebDataset tar and the indices beside it. Knows webdataset's writer.
+
+The binary index is what is read; the same in JSON is for people, other tools and version 0.1.0.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,23 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
 
+from sdevid.data.columns import columns_name, encode_columns
+from sdevid.data.entry import ClipEntry, Member
+
 FORMAT = 1
 Hash = Literal["sha256", "xxh3"]
 _TAR_BLOCK = 512
+_NAMED = ("source", "label", "num_frames", "fps", "height", "width", "channels")  # of KEY.json
 
 
 def index_name(shard: str) -> str:
-    """The name of the index beside the tar `shard`."""
+    """The name of the JSON index beside the tar `shard`."""
     return shard.removesuffix(".tar") + ".index.json"
 
 
@@ -29,15 +36,31 @@ def digest(content: bytes, kind: Hash) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def member_at(offset: int, content: bytes) -> Member:
+    """The index's entry of a member whose bytes begin at `offset`."""
+    return Member(offset, len(content), digest(content, "sha256"), digest(content, "xxh3"))
+
+
 def write_json(path: Path, content: object, indent: int | None = None) -> None:
     """`content` as JSON, written aside and renamed: whole or not there."""
+    write_whole(path, (json.dumps(content, indent=indent, sort_keys=True) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """`content` as a file, written aside and renamed: whole or not there."""
     aside = path.with_name(path.name + ".part")
-    with aside.open("w") as file:
-        json.dump(content, file, indent=indent, sort_keys=True)
-        file.write("\n")
+    with aside.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+def write_indices(folder: Path, shard: str, clips: Sequence[ClipEntry], size: int) -> None:
+    """Put the indices of a tar of `size` bytes into place."""
+    index = {"format": FORMAT, "shard": shard, "size": size}
+    write_json(folder / index_name(shard), index | {"clips": [clip.as_json() for clip in clips]})
+    write_whole(folder / columns_name(shard), encode_columns(clips, size))
 
 
 class ShardFile:
@@ -53,7 +76,7 @@ class ShardFile:
             self._stream, encoder=False, mtime=0, user="", group="", compress=False
         )
         self._position = 0
-        self._clips: list[dict[str, Any]] = []
+        self._clips: list[ClipEntry] = []
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -63,20 +86,14 @@ class ShardFile:
         said = json.dumps(meta, sort_keys=True, ensure_ascii=False)
         members = {**members, "json": said.encode()}
         self._tar.write({"__key__": key, **members})
-        named = {name: meta[name] for name in ("source", "label", "num_frames", "fps")}
-        named |= {name: meta[name] for name in ("height", "width", "channels")}
-        self._clips.append({"key": key, **named, "members": self._places(members)})
+        named = {name: meta[name] for name in _NAMED}
+        self._clips.append(ClipEntry(self.path.name, key, **named, members=self._places(members)))
 
-    def _places(self, members: dict[str, bytes]) -> dict[str, dict[str, Any]]:
-        places: dict[str, dict[str, Any]] = {}
+    def _places(self, members: dict[str, bytes]) -> dict[str, Member]:
+        places: dict[str, Member] = {}
         for extension, content in sorted(members.items()):  # the order in which TarWriter writes
             offset = self._position + _TAR_BLOCK
-            places[extension] = {
-                "offset": offset,
-                "size": len(content),
-                "sha256": digest(content, "sha256"),
-                "xxh3": digest(content, "xxh3"),
-            }
+            places[extension] = member_at(offset, content)
             self._position = offset + -(-len(content) // _TAR_BLOCK) * _TAR_BLOCK
         return places
 
@@ -86,14 +103,9 @@ class ShardFile:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
-        index = {
-            "format": FORMAT,
-            "shard": self.path.name,
-            "size": self._aside.stat().st_size,
-            "clips": self._clips,
-        }
+        size = self._aside.stat().st_size
         self._aside.replace(self.path)
-        write_json(self.path.with_name(index_name(self.path.name)), index)
+        write_indices(self.path.parent, self.path.name, self._clips, size)
 
     def discard(self) -> None:
         """Drop the unfinished tar."""

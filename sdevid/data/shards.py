@@ -1,88 +1,40 @@
 """Shards: plain WebDataset tars, an index beside each, and one dataset.json for the folder.
 
 A clip is two members, KEY.json and one payload; KEY.text.npy and KEY.latent.npy may join them. An
-index (train-000000.index.json) tells where each clip's members lie: it is read by offset.
+index (train-000000.index.npy, `columns.py`) tells where each clip's members lie: it is read by
+offset.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from sdevid.data import embedding, latents, transforms
+from sdevid.data.entry import ClipEntry, DamagedClipError, Member
 from sdevid.data.folder import Access, Folder
+from sdevid.data.index import ClipTable, read_split
+from sdevid.data.json_file import checked, read_json
 from sdevid.data.open import open_folder
 from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
-from sdevid.data.schema import (
-    MOST_BYTES,
-    MOST_TOKENS,
-    SAID,
-    ClipFields,
-    DatasetFields,
-    IndexFields,
-    first_fault,
-    parse_json,
-    parse_said,
-)
-from sdevid.data.shard_file import FORMAT, Hash, digest, index_name
+from sdevid.data.schema import MOST_BYTES, MOST_TOKENS, SAID, DatasetFields, parse_said
+from sdevid.data.shard_file import FORMAT, Hash, digest
 from sdevid.data.spec import words
 from sdevid.data.transforms import Transform
 from sdevid.errors import UserError
 from sdevid.types import Embedding
 
-Fields = TypeVar("Fields", bound=BaseModel)
-
 _RIGHT, _PLAIN = 1, 2  # what is known of a clip: its sha256 is right; and its npy is as we write it
 _HEADERS = 2**20  # bytes of a container beside the pixels
 _APART = 2**20  # bytes between the members of one clip
-_AT_ONCE = 16  # indices read together from a remote folder
 _MAKE = "python tools/make_shards.py makes one"
-
-
-@dataclass(frozen=True)
-class Member:
-    """Where one file of a clip lies in its tar, in bytes."""
-
-    offset: int
-    size: int
-    sha256: str
-    xxh3: str | None = None  # in indices since 0.2.0
-
-
-@dataclass(frozen=True)
-class ClipEntry:
-    """What the index says of one clip."""
-
-    shard: str  # the tar's name
-    key: str
-    source: str  # the video it was cut from
-    label: str
-    num_frames: int
-    fps: float
-    height: int
-    width: int
-    channels: int
-    members: Mapping[str, Member]  # by extension: json, one of npy, jpg, mp4, maybe text.npy
-
-    @property
-    def extension(self) -> str:
-        """Of the payload: npy, jpg or mp4."""
-        return next(name for name in ("npy", "jpg", "mp4") if name in self.members)
-
-    @property
-    def shape(self) -> Shape:
-        """Of the video: time, height, width, channels."""
-        return self.num_frames, self.height, self.width, self.channels
 
 
 @dataclass(frozen=True)
@@ -102,17 +54,6 @@ class Beside(NamedTuple):
     embedding: Embedding | None  # of that caption, where the index reads them
 
 
-class DamagedClipError(UserError):
-    """A clip that its shard does not hold as the index says; `reason` without the place."""
-
-    def __init__(self, location: str, entry: ClipEntry, reason: str) -> None:
-        self.reason = reason
-        super().__init__(
-            f"clip {entry.key} of {location}/{entry.shard} is damaged: {reason}; "
-            f"`python tools/check_shards.py {location}` lists all that is damaged"
-        )
-
-
 @dataclass
 class ShardIndex:
     """The clips of one split, in the order in which they were written; reads any of them.
@@ -125,7 +66,7 @@ class ShardIndex:
     folder: Folder
     split: str
     dataset: dict[str, Any]  # dataset.json; drawn data sets have "truth"
-    clips: list[ClipEntry]
+    clips: ClipTable
     embedded: bool = False  # whether text embeddings are read too; set before the first read
     encoded: bool = False  # whether a clip's latents are read for its frames; set likewise
     _damage: dict[int, str] = field(default_factory=dict, repr=False)
@@ -141,7 +82,7 @@ class ShardIndex:
     @property
     def shard_sizes(self) -> list[int]:
         """Clips of each shard."""
-        return list(Counter(entry.shard for entry in self.clips).values())
+        return self.clips.sizes
 
     @cached_property
     def dtype(self) -> str:
@@ -156,7 +97,7 @@ class ShardIndex:
     @cached_property
     def longest(self) -> int:
         """The most frames of a clip."""
-        return max(entry.num_frames for entry in self.clips)
+        return max(kind.num_frames for kind in self.clips.kinds)
 
     def read(self, i: int) -> Clip:
         """Clip `i` as a whole. DamagedClipError where its shard does not hold it."""
@@ -194,7 +135,7 @@ class ShardIndex:
             except Exception as error:  # whatever a decoder makes of bytes of any origin
                 reason = f"it does not read ({type(error).__name__}: {error})"
             self._damage[i] = reason
-        raise DamagedClipError(self.folder.location, entry, reason)
+        raise DamagedClipError(self.folder.location, entry.shard, entry.key, reason)
 
     def read_member(self, entry: ClipEntry, extension: str) -> bytes:
         """The bytes of one member, unchecked. ValueError where the tar ends before them."""
@@ -232,9 +173,8 @@ class ShardIndex:
         if stamp is None or self._stamps.setdefault(shard, stamp) == stamp:
             return
         self._stamps[shard] = stamp
-        for i, entry in enumerate(self.clips):
-            if entry.shard == shard:
-                self._known[i] = 0
+        for places in self.clips.places(shard):
+            self._known[places.start : places.stop] = bytes(len(places))
 
     def _decoded(self, found: Mapping[str, bytes], beside: Sequence[str], draw: float) -> Beside:
         meta = parse_said(found)
@@ -317,9 +257,7 @@ def open_shards(location: Path | str, split: str, access: Access | None = None) 
         raise UserError(
             f"split {split!r} is not in {folder.location}; it has {', '.join(splits) or 'none'}"
         )
-    with ThreadPoolExecutor(1 if folder.steady else _AT_ONCE) as pool:
-        parts = pool.map(partial(read_index, folder), splits[split]["shards"])
-        clips = [clip for part in parts for clip in part]
+    clips = read_split(folder, splits[split])
     if not clips:
         raise UserError(f"split {split!r} of {folder.location} holds no clip; make the shards anew")
     return ShardIndex(folder, split, dataset, clips)
@@ -348,53 +286,5 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
             f"{folder.location}/dataset.json has format {dataset.get('format')!r}, but this "
             f"version reads {FORMAT}; make the shards anew"
         )
-    _checked(DatasetFields, dataset, f"{folder.location}/dataset.json")
+    checked(DatasetFields, dataset, f"{folder.location}/dataset.json")
     return dataset
-
-
-def read_index(folder: Folder, shard: str) -> list[ClipEntry]:
-    """The clips of the tar `shard`, from the index beside it. UserError where it does not read."""
-    name = index_name(shard)
-    try:
-        content = read_json(folder, name)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"index {folder.location}/{name} does not read (it is missing); copy it again or make "
-            "it anew"
-        ) from error
-    fields = _checked(IndexFields, content, f"index {folder.location}/{name}")
-    return [_entry(shard, clip) for clip in fields.clips]
-
-
-def _entry(shard: str, clip: ClipFields) -> ClipEntry:
-    members = {
-        name: Member(member.offset, member.size, member.sha256, member.xxh3)
-        for name, member in clip.members.items()
-    }
-    shape = clip.num_frames, clip.fps, clip.height, clip.width, clip.channels
-    return ClipEntry(shard, clip.key, clip.source, clip.label, *shape, members)
-
-
-def _checked(schema: type[Fields], content: dict[str, Any], name: str) -> Fields:
-    """The fields of a file by its schema. UserError names the one that is out of form."""
-    try:
-        return schema.model_validate(content)
-    except ValidationError as error:
-        raise UserError(
-            f"{name} lacks or misnames a field, or one is out of its range ({first_fault(error)}); "
-            "copy it again or make it anew"
-        ) from error
-
-
-def read_json(folder: Folder, name: str) -> dict[str, Any]:
-    """The JSON object in a file. UserError where it does not read; FileNotFoundError."""
-    path = f"{folder.location}/{name}"
-    limit = MOST_BYTES["index" if name.endswith(".index.json") else "dataset.json"]
-    try:
-        return parse_json(folder.whole(name, limit), limit)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path} does not read ({error.strerror}); copy it again") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not read as JSON: {error}; copy or make it anew") from error

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdevid.config import SourceConfig
 from sdevid.data import transforms
 from sdevid.data.transforms import Transform
 from sdevid.errors import UserError
@@ -59,6 +60,18 @@ class SourceUnits:
         else:
             table = self.low + (self.high - self.low) * share
         return table.astype(np.float32)
+
+
+def of_config(source: SourceConfig) -> SourceUnits:
+    """As the config of a run or an export says, which has them from its shards."""
+    if source.transform == "none":
+        return SourceUnits(unit=source.unit or "grey levels")
+    name, low, high, eps, unit = (
+        getattr(source, field) for field in ("transform", "low", "high", "eps", "unit")
+    )
+    return SourceUnits(
+        unit=unit or "source's units", transform=Transform(name, low, high, eps, unit)
+    )
 
 
 def parse(text: str | None, dataset: Mapping[str, Any]) -> SourceUnits:

@@ -21,9 +21,10 @@ from jaxtyping import Int64, UInt8
 
 from sdevid.config import Config
 from sdevid.data import times
+from sdevid.data.entry import DamagedClipError, Kind
 from sdevid.data.order import Order
 from sdevid.data.payload import ClipVideo
-from sdevid.data.shards import DamagedClipError, ShardIndex
+from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, uniform
 from sdevid.types import Batch, Damage, Embedding, Video
@@ -36,36 +37,46 @@ _STEPS_AHEAD = 2  # optimizer steps decoded in advance, where there are workers
 
 def check(index: ShardIndex, config: Config) -> None:
     """Raise UserError where the clips do not fit the config."""
-    where = f"shards {index.folder.location}, split {index.split}"
-    for clip in index.clips:
-        size = config.frame_size
-        if (clip.height, clip.width) != (size, size):
-            raise UserError(
-                f"frame_size is {size}, but {where} hold frames of {clip.width}x{clip.height} "
-                f"(clip {clip.key}); set frame_size={clip.height} or cut with --frame_size {size}"
-            )
-        if clip.channels != config.channels:
-            raise UserError(
-                f"channels is {config.channels}, but {where} hold frames of {clip.channels} "
-                f"(clip {clip.key}); set channels={clip.channels}"
-            )
-        if clip.num_frames < config.sequence_length:
-            raise UserError(
-                f"sequence_length is {config.sequence_length}, but {where} hold clips of "
-                f"{clip.num_frames} frames (clip {clip.key}); set sequence_length="
-                f"{clip.num_frames} or cut with --clip_length {config.sequence_length}"
-            )
-        if clip.num_frames < times.reach(config):
-            raise UserError(
-                f"frame_strides are {', '.join(map(str, config.frame_strides))}, so that a clip "
-                f"needs {times.reach(config)} frames, but {where} hold clips of {clip.num_frames} "
-                f"(clip {clip.key}); give smaller strides or a smaller sequence_length"
-            )
-        if abs(clip.fps - config.fps) > _FPS_TOLERANCE * config.fps:
-            raise UserError(
-                f"fps is {config.fps:g}, but {where} hold clips at {clip.fps:g} frames a second "
-                f"(clip {clip.key}); set fps={clip.fps:g} or cut with --fps {config.fps:g}"
-            )
+    for kind in sorted(index.clips.kinds):
+        fault = _misfit(kind, config)
+        if fault is None:
+            continue
+        key = next(clip.key for clip in index.clips if clip.kind == kind)
+        where = f"shards {index.folder.location}, split {index.split}, hold"
+        raise UserError(fault.format(where=where, key=f"(clip {key})"))
+
+
+def _misfit(kind: Kind, config: Config) -> str | None:
+    """Why clips of this kind do not fit; {where} and {key} are for the caller to fill in."""
+    size, frames = config.frame_size, kind.num_frames
+    if (kind.height, kind.width) != (size, size):
+        return (
+            f"frame_size is {size}, but {{where}} frames of {kind.width}x{kind.height} {{key}}; "
+            f"set frame_size={kind.height} or cut with --frame_size {size}"
+        )
+    if kind.channels != config.channels:
+        return (
+            f"channels is {config.channels}, but {{where}} frames of {kind.channels} {{key}}; set "
+            f"channels={kind.channels}"
+        )
+    if frames < config.sequence_length:
+        return (
+            f"sequence_length is {config.sequence_length}, but {{where}} clips of {frames} frames "
+            f"{{key}}; set sequence_length={frames} or cut with --clip_length "
+            f"{config.sequence_length}"
+        )
+    if frames < times.reach(config):
+        return (
+            f"frame_strides are {', '.join(map(str, config.frame_strides))}, so that a clip needs "
+            f"{times.reach(config)} frames, but {{where}} clips of {frames} {{key}}; give smaller "
+            "strides or a smaller sequence_length"
+        )
+    if abs(kind.fps - config.fps) > _FPS_TOLERANCE * config.fps:
+        return (
+            f"fps is {config.fps:g}, but {{where}} clips at {kind.fps:g} frames a second {{key}}; "
+            f"set fps={kind.fps:g} or cut with --fps {config.fps:g}"
+        )
+    return None
 
 
 def total_clips(index: ShardIndex, config: Config) -> int:
@@ -241,13 +252,13 @@ class _Reader:
         spare = length > len(video) or transform is not None
         read = np.empty((length, *video.shape[1:]), self.index.dtype) if spare else video
         for number in self.candidates(serial):
-            entry = self.index.clips[number]
-            first = _cut(crop, entry.num_frames, length)
             try:
+                entry = self.index.clips[number]
+                first = _cut(crop, entry.num_frames, length)
                 beside = self.index.read_into(number, first, read, caption)
             except DamagedClipError as error:
                 last = error
-                damage.append(Damage(serial, entry.shard, entry.key, error.reason))
+                damage.append(Damage(serial, error.shard, error.key, error.reason))
                 continue
             if spare:
                 video[:] = read[places] if transform is None else transform.apply(read[places])

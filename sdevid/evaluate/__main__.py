@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--every", type=int, help="between: give every so-many-th frame (default: the two ends)")
     number("num_clips", "held-out clips, at most")
     number("samples", "futures of each clip")
-    number("context", "frames that a prediction is given")
+    add("--context", type=int, help="frames that a prediction is given (default: 5 at most)")
     number("rollouts", "free videos to track")
     number("rollout_frames", "frames of each")
     number("draws", "posterior draws of the IWAE bound")
@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_output_arguments()
     given = vars(parser.parse_args(arguments))
     asked, output = given.pop("metrics"), given.pop("output")
+    if given["context"] is None:
+        given |= {"context": EvalOptions.context, "context_fits": True}
     if given.pop("task") == "between":
         asked = f"between,{asked}" if asked else "between"
     return guarded("evaluate", lambda: _evaluate(given, asked, output))

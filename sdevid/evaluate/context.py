@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ class EvalOptions:
     every: int | None = None  # of `between`: every so-many-th frame is given; None: the ends
     samples: int = 32  # futures of a clip
     context: int = 5  # frames that a prediction is given
+    context_fits: bool = False  # fewer where the model takes fewer
     rollouts: int = 128  # free videos to track
     rollout_frames: int = 64  # frames of each
     draws: int = 64  # posterior draws of the IWAE bound
@@ -67,12 +68,16 @@ class EvalOptions:
             raise UserError(f"--set_size is {self.set_size}, but must be 2 or more")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed is {self.seed}, but must be from 0 to 2**63 - 1")
-        most = min(config.observation.max_context, config.sequence_length - 1)
+        most = _most_context(config)
         if self.context > most:
             raise UserError(
                 f"--context is {self.context}, but the model takes at most {most} frames "
                 "(observation.max_context in its config)"
             )
+
+
+def _most_context(config: Config) -> int:
+    return min(config.observation.max_context, config.sequence_length - 1)
 
 
 @dataclass(frozen=True, eq=False)  # so that results can be cached by context
@@ -151,6 +156,9 @@ def open_context(options: EvalOptions) -> EvalContext:
     training = open_shards(folder, config.split, access)
     stream.check(held_out, config)
     stream.check(training, config)
+    if options.context_fits:
+        fewer = min(options.context, max(1, _most_context(config)))
+        options = replace(options, context=fewer)
     options.check(config)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     clips = evenly(options.num_clips, len(held_out))

@@ -1,4 +1,7 @@
-"""Likelihoods of frames given decoded ones: independent errors of a fixed or fitted scale."""
+"""Likelihoods of frames given decoded ones: independent values, of a fixed scale or a fitted one.
+
+A value that was not observed is NaN in the target and counts nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sdevid.config import ObservationConfig
 from sdevid.models.protocols import Likelihood
+from sdevid.types import Frames
 
 _LEAST_SCALE = 1e-3  # of a latent, whose deviation over the data is near 1
+_LEAST = 1e-4  # share from which the odds of a decoded value are taken, so that they are finite
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,10 @@ class GaussianLikelihood:
         level = math.log(self.scale) + 0.5 * math.log(2 * math.pi)
         return -(0.5 * error.square() + level * seen).sum(2)
 
+    def typical(self, decoded: Frames) -> Frames:
+        """Return the most likely frames: the decoded ones."""
+        return decoded
+
 
 @dataclass(frozen=True)
 class LaplaceLikelihood:
@@ -48,14 +58,88 @@ class LaplaceLikelihood:
         error, seen = _error(decoded, target, self.scale)
         return -(error.abs() + math.log(2 * self.scale) * seen).sum(2)
 
-
-def _error(decoded: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """(target - decoded) / scale, 0 where the target is NaN; and where it is not. Frames flat."""
-    seen = target.isnan().logical_not()
-    return torch.where(seen, (target - decoded) / scale, 0.0).flatten(2), seen.flatten(2)
+    def typical(self, decoded: Frames) -> Frames:
+        """Return the most likely frames: the decoded ones."""
+        return decoded
 
 
 class FittedScale(nn.Module):
+    """A scale that is learnt once the warm-up is over, and never below its floor."""
+
+    def __init__(self, settings: ObservationConfig) -> None:
+        super().__init__()
+        self.floor, self.is_held = settings.scale_floor, False
+        self.log_excess = nn.Parameter(torch.tensor(math.log(settings.scale - self.floor)))
+
+    def forward(self) -> Float[Tensor, ""]:
+        """Return the scale, without a gradient while it is held."""
+        free = self.log_excess.float()
+        if self.is_held:
+            free = free.detach() + 0 * free  # a gradient of 0, so that every rank has one
+        return self.floor + free.exp()
+
+
+class FittedLikelihood(nn.Module):
+    """A Gaussian or Laplace likelihood whose one scale is fitted."""
+
+    def __init__(self, settings: ObservationConfig) -> None:
+        super().__init__()
+        self.scale = FittedScale(settings)
+        self._density = _DENSITIES[settings.likelihood]
+
+    def log_prob(
+        self,
+        decoded: Float[Tensor, "batch time *values"],
+        target: Float[Tensor, "batch time *values"],
+    ) -> Float[Tensor, "batch time"]:
+        """Sum the log density over a frame's values, in nats; NaN was not observed."""
+        seen = target.isnan().logical_not()
+        error = torch.where(seen, target - decoded, 0.0)
+        return _summed(self._density(error, self.scale()), seen)
+
+    def typical(self, decoded: Frames) -> Frames:
+        """Return the most likely frames: the decoded ones."""
+        return decoded
+
+
+class TwoPartLikelihood(nn.Module):
+    """Zero or not, and how much: for rain and counts, much of which is exactly zero.
+
+    With d decoded, a value is above `zero` with probability sigmoid(bias + slope * logit d), and is
+    then N(d, scale^2), cut off at `zero` and normalised. Bias and slope are learnt.
+    """
+
+    def __init__(self, settings: ObservationConfig) -> None:
+        super().__init__()
+        self.zero, self._fixed = settings.zero, settings.scale
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.log_slope = nn.Parameter(torch.zeros(()))
+        self.scale = FittedScale(settings) if settings.fit_scale else None
+
+    def log_prob(
+        self,
+        decoded: Float[Tensor, "batch time *values"],
+        target: Float[Tensor, "batch time *values"],
+    ) -> Float[Tensor, "batch time"]:
+        """Sum the log probability or density over a frame's values; NaN was not observed."""
+        seen, odds = target.isnan().logical_not(), self._log_odds(decoded)
+        scale = torch.tensor(self._fixed) if self.scale is None else self.scale()
+        above = (decoded.float() - self.zero) / scale
+        amount = _gaussian(torch.where(seen, target - decoded, 0.0), scale)
+        positive = functional.logsigmoid(odds) + amount - torch.special.log_ndtr(above)
+        either = torch.where(target > self.zero, positive, functional.logsigmoid(-odds))
+        return _summed(either, seen)
+
+    def typical(self, decoded: Frames) -> Frames:
+        """Return the decoded frames, with `zero` where that is the likelier part."""
+        return torch.where(self._log_odds(decoded) > 0, decoded, self.zero)
+
+    def _log_odds(self, decoded: Tensor) -> Tensor:
+        share = decoded.float().clamp(_LEAST, 1 - _LEAST)
+        return self.bias + self.log_slope.exp() * share.logit()
+
+
+class LatentLikelihood(nn.Module):
     """A likelihood whose scale is learnt, one for each channel of a frozen autoencoder's latents.
 
     Its logarithm is a weight as any other, with a floor.
@@ -77,17 +161,55 @@ class FittedScale(nn.Module):
         jacobian = (level * seen).flatten(2).sum(2)
         return self.unit.log_prob(decoded / level.exp(), target / level.exp()) - jacobian
 
+    def typical(self, decoded: Frames) -> Frames:
+        """Return the most likely latents: the decoded ones."""
+        return decoded
+
+
+def _gaussian(error: Tensor, scale: Tensor) -> Tensor:
+    return -0.5 * (error / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
+
+
+def _laplace(error: Tensor, scale: Tensor) -> Tensor:
+    return -(error / scale).abs() - (2 * scale).log()
+
+
+_DENSITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gaussian": _gaussian,
+    "laplace": _laplace,
+}
+
+
+def _error(decoded: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """(target - decoded) / scale, 0 where the target is NaN; and where it is not. Frames flat."""
+    seen = target.isnan().logical_not()
+    return torch.where(seen, (target - decoded) / scale, 0.0).flatten(2), seen.flatten(2)
+
+
+def _summed(each: Tensor, seen: Tensor) -> Float[Tensor, "batch time"]:
+    """Sum over a frame's values those that were observed."""
+    return torch.where(seen, each, 0.0).flatten(2).sum(2)
+
 
 def build_likelihood(settings: ObservationConfig, latents: int | None = None) -> Likelihood:
     """Build the likelihood that `observation.likelihood` names.
 
     Of pixels, or of a frozen autoencoder's `latents`, channels of which each has its own scale.
     """
+    if settings.likelihood == "two_part":
+        return TwoPartLikelihood(settings)
     kinds: dict[str, Callable[[float], Likelihood]] = {
         "gaussian": GaussianLikelihood,
         "laplace": LaplaceLikelihood,
     }
     kind = kinds[settings.likelihood]
-    if latents is None:
-        return kind(settings.scale)
-    return FittedScale(kind(1.0), latents, settings.scale)
+    if latents is not None:
+        return LatentLikelihood(kind(1.0), latents, settings.scale)
+    return FittedLikelihood(settings) if settings.fit_scale else kind(settings.scale)
+
+
+def hold_scale(likelihood: Likelihood, held: bool) -> None:
+    """Keep a fitted scale as it is, or let it be learnt; a fixed one has nothing to hold."""
+    scale = getattr(likelihood, "scale", None)
+    if isinstance(scale, FittedScale):
+        scale.is_held = held

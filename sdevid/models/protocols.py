@@ -38,3 +38,6 @@ class Likelihood(Protocol):
 
     def log_prob(self, decoded: Tensor, target: Tensor) -> Float[Tensor, "batch time"]:
         """Sum log p(target | decoded) over all but batch and time, in nats and float32."""
+
+    def typical(self, decoded: Frames) -> Frames:
+        """Return the most likely frames, which sampling gives out."""

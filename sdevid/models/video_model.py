@@ -69,7 +69,8 @@ class VideoModel(nn.Module, ABC):
                 chunk = next(chunks, None)
                 if chunk is None:
                     return
-                chunk = chunk._replace(frames=self.pictures.decode(chunk.frames))
+                drawn = self.likelihood.typical(chunk.frames)
+                chunk = chunk._replace(frames=self.pictures.decode(drawn))
             yield chunk
 
     def notes(self) -> tuple[str, ...]:

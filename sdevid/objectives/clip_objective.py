@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
+from sdevid.models.likelihood import hold_scale
 from sdevid.models.text import Text
 from sdevid.models.video_model import VideoModel
 from sdevid.objectives.masking import Mask, drop_captions, first_frames, sample_observed
@@ -66,6 +67,7 @@ class ClipObjective(nn.Module, ABC):
         if tokens is not None and mask is not None:
             drop, seed = self.config.text.drop, self.config.seed
             text = drop_captions(Text(tokens, mask), drop, seed, serial)
+        hold_scale(self.model.likelihood, held=self.progress < self.config.kl_warmup_fraction)
         terms = self.terms(video, ticks, serial, context, text)
         quantiles = terms.pop("diffusion").flatten()
         means = {name: value.mean() for name, value in terms.items()}

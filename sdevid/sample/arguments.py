@@ -11,7 +11,8 @@ from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.sampling import SamplerConfig
 from sdevid.objectives.registry import takers_of
-from sdevid.sample import observed_frames
+from sdevid.sample import formats, observed_frames
+from sdevid.sample.formats import DEFAULT_FORMATS, FORMATS
 from sdevid.sample.job import SamplingJob, check_job
 from sdevid.sde.solvers import SOLVERS
 from sdevid.sde.torchsde_bridge import SCHEMES
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keyframes", nargs="+", metavar="INDEX:PATH", default=[], help="pictures at these frames")
     add("--num_frames", type=int, help="frames a video, initial ones included (default: training)")
     clock.add_arguments(parser, None, "default: that of training")
+    add(
+        "--formats",
+        default=",".join(DEFAULT_FORMATS),
+        help=f"with commas: {', '.join(FORMATS)} (default: {','.join(DEFAULT_FORMATS)})",
+    )
+    add("--colormap", help="matplotlib's name of one, for one channel in mp4 and GIF (grey)")
     add("--temperature", type=float, default=1.0, help="scales the noise of the motion; 0: none")
     add("--steps_per_frame", type=int, help="solver steps between frames (default: training)")
     add("--solver", choices=(*SOLVERS, *SCHEMES), help="of the SDE (default: training)")
@@ -70,6 +77,8 @@ def job_from(args: argparse.Namespace, config: Config, batch_size: int) -> Sampl
         ),
         prompts=tuple(args.prompt),
         negative_prompt=args.negative_prompt,
+        formats=formats.parse(args.formats),
+        colormap=formats.check_colormap(args.colormap, config.channels),
     )
     check_job(job, config)
     return replace(job, observed=observed_frames.read(args, config, job))

@@ -10,6 +10,7 @@ from sdevid.errors import UserError
 from sdevid.models.sampling import SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.registry import takers_of
+from sdevid.sample.formats import DEFAULT_FORMATS
 from sdevid.sample.write import Pixels
 from sdevid.types import TICKS_PER_UNIT
 
@@ -40,6 +41,13 @@ class SamplingJob:
     prompts: tuple[str, ...] = ()
     negative_prompt: str | None = None
     observed: ObservedFrames | None = None
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    colormap: str | None = None  # of one channel in mp4 and GIF; None: grey
+
+    @property
+    def futures(self) -> bool:
+        """Whether samples are futures of the same given frames, members of an ensemble."""
+        return self.observed is not None
 
     @property
     def total(self) -> int:

@@ -8,13 +8,14 @@ processes nor that of samples reaches a bit of it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sdevid import console
 from sdevid.display import Display
@@ -24,7 +25,7 @@ from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.text import Tokenizer
 from sdevid.models.video_model import VideoModel
 from sdevid.owner import own
-from sdevid.sample import outputs
+from sdevid.sample import outputs, write
 from sdevid.sample.job import SamplingJob
 from sdevid.sample.write import Pixels
 from sdevid.types import Frames, Ticks
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 class Samples(NamedTuple):
     """Videos, and what guidance spent on each."""
 
-    videos: Pixels  # number, time, height, width, channels
+    videos: write.Frames  # number, time, height, width, channels
     nats: list[float]
 
 
@@ -65,7 +66,10 @@ def _sample(
     processes: PartialState,
     provenance: dict[str, object] | None,
 ) -> None:
-    main, record = processes.is_main_process, outputs.Record(job, provenance or {})
+    main, record = (
+        processes.is_main_process,
+        outputs.Record(job, provenance or {}, model.config.source),
+    )
     tokenize = text.tokenizer(model.config, processes.device) if job.has_text else None
     if main:
         for note in (*model.notes(), *(job.observed.notes if job.observed else ())):
@@ -121,16 +125,18 @@ def generate_samples(
     leading = 0 if observed is None else observed.leading
     conditioning = _conditioning(job, numbers, ticks, tokenize)
     sampler = job.sampler._replace(serial=serial)
+    whole = model.config.source.transform == "none"
+    convert: Callable[[Frames], write.Frames] = as_pixels if whole else as_values
     videos, nats = [], torch.zeros(len(serial), device=device)
     for chunk in generate(model, ticks[:, leading:], sampler, conditioning):
-        videos.append(as_pixels(chunk.frames))
+        videos.append(convert(chunk.frames))
         nats = nats + chunk.nats
     video = np.concatenate(videos, axis=1)
     if observed is not None:
         shape = (len(video), leading, *video.shape[2:])
-        before = np.broadcast_to(observed.frames[:leading], shape)
-        video = np.concatenate([before, video], axis=1)
-        video[:, list(observed.indices)] = observed.frames
+        given = observed.frames if whole else observed.frames.astype(np.float32) / 255
+        video = np.concatenate([np.broadcast_to(given[:leading], shape), video], axis=1)
+        video[:, list(observed.indices)] = given
     return Samples(video, nats.tolist())
 
 
@@ -150,6 +156,16 @@ def _conditioning(
     return conditioning._replace(
         text=prompts.to(ticks.device), negative_text=negative.to(ticks.device)
     )
+
+
+def as_values(frames: Frames) -> NDArray[np.float32]:
+    """Return frames as the model has them, float32 (batch, time, height, width, channels).
+
+    Raises NonFiniteError where a value is lost.
+    """
+    _check_finite(frames)
+    values: NDArray[np.float32] = frames.float().movedim(-3, -1).contiguous().cpu().numpy()
+    return values
 
 
 def as_pixels(frames: Frames) -> Pixels:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from sdevid.clock import rational
 from sdevid.data.x264 import SAME_BYTES
 
 Pixels = NDArray[np.uint8]
+Frames = NDArray[Any]  # uint8 pixels, or a model's float32 values, 0 black and 1 white
 
 GIF_RATE = 50.0  # frames a second; browsers slow a GIF down that asks for more
 LONGEST_DELAY = 655_350  # ms that a GIF can show a frame: 16 bits of hundredths
@@ -87,7 +88,7 @@ def _durations(count: int, fps: float) -> list[int]:
 
 def npz(
     path: Path,
-    video: Pixels,
+    video: Frames,
     ticks: NDArray[np.int64],
     observed: int,
     places: Sequence[int] | None = None,
@@ -98,6 +99,26 @@ def npz(
     """
     given = np.asarray(range(observed) if places is None else places, np.int64)
     np.savez_compressed(path, video=video, ticks=ticks, observed=np.int64(observed), places=given)
+
+
+def as_uint8(video: Frames) -> Pixels:
+    """`video` as pixels: a model's values beyond [0, 1] are cut off, NaN is black."""
+    if video.dtype == np.uint8:
+        return video
+    pixels: Pixels = (np.nan_to_num(video).clip(0, 1) * 255).round().astype(np.uint8)
+    return pixels
+
+
+def for_the_eye(video: Pixels, colormap: str | None) -> Pixels:
+    """`video` in one channel or three: of other numbers the first, in `colormap` where named."""
+    channels = video if video.shape[-1] in (1, 3) else video[..., :1]
+    if colormap is None or channels.shape[-1] == 3:
+        return channels
+    from matplotlib import colormaps
+
+    table = (colormaps[colormap](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    coloured: Pixels = table[channels[..., 0]]
+    return coloured
 
 
 def picture(frame: Pixels) -> Image.Image:

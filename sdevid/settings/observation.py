@@ -12,8 +12,10 @@ from sdevid.settings.setting import Section, setting
 class ObservationConfig(Section):
     """p(x | D(w, z)): how a frame is scored against the decoded one."""
 
-    likelihood: Literal["laplace", "gaussian"] = setting(
-        "gaussian", role="objective", help="distribution of a pixel around the decoded one"
+    likelihood: Literal["laplace", "gaussian", "two_part"] = setting(
+        "gaussian",
+        role="architecture",
+        help="distribution of a pixel around the decoded one; two_part: zero or not, and how much",
     )
     scale: float = setting(
         0.2,
@@ -22,6 +24,27 @@ class ObservationConfig(Section):
         unit="pixels in [0, 1], or latents",
         role="objective",
         help="scale of the likelihood; with encoder.frozen, where the fitted ones start",
+    )
+    fit_scale: bool = setting(
+        False,
+        role="architecture",
+        help="learn the scale from observation.scale on, once the KL has its full weight",
+    )
+    scale_floor: float = setting(
+        0.01,
+        gt=0,
+        le=1e6,
+        unit="pixels in [0, 1]",
+        role="objective",
+        help="what a learnt scale never falls below",
+    )
+    zero: float = setting(
+        0.0,
+        ge=0,
+        lt=1,
+        unit="pixels in [0, 1]",
+        role="objective",
+        help="of two_part: values up to it count as zero",
     )
     mean: float = setting(
         0.5,
@@ -54,6 +77,15 @@ class ObservationConfig(Section):
     def ahead(self) -> bool:
         """Whether frames that lie ahead may be observed."""
         return self.ends_fraction + self.keyframes_fraction > 0
+
+    @model_validator(mode="after")
+    def _floor_below_scale(self) -> ObservationConfig:
+        if self.fit_scale and not self.scale_floor < self.scale:
+            raise ValueError(
+                f"scale_floor is {self.scale_floor:g}, but a learnt scale starts at scale "
+                f"{self.scale:g}, above its floor; give a lower floor"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shares(self) -> ObservationConfig:

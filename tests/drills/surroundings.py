@@ -102,6 +102,9 @@ def data_exchanged(yard: Yard) -> Iterator[Row]:
     content = json.loads(index.read_text(encoding="utf-8"))
     content["clips"].pop()
     index.write_text(json.dumps(content), encoding="utf-8")
+    dataset = json.loads((other / "dataset.json").read_text(encoding="utf-8"))
+    del dataset["splits"]["train"]["indices"]  # the binary ones: those in JSON are read
+    (other / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
     refused = Run(run.folder, other, 1).attempt()
     assert refused.code == 2, refused.said
     assert "data_changed=true" in refused.line("the data are not those of step")

@@ -80,6 +80,8 @@ def _captions(csv: Path, folder: Path, found: Found, listing: Listing) -> dict[s
         if fault is None and text in captions.get(name, ()):
             fault = f"repeats a caption of {name}"
         if fault is None:
+            if name in captions:
+                listing.remarks.append(f"{where} gives another caption of {name}; all are kept")
             captions.setdefault(name, []).append(text)
         else:
             listing.left_out.append(LeftOut(where, fault, "row"))

@@ -6,7 +6,6 @@ video2dataset makes them with a resolution. Others, and longer films, are for ma
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator
@@ -17,12 +16,14 @@ from typing import Any
 import av
 import numpy as np
 
+from sdevid.data.cut.tally import SplitTally
 from sdevid.data.cut.tars import TarMember, find_tars, samples
+from sdevid.data.entry import ClipEntry, Kind
 from sdevid.data.folder import Folder, FolderFile
 from sdevid.data.npy import read_npy
 from sdevid.data.open import open_folder
 from sdevid.data.schema import MOST_BYTES, parse_meta
-from sdevid.data.shard_file import FORMAT, index_name, write_json
+from sdevid.data.shard_file import FORMAT, member_at, write_indices, write_json
 from sdevid.data.spec import BadVideoError, LeftOutError
 from sdevid.data.video.inspect import choose_stream, inspect
 from sdevid.data.video.open import open_payload
@@ -55,13 +56,13 @@ def index_tars(location: str, output: Path | None = None) -> Indexed:
             "--output_dir, and put what is written there beside them"
         )
     folder = open_folder(folders.pop())
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[ClipEntry]] = {}
     left_out: list[tuple[str, str]] = []
     with Display(len(tars), "tars", title="indexing") as display:
         for _, tar in tars:
             found[tar] = list(_clips(folder, tar, left_out))
             display.advance(1)
-    shapes = Counter(_kind(clip) for clips in found.values() for clip in clips)
+    shapes = Counter(_form(clip) for clips in found.values() for clip in clips)
     if not shapes:
         raise UserError(
             f"no sample of {location} can be read as it is"
@@ -70,19 +71,19 @@ def index_tars(location: str, output: Path | None = None) -> Indexed:
         )
     usual = shapes.most_common(1)[0][0]
     for clips in found.values():
-        for clip in [clip for clip in clips if _kind(clip) != usual]:
+        for clip in [clip for clip in clips if _form(clip) != usual]:
             clips.remove(clip)
-            left_out.append((clip["source"], f"is {_kind(clip)}, most are {usual}"))
+            left_out.append((clip.source, f"is {_form(clip)}, most are {usual}"))
     _write(folder, output or Path(folder.location), found, left_out)
     return Indexed(sum(map(len, found.values())), left_out)
 
 
-def _kind(clip: dict[str, Any]) -> str:
-    rate = f"{clip['channels']} channels at {clip['fps']:g} a second"
-    return f"{clip['width']} x {clip['height']} pixels of {rate}"
+def _form(clip: ClipEntry) -> str:
+    rate = f"{clip.channels} channels at {clip.fps:g} a second"
+    return f"{clip.width} x {clip.height} pixels of {rate}"
 
 
-def _clips(folder: Folder, tar: str, left_out: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+def _clips(folder: Folder, tar: str, left_out: list[tuple[str, str]]) -> Iterator[ClipEntry]:
     """The entries of one tar's index."""
     stream = io.BufferedReader(FolderFile(folder, tar))
     for key, sample, fault in samples(folder, tar):
@@ -95,22 +96,18 @@ def _clips(folder: Folder, tar: str, left_out: list[tuple[str, str]]) -> Iterato
         try:
             content = {ending: _read(stream, member) for ending, member in wanted.items()}
             meta = parse_meta(content[".json"]) if ".json" in content else {}
-            shape = _shape(payloads[0], content[payloads[0]], meta)
+            shape = _kind(payloads[0], content[payloads[0]], meta)
         except (ValueError, BadVideoError, LeftOutError, av.FFmpegError) as error:
             left_out.append((name, f"does not read: {error}"))
             continue
         members = {
-            ending[1:]: {
-                "offset": member.offset,
-                "size": member.size,
-                "sha256": hashlib.sha256(content[ending]).hexdigest(),
-            }
+            ending[1:]: member_at(member.offset, content[ending])
             for ending, member in wanted.items()
         }
         label = content.get(".cls", b"").decode(errors="replace").strip()
         label = label or str(meta.get("label") or "")
-        named = {"key": f"{tar.removesuffix('.tar')}-{key}", "source": name, "label": label}
-        yield named | shape | {"members": members}
+        unique = f"{tar.removesuffix('.tar')}-{key}"
+        yield ClipEntry(tar, unique, name, label, *shape, members)
 
 
 def _read(stream: io.BufferedReader[Any], member: TarMember) -> bytes:
@@ -123,54 +120,44 @@ def _read(stream: io.BufferedReader[Any], member: TarMember) -> bytes:
     return content
 
 
-def _shape(ending: str, content: bytes, meta: dict[str, Any]) -> dict[str, Any]:
-    """Frames, rate, size and channels of a video, counted by decoding it."""
+def _kind(ending: str, content: bytes, meta: dict[str, Any]) -> Kind:
+    """Length, rate and shape of a video, counted by decoding it."""
     if ending == ".npy":
         values, fps = read_npy(content), meta.get("fps")
         if values.ndim != 4 or values.dtype != np.uint8 or not isinstance(fps, int | float):
             raise ValueError("it needs uint8 (time, height, width, channels), fps in its json")
-        return dict(
-            zip(("num_frames", "height", "width", "channels"), values.shape, strict=True),
-            fps=float(fps),
-        )
+        return Kind(values.shape[0], float(fps), *values.shape[1:])
     with open_payload(content) as container:
         rate = 1 / inspect(container).period
     with open_payload(content) as container:
         stream = choose_stream(container)
         count = sum(1 for _ in container.decode(stream))
-        size = {"height": stream.height, "width": stream.width}
-    return {"num_frames": count, "fps": round(float(rate), 6), "channels": 3} | size
+        return Kind(count, round(float(rate), 6), stream.height, stream.width, 3)
 
 
 def _write(
     folder: Folder,
     output: Path,
-    found: dict[str, list[dict[str, Any]]],
+    found: dict[str, list[ClipEntry]],
     left_out: list[tuple[str, str]],
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    shards = {tar: clips for tar, clips in found.items() if clips}
-    for tar, clips in shards.items():
-        content = {"format": FORMAT, "shard": tar, "size": folder.size(tar), "clips": clips}
-        write_json(output / index_name(tar), content)
-    every = [clip for clips in shards.values() for clip in clips]
-    first = every[0]
+    tally = SplitTally()
+    for tar, clips in found.items():
+        if clips:
+            write_indices(output, tar, clips, folder.size(tar))
+            tally.add(output, tar, clips)
+    first = next(clip for clips in found.values() for clip in clips)
     dataset = {
         "format": FORMAT,
         "dataset": "webdataset",
-        "frame_size": first["height"],
-        "channels": first["channels"],
-        "fps": first["fps"],
-        "clip_length": min(clip["num_frames"] for clip in every),
-        "store": next(ending for ending in ("npy", "mp4") if ending in first["members"]),
-        "splits": {
-            "train": {
-                "clips": len(every),
-                "videos": len({clip["source"] for clip in every}),
-                "shards": list(shards),
-            }
-        },
-        "labels": sorted({clip["label"] for clip in every if clip["label"]}),
+        "frame_size": first.height,
+        "channels": first.channels,
+        "fps": first.fps,
+        "clip_length": min(kind.num_frames for kind in tally.kinds),
+        "store": first.extension,
+        "splits": {"train": tally.as_json()},
+        "labels": sorted(tally.labels),
         "quarantined": 0,
         "left_out": len(left_out),
     }

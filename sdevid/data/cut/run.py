@@ -25,20 +25,26 @@ from sdevid.data.cut.parts import (
 )
 from sdevid.data.cut.plan import Plan
 from sdevid.data.cut.sheet import write_sheet
+from sdevid.data.cut.tally import SplitTally
 from sdevid.data.embedding import encode, member_name
 from sdevid.data.folder import LocalFolder
+from sdevid.data.index import read_index, read_split
+from sdevid.data.json_file import read_json
 from sdevid.data.shard_file import FORMAT, ShardFile, write_json
-from sdevid.data.shards import ClipEntry, ShardIndex, read_dataset, read_index, read_json
+from sdevid.data.shards import ShardIndex, read_dataset
 from sdevid.data.spec import words
 from sdevid.display import Display
 from sdevid.errors import UserError
 from sdevid.owner import own
 
+_NAMED_FIRST = 20  # damaged sources, before a cut with too many of them stops early
 _WORK = ".cut"  # state and parts of a cut that is not finished
 _OURS = (
     "*.tar",
     "*.tar.part",
     "*.index.json",
+    "*.index.npy",
+    "*.npy.part",
     "*.json.part",
     "dataset.json",
     "quarantine.jsonl",
@@ -118,7 +124,7 @@ class _Cut:
     def run(self, workers: int, max_bad_fraction: float) -> None:
         """Cut what is left and write dataset.json."""
         write_json(self.folder / _WORK / "state.json", asdict(self.state))
-        self._stop_if_bad(max_bad_fraction)
+        self._stop_if_bad(max_bad_fraction, _NAMED_FIRST)
         first = self.state.next_source
         parts = make_parts(self._jobs(first), workers)
         total = len(self.plan.sources)
@@ -129,9 +135,10 @@ class _Cut:
                         self._store(job)
                     else:
                         self._name(job, fault)
-                        self._stop_if_bad(max_bad_fraction)
+                        self._stop_if_bad(max_bad_fraction, _NAMED_FIRST)
                     display.advance(1, f"{self._bad():,} damaged")
             self._finish_shard(total, 0)
+            self._stop_if_bad(max_bad_fraction, 1)
         finally:
             if self.open is not None:
                 self.open.discard()
@@ -203,14 +210,15 @@ class _Cut:
     def _bad(self) -> int:
         return sum(fault.kind == "bad" for fault in self.faults.values())
 
-    def _stop_if_bad(self, max_bad_fraction: float) -> None:
+    def _stop_if_bad(self, max_bad_fraction: float, least: int) -> None:
+        """UserError where at least `least` sources and more than the fraction are damaged."""
         total, bad = len(self.plan.sources), self._bad()
-        if bad <= max_bad_fraction * total:
+        if bad < least or bad <= max_bad_fraction * total:
             return
         self._write_quarantine()
         name = [name for name, fault in self.faults.items() if fault.kind == "bad"][-1]
         raise UserError(
-            f"{bad} of {total} videos are damaged so far, more than --max_bad_fraction "
+            f"{bad} of {total} videos are damaged, more than --max_bad_fraction "
             f"{max_bad_fraction:g} allows; the last is {name}: {self.faults[name].reason}. "
             f"{self.folder / 'quarantine.jsonl'} names each; mend or remove them, or allow more"
         )
@@ -228,46 +236,38 @@ class _Cut:
 
     def _finish(self) -> None:
         self._write_quarantine()
-        clips = {
-            split: [
-                clip
-                for number in range(self.state.shards.get(split, 0))
-                for clip in read_index(LocalFolder(self.folder), f"{split}-{number:06d}.tar")
-            ]
-            for split in dict.fromkeys(split for split, _ in self.plan.sources)
-        }
-        empty = [split for split, those in clips.items() if not those]
-        if empty or not clips:
+        tallies = {split: self._tally(split) for split, _ in self.plan.sources}
+        empty = [split for split, tally in tallies.items() if not tally.clips]
+        if empty or not tallies:
             raise UserError(
                 f"no video gave a clip for split {', '.join(empty) or 'train'}; "
                 f"{self.folder / 'quarantine.jsonl'} says why each did not"
             )
-        content = self._content(clips)
+        content = self._content(tallies)
         if self.plan.arrays is not None:
-            content |= _described(self.plan.arrays, self.folder, content, clips)
+            content |= _described(self.plan.arrays, self.folder, content)
         write_json(self.folder / "dataset.json", content, indent=1)
 
-    def _content(self, clips: dict[str, list[ClipEntry]]) -> dict[str, Any]:
+    def _tally(self, split: str) -> SplitTally:
+        tally = SplitTally()
+        for number in range(self.state.shards.get(split, 0)):
+            shard = f"{split}-{number:06d}.tar"
+            tally.add(self.folder, shard, read_index(LocalFolder(self.folder), shard))
+        return tally
+
+    def _content(self, tallies: dict[str, SplitTally]) -> dict[str, Any]:
         """dataset.json: what is in the folder and what made it."""
         spec = self.plan.spec
-        every = [clip for those in clips.values() for clip in those]
         content = {
             "format": FORMAT,
             **self.state.identity,
             "frame_size": spec.frame_size,
-            "channels": every[0].channels,
+            "channels": min(kind.channels for tally in tallies.values() for kind in tally.kinds),
             "fps": spec.fps,
             "clip_length": spec.clip_length,
             "store": spec.store,
-            "splits": {
-                split: {
-                    "clips": len(those),
-                    "videos": len({clip.source for clip in those}),
-                    "shards": list(dict.fromkeys(clip.shard for clip in those)),
-                }
-                for split, those in clips.items()
-            },
-            "labels": sorted({clip.label for clip in every if clip.label}),
+            "splits": {split: tally.as_json() for split, tally in tallies.items()},
+            "labels": sorted(set().union(*(tally.labels for tally in tallies.values()))),
             "quarantined": self._bad(),
             "left_out": len(self.faults) - self._bad() + len(self.plan.listing.left_out),
             "notes": {
@@ -280,6 +280,7 @@ class _Cut:
         if self.plan.listing.sources:
             content |= account(self.plan.listing, self.faults)
             content["duplicate_videos"] = self.plan.duplicates
+            content["remarks"] = self.plan.listing.remarks
             content["videos_with_several_captions"] = sum(
                 len(source.captions) > 1 for source in self.plan.listing.sources
             )
@@ -288,13 +289,12 @@ class _Cut:
         return content if self.plan.truth is None else {**content, "truth": self.plan.truth}
 
 
-def _described(
-    arrays: Mapping[str, Any], folder: Path, content: dict[str, Any], clips: Mapping[str, Any]
-) -> dict[str, Any]:
+def _described(arrays: Mapping[str, Any], folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Type, channels and transform of arrays, its range from the training split."""
-    split = "train" if "train" in clips else next(iter(clips))
-    told = content | {"dtype": arrays["dtype"]}
-    index = ShardIndex(LocalFolder(folder), split, told, clips[split])
+    splits = content["splits"]
+    split = "train" if "train" in splits else next(iter(splits))
+    told, local = content | {"dtype": arrays["dtype"]}, LocalFolder(folder)
+    index = ShardIndex(local, split, told, read_split(local, splits[split]))
     try:
         found = transforms.statistics(index.read(number).video for number in range(len(index)))
     finally:

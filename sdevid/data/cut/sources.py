@@ -136,6 +136,7 @@ class Listing:
     files: int = 0  # found in the folder
     lists: int = 0  # of these, the files read as captions, splits or annotations
     rows: int = 0  # of all lists
+    remarks: list[str] = field(default_factory=list)  # of rows that are used
 
 
 @dataclass

@@ -7,17 +7,21 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sdevid.data import embedding
+from sdevid.data.columns import columns_name
 from sdevid.data.embedding import TEXT
+from sdevid.data.entry import ClipEntry, Member
 from sdevid.data.folder import Folder, FolderFile
+from sdevid.data.index import kinds_of, open_columns, read_index, read_split
+from sdevid.data.json_file import read_json
 from sdevid.data.open import open_folder
 from sdevid.data.payload import decode
 from sdevid.data.shard_file import index_name
-from sdevid.data.shards import ClipEntry, Member, read_dataset, read_index, read_json
+from sdevid.data.shards import read_dataset
 from sdevid.errors import UserError
 
 _AHEAD = 2**20  # bytes read at once
@@ -44,15 +48,32 @@ def check_shard(location: str, shard: str, decoding: bool) -> ShardReport:
     """Compare the tar `shard` with its index; with `decoding`, decode every clip too."""
     try:
         folder = open_folder(location)
-        entries = read_index(folder, shard)
-        size = read_json(folder, index_name(shard))["size"]
         dataset = read_dataset(folder)
+        entries, size, faults = _indices(folder, shard, dataset)
         encoder = dataset.get("text_encoder") or {}
         kind = _Kind(encoder.get("width", 0), dataset.get("dtype", "uint8"))
-        faults = list(_tar_faults(folder, shard, entries, size, decoding, kind))
+        faults += _tar_faults(folder, shard, entries, size, decoding, kind)
     except Exception as error:  # whatever bytes of any origin lead to is a fault of the shard
         return ShardReport(shard, 0, (f"{shard}: {error}",))
     return ShardReport(shard, len(entries), tuple(f"{shard}: {fault}" for fault in faults))
+
+
+def _indices(
+    folder: Folder, shard: str, dataset: dict[str, Any]
+) -> tuple[Sequence[ClipEntry], int, list[str]]:
+    """The clips of a tar, its bytes as the index says, and where its two indices differ."""
+    for split in dataset["splits"].values():
+        if shard not in split.get("indices", {}):
+            continue
+        columns = open_columns(folder, shard, split["indices"][shard], kinds_of(split))
+        try:
+            same = read_index(folder, shard) == list(columns)
+        except UserError as error:
+            return columns, columns.tar_size, [] if "missing" in str(error) else [str(error)]
+        name = index_name(shard)
+        faults = [] if same else [f"{name} says something else than {columns_name(shard)}"]
+        return columns, columns.tar_size, faults
+    return read_index(folder, shard), read_json(folder, index_name(shard))["size"], []
 
 
 def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
@@ -62,7 +83,7 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
     keys: Counter[str] = Counter()
     for split, said in dataset["splits"].items():
         try:
-            clips = [clip for shard in said["shards"] for clip in read_index(folder, shard)]
+            clips = list(read_split(folder, said))
         except UserError:
             continue  # check_shard names it
         if len(clips) != said["clips"]:
@@ -86,7 +107,7 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
 
 
 def _tar_faults(
-    folder: Folder, shard: str, entries: list[ClipEntry], size: int, decoding: bool, kind: _Kind
+    folder: Folder, shard: str, entries: Sequence[ClipEntry], size: int, decoding: bool, kind: _Kind
 ) -> Iterator[str]:
     found_size = folder.size(shard)
     if found_size != size:

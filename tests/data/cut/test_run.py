@@ -78,10 +78,16 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_clips_lie_in_order_in_full_shards(tmp_path):
     said = run(plan(Film(0), Film(1), Film(2)), tmp_path)
-    assert said["splits"] == {
-        "train": {"clips": 10, "videos": 2, "shards": [f"train-00000{n}.tar" for n in range(3)]},
-        "val": {"clips": 5, "videos": 1, "shards": ["val-000000.tar", "val-000001.tar"]},
+    told = {
+        split: [part[name] for name in ("clips", "videos", "shards")]
+        for split, part in said["splits"].items()
     }
+    assert told == {
+        "train": [10, 2, [f"train-00000{n}.tar" for n in range(3)]],
+        "val": [5, 1, ["val-000000.tar", "val-000001.tar"]],
+    }
+    kind = {"num_frames": 2, "fps": 8.0, "height": 8, "width": 8, "channels": 3}
+    assert [part["kinds"] for part in said["splits"].values()] == [[kind], [kind]]
     index = open_shards(tmp_path, "train")
     clips = [index.read(i) for i in range(len(index))]
     assert [int(clip.video[0, 0, 0, 0]) for clip in clips] == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
