@@ -218,7 +218,7 @@ class _Cut:
         self._write_quarantine()
         name = [name for name, fault in self.faults.items() if fault.kind == "bad"][-1]
         raise UserError(
-            f"{bad} of {total} videos are damaged, more than --max_bad_fraction "
+            f"{bad} of {total} videos are damaged so far, more than --max_bad_fraction "
             f"{max_bad_fraction:g} allows; the last is {name}: {self.faults[name].reason}. "
             f"{self.folder / 'quarantine.jsonl'} names each; mend or remove them, or allow more"
         )
