@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from operator import attrgetter
@@ -35,6 +34,7 @@ from sdevid.settings.run import (
 )
 from sdevid.settings.sde import SDEConfig
 from sdevid.settings.setting import Setting, all_settings
+from sdevid.settings.shards import told_by_shards
 from sdevid.settings.source import SourceConfig
 from sdevid.settings.yaml_file import read_settings
 
@@ -346,25 +346,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply(settings, override)
     run_dir = Path(settings.get("run_dir") or Config.model_fields["run_dir"].default)
-    return parse(_like_shards(clock.of_run(settings, run_dir / "config.yaml")))
-
-
-def _like_shards(settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` with what the local shards that they name say of frames, where they do not."""
-    folder = settings.get("data", Config.model_fields["data"].default)
-    path = Path(str(folder)) / "dataset.json"
-    if not path.is_file():
-        return settings
-    try:
-        dataset = json.loads(path.read_text(encoding="utf-8"))
-        told = {"channels": dataset["channels"]} if "channels" in dataset else {}
-        if dataset.get("transform"):
-            transform = dict(dataset["transform"])
-            names = {"transform": transform.pop("name"), "dtype": dataset.get("dtype", "uint8")}
-            told["source"] = transform | names | {"channel_names": dataset["channel_names"]}
-    except (ValueError, AttributeError, KeyError, TypeError):
-        return settings  # opening the shards says what is wrong with it
-    return told | settings
+    return parse(told_by_shards(clock.of_run(settings, run_dir / "config.yaml")))
 
 
 def parse(settings: dict[str, Any]) -> Config:
