@@ -27,7 +27,7 @@ class Request(NamedTuple):
     """What a visitor asked for; the fields are the page's inputs in order."""
 
     files: list[str] | None  # a video, or pictures
-    prompt: str
+    prompt: str | None  # None: the field was never touched
     futures: int
     num_frames: int
     fps: float
@@ -36,19 +36,26 @@ class Request(NamedTuple):
     seed: int
 
 
+_NUMBERS = ("futures", "num_frames", "fps", "temperature", "guidance_scale", "seed")
+
+
 def futures(model: VideoSDE, request: Request) -> Iterator[Pixels]:
     """Generate the futures one by one, each uint8 (time, height, width, channels).
 
     Future k has seed `request.seed` + k. Raises UserError where frames or options do not fit.
     """
+    empty = [name for name in _NUMBERS if getattr(request, name) is None]
+    if empty:
+        raise UserError(f"{empty[0].replace('_', ' ')} is empty; give a number")
     options: dict[str, Any] = {
         "num_frames": int(request.num_frames),
         "fps": float(request.fps),
         "temperature": float(request.temperature),
         "guidance_scale": float(request.guidance_scale),
     }
-    if request.prompt.strip():
-        options["prompt"] = request.prompt.strip()
+    prompt = (request.prompt or "").strip()
+    if prompt:
+        options["prompt"] = prompt
     frames = _frames(model, request.files, float(request.fps))
     for k in range(int(request.futures)):
         chosen = options | {"seed": int(request.seed) + k}

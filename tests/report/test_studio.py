@@ -71,6 +71,12 @@ def test_prompt_to_a_model_without_text_is_refused(model):
         list(futures(model, request(prompt="a ball")))
 
 
+def test_a_field_never_touched_is_no_prompt_and_an_empty_number_is_named(model):
+    assert len(list(futures(model, request(prompt=None, futures=1)))) == 1
+    with pytest.raises(UserError, match="seed is empty"):
+        list(futures(model, request(seed=None)))
+
+
 def test_page_draws_futures_as_they_come(model, tmp_path, monkeypatch):
     import gradio
 
