@@ -150,6 +150,17 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
                 "z_0 is drawn from p(z_0 | c), whose choice of a component has no gradient; set "
                 "sde.start_components=1, or encoder.causal=false"
             )
+        if self.sde.content == "map" and not self.encoder.causal:
+            raise ValueError(
+                "sde.content is map, but encoder.causal is false, so that a content map would cost "
+                "a KL in each cell even where frames are observed; set encoder.causal=true, or "
+                "sde.content=vector"
+            )
+        if self.encoder.across_cells and self.sde.latent != "map":
+            raise ValueError(
+                f"encoder.across_cells is true, but sde.latent is {self.sde.latent}, which has no "
+                "cells; set sde.latent=map, or encoder.across_cells=false"
+            )
         if self.encoder.differences and self.observation.ahead:
             raise ValueError(
                 "encoder.differences is true, but with observation.ends_fraction or "
@@ -179,26 +190,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
     @model_validator(mode="after")
     def _memory_fits(self) -> Config:
         follmer = self.follmer
-        if follmer.anchor_every is not None and not follmer.anchor:
-            raise ValueError(
-                f"follmer.anchor_every is {follmer.anchor_every}, but follmer.anchor is false, so "
-                "no bridge sees an anchor; set follmer.anchor=true"
-            )
         if (follmer.anchor_every or 0) >= self.sequence_length:
             raise ValueError(
                 f"follmer.anchor_every is {follmer.anchor_every}, but a clip has "
                 f"{self.sequence_length} frames (sequence_length), and no bridge has seen an "
                 "anchor further back; give fewer"
-            )
-        if follmer.context_noise_told > follmer.context_noise:
-            raise ValueError(
-                f"follmer.context_noise_told is {follmer.context_noise_told:g}, but training puts "
-                f"at most follmer.context_noise, {follmer.context_noise:g}, on a frame; give less"
-            )
-        if self.sde.conditions == "cells" and self.sde.latent != "map":
-            raise ValueError(
-                f"sde.conditions is cells, but sde.latent is {self.sde.latent}; set "
-                "sde.latent=map, or sde.conditions=mean"
             )
         return self
 

@@ -96,20 +96,30 @@ class Conditions(NamedTuple):
 class PlaceConditions(nn.Module):
     """What a summary says of each cell: a shift of the drift's first layer, and of g's level.
 
-    g's level starts the same everywhere.
+    So does a content map. g's level starts the same everywhere.
     """
 
-    def __init__(self, features: int, hidden: int, levels: int) -> None:
+    def __init__(self, config: SDEConfig, features: int, levels: int) -> None:
         super().__init__()
-        self.sizes = [hidden, levels]
-        self.linear = nn.Linear(features, hidden + levels, bias=False)
+        self.sizes = [config.hidden, levels]
+        self.has_map = config.content == "map"
+        known = features + (config.content_size if self.has_map else 0)
+        self.linear = nn.Linear(known, config.hidden + levels, bias=False)
         with torch.no_grad():
-            self.linear.weight[hidden:] = 0
+            self.linear.weight[config.hidden :] = 0
 
-    def forward(self, c: Float[Tensor, "batch cells features"]) -> tuple[Tensor, Tensor]:
-        laid = lay_out(self.linear(c), math.isqrt(c.shape[1]))
+    def forward(
+        self, c: Float[Tensor, "batch cells features"], w: Float[Tensor, "batch content *cells"]
+    ) -> tuple[Tensor, Tensor]:
+        known = torch.cat([c, w.flatten(2).transpose(1, 2)], dim=2) if self.has_map else c
+        laid = lay_out(self.linear(known), math.isqrt(c.shape[1]))
         shift, level = torch.split(laid, self.sizes, dim=1)
         return shift, level
+
+
+def pooled(w: Float[Tensor, "batch content *cells"]) -> Float[Tensor, "batch content"]:
+    """A content map's mean over its places; a vector as it is."""
+    return w.flatten(2).mean(2) if w.dim() > 2 else w
 
 
 def by_place(config: SDEConfig) -> bool:
@@ -139,21 +149,21 @@ class Prior(nn.Module):
         self.level = nn.Linear(known, levels)
         nn.init.zeros_(self.level.weight)
         nn.init.zeros_(self.level.bias)
-        self.places = PlaceConditions(features, config.hidden, levels) if by_place(config) else None
+        self.places = PlaceConditions(config, features, levels) if by_place(config) else None
         start = config.diffusion_start - config.diffusion_floor
         self.start = math.log(math.expm1(max(start, 1e-4)))
 
     def conditions(
-        self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch cells features"]
+        self, w: Float[Tensor, "batch content *cells"], c: Float[Tensor, "batch cells features"]
     ) -> Conditions:
         """What the networks are told of a clip whose history's summary is `c`."""
-        known = torch.cat([w, c.mean(1)], dim=1)
+        known = torch.cat([pooled(w), c.mean(1)], dim=1)
         drift = self.condition(known)
         level = self.level(known).float()
         if self.config.latent == "map":
             drift, level = drift[:, :, None, None], level[:, :, None, None]
         if self.places is not None:
-            here, spread = self.places(c)
+            here, spread = self.places(c, w)
             drift, level = drift + here, level + spread.float()
         if not self.diagonal:
             return Conditions(drift, self._of_level(level, None).at(level), None)

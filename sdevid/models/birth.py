@@ -31,8 +31,8 @@ class EndpointNetwork(nn.Module):
 
     X is the answer for an endpoint of N(0, 1), and sqrt(l) the spread that is then left, so N is of
     order 1; it starts at zero. Over a map N is a transformer over the cells, each of which is told
-    its own context c, the text e and the time left by adaptive layer norms; w enters at every cell
-    and leaves as the mean over them.
+    its own context c, the text e and the time left by adaptive layer norms; a w without places
+    enters at every cell and leaves as the mean over them.
     """
 
     def __init__(self, config: Config, side: int | None) -> None:
@@ -41,6 +41,7 @@ class EndpointNetwork(nn.Module):
         width = {"hidden": settings.hidden, "depth": settings.depth, "heads": settings.heads}
         sde = config.sde.model_copy(update=width)
         self.side, self.sizes = side, (sde.state_size, sde.content_size)
+        self.has_map = sde.content == "map"
         size = sum(self.sizes)
         network = StateNetwork if side is None else StateTransformer
         self.network = network(sde, size, size)
@@ -78,6 +79,8 @@ class EndpointNetwork(nn.Module):
         if self.side is None:
             return joint
         states, contents = self.sizes
+        if self.has_map:
+            return torch.unflatten(joint, 1, (states + contents, self.side, self.side))
         z, w = torch.split(joint, [states * self.side**2, contents], dim=1)
         w = w[:, :, None, None].expand(-1, -1, self.side, self.side)
         return torch.cat([torch.unflatten(z, 1, (states, self.side, self.side)), w], dim=1)
@@ -85,6 +88,8 @@ class EndpointNetwork(nn.Module):
     def _leave(self, out: Tensor) -> Joint:
         if self.side is None:
             return out
+        if self.has_map:
+            return out.flatten(1)
         z, w = torch.split(out, list(self.sizes), dim=1)
         return torch.cat([z.flatten(1), w.mean((2, 3))], dim=1)
 
@@ -102,6 +107,7 @@ class Birth(nn.Module):
     def __init__(self, config: Config, side: int | None) -> None:
         super().__init__()
         self.settings, self.side = config.birth, side
+        self.content_side = side if config.sde.content == "map" else None
         self.state_size, self.content_size = config.sde.state_size, config.sde.content_size
         self.endpoint = EndpointNetwork(config, side)
         self.after = PriorStart(config, side) if config.encoder.causal else None
@@ -111,15 +117,16 @@ class Birth(nn.Module):
     @property
     def size(self) -> int:
         """Numbers that are born: those of z_0 and of w."""
-        return self.state_size * self._cells + self.content_size
+        return sum(self._sizes)
 
     @property
-    def _cells(self) -> int:
-        return 1 if self.side is None else self.side**2
+    def _sizes(self) -> list[int]:
+        cells, places = ((side or 1) ** 2 for side in (self.side, self.content_side))
+        return [self.state_size * cells, self.content_size * places]
 
     def negative_log_prob(
         self,
-        w: Float[Tensor, "batch content"],
+        w: Float[Tensor, "batch content *cells"],
         z: Float[Tensor, "batch *latent"],
         history: History,
         noise: Float[Tensor, "batch steps size"],
@@ -137,7 +144,7 @@ class Birth(nn.Module):
 
     def log_ratio(
         self,
-        w: Float[Tensor, "batch content"],
+        w: Float[Tensor, "batch content *cells"],
         z: Float[Tensor, "batch *latent"],
         history: History,
         noise: Float[Tensor, "batch steps size"],
@@ -159,9 +166,11 @@ class Birth(nn.Module):
             temperature=guidance.temperature,
         )
         y = self._wide(self.mean) + self._wide(self.log_scale).exp() * born.y
-        z, w = torch.split(y, [self.state_size * self._cells, self.content_size], dim=1)
+        z, w = torch.split(y, self._sizes, dim=1)
         if self.side is not None:
             z = torch.unflatten(z, 1, (self.state_size, self.side, self.side))
+        if self.content_side is not None:
+            w = torch.unflatten(w, 1, (self.content_size, self.content_side, self.content_side))
         return SampledStart(w, z, born.nats)
 
     def continued(self, history: History) -> tuple[Gaussian, Gaussian]:
@@ -231,14 +240,15 @@ class Birth(nn.Module):
 
     def _standardised(self, w: Tensor, z: Tensor) -> tuple[Joint, Float[Tensor, ""]]:
         """(z_0, w) in the chain's units, and the sum of the logs of those units."""
-        joint = torch.cat([z.flatten(1), w], dim=1)
+        joint = torch.cat([z.flatten(1), w.flatten(1)], dim=1)
         level = self._wide(self.log_scale)
         return (joint - self._wide(self.mean)) * (-level).exp(), level.sum()
 
     def _wide(self, values: Float[Tensor, " channels"]) -> Float[Tensor, " size"]:
         """One value a channel of z_0 or component of w, laid out as the joint is."""
-        z, w = torch.split(values, [self.state_size, self.content_size])
-        return torch.cat([z.repeat_interleave(self._cells), w])
+        parts = torch.split(values, [self.state_size, self.content_size])
+        wide = (p.repeat_interleave(n // len(p)) for p, n in zip(parts, self._sizes, strict=True))
+        return torch.cat(list(wide))
 
 
 def negative_entropy(scale: Float[Tensor, "batch *shape"]) -> Float[Tensor, " batch"]:

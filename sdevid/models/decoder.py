@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.consistency import Carried, WarpHead
-from sdevid.models.encoder import Residual, norm, widths
+from sdevid.models.encoder import Maps, Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.protocols import Decoder
 from sdevid.types import Frames
@@ -46,25 +46,52 @@ class Unfold(nn.Module):
 
 
 class Blend(nn.Module):
-    """A map latent and the content code, mixed by a convolution."""
+    """A map latent and the content, mixed by a convolution; a content without places everywhere."""
 
     def __init__(self, config: Config, channels: int) -> None:
         super().__init__()
         self.state = nn.Conv2d(config.sde.latent_size, channels, 3, padding=1)
-        self.content = nn.Linear(config.sde.content_size, channels, bias=False)
+        self.content: nn.Conv2d | nn.Linear
+        if config.sde.content == "map":
+            self.content = nn.Conv2d(config.sde.content_size, channels, 3, padding=1, bias=False)
+        else:
+            self.content = nn.Linear(config.sde.content_size, channels, bias=False)
 
     def forward(
-        self, z: Float[Tensor, "frames latent side side"], w: Float[Tensor, "frames content"]
+        self, z: Float[Tensor, "frames latent side side"], w: Float[Tensor, "frames content *cells"]
     ) -> Float[Tensor, "frames channels side side"]:
-        mixed: Tensor = self.state(z) + self.content(w)[:, :, None, None]
+        content = self.content(w)
+        mixed: Tensor = self.state(z) + content.view(
+            *content.shape[:2], *(content.shape[2:] or (1, 1))
+        )
         return mixed.contiguous(memory_format=torch.channels_last)
+
+
+class SkipConnection(nn.Module):
+    """x + gate(x) skip: what an observed frame shows at a place, where the state lets it in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(channels, channels, 1)
+        self.skip = nn.Conv2d(channels, channels, 1, bias=False)  # of no frame, 0
+
+    def forward(
+        self,
+        x: Float[Tensor, "frames channels height width"],
+        skip: Float[Tensor, "batch channels height width"],
+    ) -> Float[Tensor, "frames channels height width"]:
+        """`x` holds as many frames of each clip, clip by clip."""
+        observed = self.skip(skip).repeat_interleave(len(x) // len(skip), 0)
+        out: Tensor = x + self.gate(x).sigmoid() * observed
+        return out
 
 
 class FrameDecoder(nn.Module):
     """D(w, z): each frame's mean from its latent, or from it and the frame before.
 
     Of pixels the mean is in [0, 1]; a frozen autoencoder's latents have no bound.
-    Of a state of second order it sees the positions alone.
+    Of a state of second order it sees the positions alone. With `encoder.skip` it also sees the
+    encoder's feature maps of the last observed frame, each at its own scale.
     """
 
     def __init__(self, config: Config) -> None:
@@ -82,6 +109,10 @@ class FrameDecoder(nn.Module):
         self.is_pixels = config.encoder.frozen is None
         if self.is_pixels and config.observation.mean != 0.5 and self.image.bias is not None:
             nn.init.constant_(self.image.bias, math.log(1 / (1 / config.observation.mean - 1)))
+        with initial_weights(config.seed, "decoder.skip"):
+            self.skips = nn.ModuleList(
+                SkipConnection(each) for each in (channels if config.encoder.skip else ())
+            )
         with initial_weights(config.seed, "decoder.warp"):
             head = self._last(config, 2 * channels[-1], 3) if config.consistency.warp else None
         self.warp = None if head is None else WarpHead(head)
@@ -94,28 +125,46 @@ class FrameDecoder(nn.Module):
         return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
 
     def forward(
-        self, z: Float[Tensor, "batch time *latent"], w: Float[Tensor, "batch content"]
+        self,
+        z: Float[Tensor, "batch time *latent"],
+        w: Float[Tensor, "batch content *cells"],
+        skip: Maps | None = None,
     ) -> Frames:
-        return self.carry_on(z, w, None)[0]
+        return self.carry_on(z, w, None, skip)[0]
 
     def carry_on(
         self,
         z: Float[Tensor, "batch time *latent"],
-        w: Float[Tensor, "batch content"],
+        w: Float[Tensor, "batch content *cells"],
         before: Carried | None,
+        skip: Maps | None = None,
     ) -> tuple[Frames, Carried | None]:
         """The frames of `z`, which go on from those whose last one is `before`; and their last."""
         batch, time = z.shape[:2]
-        content = w[:, None].expand(-1, time, -1).flatten(0, 1)
-        features = self.grow(self.seed(z[:, :, : self.size].flatten(0, 1), content))
+        content = w.repeat_interleave(time, 0)
+        features = self._grown(self.seed(z[:, :, : self.size].flatten(0, 1), content), skip)
         images: Tensor = self.image(features).float().unflatten(0, (batch, time))
         if self.is_pixels:
             images = images.sigmoid()
         if self.warp is None:
             return images, None
-        features = features.unflatten(0, (batch, time))
+        features = torch.unflatten(features, 0, (batch, time))
         images = self.warp(features, images, before)
         return images, Carried(features[:, -1:], images[:, -1:])
+
+    def _grown(
+        self, x: Float[Tensor, "frames channels side side"], skip: Maps | None
+    ) -> Float[Tensor, "frames features rows columns"]:
+        if skip is None or not self.skips:
+            grown: Tensor = self.grow(x)
+            return grown
+        connections = zip(self.skips, reversed(skip), strict=True)
+        for layer in self.grow:
+            x = layer(x)
+            if isinstance(layer, nn.SiLU):
+                connect, maps = next(connections)
+                x = connect(x, maps)
+        return x
 
 
 DECODERS: dict[str, Callable[[Config], Decoder]] = {"vector": FrameDecoder, "map": FrameDecoder}

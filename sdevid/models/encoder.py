@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.types import Frames
 
 Tokens = Float[Tensor, "batch time cells features"]  # cells: 1, or the map's places row by row
+Maps = tuple[Float[Tensor, "_ _ _ _"], ...]  # (batch, channels, height, width), finest first
+
+
+class EncodedFrames(NamedTuple):
+    """Tokens of frames, and with `encoder.skip` the feature maps on the way to them."""
+
+    tokens: Tokens
+    maps: tuple[Float[Tensor, "batch time _ _ _"], ...] = ()  # channels, height, width
+
+
+def maps_of(
+    frames: EncodedFrames, index: Int64[Tensor, " batch"], exists: Bool[Tensor, " batch"]
+) -> Maps | None:
+    """The feature maps of one frame of each clip, 0 where it has none; None without any."""
+    if not frames.maps:
+        return None
+    rows = torch.arange(len(index), device=index.device)
+    there = exists.view(-1, 1, 1, 1)
+    return tuple(maps[rows, index] * there for maps in frames.maps)
 
 
 def widths(config: Config) -> list[int]:
@@ -65,21 +85,29 @@ class FrameEncoder(nn.Module):
                 layers += [nn.Conv2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         layers += [Residual(channels[-1]) for _ in range(config.encoder.residual)]
         self.stem = nn.Sequential(*layers)
+        self.skip = config.encoder.skip
         self.is_map = config.sde.latent == "map"
         size = channels[-1] * (1 if self.is_map else config.encoder.map_size**2)
         self.token = nn.Linear(size, config.encoder.features)
 
-    def forward(self, frames: Frames) -> Tokens:
-        batch = frames.shape[0]
+    def forward(self, frames: Frames) -> EncodedFrames:
+        batch, time = frames.shape[:2]
         frames = frames.nan_to_num(nan=self.middle)
         seen = frames - self.middle
         if self.differences and frames.shape[1]:
             change = torch.cat([torch.zeros_like(frames[:, :1]), frames.diff(dim=1)], dim=1)
             seen = torch.cat([seen, change], dim=2)
-        cells = self.stem(seen.flatten(0, 1))
+        cells, maps = seen.flatten(0, 1), []
+        for layer in self.stem:
+            cells = layer(cells)
+            if isinstance(layer, nn.SiLU):
+                maps.append(cells)
         pattern = "(b t) c h w -> b t (h w) c" if self.is_map else "(b t) c h w -> b t 1 (c h w)"
         tokens: Tensor = self.token(rearrange(cells, pattern, b=batch))
-        return tokens
+        if not self.skip:
+            return EncodedFrames(tokens)
+        stages = maps or [cells]  # frames as small as the map have one stage
+        return EncodedFrames(tokens, tuple(each.unflatten(0, (batch, time)) for each in stages))
 
 
 def lay_out(tokens: Float[Tensor, "*batch cells features"], side: int | None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.errors import UserError
-from sdevid.models.backbone import PlaceConditions, State, by_place, state_network
+from sdevid.models.backbone import PlaceConditions, State, by_place, pooled, state_network
 from sdevid.models.bridge_conditioning import BridgeTerm, FutureFrames
 from sdevid.models.encoder import Tokens
 from sdevid.models.frame_posterior import FramePosterior
@@ -57,19 +57,19 @@ class BridgeDrift(nn.Module):
         inputs = (3 if self.anchored else 2) * sde.latent_size
         self.network = state_network(sde, sde.latent_size, inputs=inputs)
         features = config.encoder.features
-        self.places = PlaceConditions(features, sde.hidden, 0) if by_place(sde) else None
+        self.places = PlaceConditions(sde, features, 0) if by_place(sde) else None
 
     def eps(self, span: Float[Tensor, " batch"], like: State) -> Tensor:
         """The noise's amplitude over an interval of `span` units of time, to broadcast."""
         return (self.noise * span.sqrt()).view(-1, *[1] * (like.dim() - 1))
 
     def conditions(
-        self, w: Float[Tensor, "batch content"], c: Float[Tensor, "batch cells features"]
+        self, w: Float[Tensor, "batch content *cells"], c: Float[Tensor, "batch cells features"]
     ) -> Float[Tensor, "batch hidden *map"]:
         """Return the network's condition for a clip whose history's summary is `c`, made once."""
-        condition: Tensor = self.condition(torch.cat([w, c.mean(1)], dim=1))
+        condition: Tensor = self.condition(torch.cat([pooled(w), c.mean(1)], dim=1))
         condition = condition[:, :, None, None] if self.is_map else condition
-        return condition if self.places is None else condition + self.places(c)[0]
+        return condition if self.places is None else condition + self.places(c, w)[0]
 
     def forward(
         self,
@@ -124,7 +124,7 @@ class Follmer(HistoryModel):
         return self.config.step_ticks(self.config.follmer.steps)
 
     def transition(
-        self, w: Float[Tensor, "batch content"], context: Context, sampler: SamplerConfig
+        self, w: Float[Tensor, "batch content *cells"], context: Context, sampler: SamplerConfig
     ) -> Transition:
         """Bridge from frame to frame by Euler-Maruyama, `steps_per_frame` steps each.
 
@@ -157,7 +157,7 @@ class Follmer(HistoryModel):
 
         return move
 
-    def conditions(self, w: Float[Tensor, "batch content"], history: History) -> Tensor:
+    def conditions(self, w: Float[Tensor, "batch content *cells"], history: History) -> Tensor:
         """Return the bridge's condition for a clip, (batch, hidden) and, for a map, (.., 1, 1)."""
         return self.bridge.conditions(w, history.summary)
 

@@ -7,6 +7,7 @@ from torch import nn
 from sdevid.config import Config
 from sdevid.models.encoder import Tokens, lay_out
 from sdevid.models.gaussian import Gaussian, GaussianHead
+from sdevid.models.start import ContentHead
 
 
 class FramePosterior(nn.Module):
@@ -15,10 +16,10 @@ class FramePosterior(nn.Module):
     def __init__(self, config: Config, side: int | None) -> None:
         super().__init__()
         self.side = side
-        self.content = GaussianHead(config.encoder.features, config.sde.content_size)
+        self.content = ContentHead(config)
         self.state = GaussianHead(config.encoder.features, config.sde.latent_size)
 
     def forward(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
         state = self.state(tokens)
         laid = Gaussian(lay_out(state.mean, self.side), lay_out(state.scale, self.side))
-        return self.content(tokens[:, 0].mean(1)), laid
+        return self.content(tokens[:, 0]), laid

@@ -15,14 +15,14 @@ from sdevid.models.backbone import State
 from sdevid.models.birth import build_start
 from sdevid.models.bridge_conditioning import BridgeConditioning, FutureFrames
 from sdevid.models.decoder import build_decoder
-from sdevid.models.encoder import FrameEncoder, Tokens
+from sdevid.models.encoder import EncodedFrames, FrameEncoder, Tokens, maps_of
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.protocols import Decoder
 from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.start import Guidance
 from sdevid.models.temporal import History, TemporalEncoder
 from sdevid.models.video_model import VideoModel
-from sdevid.types import Ticks, units
+from sdevid.types import Frames, Ticks, units
 
 
 class Context(NamedTuple):
@@ -76,9 +76,19 @@ class HistoryModel(VideoModel):
 
     @abstractmethod
     def transition(
-        self, w: Float[Tensor, "batch content"], context: Context, sampler: SamplerConfig
+        self, w: Float[Tensor, "batch content *cells"], context: Context, sampler: SamplerConfig
     ) -> Transition:
         """Return what takes a state at the first of some ticks to the states at the others."""
+
+    def decode(
+        self,
+        states: Float[Tensor, "batch time *latent"],
+        w: Float[Tensor, "batch content *cells"],
+        history: History,
+    ) -> Frames:
+        """Draw the frames of `states`, in the light of the last observed frame."""
+        frames: Frames = self.decoder(states, w, history.skip)
+        return frames
 
     @property
     def cells(self) -> int:
@@ -115,7 +125,8 @@ class HistoryModel(VideoModel):
         for first in range(0, ticks.shape[1], size):
             chunk = ticks[:, first : first + size]
             segment = transition(z, torch.cat([reference, chunk], dim=1))
-            frames, carried = self.decoder.carry_on(segment.states, w, carried)
+            skip = context.history.skip
+            frames, carried = self.decoder.carry_on(segment.states, w, carried, skip)
             z, reference = segment.states[:, -1], chunk[:, -1:]
             yield Chunk(frames, nats + segment.nats)
             nats = torch.zeros_like(nats)
@@ -126,15 +137,18 @@ class HistoryModel(VideoModel):
         """Encode what the prior may see; and the tick at which the state starts."""
         first = ticks[:, :1]
         if conditioning.frames is None or conditioning.frame_ticks is None:
-            tokens, times = self._no_tokens(ticks), ticks[:, :0]
-            reference = first
+            encoded, times = EncodedFrames(self._no_tokens(ticks)), ticks[:, :0]
+            reference, skip = first, None
         else:
-            tokens, times = self.encoder(conditioning.frames), conditioning.frame_ticks
-            before = times.where(times <= first, -1).amax(1, keepdim=True)
+            encoded, times = self.encoder(conditioning.frames), conditioning.frame_ticks
+            before, last = times.where(times <= first, -1).max(1, keepdim=True)
             reference = before.where(before >= 0, first)
+            skip = maps_of(encoded, last[:, 0], before[:, 0] >= 0)
+        tokens = encoded.tokens
         is_seen = torch.ones_like(times, dtype=torch.bool)
         at, count = units(times - reference), len(ticks)
         history = self.temporal(tokens, at, is_seen, self.embedding(conditioning.text, count))
+        history = history._replace(skip=skip)
         negative = None
         if is_guided and self.text is not None:
             caption = self.embedding(conditioning.negative_text, count)

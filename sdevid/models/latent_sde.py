@@ -32,7 +32,7 @@ class SDEModel(HistoryModel):
     prior_parts = ("start_prior", "prior", "guide")
 
     def transition(
-        self, w: Float[Tensor, "batch content"], context: Context, sampler: SamplerConfig
+        self, w: Float[Tensor, "batch content *cells"], context: Context, sampler: SamplerConfig
     ) -> Transition:
         """Solve the prior by the sampler's solver."""
         conditions = self._conditions(w, context.history)
@@ -73,7 +73,7 @@ class SDEModel(HistoryModel):
         terms = self.bridge_terms(future)
         return None if terms is None else terms(at)
 
-    def _conditions(self, w: Float[Tensor, "batch content"], history: History) -> Conditions:
+    def _conditions(self, w: Float[Tensor, "batch content *cells"], history: History) -> Conditions:
         return self.prior.conditions(w, history.summary)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sdevid.models.consistency import Carried
+from sdevid.models.encoder import Maps
 from sdevid.types import Frames
 
 
@@ -16,15 +17,19 @@ class Decoder(Protocol):
     """A module that draws what is seen from the latent path and the static content."""
 
     def __call__(
-        self, z: Float[Tensor, "batch time *latent"], w: Float[Tensor, "batch *content"]
+        self,
+        z: Float[Tensor, "batch time *latent"],
+        w: Float[Tensor, "batch *content"],
+        skip: Maps | None = None,
     ) -> Frames:
-        """Decode the whole of a clip."""
+        """Decode the whole of a clip; `skip` are features of the last observed frame."""
 
     def carry_on(
         self,
         z: Float[Tensor, "batch time *latent"],
         w: Float[Tensor, "batch *content"],
         before: Carried | None,
+        skip: Maps | None = None,
     ) -> tuple[Frames, Carried | None]:
         """Decode frames that follow those whose last one is `before`; return them and their last.
 

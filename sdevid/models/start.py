@@ -24,7 +24,7 @@ class StartDraw(NamedTuple):
 
     content: Gaussian  # q(w | x)
     state: Gaussian  # q(z_0 | x)
-    w: Float[Tensor, "batch content"]
+    w: Float[Tensor, "batch content *cells"]
     z: Float[Tensor, "batch *latent"]
     eps: Float[Tensor, "batch *latent"]
 
@@ -32,7 +32,7 @@ class StartDraw(NamedTuple):
 class SampledStart(NamedTuple):
     """Where a generated path begins, and what guidance spent to begin it there."""
 
-    w: Float[Tensor, "batch content"]
+    w: Float[Tensor, "batch content *cells"]
     z: Float[Tensor, "batch *latent"]
     nats: Float[Tensor, " batch"]
 
@@ -45,19 +45,33 @@ class Guidance(NamedTuple):
     temperature: float = 1.0  # scales the noise of a birth; a Gaussian start keeps its own
 
 
+class ContentHead(GaussianHead):
+    """A Gaussian over the content w from one token a cell: a code of their mean, or a map."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.encoder.features, config.sde.content_size)
+        self.side = config.encoder.map_size if config.sde.content == "map" else None
+
+    def forward(self, features: Summary) -> Gaussian:
+        if self.side is None:
+            return super().forward(features.mean(1))
+        cells = super().forward(features)
+        return Gaussian(lay_out(cells.mean, self.side), lay_out(cells.scale, self.side))
+
+
 class PosteriorStart(nn.Module):
     """q(w | x) and q(z_0 | x) from the token of the frame at which the path begins."""
 
     def __init__(self, config: Config, side: int | None) -> None:
         super().__init__()
         self.side = side
-        self.content = GaussianHead(config.encoder.features, config.sde.content_size)
+        self.content = ContentHead(config)
         self.state = GaussianHead(config.encoder.features, config.sde.state_size)
 
     def forward(self, token: Summary) -> tuple[Gaussian, Gaussian]:
         state = self.state(token)
         laid = Gaussian(lay_out(state.mean, self.side), lay_out(state.scale, self.side))
-        return self.content(token.mean(1)), laid
+        return self.content(token), laid
 
 
 class PriorStart(nn.Module):
@@ -71,7 +85,7 @@ class PriorStart(nn.Module):
         super().__init__()
         self.side, self.components = side, config.sde.start_components
         features, size = config.encoder.features, config.sde.state_size
-        self.content = GaussianHead(features, config.sde.content_size)
+        self.content = ContentHead(config)
         self.state = GaussianHead(features, self.components * size)
         self.weights = None
         if self.components > 1:
@@ -104,7 +118,7 @@ class PriorStart(nn.Module):
         content, state = self(history.summary)
         apart = ((draw.w - content.mean) / content.scale).square()
         each = -0.5 * apart - content.scale.log() - 0.5 * math.log(2 * math.pi)
-        both: Tensor = each.sum(1) + state.log_prob(draw.z)
+        both: Tensor = each.flatten(1).sum(1) + state.log_prob(draw.z)
         return both
 
     def sample(
@@ -120,10 +134,10 @@ class PriorStart(nn.Module):
 
     def forward(self, summary: Summary) -> tuple[Gaussian, Mixture]:
         parts = Gaussian(*(self._components(part) for part in self.state(summary)))
-        whole = summary.mean(1)
+        content = self.content(summary)
         if self.weights is None:
-            return self.content(whole), Mixture(whole.new_zeros(len(whole), 1).float(), parts)
-        return self.content(whole), Mixture(self.weights(whole).float(), parts)
+            return content, Mixture(summary.new_zeros(len(summary), 1).float(), parts)
+        return content, Mixture(self.weights(summary.mean(1)).float(), parts)
 
     def _components(self, part: Float[Tensor, "batch cells all"]) -> Tensor:
         """(batch, components, *latent)"""

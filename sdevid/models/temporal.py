@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from sdevid.config import EncoderConfig
 from sdevid.models.attention import attend, backend, heads
-from sdevid.models.encoder import Tokens
+from sdevid.models.encoder import Maps, Tokens
+from sdevid.models.transformer import places
 
 Times = Float[Tensor, "batch time"]  # units from the clip's reference time
 Observed = Bool[Tensor, "batch time"]
@@ -28,16 +30,23 @@ class History(NamedTuple):
     text: Float[Tensor, "batch features"] | None = None  # embedding of the caption
 
     continued: Bool[Tensor, " batch"] | None = None  # whether the summary is a seen frame's token
+    skip: Maps | None = None  # of the last observed frame, for the decoder
 
     def halves(self) -> tuple[History, History]:
         """Of a batch that holds each clip twice, one after the other."""
         size = len(self.summary) // 2
         return self._rows(slice(None, size)), self._rows(slice(size, None))
 
-    def _rows(self, rows: slice) -> History:
+    def repeated(self, count: int) -> History:
+        """Repeat each clip's `count` times in a row."""
+        rows = torch.arange(len(self.summary), device=self.summary.device)
+        return self._rows(rows.repeat_interleave(count))
+
+    def _rows(self, rows: slice | Int64[Tensor, " rows"]) -> History:
         text = None if self.text is None else self.text[rows]
         continued = None if self.continued is None else self.continued[rows]
-        return History(self.summary[rows], self.tokens[rows], text, continued)
+        skip = None if self.skip is None else tuple(each[rows] for each in self.skip)
+        return History(self.summary[rows], self.tokens[rows], text, continued, skip)
 
 
 class TimeFeatures(nn.Module):
@@ -79,6 +88,31 @@ class Block(nn.Module):
         return out
 
 
+class CellAttention(nn.Module):
+    """Pre-norm attention across a frame's cells, which know their places; starts at zero."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(config.features)
+        self.place = nn.Linear(4 * (config.features // 4), config.features, bias=False)
+        self.qkv = nn.Linear(config.features, 3 * config.features)
+        self.out = nn.Linear(config.features, config.features)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Rows, cells: int) -> Rows:
+        """`x` has a row a cell, clip by clip."""
+        by_frame = rearrange(x, "(b n) t d -> (b t) n d", n=cells)
+        side = math.isqrt(cells)
+        place = self.place(places(side, side, self.place.in_features, x.device).to(x.dtype))
+        parts = self.qkv(self.norm(by_frame) + place).chunk(3, -1)
+        query, key, value = (heads(part, self.heads) for part in parts)
+        mixed = self.out(attend(query, key, value, None, "sdpa").flatten(2))
+        out: Tensor = x + rearrange(mixed, "(b t) n d -> (b n) t d", t=x.shape[1])
+        return out
+
+
 class Summary(nn.Module):
     """The token in which a clip's history is gathered: one a cell of a map, which knows its place.
 
@@ -106,7 +140,8 @@ class TemporalEncoder(nn.Module):
     """Frame tokens and their times to a clip's history.
 
     Attention runs along time, each cell of a map by itself, over the observed frames and the
-    summary: an unobserved frame changes nothing. Positions are continuous times, so any frame
+    summary: an unobserved frame changes nothing. With `encoder.across_cells` it then runs across
+    the cells of each frame. Positions are continuous times, so any frame
     rate and any set of times can be conditioning.
 
     With `encoder.causal` a frame's token sees the visible frames up to itself alone, and the
@@ -121,6 +156,8 @@ class TemporalEncoder(nn.Module):
         self.time = TimeFeatures(config.features, config.time_period)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.features)
+        across = config.layers if config.across_cells else 0
+        self.across = nn.ModuleList(CellAttention(config) for _ in range(across))
 
     def forward(
         self,
@@ -139,8 +176,9 @@ class TemporalEncoder(nn.Module):
         x = rearrange(x, "b t n d -> (b n) t d")
         seen = self._mask(observed, observed if visible is None else visible)
         seen = seen.repeat_interleave(cells, dim=0)
-        for block in self.blocks:
+        for block, across in zip_longest(self.blocks, self.across):
             x = block(x, seen)
+            x = x if across is None else across(x, cells)
         x = rearrange(self.norm(x), "(b n) t d -> b t n d", n=cells)
         if not self.causal:
             return History(x[:, 0], x[:, 1:], text)

@@ -248,7 +248,9 @@ def training_choice(config: Config, device: torch.device, clips: int) -> solve.C
     with torch.device("meta"):
         prior = Prior(sde, features, stratonovich=config.sde_type == "stratonovich")
         control = Control(sde, features)
-        conditions = prior.conditions(torch.empty(1, sde.content_size), torch.empty(1, 1, features))
+        content = torch.empty(1, sde.content_size, *(shape if sde.content == "map" else ()))
+        summary = torch.empty(1, math.prod(shape), features)
+        conditions = prior.conditions(content, summary)
         tokens = torch.empty(1, 1, math.prod(shape), features)
         steered = control, control.conditions(tokens, side)
     drive = Drive(prior, conditions, steered, _unasked if config.observation.ahead else None)

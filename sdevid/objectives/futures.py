@@ -59,7 +59,8 @@ def roll(
     drive = trajectory.Drive(model.prior, conditions.repeated(_DRAWS), bridge=bridge)
     dw = draws * root.view(*root.shape, *[1] * len(model.noise_shape))
     path = trajectory.solved(config, z0, twice, dw, saved, drive)
-    frames = model.decoder(path.states, start.content.repeat_interleave(_DRAWS, 0))
+    content = start.content.repeat_interleave(_DRAWS, 0)
+    frames = model.decode(path.states, content, clips.context.repeated(_DRAWS))
     return torch.unflatten(frames, 0, (-1, _DRAWS))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdevid.models.bridge_conditioning import FutureFrames
 from sdevid.models.consistency import frame_difference
-from sdevid.models.encoder import Tokens
+from sdevid.models.encoder import Tokens, maps_of
 from sdevid.models.history_model import HistoryModel
 from sdevid.models.temporal import History
 from sdevid.models.text import Text
@@ -86,10 +86,11 @@ class HistoryObjective(ClipObjective):
         present = frames.isnan().logical_not().flatten(2).any(2)
         observed = self.observed(serial, frames.shape[1], context) & present
         window = Window.after(observed)
-        tokens = model.encoder(frames)
+        encoded = model.encoder(frames)
         times = units(ticks - ticks.gather(1, window.reference))
         caption = model.embedding(text, len(frames))
-        prior, posterior = self._histories(tokens, times, observed, present, caption)
+        prior, posterior = self._histories(encoded.tokens, times, observed, present, caption)
+        prior = prior._replace(skip=maps_of(encoded, window.reference[:, 0], observed[:, 0]))
         future = None if model.guide is None else FutureFrames(prior.tokens, ticks, observed)
         return EncodedClips(
             frames=window.cut(frames),
@@ -123,7 +124,7 @@ class HistoryObjective(ClipObjective):
         self, clips: EncodedClips, states: Float[Tensor, "batch time *latent"], w: Tensor
     ) -> PerClip:
         """Return `reconstruction`, log p(x | w, z) over the window, and `frame_difference`."""
-        decoded, valid = self.model.decoder(states, w), clips.window.valid
+        decoded, valid = self.model.decode(states, w, clips.context), clips.window.valid
         log_prob = self.model.likelihood.log_prob(decoded, clips.frames)
         terms = {"reconstruction": (log_prob * valid).sum(1)}
         if self.config.consistency.frame_difference:

@@ -95,7 +95,7 @@ class SDEMatchingObjective(HistoryObjective):
             return super().score(clips, states, w)
         chosen, weight = self._chosen(clips.window, clips.serial)
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-        decoded = self.model.decoder(states[rows, chosen], w)
+        decoded = self.model.decode(states[rows, chosen], w, clips.context)
         log_prob = self.model.likelihood.log_prob(decoded, clips.frames[rows, chosen])
         return {"reconstruction": weight * log_prob.sum(1)}
 

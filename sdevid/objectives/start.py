@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Start(NamedTuple):
     """A draw of w and z from the posterior, and the divergence of where the path begins."""
 
-    content: Float[Tensor, "batch content"]  # w
+    content: Float[Tensor, "batch content *cells"]  # w
     states: Float[Tensor, "batch frames *latent"]  # z at the first frame of the window, or at all
     posterior: Gaussian  # of the states
     divergence: PerClip  # nats: kl_initial of z_0 and kl_content of w, or kl_birth
@@ -39,8 +39,9 @@ def draw_start(
     not move for it.
     """
     content, states = model.posterior_at_frames(clips.tokens)
-    if clips.context.continued is not None and not detach:
-        content, states = _continued(model, clips.context, content, states)
+    if clips.context.continued is not None:
+        content, begun = _continued(model, clips.context, content, states)
+        states = states if detach else begun
     w = content.at(normal(seed, clips.serial, Stream.CONTENT, content.mean.shape[1:]))
     eps = normal(seed, clips.serial, Stream.INITIAL, states.mean.shape[1:])
     z = states.at(eps)

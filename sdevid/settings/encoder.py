@@ -59,10 +59,20 @@ class EncoderConfig(Section):
         role="architecture",
         help="longest period of the time features; each is half the one before",
     )
+    across_cells: bool = setting(
+        False,
+        role="architecture",
+        help="each block also attends across the cells of a map, at each frame by itself",
+    )
     causal: bool = setting(
         False,
         role="architecture",
         help="a frame's token sees no later frame, and z_0 comes from p(z_0 | c) after a seen one",
+    )
+    skip: bool = setting(
+        False,
+        role="architecture",
+        help="the decoder sees features of the last observed frame, where the state lets them in",
     )
     differences: bool = setting(
         False,

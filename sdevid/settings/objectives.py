@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from sdevid.settings.setting import Section, setting
 
 
@@ -86,6 +88,20 @@ class FollmerConfig(Section):
     frame_divergence: float = setting(
         0.1, ge=0, le=1e6, role="objective", help="weight of the frames' KL from N(0, 1)"
     )
+
+    @model_validator(mode="after")
+    def _memory_fits(self) -> FollmerConfig:
+        if self.anchor_every is not None and not self.anchor:
+            raise ValueError(
+                f"anchor_every is {self.anchor_every}, but follmer.anchor is false, so no bridge "
+                "sees an anchor; set follmer.anchor=true"
+            )
+        if self.context_noise_told > self.context_noise:
+            raise ValueError(
+                f"context_noise_told is {self.context_noise_told:g}, but training puts at most "
+                f"follmer.context_noise, {self.context_noise:g}, on a frame; give less"
+            )
+        return self
 
 
 class ConsistencyConfig(Section):

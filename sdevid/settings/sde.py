@@ -45,8 +45,13 @@ class SDEConfig(Section):
     start_components: int = setting(
         1, ge=1, le=4096, role="architecture", help="Gaussians in the mixture p(z_0 | c)"
     )
+    content: Literal["vector", "map"] = setting(
+        "vector",
+        role="architecture",
+        help="shape of the static content w: a vector, or a map read cell by cell",
+    )
     content_size: int = setting(
-        64, ge=1, le=65_536, role="architecture", help="components of the static content code w"
+        64, ge=1, le=65_536, role="architecture", help="components, or channels, of the content w"
     )
     hidden: int = setting(
         256,
@@ -140,6 +145,22 @@ class SDEConfig(Section):
         role="objective",
         help="largest |u|; 10 is 10 standard deviations of a step of one frame",
     )
+
+    @model_validator(mode="after")
+    def _cells_are_there(self) -> SDEConfig:
+        if self.latent == "map":
+            return self
+        if self.conditions == "cells":
+            raise ValueError(
+                f"conditions is cells, but sde.latent is {self.latent}; set sde.latent=map, or "
+                "sde.conditions=mean"
+            )
+        if self.content == "map":
+            raise ValueError(
+                f"content is map, but sde.latent is {self.latent}, and a content map has the "
+                "places of a map latent; set sde.latent=map, or sde.content=vector"
+            )
+        return self
 
     @model_validator(mode="after")
     def _solver_fits(self) -> SDEConfig:

@@ -80,7 +80,7 @@ def test_solver_grid_passes_through_every_time_in_steps_within_a_cell(gaps, cell
 @pytest.mark.parametrize("sde", [VECTOR, MAP])
 def test_an_unobserved_frame_changes_nothing_of_the_history(sde):
     made = model(sde)
-    tokens = made.encoder(torch.rand(2, 5, 1, 16, 16))
+    tokens = made.encoder(torch.rand(2, 5, 1, 16, 16)).tokens
     times = torch.rand(2, 5)
     seen = torch.tensor([[True, True, False, True, False]]).expand(2, 5)
     history = made.temporal(tokens, times, seen)

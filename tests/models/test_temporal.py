@@ -14,9 +14,10 @@ TIMES = torch.arange(FRAMES, dtype=torch.float32)
 EVERY = torch.ones(1, FRAMES, dtype=torch.bool)
 
 
-def encoder(*, causal: bool, cells: int = 1) -> TemporalEncoder:
+def encoder(*, causal: bool, cells: int = 1, across: bool = False) -> TemporalEncoder:
     torch.manual_seed(0)
-    made = TemporalEncoder(EncoderConfig(features=FEATURES, heads=2, causal=causal), cells)
+    config = EncoderConfig(features=FEATURES, heads=2, causal=causal, across_cells=across)
+    made = TemporalEncoder(config, cells)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return made.eval()
@@ -100,3 +101,22 @@ def test_halves_of_a_batch_that_holds_each_clip_twice():
     for a, b in zip(one, two, strict=True):
         torch.testing.assert_close(a, b)
     assert one.summary.shape == (1, 1, FEATURES)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_cells_see_each_other_across_a_frame_alone(across):
+    made, tokens = encoder(causal=True, cells=4, across=across), clip(cells=4)
+    other = tokens.clone()
+    other[:, 3, 1] *= -1
+    before, after = (history(made, each, 2, visible=EVERY).tokens for each in (tokens, other))
+    moved = (before - after).abs().amax(-1)[0] > 1e-5  # frames, cells
+    assert not bool(moved[:3].any())
+    assert bool(moved[3:, 1].all())
+    assert bool(moved[3:, [0, 2, 3]].all()) is across
+
+
+def test_a_cell_knows_its_place_across_a_frame():
+    made, tokens = encoder(causal=True, cells=4, across=True), clip(cells=4)
+    swapped = tokens[:, :, [1, 0, 2, 3]]
+    before, after = (history(made, each, 2, visible=EVERY).tokens for each in (tokens, swapped))
+    assert float((before[:, :, 0] - after[:, :, 1]).abs().max()) > 1e-3

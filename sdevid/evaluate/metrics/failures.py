@@ -24,6 +24,7 @@ from sdevid.evaluate.statistics.estimate import Estimate, Floats, finite, mean_o
 from sdevid.evaluate.statistics.quality import decibels, squared_error
 from sdevid.evaluate.table import plain
 from sdevid.models.history_model import HistoryModel
+from sdevid.models.temporal import History
 from sdevid.objectives.history_objective import HistoryObjective
 
 CLIPS, BATCH = 64, 16
@@ -52,7 +53,7 @@ def run(context: EvalContext) -> Results:
         batch = stream.fixed(context.index, context.config, part)
         assert isinstance(context.objective, HistoryObjective)
         latents = encode(context.objective, batch, context.options.context)
-        codes.append(_numpy(latents.content.flatten(1)))
+        codes.append(_numpy(_pooled(latents.content)))
         states.append(_numpy(_pooled(latents.states[:, 0])))
         for name, value in _totals(context, latents).items():
             totals.setdefault(name, []).append(value)
@@ -86,11 +87,13 @@ def _totals(context: EvalContext, latents: Latents) -> Totals:
     """Sums by clip of the posterior's reconstruction and of steps of the prior."""
     model, last = context.objective.model, latents.states.shape[1] - 1
     assert isinstance(model, HistoryModel)
-    real, decoded = latents.frames, _frames(model, latents.states, latents.content)
+    real, history = latents.frames, latents.context.history
+    decoded = _frames(model, latents.states, latents.content, history)
     pairs = ((decoded[:, 1:], decoded[:, :-1]), (real[:, 1:], real[:, :-1]))
     totals: Totals = compared("posterior", *pairs)
     start = prior_start(model, latents, context.seed)
-    totals["psnr_prior_start"] = _psnr(_frames(model, start[1][:, None], start[0]), real[:, :1])
+    begun = _frames(model, start[1][:, None], start[0], history)
+    totals["psnr_prior_start"] = _psnr(begun, real[:, :1])
     for steps in (steps for steps in STEPS if steps <= last):
         origins = np.unique(np.linspace(0, last - steps, ORIGINS).astype(int)).tolist()
         now, then = real[:, origins], real[:, [k + steps for k in origins]]
@@ -125,12 +128,14 @@ def _steps(
         for start, k in zip(starts, origins, strict=True)
     ]
     w, now = starts[0][0], torch.stack([z for _, z in starts], dim=1)
-    return _frames(model, torch.stack(later, dim=1), w), _frames(model, now, w)
+    history = latents.context.history
+    made, began = (_frames(model, z, w, history) for z in (torch.stack(later, dim=1), now))
+    return made, began
 
 
-def _frames(model: HistoryModel, z: Tensor, w: Tensor) -> Tensor:
+def _frames(model: HistoryModel, z: Tensor, w: Tensor, history: History) -> Tensor:
     """Frames in [0, 1] of states."""
-    return model.pictures.decode(model.decoder(z, w))
+    return model.pictures.decode(model.decode(z, w, history))
 
 
 def compared(name: str, generated: Pair, real_pair: Pair) -> Totals:
