@@ -154,6 +154,17 @@ def law_text(law: ModelLaw, fps: float) -> str:
         f"  drift                  x {_shown(law.posterior_drift[0])}, "
         f"y {_shown(law.posterior_drift[1])} pixel/s\n"
         f"  successive steps       correlate at {law.step_correlation:.2f} (0: white)\n"
+        f"{_still(law)}"
+    )
+
+
+def _still(law: ModelLaw) -> str:
+    """What there is to say where the films show no diffusion: g^2/2 cannot be 0."""
+    if law.posterior_slope.low > 0:
+        return ""
+    return (
+        "nothing is seen to diffuse: the interval of that slope holds 0, and g^2/2 is what training "
+        "has left of its start\n"
     )
 
 

@@ -33,9 +33,11 @@ class Tracker:
     sign: Sign = "dark"
 
     def find(self, frame: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "blobs 2"]:
-        """Places (x, y) of the blobs of a grey frame in [0, 1]."""
-        above = np.median(frame) - frame if self.sign == "dark" else frame - np.median(frame)
-        contrast = gaussian_filter(above, BLUR)
+        """Places (x, y) of the blobs of a grey frame in [0, 1]; NaN is missing, and shows none."""
+        if np.isnan(frame).all():
+            return np.empty((0, 2))
+        above = frame - np.nanmedian(frame)
+        contrast = gaussian_filter(np.nan_to_num(-above if self.sign == "dark" else above), BLUR)
         peaks = (contrast == maximum_filter(contrast, SEPARATION)) & (contrast > self.threshold)
         peaks[:EDGE], peaks[-EDGE:], peaks[:, :EDGE], peaks[:, -EDGE:] = False, False, False, False
         rows, columns = np.nonzero(peaks)

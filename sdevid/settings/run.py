@@ -111,6 +111,12 @@ class DataSettings(Section):
 class OptimizationSettings(Section):
     """Optimizer and schedules. None of them changes the loss of given weights."""
 
+    start_from: Path | None = setting(
+        None,
+        role="objective",
+        alters_loss=False,
+        help="run, checkpoint or export whose weights a new run starts from, where they fit",
+    )
     learning_rate: float = setting(
         3e-4, gt=0, le=1e6, role="objective", alters_loss=False, help="peak of Adam's learning rate"
     )

@@ -13,7 +13,14 @@ from sdevid.config import Config, record
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.objectives.clip_objective import ClipObjective
-from sdevid.train import compiled, frozen_pictures, profile, schedule, text_conditioning
+from sdevid.train import (
+    compiled,
+    frozen_pictures,
+    profile,
+    schedule,
+    text_conditioning,
+    warm_start,
+)
 from sdevid.train.checkpointing import data_identity, restore
 from sdevid.train.checkpointing.restore import Expected
 from sdevid.train.checkpointing.saver import Saver
@@ -48,6 +55,8 @@ def train(
     read, told = text_conditioning.open_text(config, index, world)
     torch.manual_seed(config.seed)
     objective = objectives.build(config)
+    if config.start_from is not None:
+        told += "\n" + warm_start.start_from(objective.model, config.start_from)
     if config.compile:
         compiled.compile_parts(objective.model)
     engine = Engine(objective, config, world, read)

@@ -122,8 +122,9 @@ def with_absolute_paths(config: Config) -> Config:
     changed: dict[str, object] = {"run_dir": config.run_dir.absolute()}
     if "://" not in config.data:
         changed["data"] = str(Path(config.data).absolute())
-    if config.data_cache is not None:
-        changed["data_cache"] = config.data_cache.absolute()
+    for name in ("data_cache", "start_from"):
+        if (path := getattr(config, name)) is not None:
+            changed[name] = path.absolute()
     encoder = Path(config.text.encoder)
     if config.text.encoder not in ("bytes", "none") and encoder.is_dir():
         changed["text"] = config.text.model_copy(update={"encoder": str(encoder.absolute())})

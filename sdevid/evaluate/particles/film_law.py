@@ -85,4 +85,4 @@ def _futures(model: VideoModel, context: Any, frames: int, fps: float, seed: int
 
 
 def _grey(films: Any) -> Any:
-    return films.mean(-1, dtype=np.float32) / 255
+    return as_frames(torch.from_numpy(films)).mean(2).numpy()

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdevid.config import Config
-from sdevid.models.particles.state import Content, Places, State, conv, layout_of, median, mlp
+from sdevid.models.particles.state import (
+    Content,
+    Places,
+    State,
+    centred,
+    conv,
+    layout_of,
+    median,
+    mlp,
+)
 from sdevid.types import Frames
 
 LOWEST, HIGHEST = -8.0, 6.0  # log precision of a place, pixel^-2
@@ -50,7 +59,7 @@ class NeighbourFeatures(nn.Module):
 
     def forward(self, frames: Frames) -> Features:
         """Of `frames` less the first one's median, for each interval between two of them."""
-        x = frames - median(frames[:, 0])[:, None]
+        x = centred(frames, median(frames[:, 0])[:, None])
         seen = [x[:, :-1], x[:, 1:]]
         if self.lookaround:
             after = torch.cat([x[:, 2:], x[:, -1:]], dim=1)

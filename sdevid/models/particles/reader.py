@@ -12,7 +12,16 @@ from torch.nn import functional
 from sdevid.config import Config
 from sdevid.models.gaussian import Gaussian, kl
 from sdevid.models.particles.ring import Outside
-from sdevid.models.particles.state import Content, Layout, State, conv, layout_of, median, scaled
+from sdevid.models.particles.state import (
+    Content,
+    Layout,
+    State,
+    centred,
+    conv,
+    layout_of,
+    median,
+    scaled,
+)
 from sdevid.types import Frames
 
 STEEP = 3.0  # presence = sigmoid(STEEP * code)
@@ -109,7 +118,7 @@ class ParticleReader(nn.Module):
         posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
         free = is_free[:, None, None]
         spent = torch.where(is_free, kl(posterior, prior), 0.0)
-        ground = self.ground(frames[:, -1] - level, detail) + level
+        ground = self.ground(centred(frames[:, -1], level), detail) + level
         ground = torch.where(free[..., None], self._bare(ground), ground)
         return Birth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
 
@@ -117,7 +126,7 @@ class ParticleReader(nn.Module):
         """The prior's start given observed `frames`, the last one where the path begins."""
         level = median(frames[:, -1])
         code = self._read(frames, level)
-        return self._born(code, self.ground(frames[:, -1] - level) + level)
+        return self._born(code, self.ground(centred(frames[:, -1], level)) + level)
 
     def free(
         self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
@@ -130,7 +139,7 @@ class ParticleReader(nn.Module):
 
     def _read(self, frames: Frames, level: Tensor) -> Code:
         first = frames[:, :1].expand(-1, max(0, self.memory - frames.shape[1]), -1, -1, -1)
-        seen = torch.cat([first, frames[:, -self.memory :]], dim=1) - level[:, None]
+        seen = centred(torch.cat([first, frames[:, -self.memory :]], dim=1), level[:, None])
         code: Tensor = self.cells(seen.flatten(1, 2)).flatten(2).transpose(1, 2)
         return code.float()
 

@@ -88,5 +88,13 @@ def mlp(inputs: int, hidden: int, outputs: int, factor: float) -> nn.Sequential:
 
 
 def median(frame: Float[Tensor, "batch channels height width"]) -> Tensor:
-    """Each channel's median, (batch, channels, 1, 1)."""
-    return frame.flatten(2).median(-1).values[..., None, None]
+    """Each channel's median over the pixels observed, (batch, channels, 1, 1); NaN is missing.
+
+    0.5 where no pixel is observed.
+    """
+    return frame.flatten(2).nanmedian(-1).values.nan_to_num(0.5)[..., None, None]
+
+
+def centred(frames: Tensor, level: Tensor) -> Tensor:
+    """`frames` less their `level`; 0 where a pixel is NaN, that is, missing."""
+    return (frames - level).nan_to_num(0.0)

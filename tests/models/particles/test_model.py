@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from sdevid import objectives
 from sdevid.errors import UserError
 from sdevid.models.sampling import Conditioning, SamplerConfig
-from sdevid.types import frame_ticks
+from sdevid.types import as_frames, frame_ticks
 
 SERIAL = torch.arange(3)
 
@@ -34,6 +34,27 @@ def test_objective_trains_every_parameter(order, presence, ring, small):
         objective(film(), ticks, SERIAL, 1.0, context=context)["loss"].backward()
     idle = [name for name, p in objective.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
+
+
+def test_missing_pixels_count_as_ground_and_leave_the_bound_finite(small):
+    config = small(presence="depth")
+    objective = objectives.build(config)
+    ticks = frame_ticks(6).expand(3, -1)
+    video = film().float() / 255
+    video[:, 2:4, 5:20, 3:11] = torch.nan
+    video[2, 5] = torch.nan
+    terms = objective(video, ticks, SERIAL, 1.0)
+    terms["loss"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in objective.parameters() if p.grad is not None)
+    missing = video[:, :1].clone()
+    missing[:, 0, :4] = torch.nan
+    level = missing.flatten(1).nanmedian(1).values.view(3, 1, 1, 1, 1)
+    filled = torch.where(missing.isnan(), level, missing)
+    reader = objective.model.reader
+    for one, other in zip(
+        reader.observed(as_frames(missing))[1], reader.observed(as_frames(filled))[1], strict=True
+    ):
+        assert_close(one, other)
 
 
 def test_penalty_on_presence_comes_in_over_its_share_of_the_run(small):
