@@ -45,7 +45,7 @@ def test_weights_of_one_shape_are_copied_to_the_bit(tmp_path):
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     model = objectives.build_model(parse(particles("static")))
-    with pytest.raises(UserError, match="start_from: model_path .*nothing does not exist"):
+    with pytest.raises(UserError, match=r"start_from: model_path .*nothing does not exist"):
         start_from(model, tmp_path / "nothing")
 
 
