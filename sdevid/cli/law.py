@@ -142,7 +142,8 @@ def law_text(law: ModelLaw, fps: float) -> str:
     low, middle, high = law.diffusion_spread
     length = "independent" if law.length is None else f"carried over {law.length:.1f} pixels"
     return (
-        f"{law.particles} particles of {law.clips} clips at {fps:g} frames a second\n"
+        f"{law.particles} particles in {law.windows} windows of {law.clips} clips, "
+        f"{fps:g} frames a second\n"
         f"  diffusion D = g^2/2    {_shown(law.diffusion)} {unit}\n"
         f"    over the particles   {low:.3g} to {high:.3g}, median {middle:.3g}\n"
         f"  drift                  x {_shown(law.drift[0])}, y {_shown(law.drift[1])} {speed}\n"
@@ -163,8 +164,8 @@ def _still(law: ModelLaw) -> str:
     if law.posterior_slope.low > 0:
         return ""
     return (
-        "nothing is seen to diffuse: the interval of that slope holds 0, and g^2/2 is what training "
-        "has left of its start\n"
+        "nothing is seen to diffuse: the interval of that slope holds 0, and g^2/2 is what "
+        "training has left of its start\n"
     )
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from sdevid import config as configs
 from sdevid import export, objectives
 from sdevid.cli import law as command
 from sdevid.cli import shards as cutting
+from sdevid.data import stream
 from sdevid.data.folder import Access
 from sdevid.data.shards import open_shards
 from sdevid.errors import UserError
@@ -66,6 +68,20 @@ def test_law_of_known_weights_is_read_in_pixels_and_seconds(untrained, shards):
     assert law.length == pytest.approx(5.0)
     assert law.posterior_slope.low < law.posterior_slope.value < law.posterior_slope.high
     assert law.factor == pytest.approx(law.posterior_slope.value / 3.0, rel=1e-4)
+    assert (law.clips, law.windows) == (8, 8)
+
+
+def test_every_window_of_a_clip_is_read(untrained, shards):
+    model, config = export.load(untrained)
+    short = config.model_copy(update={"sequence_length": 6})
+    index = open_shards(str(shards), "train", Access.of(config))
+    windows = model_law._windows(index, short, 1)
+    whole = stream.fixed(index, config.model_copy(update={"sequence_length": 18}), range(1, 2))
+    assert windows.video.shape[:2] == (3, 6)
+    assert_close(windows.video.flatten(0, 1), whole.video[0])
+    assert_close(windows.ticks, whole.ticks[:, :6].expand(3, -1))
+    law = model_law.model_law(objectives.build(short, model), index, range(4), Tracker())
+    assert (law.clips, law.windows) == (4, 12)
 
 
 def test_moments_of_a_white_walk_give_its_diffusion_and_no_correlation():
@@ -93,7 +109,7 @@ def test_mean_motion_of_few_particles_does_not_take_their_diffusion_with_it():
     clips = []
     for _ in range(2_000):
         steps = draw.normal((0.3, -0.2), 1.0, (10, 3, 2))
-        clips.append(Followed(np.cumsum(steps, axis=0), np.full(3, 0.5), np.zeros((3, 2))))
+        clips.append([Followed(np.cumsum(steps, axis=0), np.full(3, 0.5), np.zeros((3, 2)))])
     law = model_law._summary(clips, config, None, seed=0)
     assert law.posterior_slope.value == pytest.approx(0.5 * 6, rel=0.08)
     assert law.step_correlation == pytest.approx(0, abs=0.02)
@@ -107,7 +123,7 @@ def test_nothing_that_moves_has_a_diffusion_whose_interval_holds_zero():
     clips = []
     for _ in range(40):
         places = 30 + 0.2 * draw.normal(size=(10, 3, 2))  # still, seen with errors
-        clips.append(Followed(places, np.full(3, 0.5), np.zeros((3, 2))))
+        clips.append([Followed(places, np.full(3, 0.5), np.zeros((3, 2)))])
     law = model_law._summary(clips, config, None, seed=0)
     assert law.posterior_slope.low < 0 < law.posterior_slope.high
 

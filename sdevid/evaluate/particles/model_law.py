@@ -26,11 +26,11 @@ from sdevid.evaluate.blobs import Floats, Tracker
 from sdevid.evaluate.progress import batches
 from sdevid.models.particles.model import ParticleSDE
 from sdevid.objectives.particles import ParticleObjective
-from sdevid.types import as_frames
+from sdevid.types import Serial, Ticks, Video, as_frames
 
 NEAR = 3.0  # pixels between a particle and the blob it stands for
 LAGS, FIRST_LAG = 6, 2  # frames; the slope is over FIRST_LAG to LAGS
-RESAMPLES, ROWS = 400, 16
+RESAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class ModelLaw:
     order: int
     particles: int  # followed, over all clips
     clips: int
+    windows: int  # of training length, that those clips were cut into
     diffusion: Interval  # D = g^2 / 2, mean over the particles, pixel^2 / s (order 1); see below
     diffusion_spread: tuple[float, float, float]  # 5, 50 and 95 % quantiles over the particles
     drift: tuple[Interval, Interval]  # mean of h along x and y, pixel / s (order 1)
@@ -71,7 +72,7 @@ class ModelLaw:
 
 
 class Followed(NamedTuple):
-    """The particles of one clip that stand for blobs."""
+    """The particles of one window of a clip that stand for blobs."""
 
     places: Floats  # (frames, particles, 2), pixels
     diffusion: Floats  # (particles,), g^2 / 2, a unit of time
@@ -81,17 +82,18 @@ class Followed(NamedTuple):
 def model_law(
     objective: ParticleObjective, index: ShardIndex, clips: range, tracker: Tracker, seed: int = 0
 ) -> ModelLaw:
-    """Read the law off `objective`'s model on the clips with these numbers in `index`.
+    """Read the law off `objective`'s model on the clips with these numbers in `index`, each whole:
+    in windows as long as those of training, one after the other.
 
     Raises UserError where no particle stands for a blob that the tracker sees.
     """
     config, model = objective.config, objective.model
     followed = [
-        clip
-        for part in batches(clips, ROWS, "the posterior's paths")
-        for clip in _follow(objective, index, part, tracker)
+        _follow(objective, _windows(index, config, number), tracker)
+        for part in batches(clips, 1, "the posterior's paths")
+        for number in part
     ]
-    found = sum(clip.places.shape[1] for clip in followed)
+    found = sum(window.places.shape[1] for windows in followed for window in windows)
     if not found:
         raise UserError(
             f"the tracker sees no {tracker.sign} blob of contrast {tracker.threshold:g} at a "
@@ -118,28 +120,42 @@ def calibrate(model: ParticleSDE, law: ModelLaw) -> float:
     return float((2 * model.law.calibration).exp())
 
 
-@torch.no_grad()
-def _follow(
-    objective: ParticleObjective, index: ShardIndex, part: range, tracker: Tracker
-) -> list[Followed]:
-    batch = stream.fixed(index, objective.config, part)
-    model, device = objective.model, next(objective.parameters()).device
-    draw = objective.posterior(
-        batch.video.to(device), batch.ticks.to(device), batch.serial.to(device), context=1
+class Windows(NamedTuple):
+    """One clip in windows of `sequence_length` frames that do not overlap."""
+
+    video: Video
+    ticks: Ticks
+    serial: Serial
+
+
+def _windows(index: ShardIndex, config: Config, number: int) -> Windows:
+    length = config.sequence_length
+    count = index.clips[number].num_frames // length
+    whole = config.model_copy(update={"sequence_length": count * length})
+    batch = stream.fixed(index, whole, range(number, number + 1))
+    ticks = batch.ticks.view(count, length)
+    return Windows(
+        torch.unflatten(batch.video[0], 0, (count, length)),
+        ticks - ticks[:, :1],
+        (number << 20) + torch.arange(count),
     )
+
+
+@torch.no_grad()
+def _follow(objective: ParticleObjective, windows: Windows, tracker: Tracker) -> list[Followed]:
+    model, device = objective.model, next(objective.parameters()).device
+    draw = objective.posterior(*(part.to(device) for part in windows), context=1)
     state, content = draw.birth.state, draw.birth.content
     pull = model.law.pull(state, draw.conditions).cpu().double().numpy()
     half = (0.5 * draw.conditions.diffusion[..., 0].square()).cpu().double().numpy()
     places = model.layout.split(draw.path.states)[0].cpu().double().numpy()
     absent = (content.logit[..., 0] < 0).cpu().numpy()
-    grey = as_frames(batch.video[:, :1]).mean(2)[:, 0].numpy()
-    clips = []
-    for number, frame in enumerate(grey):
-        chosen = _standing(places[number, 0], absent[number], tracker.find(frame))
-        clips.append(
-            Followed(places[number][:, chosen], half[number, chosen], pull[number, chosen])
-        )
-    return clips
+    grey = as_frames(windows.video[:, :1]).mean(2)[:, 0].numpy()
+    followed = []
+    for row, frame in enumerate(grey):
+        chosen = _standing(places[row, 0], absent[row], tracker.find(frame))
+        followed.append(Followed(places[row][:, chosen], half[row, chosen], pull[row, chosen]))
+    return followed
 
 
 def _standing(places: Floats, absent: Any, blobs: Floats) -> list[int]:
@@ -169,25 +185,31 @@ class _Bootstrap:
         return self.interval(lambda rows: scale * sums[rows].sum() / counts[rows].sum())
 
 
-def _summary(followed: list[Followed], config: Config, length: float | None, seed: int) -> ModelLaw:
+def _summary(
+    clips: list[list[Followed]], config: Config, length: float | None, seed: int
+) -> ModelLaw:
+    """The law of clips, each followed in one window or more; clips are what is drawn again."""
     fps, per_second = config.fps, 1 / config.time_unit
-    counts = np.array([clip.places.shape[1] for clip in followed], float)
-    half = np.array([clip.diffusion.sum() for clip in followed])
-    pull = np.array([clip.drift.sum(0) for clip in followed])
-    moved = np.array([(clip.places[-1] - clip.places[0]).sum(0) for clip in followed])
-    taken = np.array([np.prod(clip.places[1:].shape[:2]) for clip in followed], float)
-    moments = np.array([_moments(clip.places, moved.sum(0) / taken.sum()) for clip in followed])
+    followed = [window for windows in clips for window in windows]
+    moved = _each_clip(clips, lambda window: (window.places[-1] - window.places[0]).sum(0))
+    taken = _each_clip(clips, lambda window: np.prod(window.places[1:].shape[:2], dtype=float))
+    mean = moved.sum(0) / taken.sum()
+    counts = _each_clip(clips, lambda window: float(window.places.shape[1]))
+    half = _each_clip(clips, lambda window: window.diffusion.sum())
+    pull = _each_clip(clips, lambda window: window.drift.sum(0))
+    moments = _each_clip(clips, lambda window: _moments(window.places, mean))
     again, total = _Bootstrap(counts, seed), moments.sum(0)
     diffusion = again.ratio(half, counts, per_second)
     slope = again.interval(lambda rows: _slope(moments[rows].sum(0), fps))
-    everyone = np.concatenate([clip.diffusion for clip in followed]) * per_second
+    everyone = np.concatenate([window.diffusion for window in followed]) * per_second
     low, middle, high = np.quantile(everyone, (0.05, 0.5, 0.95))
     along_x, along_y = (again.ratio(pull[:, axis], counts, per_second) for axis in (0, 1))
     moved_x, moved_y = (again.ratio(moved[:, axis], taken, fps) for axis in (0, 1))
     return ModelLaw(
         order=config.sde.order,
         particles=int(counts.sum()),
-        clips=len(followed),
+        clips=len(clips),
+        windows=len(followed),
         diffusion=diffusion,
         diffusion_spread=(float(low), float(middle), float(high)),
         drift=(along_x, along_y),
@@ -199,6 +221,11 @@ def _summary(followed: list[Followed], config: Config, length: float | None, see
         step_correlation=float(total[0, LAGS] / total[1, LAGS]),
         factor=slope.value / diffusion.value,
     )
+
+
+def _each_clip(clips: list[list[Followed]], figure: Callable[[Followed], Any]) -> Any:
+    """The sum of `figure` over each clip's windows, (clips, ...)."""
+    return np.array([np.sum([figure(window) for window in windows], axis=0) for windows in clips])
 
 
 def _moments(places: Floats, mean: Floats) -> Floats:
