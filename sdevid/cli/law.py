@@ -12,6 +12,8 @@ from sdevid.command_line import MOST_COUNT, command_parser
 from sdevid.errors import UserError
 
 if TYPE_CHECKING:
+    from sdevid.config import Config
+    from sdevid.data.shards import ShardIndex
     from sdevid.evaluate.blobs import Tracker
     from sdevid.evaluate.particles.film_law import Compared
     from sdevid.evaluate.particles.model_law import Interval, ModelLaw
@@ -31,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _check(options)
     from sdevid import export, objectives
-    from sdevid.data.folder import Access
-    from sdevid.data.shards import open_shards
+    from sdevid.data import times
     from sdevid.evaluate.blobs import Tracker
     from sdevid.evaluate.particles import model_law
     from sdevid.evaluate.progress import evenly
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not isinstance(model, ParticleSDE) or options.tracked:
         return _tracked(model, options)
     tracker = Tracker(options.threshold, options.reach, options.sign)
-    index = open_shards(options.data or config.data, options.split, Access.of(config))
+    index = _shards(options.data or config.data, options.split, times.every_frame(config))
     objective = objectives.build(config, model).eval()
     assert isinstance(objective, ParticleObjective)
     clips = evenly(options.num_clips, len(index))
@@ -82,8 +83,6 @@ def _check(options: argparse.Namespace) -> None:
 
 def _tracked(model: VideoModel, options: argparse.Namespace) -> int:
     """Track generated beside real film at several rates; write law.json and law.png."""
-    from sdevid.data.folder import Access
-    from sdevid.data.shards import open_shards
     from sdevid.evaluate.law import films, present, tracking
     from sdevid.evaluate.progress import evenly
 
@@ -91,7 +90,7 @@ def _tracked(model: VideoModel, options: argparse.Namespace) -> int:
         raise UserError("--calibrate sets g of a model of particles; this run's state is no place")
     config = model.config
     folder = options.films or options.data or config.data
-    index = open_shards(folder, options.film_split, Access.of(config))
+    index = _film_shards(folder, options.film_split, config)
     clips = evenly(options.num_clips, len(index))
     tracker = tracking.build_tracker(
         options.tracker, options.threshold, options.reach, options.sign
@@ -106,6 +105,27 @@ def _tracked(model: VideoModel, options: argparse.Namespace) -> int:
     present.picture(laws, output.with_suffix(".png"))
     print(f"{output} and {output.with_suffix('.png').name}")
     return 0
+
+
+def _shards(folder: str, split: str, config: Config) -> ShardIndex:
+    """Shards whose clips fit `config`. Raises UserError where one does not."""
+    from sdevid.data import stream
+    from sdevid.data.folder import Access
+    from sdevid.data.shards import open_shards
+
+    index = open_shards(folder, split, Access.of(config))
+    stream.check(index, config)
+    return index
+
+
+def _film_shards(folder: str, split: str, config: Config) -> ShardIndex:
+    """Shards of films, which may be at another rate and longer than those of training."""
+    from sdevid.data.folder import Access
+    from sdevid.data.shards import open_shards
+
+    first = open_shards(folder, split, Access.of(config)).clips[0]
+    whole = {"fps": first.fps, "sequence_length": first.num_frames, "frame_strides": (1,)}
+    return _shards(folder, split, config.model_copy(update=whole))
 
 
 def _calibrate(model: ParticleSDE, law: ModelLaw, folder: Path) -> dict[str, float]:
@@ -123,12 +143,10 @@ def _films(
     model: ParticleSDE, tracker: Tracker, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Track held-out films beside futures of their first frames."""
-    from sdevid.data.folder import Access
-    from sdevid.data.shards import open_shards
     from sdevid.evaluate.particles import film_law
     from sdevid.evaluate.progress import evenly
 
-    index = open_shards(options.films, options.film_split, Access.of(model.config))
+    index = _film_shards(options.films, options.film_split, model.config)
     clips = evenly(options.num_clips, len(index))
     compared = film_law.compare(model, index, clips, tracker, options.seed)
     print(films_text(compared), end="")

@@ -55,9 +55,10 @@ def _misfit(kind: Kind, config: Config) -> str | None:
             f"set frame_size={kind.height} or cut with --frame_size {size}"
         )
     if kind.channels != config.channels:
+        cut = {1: "grey", 3: "rgb"}.get(config.channels, "keep")
         return (
             f"channels is {config.channels}, but {{where}} frames of {kind.channels} {{key}}; set "
-            f"channels={kind.channels}"
+            f"channels={kind.channels}, or cut them with --channels {cut}"
         )
     if frames < config.sequence_length:
         return (

@@ -37,8 +37,8 @@ class PosteriorDraw(NamedTuple):
 class ParticleObjective(ClipObjective):
     """The bound, less a penalty on presence and one on steps that are not white.
 
-    That penalty and the ground's detail come in between two shares of the run: from the first step
-    either would leave no particle, before one is of use.
+    The penalties and the ground's detail come in between two shares of the run: from the first step
+    they would leave no particle, before one is of use.
     """
 
     model: ParticleSDE
@@ -102,11 +102,11 @@ class ParticleObjective(ClipObjective):
     def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:
         """Add the penalties to the negative bound, and name the correlation of the steps."""
         settings = self.config.particles
-        loss = super().loss(means, kl_weight)
-        loss = loss + self._ramp() * settings.presence_penalty * means["presence"]
         squares = means.pop("step_square").clamp(min=1e-12)
         means["step_correlation"] = means.pop("step_product") / squares
-        return loss + settings.whiteness * means["step_correlation"].square()
+        penalty = settings.presence_penalty * means["presence"]
+        penalty = penalty + settings.whiteness * means["step_correlation"].square()
+        return super().loss(means, kl_weight) + self._ramp() * penalty
 
     def _ramp(self) -> float:
         first, last = self.config.particles.ramp

@@ -66,6 +66,14 @@ class ParticlesConfig(Section):
         help="a particle's radius before training",
         unit="pixel",
     )
+    precision_start: float = setting(
+        2.7,
+        gt=0,
+        le=1e6,
+        role="architecture",
+        help="precision of the places that the posterior reads, before training",
+        unit="pixel^-2",
+    )
     presence_penalty: float = setting(
         4.0,
         ge=0,
@@ -77,7 +85,7 @@ class ParticlesConfig(Section):
     ramp: tuple[float, float] = setting(
         (0.3, 0.5),
         role="objective",
-        help="shares of the run between which that penalty and the ground's detail come in",
+        help="shares of the run between which the penalties and the ground's detail come in",
     )
     whiteness: float = setting(
         0.0,

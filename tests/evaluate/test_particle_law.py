@@ -13,7 +13,8 @@ from sdevid import config as configs
 from sdevid import export, objectives
 from sdevid.cli import law as command
 from sdevid.cli import shards as cutting
-from sdevid.data import stream
+from sdevid.data import brownian, stream
+from sdevid.data.brownian import Blob
 from sdevid.data.folder import Access
 from sdevid.data.shards import open_shards
 from sdevid.errors import UserError
@@ -156,6 +157,37 @@ def test_futures_of_known_diffusion_show_it_at_every_rate(untrained, shards):
     assert [entry.fps for entry in found] == [6.0, 3.0]
     assert all(entry.real is not None for entry in found)
     assert math.isfinite(found[0].real.diffusion)
+
+
+@pytest.mark.parametrize("film", ["--data", "--films"])
+def test_film_of_other_channels_than_the_models_is_named(film, shards, tmp_path):
+    folder = tmp_path / "colour"
+    config = configs.parse(settings(shards, channels=3))
+    export.write(objectives.build_model(config), config, folder)
+    grey = configs.parse(settings(shards)).data
+    with pytest.raises(
+        UserError, match=r"channels is 3, but .* hold frames of 1 .* --channels rgb"
+    ):
+        command.main([str(folder), "--data", grey, film, str(shards)])
+
+
+def test_still_film_is_said_not_to_diffuse(untrained, tmp_path, capsys):
+    still = tmp_path / "still"
+    still.mkdir()
+    place = np.array([[[20.0, 20.0], [40.0, 44.0]]])
+    for number in range(4):
+        draw = np.random.default_rng(number)
+        blobs = [Blob(4, 0.25), Blob(4, 0.25)]
+        frame = brownian.draw(place + number, blobs, 64, draw)
+        np.save(still / f"{number}.npy", np.repeat(frame, 10, axis=0)[..., 0])
+    arguments = "--dataset custom --fps 6 --clip_length 10 --workers 0"
+    cut = [*arguments.split(), "--transform", "range 0 255", "--input_dir", str(still)]
+    cut += ["--splits", "train=1"]
+    assert cutting.main([*cut, "--output_dir", str(tmp_path / "data")]) == 0
+    assert command.main([str(untrained), "--data", str(tmp_path / "data")]) == 0
+    law = json.loads((untrained / "law.json").read_text())["law"]
+    assert law["posterior_slope"]["low"] <= 0 <= law["posterior_slope"]["high"]
+    assert "nothing is seen to diffuse" in capsys.readouterr().out
 
 
 def test_film_whose_blobs_are_not_seen_is_named(untrained, shards):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from sdevid.models.particles.state import (
 from sdevid.types import Frames
 
 LOWEST, HIGHEST = -8.0, 6.0  # log precision of a place, pixel^-2
-PRECISION = -2.0  # the same before training: an error of e pixels
+MIDDLE = -2.0  # the same where the network says 0
 
 Features = Float[Tensor, "batch intervals features rows columns"]
 
@@ -78,6 +79,8 @@ class ParticleControl(nn.Module):
         self.side = config.frame_size
         told = settings.features + 1 + settings.appearance + 2
         self.place = mlp(told + 2 * (self.layout.order - 1), settings.hidden, 3, 0.1)
+        with torch.no_grad():
+            self.place[-1].bias[2] = 0.5 * (math.log(settings.precision_start) - MIDDLE)
         if self.layout.has_depth:
             self.depth = mlp(told + 1, settings.hidden // 2, 2, 0.0)
 
@@ -95,7 +98,7 @@ class ParticleControl(nn.Module):
         told = torch.cat(read, dim=-1)
         moving = told if velocity is None else torch.cat([told, velocity / 4], dim=-1)
         raw = self.place(moving).float()
-        precision = (PRECISION + 2 * raw[..., 2:]).clamp(LOWEST, HIGHEST).exp()
+        precision = (MIDDLE + 2 * raw[..., 2:]).clamp(LOWEST, HIGHEST).exp()
         if depth is None:
             return Observation(raw[..., :2], precision, None, None)
         change, width = self.depth(torch.cat([told, depth], dim=-1)).float().chunk(2, dim=-1)

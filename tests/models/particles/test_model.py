@@ -57,8 +57,8 @@ def test_missing_pixels_count_as_ground_and_leave_the_bound_finite(small):
         assert_close(one, other)
 
 
-def test_penalty_on_presence_comes_in_over_its_share_of_the_run(small):
-    config = small(presence_penalty=10.0)
+def test_penalties_come_in_over_their_share_of_the_run(small):
+    config = small(presence_penalty=10.0, whiteness=300.0)
     objective = objectives.build(config)
     ticks = frame_ticks(6).expand(3, -1)
     losses = {}
@@ -67,7 +67,7 @@ def test_penalty_on_presence_comes_in_over_its_share_of_the_run(small):
         with torch.no_grad():
             terms = objective(film(), ticks, SERIAL, 1.0)
         losses[progress] = float(terms["loss"])
-    whole = 10.0 * float(terms["presence"])
+    whole = 10.0 * float(terms["presence"]) + 300.0 * float(terms["step_correlation"]) ** 2
     assert losses[0.3] == pytest.approx(losses[0.0])
     assert losses[0.4] - losses[0.0] == pytest.approx(whole / 2, rel=0.02)
     assert losses[1.0] == pytest.approx(losses[0.5])

@@ -11,7 +11,7 @@ from sdevid.errors import UserError
 from sdevid.models.particles import path
 from sdevid.models.particles.decoder import ParticleDecoder
 from sdevid.models.particles.law import ParticleLaw
-from sdevid.models.particles.posterior import Observation, at_places
+from sdevid.models.particles.posterior import Observation, ParticleControl, at_places
 from sdevid.models.particles.reader import ParticleReader
 from sdevid.models.particles.ring import Ring
 from sdevid.models.particles.state import Content, layout_of
@@ -135,6 +135,14 @@ def test_features_are_read_at_places_in_pixels():
     features = torch.stack([ramp.expand(8, 8), ramp[:, None].expand(8, 8)])[None]
     places = torch.tensor([[[13.0, 22.5], [8.25, 4.0]]])
     assert_close(at_places(features, places, 32), places)
+
+
+def test_precision_before_training_is_that_of_its_setting(small):
+    config = small(precision_start=5.0)
+    control, w = ParticleControl(config), content(2)
+    torch.nn.init.zeros_(control.place[-1].weight)
+    seen = control(torch.randn(2, 24, 8, 8), w.born, w, torch.ones(2, 2))
+    assert_close(seen.precision, torch.full((2, 16, 1), 5.0))
 
 
 def test_reader_gives_a_free_start_where_nothing_is_observed(small):
