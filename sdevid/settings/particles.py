@@ -67,7 +67,7 @@ class ParticlesConfig(Section):
         unit="pixel",
     )
     precision_start: float = setting(
-        2.7,
+        0.135,
         gt=0,
         le=1e6,
         role="architecture",
