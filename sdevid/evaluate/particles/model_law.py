@@ -144,7 +144,8 @@ def _windows(index: ShardIndex, config: Config, number: int) -> Windows:
 @torch.no_grad()
 def _follow(objective: ParticleObjective, windows: Windows, tracker: Tracker) -> list[Followed]:
     model, device = objective.model, next(objective.parameters()).device
-    draw = objective.posterior(*(part.to(device) for part in windows), context=1)
+    video, ticks, serial = (part.to(device) for part in windows)
+    draw = objective.posterior(video, ticks, serial, context=1)
     state, content = draw.birth.state, draw.birth.content
     pull = model.law.pull(state, draw.conditions).cpu().double().numpy()
     half = (0.5 * draw.conditions.diffusion[..., 0].square()).cpu().double().numpy()

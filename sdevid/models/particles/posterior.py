@@ -79,8 +79,8 @@ class ParticleControl(nn.Module):
         self.side = config.frame_size
         told = settings.features + 1 + settings.appearance + 2
         self.place = mlp(told + 2 * (self.layout.order - 1), settings.hidden, 3, 0.1)
-        with torch.no_grad():
-            self.place[-1].bias[2] = 0.5 * (math.log(settings.precision_start) - MIDDLE)
+        start = 0.5 * (math.log(settings.precision_start) - MIDDLE)
+        nn.init.constant_(self.place.get_parameter("4.bias")[2:], start)
         if self.layout.has_depth:
             self.depth = mlp(told + 1, settings.hidden // 2, 2, 0.0)
 
