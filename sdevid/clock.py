@@ -48,7 +48,10 @@ _IN_SECONDS: dict[str, Any] = {
     "follmer": {"noise": 2.0},
 }
 
-_REMOVED = {"matching": ("times", "scale_floor")}  # of the estimator that drew moments in time
+_REMOVED = {
+    "matching": ("times", "scale_floor"),  # of the estimator that drew moments in time
+    "sde": ("capture",),  # of the solve alone as a graph, which `train_graph` took over
+}
 
 
 def frame_rate(value: object) -> float:
@@ -179,15 +182,13 @@ class Clock(Section):
 def of_saved(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings that a run saved, with its unit: one that names none counts in seconds.
 
-    Such a run is of 0.1.0; settings of it that nothing reads any more are left out.
+    Such a run is of 0.1.0. Settings that nothing reads any more are left out.
     """
-    if "time_unit" in settings:
-        return settings
     kept = dict(settings)
     for section, names in _REMOVED.items():
         if isinstance(kept.get(section), dict):
             kept[section] = {k: v for k, v in kept[section].items() if k not in names}
-    return _beneath(kept, _IN_SECONDS)
+    return kept if "time_unit" in settings else _beneath(kept, _IN_SECONDS)
 
 
 def of_run(settings: dict[str, Any], config: Path) -> dict[str, Any]:

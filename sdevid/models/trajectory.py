@@ -19,7 +19,6 @@ from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import (
     Coefficients,
-    GraphForm,
     Network,
     Path,
     Posterior,
@@ -112,19 +111,6 @@ class Drive:
             return f"of the control: {steered}"
         return SiluForm(*drift, law, Posterior(*steered, control.reading))
 
-    def graph(self) -> GraphForm | str:
-        """All that the controlled path reads, or why it cannot be conditioning."""
-        if self.bridge is not None:
-            return "frames ahead make the drift depend on time"
-        if self.control is None:
-            return "there is no control"
-        control, controls = self.control
-        parts = tuple(part for part in self.conditions if part is not None)
-        networks = (self.prior.drift, control.network)
-        return GraphForm(
-            (self.prior, control), networks, (*parts, *controls), _captured(len(parts))
-        )
-
 
 class _Fields:
     """Coefficients of a drive at a time, those of the last state kept."""
@@ -166,18 +152,6 @@ class _Fields:
         return self.drive.step(z, term, self.controls[rows, step], self.temperature)
 
 
-def _captured(many: int) -> Callable[..., Coefficients]:
-    """Coefficients of (prior, control, *tensors), the first `many` of which are the prior's."""
-
-    def coefficients_of(prior: Prior, control: Control, *tensors: Tensor) -> Coefficients:
-        slope = tensors[2] if many > 2 else None
-        conditions = Conditions(tensors[0], tensors[1], slope)
-        drive = Drive(prior, conditions, (control, tensors[many:]))
-        return lambda z, k: drive.step(z, None, tensors[many + k])
-
-    return coefficients_of
-
-
 def silu_layers(network: nn.Module, condition: Tensor) -> tuple[Network, Tensor] | str:
     """The network's SiLU layers and the shift of the first, or why it has none."""
     layers = getattr(network, "silu_layers", None)
@@ -199,11 +173,6 @@ def problem(
     sde = config.sde
     gathers = "ZeRO 3 gathers weights as their own modules are called"
     silu = gathers if config.zero_stage == 3 else drive.silu()
-    graph = gathers if config.zero_stage == 3 else drive.graph()
-    if not sde.capture:
-        graph = "sde.capture is false"
-    if sde.checkpoint:
-        graph = "sde.checkpoint makes activations again in the backward pass"
     return Problem(
         scheme=sde.solver,
         gradient=sde.gradient if torch.is_grad_enabled() else "backprop",
@@ -215,7 +184,6 @@ def problem(
         kernels=sde.kernels,
         order=sde.order,
         silu=silu,
-        graph=graph,
         fields=drive.fields(ticks, sde.noise),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,8 +15,10 @@ from sdevid.models.initial_weights import initial_weights
 from sdevid.models.likelihood import build_likelihood
 from sdevid.models.pictures import build_pictures
 from sdevid.models.sampling import CHUNK_FRAMES, Chunk, Conditioning, SamplerConfig, join
+from sdevid.models.solver_grid import solver_grid
 from sdevid.models.text import Text, TextEncoder
 from sdevid.sde.noise import Brownian
+from sdevid.sde.rhythm import Rhythm, rhythm_of
 from sdevid.types import Frames, Serial, Ticks
 
 
@@ -35,6 +37,7 @@ class VideoModel(nn.Module, ABC):
         self.pictures = build_pictures(config)
         latents = None if config.encoder.frozen is None else config.picture.channels
         self.likelihood = build_likelihood(config.observation, latents)
+        self.rhythm: Rhythm | None = None  # of the times on a device; None: they are read for it
 
     @property
     @abstractmethod
@@ -102,7 +105,17 @@ class VideoModel(nn.Module, ABC):
 
     def brownian(self, seed: int, serial: Serial) -> Brownian:
         """The Brownian path that drives the clip of each serial."""
-        return Brownian(seed, serial, self.noise_shape, self.cell)
+        return Brownian(seed, serial, self.noise_shape, self.cell, self.rhythm)
+
+    @contextmanager
+    def reading(self, ticks: Ticks) -> Iterator[None]:
+        """Inside, take the rhythm of training's solver grid from `ticks`, which lie on the host."""
+        grid = solver_grid(ticks, self.cell, self.config.sde.steps_per_frame)[0]
+        self.rhythm = rhythm_of(grid, self.cell)
+        try:
+            yield
+        finally:
+            self.rhythm = None
 
     def sample(
         self,

@@ -28,7 +28,10 @@ class ClipObjective(nn.Module, ABC):
     def __init__(self, config: Config, model: VideoModel) -> None:
         super().__init__()
         self.config, self.model = config, model
-        self.progress = 1.0  # share of the run done, for terms that come in over it
+        self.progress: Tensor  # share of the run done, for terms that come in over it
+        self.register_buffer("progress", torch.ones(()), persistent=False)
+        self.quantiles: Tensor
+        self.register_buffer("quantiles", torch.tensor([0.05, 0.5, 0.95]), persistent=False)
 
     @abstractmethod
     def terms(
@@ -53,7 +56,7 @@ class ClipObjective(nn.Module, ABC):
         video: Video,
         ticks: Ticks,
         serial: Serial,
-        kl_weight: float,
+        kl_weight: float | Tensor,
         context: int | None = None,
         tokens: Tensor | None = None,
         mask: Tensor | None = None,
@@ -69,15 +72,14 @@ class ClipObjective(nn.Module, ABC):
             text = drop_captions(Text(tokens, mask), drop, seed, serial)
         hold_scale(self.model.likelihood, held=self.progress < self.config.kl_warmup_fraction)
         terms = self.terms(video, ticks, serial, context, text)
-        quantiles = terms.pop("diffusion").flatten()
+        diffusion = terms.pop("diffusion").flatten()
         means = {name: value.mean() for name, value in terms.items()}
         means["loss"] = self.loss(means, kl_weight)
-        shares = torch.tensor([0.05, 0.5, 0.95], device=quantiles.device)
-        per_second = quantiles * self.config.time_unit**-0.5  # per sqrt(second)
-        low, middle, high = torch.quantile(per_second, shares).unbind()
+        per_second = diffusion * self.config.time_unit**-0.5  # per sqrt(second)
+        low, middle, high = torch.quantile(per_second, self.quantiles).unbind()
         return means | {"g_q05": low, "g_q50": middle, "g_q95": high}
 
-    def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:
+    def loss(self, means: dict[str, Tensor], kl_weight: float | Tensor) -> Float[Tensor, ""]:
         """Return the negative bound with the KLs at a weight, and consistency terms at theirs."""
         loss = kl_weight * divergence(means) - means["reconstruction"]
         for name in ("frame_difference", "prior_consistency", "step_halving", "futures"):

@@ -40,7 +40,7 @@ class FollmerObjective(HistoryObjective):
         }
         return PathTerms(z, terms, start.posterior.scale)
 
-    def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:
+    def loss(self, means: dict[str, Tensor], kl_weight: float | Tensor) -> Float[Tensor, ""]:
         """Add the regression and the weak divergence of the frames to the common loss."""
         weak = self.config.follmer.frame_divergence * means["frame_divergence"]
         return super().loss(means, kl_weight) + weak + means["bridge"]

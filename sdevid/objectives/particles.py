@@ -99,7 +99,7 @@ class ParticleObjective(ClipObjective):
         intervals = torch.unflatten(dt, 1, (-1, per)).sum(2)
         return PosteriorDraw(birth, conditions, path, window, intervals)
 
-    def loss(self, means: dict[str, Tensor], kl_weight: float) -> Float[Tensor, ""]:
+    def loss(self, means: dict[str, Tensor], kl_weight: float | Tensor) -> Float[Tensor, ""]:
         """Add the penalties to the negative bound, and name the correlation of the steps."""
         settings = self.config.particles
         squares = means.pop("step_square").clamp(min=1e-12)
@@ -108,9 +108,9 @@ class ParticleObjective(ClipObjective):
         penalty = penalty + settings.whiteness * means["step_correlation"].square()
         return super().loss(means, kl_weight) + self._ramp() * penalty
 
-    def _ramp(self) -> float:
+    def _ramp(self) -> Float[Tensor, ""]:
         first, last = self.config.particles.ramp
-        return min(1.0, max(0.0, (self.progress - first) / (last - first)))
+        return ((self.progress - first) / (last - first)).clamp(0, 1)
 
     def _birth(
         self,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sdevid.errors import UserError
 from sdevid.sde import philox
+from sdevid.sde.rhythm import Rhythm, rhythm_of
 from sdevid.types import TICKS_PER_UNIT
 
 
@@ -57,9 +58,12 @@ def normal(
 ) -> Float[Tensor, "batch *shape"]:
     """Standard normal draws for each clip, float32 on the device of `serial`."""
     groups, size = _groups(shape)
+    if not on_host(serial):
+        cell = serial.new_zeros(len(serial), 1)
+        return on_device.normals(seed, serial, cell, size, int(stream)).reshape(-1, *shape)
     index = torch.arange(groups).expand(len(serial), groups)
-    draws = _draw(seed, serial.cpu(), stream, 0, index)
-    return draws[:, :size].reshape(-1, *shape).to(serial.device)
+    draws = _draw(seed, serial, stream, 0, index)
+    return draws[:, :size].reshape(-1, *shape)
 
 
 def uniform(
@@ -67,11 +71,19 @@ def uniform(
 ) -> Float[Tensor, "batch *shape"]:
     """Uniform draws in [0, 1) for each clip, float32 multiples of 2**-24."""
     groups, size = _groups(shape)
+    if not on_host(serial):
+        cell = serial.new_zeros(len(serial), 1)
+        return on_device.uniforms(seed, serial, cell, size, int(stream)).reshape(-1, *shape)
     index = torch.arange(groups).expand(len(serial), groups)
-    lanes = philox.words(seed, *_counter(serial.cpu(), stream, 0, index))
+    lanes = philox.words(seed, *_counter(serial, stream, 0, index))
     draws = (lanes >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
     flat = torch.from_numpy(draws).view(len(serial), -1)
-    return flat[:, :size].reshape(-1, *shape).to(serial.device)
+    return flat[:, :size].reshape(-1, *shape)
+
+
+def on_host(serial: Int64[Tensor, " batch"]) -> bool:
+    """Whether numpy draws for these clips; else a kernel does, on their device."""
+    return serial.device.type == "cpu"
 
 
 class Brownian:
@@ -81,16 +93,23 @@ class Brownian:
     cell a Brownian bridge halves the integer interval [a, b) at (a + b) // 2, so that finer times
     refine the same path; longer increments are sums. Nothing is stored but the increments asked
     for.
+
+    `rhythm` bounds that of all ticks asked for; without it, ticks on a device are read for it,
+    which waits.
     """
 
     def __init__(
-        self, seed: int, serial: Int64[Tensor, " batch"], shape: tuple[int, ...], cell: int
+        self,
+        seed: int,
+        serial: Int64[Tensor, " batch"],
+        shape: tuple[int, ...],
+        cell: int,
+        rhythm: Rhythm | None = None,
     ) -> None:
         if cell < 1:
             raise UserError(f"cell is {cell} ticks, but the Brownian path needs at least 1")
         self.seed, self.shape, self.cell = seed, shape, cell
-        self.serial = serial.cpu()
-        self.device = serial.device
+        self.serial, self.device, self.rhythm = serial, serial.device, rhythm
         self.groups, self.size = _groups(shape)
 
     def increments(
@@ -100,14 +119,12 @@ class Brownian:
 
         Raises UserError where ticks are negative or fall.
         """
-        ticks = _checked(ticks)
-        cells = self.whole_cells(ticks)
-        if cells is not None:
-            steps, has_length = self._cell_increments(cells), np.diff(ticks.numpy()) > 0
-            if not has_length.all():
-                steps = steps * self._on(torch.from_numpy(has_length)[..., None])
+        rhythm, ticks = self._rhythm(ticks), self._on(ticks)
+        cells = ticks.div(self.cell, rounding_mode="floor")
+        if rhythm.is_whole:
+            steps = self._cell_increments(cells[:, :-1]) * (ticks.diff(dim=1) > 0)[..., None]
         else:
-            steps = self._general(ticks, ticks.div(self.cell, rounding_mode="floor"))
+            steps = self._general(ticks, cells, rhythm)
         return steps.view(*steps.shape[:2], *self.shape)
 
     def whole_cells(
@@ -117,36 +134,39 @@ class Brownian:
 
         A step's increment is then its cell's draw times the root of its time.
         """
-        points = ticks.cpu().numpy()
-        cells, rest = np.divmod(points, self.cell)
-        if rest.any() or (np.diff(points) > self.cell).any():
+        if not self._rhythm(ticks).is_whole:
             return None
-        return torch.from_numpy(cells[:, :-1])
+        return self._on(ticks[:, :-1].div(self.cell, rounding_mode="floor"))
 
     def areas(self, ticks: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps *shape"]:
         """Integral of W(s) - W(t[k]) over s in [t[k], t[k+1]], in units of time^1.5, float32.
 
         Raises UserError where a tick is no multiple of the cell: the area is drawn a cell.
         """
-        ticks = _checked(ticks)
-        cells = ticks.div(self.cell, rounding_mode="floor")
-        if not torch.equal(cells * self.cell, ticks):
+        rhythm, ticks = self._rhythm(ticks), self._on(ticks)
+        if rhythm.halvings:
             raise UserError(
                 f"the area under the path is drawn for cells of {self.cell} ticks, but some ticks "
                 "lie inside one; take steps of whole cells, or a smaller cell"
             )
+        cells = ticks.div(self.cell, rounding_mode="floor")
         first = cells[:, :1]
-        every = first + torch.arange(int((cells - first).max()) + 1)
+        every = first + torch.arange(rhythm.span + 1, device=self.device)
         span = self.cell / TICKS_PER_UNIT
         moves, bends = self._cell_increments(every), self._draw(every, 0, Stream.AREA)
         before = torch.nn.functional.pad(moves.double().cumsum(1), (0, 0, 1, 0))
         a_cell = 0.5 * span * (moves.double() + bends * math.sqrt(span / 3))
         under = torch.nn.functional.pad((a_cell + before[:, :-1] * span).cumsum(1), (0, 0, 1, 0))
-        index = self._on(cells - first)[..., None].expand(-1, -1, self.size)
+        index = (cells - first)[..., None].expand(-1, -1, self.size)
         level = before.gather(1, index)[:, :-1]
-        spans = self._on(ticks.diff(dim=1)[..., None].double() / TICKS_PER_UNIT)
+        spans = ticks.diff(dim=1)[..., None].double() / TICKS_PER_UNIT
         areas = (under.gather(1, index).diff(dim=1) - level * spans).float()
         return areas.view(*areas.shape[:2], *self.shape)
+
+    def _rhythm(self, ticks: Tensor) -> Rhythm:
+        if self.rhythm is None or ticks.device.type == "cpu":
+            return rhythm_of(ticks, self.cell)
+        return self.rhythm
 
     def _cell_increments(self, cells: Int64[Tensor, "batch steps"]) -> Tensor:
         return self._draw(cells, level=0, deviation=math.sqrt(self.cell / TICKS_PER_UNIT))
@@ -159,57 +179,42 @@ class Brownian:
         deviation: float = 1.0,
     ) -> Tensor:
         """(batch, steps, size), on a CPU with time first in memory: a solver's order."""
-        if self.device.type != "cpu":
-            tag, clips = int(stream) | level << 8, self._on(self.serial)
-            draws = on_device.normals(self.seed, clips, self._on(cells), self.size, tag)
+        if not on_host(self.serial):
+            tag = int(stream) | level << 8
+            draws = on_device.normals(self.seed, self.serial, cells, self.size, tag)
             return draws if deviation == 1 else draws.mul_(deviation)
         index = cells.t()[..., None] * self.groups + torch.arange(self.groups)
         draws = _draw(self.seed, self.serial, stream, level, index, deviation)
         return draws[..., : self.size].transpose(0, 1)
 
-    def _on(self, values: Tensor) -> Tensor:
-        return values.to(self.device, non_blocking=True)
+    def _on(self, ticks: Tensor) -> Tensor:
+        return ticks.to(self.device, non_blocking=True)
 
-    def _general(self, ticks: Tensor, cells: Tensor) -> Tensor:
+    def _general(self, ticks: Tensor, cells: Tensor, rhythm: Rhythm) -> Tensor:
         first = cells[:, :1]
-        count = int((cells - first).max()) + 1
-        draws = self._cell_increments(first + torch.arange(count))
+        every = first + torch.arange(rhythm.span + 1, device=self.device)
+        draws = self._cell_increments(every)
         sums = torch.nn.functional.pad(draws.double().cumsum(1), (0, 0, 1, 0))
-        index = self._on(cells - first)[..., None].expand(-1, -1, self.size)
-        inside = self._bridge(ticks, cells, draws.gather(1, index))
+        index = (cells - first)[..., None].expand(-1, -1, self.size)
+        inside = self._bridge(ticks, cells, draws.gather(1, index), rhythm.halvings)
         return (sums.gather(1, index) + inside).diff(dim=1).float()
 
-    def _bridge(self, ticks: Tensor, cells: Tensor, whole: Tensor) -> Tensor:
+    def _bridge(self, ticks: Tensor, cells: Tensor, whole: Tensor, halvings: int) -> Tensor:
         """W(tick) - W(start of its cell), given the increment over the whole cell."""
         low, high = cells * self.cell, (cells + 1) * self.cell
         w_low, w_high = torch.zeros_like(whole), whole
-        for level in range(1, 256):
-            if torch.equal(low, ticks):
-                break
+        for level in range(1, halvings + 1):
             middle = (low + high).div(2, rounding_mode="floor")
             left, right = (middle - low).float(), (high - middle).float()
-            share = self._on((left / (left + right))[..., None])
+            share = (left / (left + right))[..., None]
             spread = (left * right / (left + right) / TICKS_PER_UNIT).sqrt()[..., None]
-            spread = self._on(spread)
             w_middle = torch.lerp(w_low, w_high, share) + spread * self._draw(middle, level)
             is_inside = (ticks >= middle) & (low < ticks)
             behind = ticks < middle
             low, high = middle.where(is_inside, low), middle.where(behind, high)
-            w_low = w_middle.where(self._on(is_inside[..., None]), w_low)
-            w_high = w_middle.where(self._on(behind[..., None]), w_high)
+            w_low = w_middle.where(is_inside[..., None], w_low)
+            w_high = w_middle.where(behind[..., None], w_high)
         return w_low
-
-
-def _checked(ticks: Tensor) -> Tensor:
-    ticks = ticks.cpu()
-    points = ticks.numpy()
-    spans = np.diff(points)
-    if (spans < 0).any() or (points[:, :1] < 0).any():
-        raise UserError(
-            f"ticks run from {points.min()} with a smallest step of {spans.min(initial=0)}, "
-            "but a path needs times that start at 0 or later and never fall"
-        )
-    return ticks
 
 
 def _groups(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
 from jaxtyping import Float, Int64
 from sdevid_kernels import runtime
 from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior, Reading
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdevid.errors import UserError
 from sdevid.sde.equation import SDE
@@ -21,7 +20,6 @@ __all__ = [
     "Coefficients",
     "Diffusion",
     "Gradient",
-    "GraphForm",
     "Network",
     "Order",
     "Path",
@@ -68,26 +66,13 @@ class SiluForm(NamedTuple):
     posterior: Posterior | None = None
 
 
-class GraphForm(NamedTuple):
-    """The coefficients with all that they read beside the state as explicit tensors.
-
-    `coefficients_of(*modules, *tensors)` gives the coefficients. The graph takes part in the
-    gradients of all parameters of `networks`.
-    """
-
-    modules: tuple[nn.Module, ...]
-    networks: tuple[nn.Module, ...]
-    tensors: tuple[Tensor, ...]
-    coefficients_of: Callable[..., Coefficients]
-
-
 @dataclass(frozen=True)
 class Problem:
     """A path to solve: from `start` along `ticks`, driven by `noise`, saved at some grid points.
 
-    `coefficients` are those of the Euler-Maruyama chain z' = z + (h + g u) d + r g dW. `silu`,
-    `graph` and `fields` are the same coefficients in the forms that other solvers take, or the
-    reason why there is none. `scheme` is one of `solvers.SOLVERS` or torchsde/METHOD. With `order`
+    `coefficients` are those of the Euler-Maruyama chain z' = z + (h + g u) d + r g dW. `silu` and
+    `fields` are the same coefficients in the forms that other solvers take, or the reason why there
+    is none. `scheme` is one of `solvers.SOLVERS` or torchsde/METHOD. With `order`
     2 the state is (q, v), and noise and coefficients are those of v. `tolerance` makes the steps of
     a torchsde method adaptive.
     """
@@ -103,7 +88,6 @@ class Problem:
     order: Order = 1
     tolerance: float | None = None
     silu: SiluForm | str = "its coefficients are functions, not layers of SiLU"
-    graph: GraphForm | str = "its coefficients do not name the tensors that they read"
     fields: SDE | str = "its coefficients are given for a step, not for a time"
 
     @property
@@ -143,7 +127,7 @@ def check_path(start: Tensor, ticks: Tensor, noise: Tensor | Brownian | None) ->
         )
     if device != start.device:
         raise UserError(f"noise is on {device} but start is on {start.device}; move one of them")
-    if not (start.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if ticks.device.type == "cpu":  # those on a device were looked at when their rhythm was read
         _check_times(ticks)
 
 

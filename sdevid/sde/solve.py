@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, cast
 from sdevid_kernels import runtime
 
 from sdevid.errors import UserError
-from sdevid.sde import fused, graph, stepwise, torchsde_bridge
+from sdevid.sde import fused, stepwise, torchsde_bridge
 from sdevid.sde.problem import EULER, Path, Problem
 from sdevid.sde.solvers import SOLVERS as SCHEMES
 
@@ -30,7 +30,7 @@ class Solver(Protocol):
         """The path. Raises UserError where something does not fit."""
 
 
-SOLVERS = cast(tuple[Solver, ...], (fused, graph, stepwise, torchsde_bridge))
+SOLVERS = cast(tuple[Solver, ...], (fused, stepwise, torchsde_bridge))
 
 
 class Choice(NamedTuple):

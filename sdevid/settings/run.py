@@ -266,6 +266,12 @@ class RuntimeSettings(Section):
         alters_loss=True,
         help="compile encoder, temporal encoder and decoder for training",
     )
+    train_graph: Literal["auto", "on", "off"] = setting(
+        "auto",
+        role="runtime",
+        alters_loss=True,
+        help="replay each micro-step as one CUDA graph; auto: where it can be, and it says why not",
+    )
     preflight: bool = setting(
         True, role="runtime", help="check every node before training, and name a bad one"
     )

@@ -94,12 +94,6 @@ class SDEConfig(Section):
         alters_loss=True,
         help="implementation of the solver's kernels; auto: Triton on CUDA",
     )
-    capture: bool = setting(
-        False,
-        role="runtime",
-        alters_loss=True,
-        help="capture a map's training solve as one CUDA graph",
-    )
     steps_per_frame: int = setting(
         2, ge=1, le=65_536, role="objective", help="solver steps between two frames"
     )

@@ -22,8 +22,12 @@ from sdevid.console import shows
 from sdevid.errors import UserError
 from sdevid.models import text
 from sdevid.models.text import Tokenizer
+from sdevid.models.video_model import VideoModel
+from sdevid.train import train_graph
 from sdevid.train.checkpointing.data_only import data_only
+from sdevid.train.cuda_graph import CudaGraphs
 from sdevid.train.health.stragglers import OwnTime
+from sdevid.train.train_graph import Recorder, TrainGraph
 from sdevid.train.world import World
 from sdevid.train.zero import deepspeed_settings
 from sdevid.types import Batch
@@ -51,7 +55,12 @@ class Engine:
     """
 
     def __init__(
-        self, objective: nn.Module, config: Config, world: World, read: Tokenizer | None = None
+        self,
+        objective: nn.Module,
+        config: Config,
+        world: World,
+        read: Tokenizer | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.objective = objective.to(world.device)
@@ -62,6 +71,10 @@ class Engine:
         groups = parameter_groups(objective, config)
         self._ratios = [group.pop("ratio") for group in groups]
         self._place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+        recorder = recorder or CudaGraphs()
+        train_graph.check(config, world.device, recorder)
+        if train_graph.unsupported(config, world.device, recorder) is None:
+            objective.forward = TrainGraph(objective, recorder, world.say)
         objective.register_forward_hook(_detach_all_but_loss)
         parameters = sum(p.numel() for p in objective.parameters())
         deepspeed = _deepspeed(world.device)
@@ -125,11 +138,12 @@ class Engine:
 
     def _forward(self, batch: Batch, kl_weight: float) -> Terms:
         device = self.world.device
-        video, ticks, serial = (
-            x.to(device, non_blocking=True) for x in (batch.video, batch.ticks, batch.serial)
-        )
-        told = text.text_inputs(self._read, batch, device)
-        return cast(Terms, self._engine(video, ticks, serial, kl_weight, **told))
+        inputs = {"video": batch.video, "ticks": batch.ticks, "serial": batch.serial}
+        inputs = {name: x.to(device, non_blocking=True) for name, x in inputs.items()}
+        inputs["kl_weight"] = torch.full((), kl_weight, device=device)
+        inputs |= text.text_inputs(self._read, batch, device)
+        with cast(VideoModel, self.objective.model).reading(batch.ticks):
+            return cast(Terms, self._engine(**inputs))
 
     @torch.no_grad()
     def score(self, batch: Batch) -> float:

@@ -85,7 +85,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
     for batch in metrics.waiting(quarantine.watching(batches)):
         kl_weight = schedule.kl_weight(progress.clips, total, config)
         rate = schedule.learning_rate(progress.clips, total, config)
-        cast(ClipObjective, engine.objective).progress = progress.clips / total
+        cast(ClipObjective, engine.objective).progress.fill_(progress.clips / total)
         terms = engine.step(batch, kl_weight, rate, recovery.approves)
         progress.advance(size)
         if recovery.good:

@@ -15,7 +15,7 @@ from sdevid.config import Config, dump
 from sdevid.data.stream import micro_batch_size
 from sdevid.models import trajectory
 from sdevid.models.attention import backend
-from sdevid.train import compiled
+from sdevid.train import compiled, train_graph
 from sdevid.train.engine import Engine
 from sdevid.train.memory_budget import memory_table
 from sdevid.train.size_table import size_table
@@ -38,7 +38,7 @@ def announce(engine: Engine, progress: Progress, total: int, told: Sequence[str]
     world.say(
         f"{config.model_type}: {parameters:,} parameters, {config.precision}; device {device}, "
         f"attention {attention}; {solver}"
-        f"{compiled.describe(config)}"
+        f"{compiled.describe(config)}; {train_graph.describe(config, world.device)}"
     )
     world.say(
         f"world {world.size}, ZeRO {config.zero_stage}; {config.batch_size} clips a step "

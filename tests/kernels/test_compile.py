@@ -26,7 +26,7 @@ ABSENT = {  # of the prior
     "backward": {"grad_slope_ptr": None, "grad_control_shift_ptr": None},
 }
 CASES = [
-    ("philox.kernel", "fill", {"BLOCK": 1024}),
+    ("philox.kernel", "fill", {"BLOCK": 1024, "NORMAL": True}),
     *(
         ("em_step.kernel", name, flags)
         for name in ("forward", "backward")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sdevid_kernels import philox
 
-from sdevid.sde.noise import Brownian, Stream, normal
+from sdevid.sde.noise import Brownian, Stream, normal, uniform
 from sdevid.types import TICKS_PER_UNIT
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,3 +30,11 @@ def test_tag_is_the_stream():
     torch.testing.assert_close(
         got[:, 0], normal(3, SERIAL, Stream.CONTENT, (5,)), rtol=2e-6, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("setting", ["reference", "triton"])
+@pytest.mark.parametrize("size", [1, 6])
+def test_uniform_draws_are_the_cpus_exactly(setting, size):
+    place = torch.zeros(4, 1, dtype=torch.int64, device=DEVICE)
+    got = philox.uniforms(SEED, SERIAL.to(DEVICE), place, size, Stream.CONTEXT, setting=setting)
+    assert torch.equal(got[:, 0].cpu(), uniform(SEED, SERIAL, Stream.CONTEXT, (size,)))

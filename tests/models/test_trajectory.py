@@ -13,7 +13,6 @@ from sdevid.config import SDEConfig, load
 from sdevid.models import trajectory
 from sdevid.models.backbone import Control, Prior, StateNetwork
 from sdevid.models.latent_sde import LatentSDE
-from sdevid.sde import graph, stepwise
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain
 from sdevid.types import TICKS_PER_UNIT, frame_ticks
@@ -52,7 +51,6 @@ def backbone(noise, width, drift, depth, stratonovich):
         ({}, "fused", "the chain's bound"),
         ({"sde.kernels": "reference"}, "stepwise", "not fused: kernels is reference"),
         ({"sde.latent": "map"}, "stepwise", "not fused: the state is a map"),
-        ({"sde.latent": "map", "sde.capture": True}, "stepwise", "graphs are CUDA's"),
         ({"zero_stage": "3"}, "stepwise", "not fused: ZeRO 3 gathers weights"),
         ({"sde.order": 2}, "stepwise", "not fused: the state is of second order"),
         ({"observation.ends_fraction": 0.5}, "stepwise", "frames ahead make the drift"),
@@ -92,36 +90,6 @@ def test_third_backbone_falls_back_and_trains():
     loss = objective(video, ticks, torch.arange(2), 1.0)["loss"]
     loss.backward()
     assert prior.drift.inner.last.weight.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("noise", ["additive", "diagonal"])
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_graph_trains_as_the_steps_do(noise, device):
-    settings = ["sde.latent=map", "sde.latent_size=2", "sde.hidden=8", f"sde.noise={noise}"]
-    model = LatentSDE(load(DEMO, [*settings, "sde.capture=true"])).to(device)
-    for parameter in model.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    sde, side, features = model.config.sde, model.side, model.config.encoder.features
-    start = torch.randn(2, *model.latent_shape, device=device)
-    ticks = (torch.arange(STEPS + 1) * CELL).repeat(2, 1)
-    leaves = [*model.prior.parameters(), *model.control.parameters()]
-    for serial in (torch.arange(2), torch.arange(2) + 9):
-        noise_ = model.brownian(1, serial.to(device))
-        conditions = model.prior.conditions(
-            torch.ones(2, sde.content_size, device=device),
-            torch.ones(2, 1, features, device=device),
-        )
-        tokens = torch.randn(2, STEPS, side**2, features, device=device)
-        steered = model.control, model.control.conditions(tokens, side)
-        drive = trajectory.Drive(model.prior, conditions, steered)
-        problem = trajectory.problem(model.config, start, ticks, noise_, [0, STEPS], drive)
-        results = []
-        for solver in (graph, stepwise):
-            path = solver.solve(problem)
-            loss = path.states.square().sum() + path.kl.sum()
-            gradients = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-            results.append([path.states, path.kl, *(x for x in gradients if x is not None)])
-        torch.testing.assert_close(*results, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("noise", ["additive", "diagonal"])

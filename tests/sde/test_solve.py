@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from sdevid_kernels.em_trajectory.reference import Network, Posterior, Reading
-from torch import nn
 
 from sdevid.errors import UserError
-from sdevid.sde import fused, graph, solve, stepwise, torchsde_bridge
+from sdevid.sde import fused, solve, stepwise, torchsde_bridge
 from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian
-from sdevid.sde.problem import GraphForm, Problem, SiluForm, Step
+from sdevid.sde.problem import Problem, SiluForm, Step
 from sdevid.types import TICKS_PER_UNIT
 
 BATCH, SIZE, HIDDEN, STEPS, CELL = 3, 2, 5, 4, 4800
@@ -150,23 +149,6 @@ def test_checkpoint_of_a_second_order_state_is_the_chain():
         path = solve.solve(problem)
         results.append([*path, torch.autograd.grad(path.states.square().sum(), start)[0]])
     torch.testing.assert_close(*results)
-
-
-def test_graph_form_gives_the_chain():
-    """On a CPU what would be captured is solved as it is."""
-    network = nn.Linear(SIZE, 2 * SIZE)
-
-    def coefficients_of(module, context):
-        def at(z, k):
-            drift, control = module(z).chunk(2, 1)
-            return Step(drift, z.new_full((), 0.5), control + context[:, k])
-
-        return at
-
-    context = torch.randn(BATCH, STEPS, SIZE)
-    form = GraphForm((network,), (network,), (context,), coefficients_of)
-    problem = silu_problem(coefficients=coefficients_of(network, context), graph=form)
-    torch.testing.assert_close(graph.solve(problem), stepwise.solve(problem))
 
 
 def test_field_times_are_those_of_the_grid():

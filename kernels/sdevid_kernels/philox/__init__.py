@@ -22,3 +22,19 @@ def normals(
 
         return kernel.normals(seed, serial, cell, size, tag)
     return reference.normals(seed, serial, cell, size, tag)
+
+
+def uniforms(
+    seed: int,
+    serial: Tensor,
+    cell: Tensor,
+    size: int,
+    tag: int = 0,
+    setting: runtime.Setting = "auto",
+) -> Tensor:
+    """Uniform draws in [0, 1) (batch, steps, size) at `cell`; see the reference."""
+    if runtime.backend(serial.device, setting) == "triton":
+        from sdevid_kernels.philox import kernel
+
+        return kernel.uniforms(seed, serial, cell, size, tag)
+    return reference.uniforms(seed, serial, cell, size, tag)

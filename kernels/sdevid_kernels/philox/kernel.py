@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 # ruff: noqa: N803
-"""Normals from counters, inside other kernels and by themselves."""
+"""Normals and uniform draws from counters, inside other kernels and by themselves."""
 
 from __future__ import annotations
 
@@ -22,17 +22,29 @@ def box_muller(for_radius, for_angle):
 
 
 @triton.jit
-def lanes(seed, serial, index, tag):
-    """Four blocks of normals for a block of 64-bit counters `index` of one clip or one each."""
+def words(seed, serial, index, tag):
+    """Four blocks of words for a block of 64-bit counters `index` of one clip or one each."""
     c0 = (index & 0xFFFFFFFF).to(tl.uint32)
     c1 = ((index >> 32) & 0xFFFFFFFF).to(tl.uint32)
     zero = c0 * 0
     c2 = (((serial >> 32) & 0xFFFF) << 16 | tag).to(tl.uint32) + zero
     c3 = (serial & 0xFFFFFFFF).to(tl.uint32) + zero
-    w0, w1, w2, w3 = tl.philox(seed, c0, c1, c2, c3)
+    return tl.philox(seed, c0, c1, c2, c3)
+
+
+@triton.jit
+def lanes(seed, serial, index, tag):
+    """Four blocks of normals for a block of counters."""
+    w0, w1, w2, w3 = words(seed, serial, index, tag)
     n0, n1 = box_muller(w0, w1)
     n2, n3 = box_muller(w2, w3)
     return n0, n1, n2, n3
+
+
+@triton.jit
+def unit(word):
+    """[0, 1) from the upper 24 bits of a word."""
+    return (word >> 8).to(tl.int32, bitcast=True).to(tl.float32) * 5.960464477539063e-08
 
 
 @triton.jit
@@ -54,6 +66,7 @@ def fill(
     size,
     groups,
     counters,
+    NORMAL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Fill out (clips, steps, size), four components a counter."""
@@ -62,7 +75,11 @@ def fill(
     row, group = counter // groups, counter % groups
     b_serial = tl.load(serial_ptr + row // steps, mask=is_counter, other=0)
     index = tl.load(cell_ptr + row, mask=is_counter, other=0) * groups + group
-    n0, n1, n2, n3 = lanes(seed, b_serial, index, tag)
+    if NORMAL:
+        n0, n1, n2, n3 = lanes(seed, b_serial, index, tag)
+    else:
+        w0, w1, w2, w3 = words(seed, b_serial, index, tag)
+        n0, n1, n2, n3 = unit(w0), unit(w1), unit(w2), unit(w3)
     group_ptr = out_ptr + row * size + group * 4
     left = size - group * 4
     tl.store(group_ptr, n0, mask=is_counter)
@@ -71,8 +88,11 @@ def fill(
     tl.store(group_ptr + 3, n3, mask=is_counter & (left > 3))
 
 
-def normals(seed: int, serial: Tensor, cell: Tensor, size: int, tag: int = 0) -> Tensor:
-    """Draw as the reference does, in one launch."""
+@torch.library.custom_op("sdevid::philox_fill", mutates_args=())
+def philox_fill(
+    serial: Tensor, cell: Tensor, seed: int, size: int, tag: int, normal: bool
+) -> Tensor:
+    """Draws (batch, steps, size) at `cell` (batch, steps), in one launch."""
     groups = triton.cdiv(size, LANES)
     out = torch.empty(*cell.shape, size, device=cell.device, dtype=torch.float32)
     counters, steps = cell.numel() * groups, cell.shape[1]
@@ -81,15 +101,33 @@ def normals(seed: int, serial: Tensor, cell: Tensor, size: int, tag: int = 0) ->
             out_ptr=out,
             serial_ptr=serial,
             cell_ptr=cell.contiguous(),
-            seed=signed(seed),
+            seed=seed,
             tag=tag,
             steps=steps,
             size=size,
             groups=groups,
             counters=counters,
+            NORMAL=normal,
             BLOCK=1024,
         )
     return out
+
+
+@philox_fill.register_fake
+def _(serial, cell, seed, size, tag, normal):  # noqa: ARG001
+    return torch.empty(*cell.shape, size, device=cell.device, dtype=torch.float32)
+
+
+def normals(seed: int, serial: Tensor, cell: Tensor, size: int, tag: int = 0) -> Tensor:
+    """Draw as the reference does, in one launch."""
+    drawn: Tensor = philox_fill(serial, cell, signed(seed), size, tag, True)
+    return drawn
+
+
+def uniforms(seed: int, serial: Tensor, cell: Tensor, size: int, tag: int = 0) -> Tensor:
+    """Draw as the reference does, in one launch."""
+    drawn: Tensor = philox_fill(serial, cell, signed(seed), size, tag, False)
+    return drawn
 
 
 def signed(seed: int) -> int:

@@ -42,14 +42,32 @@ def normals(
     `tag` is c2's low 16 bits: stream | level << 8. Component i is lane i % 4 of the counter
     cell * groups + i // 4.
     """
+    lanes = _lanes(seed, serial, cell, size, tag)
+    pairs = [_box_muller(*lanes[:2]), _box_muller(*lanes[2:])]
+    flat = torch.stack([*pairs[0], *pairs[1]], -1).flatten(2)
+    return flat[..., :size]
+
+
+def uniforms(
+    seed: int,
+    serial: Int64[Tensor, " batch"],
+    cell: Int64[Tensor, "batch steps"],
+    size: int,
+    tag: int = 0,
+) -> Float[Tensor, "batch steps size"]:
+    """Uniform multiples of 2**-24 in [0, 1) at the cells of `normals`, float32."""
+    lanes = _lanes(seed, serial, cell, size, tag)
+    flat = torch.stack([(lane >> 8).float() * 2**-24 for lane in lanes], -1).flatten(2)
+    return flat[..., :size]
+
+
+def _lanes(seed: int, serial: Tensor, cell: Tensor, size: int, tag: int) -> list[Tensor]:
+    """Words (batch, steps, groups) of each lane."""
     groups = -(-size // LANES)
     index = cell[..., None] * groups + torch.arange(groups, device=cell.device)
     clip = serial[:, None, None].expand_as(index)
     c2 = (clip >> 32 & 0xFFFF) << 16 | tag
-    lanes = words(seed, index & _MASK, index >> 32 & _MASK, c2, clip & _MASK)
-    pairs = [_box_muller(*lanes[:2]), _box_muller(*lanes[2:])]
-    flat = torch.stack([*pairs[0], *pairs[1]], -1).flatten(2)
-    return flat[..., :size]
+    return words(seed, index & _MASK, index >> 32 & _MASK, c2, clip & _MASK)
 
 
 def _box_muller(for_radius: Tensor, for_angle: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,7 +106,7 @@ class ParticleReader(nn.Module):
         is_free: Bool[Tensor, " batch"],
         eps: Code,
         text: Float[Tensor, "batch features"] | None,
-        detail: float = 1.0,
+        detail: float | Tensor = 1.0,
     ) -> Birth:
         """Read the posterior's start from the last `memory` of `frames`, drawn by `eps` if free.
 
@@ -178,7 +178,7 @@ class Ground(nn.Module):
         )
 
     def forward(
-        self, frame: Float[Tensor, "batch channels height width"], detail: float = 1.0
+        self, frame: Float[Tensor, "batch channels height width"], detail: float | Tensor = 1.0
     ) -> Tensor:
         broad = functional.interpolate(
             self.coarse(frame), size=frame.shape[-2:], mode="bilinear", align_corners=False

@@ -63,7 +63,7 @@ def test_penalties_come_in_over_their_share_of_the_run(small):
     ticks = frame_ticks(6).expand(3, -1)
     losses = {}
     for progress in (0.0, 0.3, 0.4, 0.5, 1.0):
-        objective.progress = progress
+        objective.progress.fill_(progress)
         with torch.no_grad():
             terms = objective(film(), ticks, SERIAL, 1.0)
         losses[progress] = float(terms["loss"])
