@@ -80,10 +80,10 @@ class EncoderConfig(Section):
         help="the frame encoder also sees the change from frame to frame",
     )
     attention: Literal["auto", "xformers", "sdpa"] = setting(
-        "auto",
+        "sdpa",
         role="runtime",
         alters_loss=True,
-        help="implementation of attention; auto: xformers for packed clips on CUDA",
+        help="implementation of attention; xformers packs clips, whose lengths it waits for",
     )
 
 

@@ -71,10 +71,7 @@ class Engine:
         groups = parameter_groups(objective, config)
         self._ratios = [group.pop("ratio") for group in groups]
         self._place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
-        recorder = recorder or CudaGraphs()
-        train_graph.check(config, world.device, recorder)
-        if train_graph.unsupported(config, world.device, recorder) is None:
-            objective.forward = TrainGraph(objective, recorder, world.say)
+        self._record_by(recorder or CudaGraphs())
         objective.register_forward_hook(_detach_all_but_loss)
         parameters = sum(p.numel() for p in objective.parameters())
         deepspeed = _deepspeed(world.device)
@@ -102,6 +99,12 @@ class Engine:
         self._engine._copy_recovery_script = lambda _folder: None  # `sdevid export` is ours
         if world.size == 1 and config.zero_stage == 0:
             self._engine.enable_backward_allreduce = False  # nobody to reduce with
+
+    def _record_by(self, recorder: Recorder) -> None:
+        config, world = self.config, self.world
+        train_graph.check(config, world.device, recorder)
+        if train_graph.unsupported(config, world.device, recorder) is None:
+            self.objective.forward = TrainGraph(self.objective, recorder, world.say)
 
     def step(
         self,
