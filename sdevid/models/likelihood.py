@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,15 +68,16 @@ class FittedScale(nn.Module):
 
     def __init__(self, settings: ObservationConfig) -> None:
         super().__init__()
-        self.floor, self.is_held = settings.scale_floor, False
+        self.floor = settings.scale_floor
+        self.is_held: Tensor
+        self.register_buffer("is_held", torch.zeros((), dtype=torch.bool), persistent=False)
         self.log_excess = nn.Parameter(torch.tensor(math.log(settings.scale - self.floor)))
 
     def forward(self) -> Float[Tensor, ""]:
         """Return the scale, without a gradient while it is held."""
         free = self.log_excess.float()
-        if self.is_held:
-            free = free.detach() + 0 * free  # a gradient of 0, so that every rank has one
-        return self.floor + free.exp()
+        held = torch.where(self.is_held, free.detach(), free)  # of gradient 0: every rank has one
+        return self.floor + held.exp()
 
 
 class FittedLikelihood(nn.Module):
@@ -208,7 +209,7 @@ def build_likelihood(settings: ObservationConfig, latents: int | None = None) ->
     return FittedLikelihood(settings) if settings.fit_scale else kind(settings.scale)
 
 
-def hold_scale(likelihood: Likelihood, held: bool) -> None:
+def hold_scale(likelihood: Likelihood, held: Bool[Tensor, ""]) -> None:
     """Keep a fitted scale as it is, or let it be learnt; a fixed one has nothing to hold."""
     scale = getattr(likelihood, "scale", None)
     if isinstance(scale, FittedScale):

@@ -89,7 +89,7 @@ def test_a_scale_is_held_during_the_warm_up():
     likelihood = build_likelihood(ObservationConfig(fit_scale=True, scale=0.2))
     decoded, target = torch.rand(2, 1, 3), torch.rand(2, 1, 3)
     for held in (True, False):
-        hold_scale(likelihood, held)
+        hold_scale(likelihood, torch.tensor(held))
         likelihood.zero_grad()
         likelihood.log_prob(decoded, target).sum().backward()
         assert (likelihood.scale.log_excess.grad == 0) == held
