@@ -80,13 +80,7 @@ class Engine:
             warnings.simplefilter("ignore")
             self._engine, *_ = deepspeed.initialize(
                 model=objective,
-                optimizer=torch.optim.AdamW(
-                    groups,
-                    config.learning_rate,
-                    (0.9, config.adam_beta2),
-                    config.adam_epsilon,
-                    fused=True,
-                ),
+                optimizer=_adamw(groups, config),
                 config=deepspeed_settings(config, world.size, parameters),
                 dist_init_required=False,
             )
@@ -319,6 +313,11 @@ class Engine:
         """Take up what `buffers` gave."""
         for name, buffer in self.buffers().items():
             buffer.copy_(saved[name])
+
+
+def _adamw(groups: list[dict[str, Any]], config: Config) -> torch.optim.Optimizer:
+    betas = (0.9, config.adam_beta2)
+    return torch.optim.AdamW(groups, config.learning_rate, betas, config.adam_epsilon, fused=True)
 
 
 def _as_it_is(state: Any) -> Any:
