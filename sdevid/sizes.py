@@ -10,8 +10,8 @@ def _size(
 ) -> dict[str, Any]:
     """A map latent moved by transformers, `depth` blocks each for prior and control.
 
-    What draws grows with what moves: `draw` is channels and residual blocks of frame encoder and
-    decoder.
+    `draw` is channels and residual blocks of frame encoder and decoder. The decoder alone has a
+    fifth of the parameters or more, where frames are 8 times the map's side or larger.
     """
     return {
         "sde": {
@@ -33,13 +33,14 @@ def _size(
     }
 
 
-# A block has 18 hidden^2 parameters, a temporal layer 8 features^2; text comes on top.
+# A block has 18 hidden^2 parameters, a temporal layer 8 features^2, a residual block of the decoder
+# 18 (8 channels)^2; text comes on top.
 SIZES = {
-    "S": _size(128, depth=2, heads=4, features=128, layers=2, draw=(32, 1)),  # 5 million
-    "B": _size(384, depth=4, heads=6, features=256, layers=4, draw=(48, 1)),  # 33
-    "L": _size(640, depth=6, heads=10, features=384, layers=6, draw=(64, 2)),  # 120
-    "XL": _size(1024, depth=8, heads=16, features=512, layers=8, draw=(96, 2)),  # 380
-    "1B": _size(1536, depth=10, heads=24, features=768, layers=8, draw=(128, 2)),  # 1,000
+    "S": _size(128, depth=2, heads=4, features=128, layers=2, draw=(32, 1)),  # 6 million
+    "B": _size(384, depth=3, heads=6, features=256, layers=4, draw=(48, 2)),  # 34
+    "L": _size(640, depth=4, heads=10, features=384, layers=6, draw=(64, 5)),  # 122
+    "XL": _size(1024, depth=5, heads=16, features=512, layers=8, draw=(128, 4)),  # 385
+    "1B": _size(1536, depth=6, heads=24, features=768, layers=8, draw=(200, 4)),  # 990
 }
 
 

@@ -71,7 +71,7 @@ class FrozenAutoencoder:
         self, video: UInt8[np.ndarray, "time height width channels"]
     ) -> Float16[np.ndarray, "time rows columns values"]:
         """The latents of a clip as shards hold them: the means and, where there are, the scales."""
-        frames = torch.from_numpy(np.ascontiguousarray(video)).permute(0, 3, 1, 2).float() / 255
+        frames = torch.from_numpy(np.array(video)).permute(0, 3, 1, 2).float() / 255
         mean, scale = self.encode(frames.to(self._shift.device))
         values = mean if scale is None else torch.cat([mean, scale], dim=1)
         stored = values.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(np.float16)

@@ -29,7 +29,7 @@ from sdevid.errors import UserError
 
 Frames = Float[Tensor, "frames channels height width"]
 
-_GROUP = 8  # channels of a norm's group
+_GROUP = 8  # channels of a norm's group in the first stage
 _WIDEST = 4  # times the first stage's width
 _MEASURED = 256  # frames by which the latents' unit, and the error, are measured
 _ADVERSARIAL_FROM = 0.3  # share of training after which the discriminator has a say
@@ -81,7 +81,8 @@ def train(index: ShardIndex, held_out: ShardIndex | None, options: Options, fold
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(options.seed)
     channels = index.clips[0].channels
-    module = new_kl(channels, options.latent_channels, options.widths, _GROUP).to(device)
+    groups = options.width // _GROUP
+    module = new_kl(channels, options.latent_channels, options.widths, groups).to(device)
     critic = _critic(channels).to(device) if options.adversarial_weight else None
     _fit(module, critic, _batches(index, options), options, device)
     try:
@@ -134,7 +135,7 @@ def _frames(index: ShardIndex, clip: int, places: np.ndarray[Any, Any] | slice) 
     """Frames of a clip in [0, 1], on the CPU."""
     video = index.read(clip).video[places]
     values = np.float32(video) / 255 if index.transform is None else index.transform.apply(video)
-    return torch.from_numpy(np.ascontiguousarray(values)).permute(0, 3, 1, 2)
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
 def _some(index: ShardIndex) -> Frames:
@@ -207,7 +208,7 @@ def _loss(
     loss = error + options.kl_weight * latent.kl().mean() / latent.mean[0].numel()
     if critic is not None:
         loss = loss - options.adversarial_weight * critic(decoded).mean()
-    return loss, decoded, error / 2
+    return loss, decoded, error.detach() / 2
 
 
 def _critic(channels: int) -> nn.Sequential:

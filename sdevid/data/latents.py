@@ -6,16 +6,17 @@ autoencoder gives them, their scales; so frames follow each other as they do in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float16
 
+from sdevid.data.entry import ClipEntry
 from sdevid.data.payload import ClipVideo, Shape
 from sdevid.errors import UserError
 
 if TYPE_CHECKING:
-    from sdevid.data.entry import ClipEntry
     from sdevid.data.index import ClipTable
 
 LATENT = "latent.npy"  # the member's extension
@@ -43,20 +44,17 @@ def shape(entry: ClipEntry, autoencoder: dict[str, Any]) -> Shape:
     return entry.num_frames, rows, columns, autoencoder["stored_channels"]
 
 
-def check_all(clips: ClipTable, dataset: dict[str, Any], location: str) -> None:
+def check_all(clips: ClipTable, dataset: Mapping[str, Any], location: str) -> None:
     """Raise UserError where some clips have latents and others, or dataset.json, do not."""
-    described, have = dataset.get("autoencoder") is not None, clips.clips_with(LATENT)
-    if have == (len(clips) if described else 0):
+    having, described = clips.clips_with(LATENT), dataset.get("autoencoder") is not None
+    if having == (len(clips) if described else 0):
         return
-    odd = next(clip for clip in clips if (LATENT in clip.members) != described)
-    what = (
-        f"{have} of {len(clips)} clips have a {LATENT}, and clip {odd.key} has none"
-        if described
-        else f"clip {odd.key} has a {LATENT}, but dataset.json names no autoencoder"
-    )
+    odd = next(clip.key for clip in clips if (LATENT in clip.members) != described)
+    holds = "has none, and dataset.json names an" if described else "has one, and it names no"
     raise UserError(
-        f"shards {location} mix latents and pixels: {what}; cut them anew, all with one "
-        "--autoencoder or all without"
+        f"shards {location} mix latents and pixels: {having} of {len(clips)} clips have a "
+        f"{LATENT}; clip {odd} {holds} autoencoder; cut them anew, all with one --autoencoder or "
+        "all without"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sdevid.autoencoder import folder as folders
@@ -16,18 +17,20 @@ from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, normal
 from sdevid.types import Frames, Serial, Video, as_frames
 
+Seen = Float[Tensor, "batch time values rows columns"]  # pixels, or latents of frames
+
 
 @runtime_checkable
 class Pictures(Protocol):
-    """A way from frames in [0, 1] to what a model sees, and back."""
+    """A way from frames in [0, 1] to what a model sees of them, and back."""
 
-    def drawn(self, video: Video, serial: Serial) -> Frames:
+    def drawn(self, video: Video, serial: Serial) -> Seen:
         """What the model sees of clips in training, by the noise of each clip's serial."""
 
-    def encode(self, frames: Frames) -> Frames:
+    def encode(self, frames: Frames) -> Seen:
         """What the model sees of observed frames, without noise."""
 
-    def decode(self, pictures: Frames) -> Frames:
+    def decode(self, pictures: Seen) -> Frames:
         """Frames in [0, 1] of what the model draws."""
 
     def reconstructed(self, frames: Frames) -> Frames | None:
@@ -37,15 +40,15 @@ class Pictures(Protocol):
 class Pixels:
     """The frames themselves."""
 
-    def drawn(self, video: Video, serial: Serial) -> Frames:  # noqa: ARG002
+    def drawn(self, video: Video, serial: Serial) -> Seen:  # noqa: ARG002
         """The video as float32 frames."""
         return as_frames(video)
 
-    def encode(self, frames: Frames) -> Frames:
+    def encode(self, frames: Frames) -> Seen:
         """The frames."""
         return frames
 
-    def decode(self, pictures: Frames) -> Frames:
+    def decode(self, pictures: Seen) -> Frames:
         """The frames."""
         return pictures
 
@@ -71,7 +74,7 @@ class FrozenPictures:
     def _autoencoder(self) -> FrozenAutoencoder:
         return FrozenAutoencoder(self.folder)
 
-    def drawn(self, video: Video, serial: Serial) -> Frames:
+    def drawn(self, video: Video, serial: Serial) -> Seen:
         """A draw of each frame's latents: as shards hold them (float16), or encoded here."""
         if video.dtype == torch.float16:
             values = video.permute(0, 1, 4, 2, 3).float()
@@ -85,11 +88,11 @@ class FrozenPictures:
         drawn: Tensor = mean + scale * noise
         return drawn
 
-    def encode(self, frames: Frames) -> Frames:
+    def encode(self, frames: Frames) -> Seen:
         """The latents' means."""
         return self._encoded(frames)[0]
 
-    def decode(self, pictures: Frames) -> Frames:
+    def decode(self, pictures: Seen) -> Frames:
         """Decode frame by frame, some at a time."""
         self._autoencoder.to(pictures.device)
         frames = self._autoencoder.decode(pictures.flatten(0, 1))

@@ -7,7 +7,7 @@ import torch
 from sdevid.config import dump, load, parse
 from sdevid.errors import UserError
 from sdevid.models.backbone import state_network
-from sdevid.objectives import build
+from sdevid.objectives import build, build_model
 from sdevid.sizes import SIZES
 from sdevid.train.size_table import parameters, size_table, sized
 from sdevid.types import frame_ticks
@@ -89,13 +89,22 @@ def test_what_a_transformer_cannot_take_is_told(sde, named):
 
 
 def test_sizes_are_what_their_names_say():
-    about = {"S": 5.4e6, "B": 33e6, "L": 120e6, "XL": 380e6, "1B": 1e9}
+    about = {"S": 5.6e6, "B": 33e6, "L": 120e6, "XL": 380e6, "1B": 1e9}
     config = parse({"text": {"encoder": "none"}})
     for name in SIZES:
         assert parameters(sized(config, name)) == pytest.approx(about[name], rel=0.05), name
     lines = list(size_table(config))
     assert len(lines) == 1 + len(SIZES)
     assert f"{parameters(sized(config, 'B')):,} = " in lines[2]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_fifth_of_a_size_draws(name):
+    config = sized(parse({}), name)
+    with torch.device("meta"):
+        model = build_model(config)
+    counts = {n: sum(p.numel() for p in part.parameters()) for n, part in model.parts().items()}
+    assert counts["decoder"] >= 0.2 * sum(counts.values())
 
 
 def test_a_size_holds_where_the_config_says_nothing(tmp_path):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sdevid.data import embedding
+from sdevid.data import embedding, latents
 from sdevid.data.columns import columns_name
 from sdevid.data.embedding import TEXT
 from sdevid.data.entry import ClipEntry, Member
@@ -33,6 +33,7 @@ class _Kind(NamedTuple):
 
     width: int  # of embeddings
     dtype: str  # of frames
+    autoencoder: dict[str, Any] | None  # of latents
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def check_shard(location: str, shard: str, decoding: bool) -> ShardReport:
         dataset = read_dataset(folder)
         entries, size, faults = _indices(folder, shard, dataset)
         encoder = dataset.get("text_encoder") or {}
-        kind = _Kind(encoder.get("width", 0), dataset.get("dtype", "uint8"))
+        autoencoder = dataset.get("autoencoder")
+        kind = _Kind(encoder.get("width", 0), dataset.get("dtype", "uint8"), autoencoder)
         faults += _tar_faults(folder, shard, entries, size, decoding, kind)
     except Exception as error:  # whatever bytes of any origin lead to is a fault of the shard
         return ShardReport(shard, 0, (f"{shard}: {error}",))
@@ -83,9 +85,10 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
     keys: Counter[str] = Counter()
     for split, said in dataset["splits"].items():
         try:
-            clips = list(read_split(folder, said))
+            table = read_split(folder, said)
         except UserError:
             continue  # check_shard names it
+        clips = list(table)
         if len(clips) != said["clips"]:
             yield f"split {split} has {len(clips)} clips, but dataset.json says {said['clips']}"
         keys.update(clip.key for clip in clips)
@@ -96,6 +99,10 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
                 f"{len(odd)} clips, as {odd[0]}, {have} a {TEXT}, but dataset.json names {names} "
                 "text_encoder"
             )
+        try:
+            latents.check_all(table, dataset, folder.location)
+        except UserError as error:
+            yield str(error)
         for source in sorted({clip.source for clip in clips}):
             if side_of.setdefault(source, split) != split:
                 yield f"source {source} is in both {side_of[source]} and {split}"
@@ -157,6 +164,9 @@ def _content_fault(
             return f"differs from the index in {', '.join(wrong)}" if wrong else None
         if extension == TEXT:
             embedding.decode(content, kind.width)
+        if extension == latents.LATENT and kind.autoencoder is not None:
+            shape = latents.shape(entry, kind.autoencoder)
+            decode("npy", content, shape, latents.DTYPE)
         if decoding and extension == entry.extension:
             decode(extension, content, entry.shape, kind.dtype)
     except ValueError as error:
