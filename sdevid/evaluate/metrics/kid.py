@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics.frame_networks import video_features
 from sdevid.evaluate.metrics.networks import SEEDS, FeatureNetwork, random_features
 from sdevid.evaluate.metrics.video_sets import VideoSets, distance_row, gather
 from sdevid.evaluate.statistics.distribution import kernel_distance
+from sdevid.evaluate.statistics.estimate import Floats
+
+_LEAST_DEVIATION = 0.1  # of a feature, in mean deviations
 
 
 @lru_cache(maxsize=1)
@@ -46,14 +51,25 @@ def run(context: EvalContext) -> Results:
 def _distance(
     sets: VideoSets, context: EvalContext, network: FeatureNetwork, title: str
 ) -> dict[str, Any]:
-    """The distance and its floor, on features in units of the real ones' deviation."""
-    features = sets.features(context, network, title)
-    mean, scale = features[1].mean(axis=0), features[1].std(axis=0) + 1e-6
-    generated, real, training = ((part - mean) / scale for part in features)
+    """The distance and its floor, on standardised features."""
+    generated, real, training = standardised(*sets.features(context, network, title))
     return {
         "distance": kernel_distance(generated, real).as_json(),
         "floor": kernel_distance(training, real).as_json(),
     }
+
+
+def standardised(
+    generated: Floats, real: Floats, training: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Features in units of the real ones' deviation.
+
+    A feature that hardly varies over the real videos, as a dead unit does, is in units of a tenth
+    of the mean deviation: it would drown all others.
+    """
+    mean, deviation = real.mean(axis=0), real.std(axis=0)
+    scale = np.maximum(deviation, _LEAST_DEVIATION * deviation.mean() + 1e-6)
+    return (generated - mean) / scale, (real - mean) / scale, (training - mean) / scale
 
 
 def rows(results: Results) -> Iterator[Row]:

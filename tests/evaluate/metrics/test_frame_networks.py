@@ -13,6 +13,7 @@ from torch.nn import functional
 from sdevid.errors import UserError
 from sdevid.evaluate.metrics import frame_networks
 from sdevid.evaluate.metrics.frame_networks import squeezenet, video_features
+from sdevid.evaluate.metrics.kid import standardised
 from sdevid.evaluate.statistics.distribution import kernel_distance
 
 CPU = torch.device("cpu")
@@ -113,3 +114,14 @@ def test_onnx_without_its_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"sdevid\[onnx\]"):
         video_features(tmp_path / "net.onnx", 32, CPU)
+
+
+def test_a_feature_dead_in_real_videos_drowns_no_other():
+    draw = np.random.default_rng(0)
+    generated, real, training = (draw.normal(size=(64, 8)) for _ in range(3))
+    for one in (generated, real, training):
+        one[:, 0] = 0
+    generated[0, 0] = 1e-3
+    found = standardised(generated, real, training)
+    assert max(np.abs(one).max() for one in found) < 6
+    np.testing.assert_allclose(found[1][:, 1:].std(axis=0), 1)
