@@ -81,7 +81,8 @@ def size(driver: Any, name: str) -> None:
 
 
 def take(driver: Any, path: Path) -> None:
-    """Write what the window shows as WebP."""
+    """Write what the window shows as WebP, once its films are laid out."""
+    time.sleep(1.5)
     with Image.open(io.BytesIO(driver.get_screenshot_as_png())) as shot:
         shot.convert("RGB").save(path, "WEBP", quality=82, method=6)
     print(f"{path} ({path.stat().st_size / 1024:.0f} KiB)")
@@ -135,7 +136,6 @@ def generate(driver: Any) -> None:
     wait = WebDriverWait(driver, SECONDS)
     wait.until(lambda _: driver.find_elements(By.XPATH, button))[0].click()
     wait.until(lambda _: "future_03" in driver.page_source)
-    time.sleep(1.0)  # for the film to be laid out
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def launch(model_path: Path, host: str, port: int) -> None:
         gradio, model = _gradio(folder), VideoSDE.from_pretrained(model_path)
         try:
             page(gradio, model, Path(folder)).launch(
-                server_name=host, server_port=port, share=False, theme=_theme(gradio)
+                server_name=host, server_port=port or None, share=False, theme=_theme(gradio)
             )
         except OSError as error:
             raise UserError(
