@@ -75,8 +75,8 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def parse_args(self, *given: Any, **options: Any) -> Any:
-        """Parse, and let the output options hold from here on in this process."""
-        parsed = super().parse_args(*given, **options)
+        """Parse options and positionals in any order; output options hold from here on."""
+        parsed = super().parse_intermixed_args(*given, **options)
         if hasattr(parsed, "log_level"):
             console.set_level("warning" if parsed.quiet else parsed.log_level)
             del parsed.quiet, parsed.log_level

@@ -87,6 +87,14 @@ def test_config_stands_first_without_an_option(config, capsys):
     assert "seed: 7" in capsys.readouterr().out
 
 
+def test_settings_may_stand_before_and_after_an_option(config, capsys):
+    assert main(["train", config, "seed=7", "--dry-run", "batch_size=8", "--quiet"]) == 0
+    console.set_level("info")
+    said = capsys.readouterr().out
+    assert "seed: 7" in said
+    assert "batch_size: 8" in said
+
+
 def test_packaged_config_is_found_by_name_anywhere(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--config", "demo", "--dry-run"]) == 0

@@ -184,3 +184,14 @@ def test_what_is_no_run_or_is_damaged_is_named(tmp_path, capsys):
         assert main([str(tmp_path)]) == 2
         assert name in capsys.readouterr().err
         (tmp_path / name).unlink()
+
+
+def test_demo_page_is_written_from_the_results(run, tmp_path):
+    tool = [sys.executable, "tools/demo_page.py", str(run), "--output", str(tmp_path / "demo.md")]
+    subprocess.run(tool, cwd=ROOT, check=True, capture_output=True)
+    text = (tmp_path / "demo.md").read_text()
+    results = json.loads((run / "results.json").read_text())
+    model = results["futures"]["forecasts"]["model"]["channels"][0]
+    assert "Worst bin of the squared diffusion" in text
+    row = next(line for line in text.splitlines() if line.startswith("| model |"))
+    assert float(row.split("|")[2].split()[0]) == pytest.approx(model["crps"]["1"]["mean"], rel=0.1)
