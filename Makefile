@@ -13,7 +13,7 @@ DRAW := tools/make_shards.py --num_clips 3000
 # One thread each: the jobs below run several processes, or are too small for more threads to pay.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo check test test-slow fuzz drills docs lint format lock gpu-check clean
+.PHONY: help setup demo demo-page check test test-slow fuzz drills docs lint format lock gpu-check clean
 
 help:
 	@echo "make demo       draw video of a known SDE, train on it, sample, write $(DEMO_RUN)/report.html"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-slow  the rest that needs no GPU; Slurm's tests need slurm-wlm, munge and root"
 	@echo "make fuzz       readers of strangers' files, 5 s each by atheris; Linux"
 	@echo "make drills     faults in real runs, each carried on and compared; needs root; docs/drills.md"
+	@echo "make demo-page  docs/demo.md and the pictures of the page, from what make demo left"
 	@echo "make docs       the site, build/site/index.html; warnings are errors"
 	@echo "make lint       ruff and mypy;  make format  rewrites with ruff"
 	@echo "make gpu-check  GPU tests, benchmarks, a short training in 9 minutes; PYTHON=... runs it"
@@ -106,6 +107,11 @@ lock:
 GPU_PYTHON = $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON),$(BIN)/python)
 gpu-check:
 	$(GPU_PYTHON) tools/gpu_check.py
+
+# Of what `make demo` left: docs/demo.md, and the pictures, which need chromium and chromium-driver.
+demo-page: $(STAMP)
+	$(BIN)/python tools/demo_page.py $(DEMO_RUN) $(DEMO_RUN)-ou
+	$(BIN)/python tools/screenshots.py $(DEMO_RUN)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

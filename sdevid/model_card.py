@@ -20,7 +20,8 @@ def model_card(config: Config, parameters: int, run: Path) -> str:
     Figures are those of `results.json` in the folder `run`, where `evaluate` has written one. The
     licence is a line for whoever shares the model to fill in. No path of the site is named.
     """
-    return "\n".join([*_front_matter(), *_description(config, parameters), *_figures(run), *_use()])
+    parts = _front_matter(), _description(config, parameters), _commands(run), _figures(run), _use()
+    return "\n".join(line for part in parts for line in part)
 
 
 def _front_matter() -> Iterator[str]:
@@ -47,15 +48,34 @@ def _description(config: Config, parameters: int) -> Iterator[str]:
     yield ""
 
 
+def _commands(run: Path) -> Iterator[str]:
+    """How to make and measure it again, without the site's paths."""
+    yield "## Command"
+    yield ""
+    yield "```bash"
+    yield "sdevid train --config config.yaml data=YOUR_SHARDS run_dir=RUN"
+    protocol = _results(run).get("protocol", {})
+    options = {"split": "split", "clips": "num_clips", "samples": "samples", "context": "context"}
+    told = [f"--{name} {protocol[key]}" for key, name in options.items() if key in protocol]
+    yield " ".join(["sdevid evaluate --model_path RUN", *told])
+    yield "```"
+    yield ""
+
+
+def _results(run: Path) -> dict[str, Any]:
+    path = run / "results.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
 def _figures(run: Path) -> Iterator[str]:
     yield "## Measured"
     yield ""
-    path = run / "results.json"
-    if not path.is_file():
+    results = _results(run)
+    if not results:
         yield "Nothing was measured on held-out video (`sdevid evaluate`)."
         yield ""
         return
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     protocol = results.get("protocol", {})
     yield f"On {protocol.get('clips', '?')} clips of the split {protocol.get('split', '?')}:"
     yield ""

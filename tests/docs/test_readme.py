@@ -34,6 +34,7 @@ SERVERS = {"sdevid watch": "--port 0", "sdevid studio": "--port 0"}
 ELSEWHERE = {  # beginning of a command -> where it runs
     "make demo": "a step of .ci/run",
     "make test": "a step of .ci/run",
+    "bash launch/submit.sh": "queues on a cluster; tests/launch/test_slurm.py",
     "sbatch": "needs a cluster; tests/launch/test_slurm.py queues it on one",
     "squeue": "needs a cluster; tests/launch/test_slurm.py",
     "eval": "starts Slurm as root; tests/launch/test_slurm.py does",
