@@ -84,14 +84,14 @@ def main() -> None:
         writer = csv.DictWriter(table, ["variant", "training, CPU s", "settings", *COLUMNS])
         writer.writeheader()
         for name, settings in options.variants:
-            folder, found = options.output / name, options.output / f"{name}.json"
+            folder, results = options.output / name, options.output / f"{name}.json"
             same = [f"run_dir={folder}", f"data={options.data}", f"max_clips={options.clips}"]
             spent = run(["train", "--config", options.config, *same, *settings])
             read = ["--model_path", str(folder), "--data", options.data, "--split", options.split]
-            run(["evaluate", *read, "--metrics", "failures", "--output", str(found)])
+            run(["evaluate", *read, "--metrics", "failures", "--output", str(results)])
             row = {"variant": name, "training, CPU s": f"{spent:.0f}"}
             row["settings"] = " ".join(settings)
-            writer.writerow(row | measured(json.loads(found.read_text())))
+            writer.writerow(row | measured(json.loads(results.read_text())))
             table.flush()
 
 

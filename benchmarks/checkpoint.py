@@ -76,18 +76,18 @@ def timed_steps(engine: Engine, count: int) -> list[float]:
     return spent
 
 
-def save_once(saver: Saver, asynchronous: bool, step: int, found: Seconds) -> None:
+def save_once(saver: Saver, asynchronous: bool, step: int, seconds: Seconds) -> None:
     """One checkpoint, steps while it is being written, and its times added to `found`."""
     settings = saver.settings.model_copy(update={"asynchronous": asynchronous})
     saver.settings = settings
     began = time.perf_counter()
     saver.save(Progress(step, step))
-    found["stall"].append(time.perf_counter() - began)
+    seconds["stall"].append(time.perf_counter() - began)
     thread = saver._thread
     while thread is not None and thread.is_alive():
-        found["step while writing"] += timed_steps(saver.engine, 1)
+        seconds["step while writing"] += timed_steps(saver.engine, 1)
     saver.wait(strict=True)
-    found["published"].append(time.perf_counter() - began)
+    seconds["published"].append(time.perf_counter() - began)
 
 
 def measure(config: Config, world: World, saves: int) -> tuple[dict[bool, Seconds], float, float]:
@@ -96,24 +96,26 @@ def measure(config: Config, world: World, saves: int) -> tuple[dict[bool, Second
     engine = Engine(objectives.build(config), config, world)
     ema = EMA([shard.tensor for shard in engine.parameter_shards()], config.ema_decay)
     names = ("stall", "published", "step alone", "step while writing")
-    found: dict[bool, Seconds] = {way: {name: [] for name in names} for way in (False, True)}
+    seconds: dict[bool, Seconds] = {way: {name: [] for name in names} for way in (False, True)}
     timed_steps(engine, 2)
     with Saver(engine, ema) as saver:
         for number in range(1, 2 * (saves + 1) + 1):
             way = bool(number % 2)
             alone = timed_steps(engine, 2)
-            kept = found[way] if number > 2 else {name: [] for name in names}  # one of each to warm
+            kept = (
+                seconds[way] if number > 2 else {name: [] for name in names}
+            )  # one of each to warm
             kept["step alone"] += alone
             save_once(saver, way, number, kept)
     folder = checkpoint.folder_of(config.run_dir, 2 * (saves + 1))
     size = sum(path.stat().st_size for path in folder.rglob("*")) / 1e6
     began = time.perf_counter()
     probe.score(engine)
-    return found, size, time.perf_counter() - began
+    return seconds, size, time.perf_counter() - began
 
 
 def write(
-    found: dict[bool, Seconds], parameters: int, size: float, probed: float, kind: str
+    seconds: dict[bool, Seconds], parameters: int, size: float, probed: float, kind: str
 ) -> None:
     """The table, printed and kept."""
     kits = {kit: importlib.metadata.version(kit) for kit in ("torch", "deepspeed", "safetensors")}
@@ -124,9 +126,9 @@ def write(
         "file system": kind,
         **kits,
     }
-    whole = statistics.median(found[False]["stall"])
+    whole = statistics.median(seconds[False]["stall"])
     with RESULTS.open("w", newline="") as file:
-        rows = [_row(found[way], way, whole) for way in (False, True)]
+        rows = [_row(seconds[way], way, whole) for way in (False, True)]
         lead = {"parameters": parameters, "MB": f"{size:.0f}", "probe s": f"{probed:.3f}"}
         writer = csv.DictWriter(file, [*rows[0], *lead, *about])
         writer.writeheader()
@@ -156,17 +158,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--saves", type=int, default=5, help="of each way")
     parser.add_argument("--zero_stage", type=int, default=2)
-    given = parser.parse_args()
-    kind = filesystem(given.folder)
+    options = parser.parse_args()
+    kind = filesystem(options.folder)
     if kind in ("tmpfs", "ramfs"):
-        parser.error(f"--folder {given.folder} is in memory ({kind}); name one on a disk")
-    run_dir = Path(tempfile.mkdtemp(prefix="sdevid-checkpoint-", dir=given.folder))
+        parser.error(f"--folder {options.folder} is in memory ({kind}); name one on a disk")
+    run_dir = Path(tempfile.mkdtemp(prefix="sdevid-checkpoint-", dir=options.folder))
     try:
-        config = parse(SIZE | {"run_dir": str(run_dir), "zero_stage": given.zero_stage})
+        config = parse(SIZE | {"run_dir": str(run_dir), "zero_stage": options.zero_stage})
         with open_world() as world:
-            found, size, probed = measure(config, world, given.saves)
+            seconds, size, probed = measure(config, world, options.saves)
         parameters = sum(p.numel() for p in objectives.build(config).parameters())
-        write(found, parameters, size, probed, kind)
+        write(seconds, parameters, size, probed, kind)
     finally:
         shutil.rmtree(run_dir)
 

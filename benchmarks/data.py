@@ -164,8 +164,8 @@ def waiting(folder: Path, store: Store, workers: int) -> Row:
     clip = open_shards(shards, "train").clips[0]
     settings = {"data": shards, "run_dir": run, "frame_size": 64, "channels": clip.channels}
     settings |= {"fps": clip.fps, "data_workers": workers, "max_clips": TRAINED, "log_every": 400}
-    given = [f"{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "sdevid", "train", "--config", "configs/demo.yaml", *given]
+    overrides = [f"{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "sdevid", "train", "--config", "configs/demo.yaml", *overrides]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     lines = [
         json.loads(line)

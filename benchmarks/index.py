@@ -32,7 +32,7 @@ from sdevid.data.entry import ClipEntry, Kind, Member
 from sdevid.data.order import Order
 from sdevid.data.shard_file import FORMAT, index_name, write_json
 from sdevid.data.shards import open_shards
-from sdevid.data.stream import check
+from sdevid.data.stream import check_clips
 from sdevid.evaluate import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +76,7 @@ def measure(folder: Path) -> Row:
     process = psutil.Process()
     before, began = process.memory_full_info().uss, time.perf_counter()
     index = open_shards(folder, "train")
-    check(index, config)
+    check_clips(index, config)
     order = Order(index.shard_sizes, config.seed, config.shuffle_window)
     first = index.clips[order.clip(0)]
     started = time.perf_counter() - began
@@ -113,8 +113,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             make(Path(name), shards, options.clips, kind)
             command = [sys.executable, __file__, "--measure", name]
-            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows.append({"index": kind} | json.loads(said))
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        rows.append({"index": kind} | json.loads(output))
         print(rows[-1], flush=True)
     common = {
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),

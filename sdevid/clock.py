@@ -85,11 +85,11 @@ def interval(value: object, setting: str = "interval") -> float:
 
 
 def _read(value: object, name: str, rule: str) -> tuple[Fraction, str]:
-    found = _NUMBER.fullmatch(str(value).strip())
+    match = _NUMBER.fullmatch(str(value).strip())
     try:
-        if found is None or isinstance(value, bool):
+        if match is None or isinstance(value, bool):
             raise ValueError
-        over, under, unit = found.groups()
+        over, under, unit = match.groups()
         number = Fraction(over) / Fraction(under or 1)
         if not 0 < float(number) < float("inf"):
             raise ValueError
@@ -105,11 +105,11 @@ def rational(number: float) -> Fraction:
     return 1 / Fraction(1 / number).limit_denominator(100_000)
 
 
-def add_arguments(parser: argparse.ArgumentParser, default: float | None, told: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser, default: float | None, help_text: str) -> None:
     """`--fps` and `--interval`, of which one may be given; both end in `fps`."""
     either = parser.add_mutually_exclusive_group()
     rate, gap = _argument(frame_rate), _argument(lambda text: 1 / interval(text))
-    either.add_argument("--fps", type=rate, default=default, help=f"frames a second ({told})")
+    either.add_argument("--fps", type=rate, default=default, help=f"frames a second ({help_text})")
     either.add_argument(
         "--interval",
         dest="fps",
@@ -154,17 +154,17 @@ class Clock(Section):
     def _resolved(cls, settings: Any) -> Any:
         if not isinstance(settings, dict):
             return settings
-        told = dict(settings)
-        if "interval" in told:
-            if "fps" in told:
+        resolved = dict(settings)
+        if "interval" in resolved:
+            if "fps" in resolved:
                 raise ValueError(
-                    f"fps is {told['fps']} and interval {told['interval']}, but they say the same; "
-                    "give one of them"
+                    f"fps is {resolved['fps']} and interval {resolved['interval']}, but they "
+                    "say the same; give one of them"
                 )
-            told["fps"] = 1 / interval(told.pop("interval"))
-        if told.get("time_unit") is None:
-            told["time_unit"] = 1 / frame_rate(told.get("fps", 8.0))
-        return told
+            resolved["fps"] = 1 / interval(resolved.pop("interval"))
+        if resolved.get("time_unit") is None:
+            resolved["time_unit"] = 1 / frame_rate(resolved.get("fps", 8.0))
+        return resolved
 
     def frames_per_unit(self, fps: float | None = None) -> Fraction:
         """Frames in a unit of time, at `fps` frames a second or at the training rate."""

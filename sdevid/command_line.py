@@ -41,8 +41,8 @@ def guarded(name: str, command: Callable[[], int], *, every_rank: bool = True) -
         return INTERRUPTED
     rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"  # or a leftover
     if rank == "0" or every_rank:
-        said = name if rank == "0" else f"rank {rank}"
-        print(f"{said}: {console.redacted(fault)}", file=sys.stderr)
+        prefix = name if rank == "0" else f"rank {rank}"
+        print(f"{prefix}: {console.redacted(fault)}", file=sys.stderr)
     return ExitCode.USER
 
 
@@ -74,9 +74,9 @@ class CommandParser(argparse.ArgumentParser):
             help="least of what is said; debug: libraries speak too",
         )
 
-    def parse_args(self, *given: Any, **options: Any) -> Any:
+    def parse_args(self, *words: Any, **options: Any) -> Any:
         """Parse options and positionals in any order; output options hold from here on."""
-        parsed = super().parse_intermixed_args(*given, **options)
+        parsed = super().parse_intermixed_args(*words, **options)
         if hasattr(parsed, "log_level"):
             console.set_level("warning" if parsed.quiet else parsed.log_level)
             del parsed.quiet, parsed.log_level
@@ -86,8 +86,8 @@ class CommandParser(argparse.ArgumentParser):
         """One line: the command, what it needs, and `[options]` for the rest."""
         actions = [a for a in self._actions if not isinstance(a, argparse._HelpAction)]
         needed = [f"{a.option_strings[0]} {_value(a)}" for a in actions if a.required and _named(a)]
-        places = [_place(a) for a in actions if not _named(a)]
-        return f"usage: {' '.join([self.prog, *needed, '[options]', *places])}\n"
+        positional = [_place(a) for a in actions if not _named(a)]
+        return f"usage: {' '.join([self.prog, *needed, '[options]', *positional])}\n"
 
     def format_help(self) -> str:
         """Example, usage, description, and the options with their defaults."""

@@ -328,7 +328,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
 @cache
 def settings_by_path() -> dict[str, Setting]:
     """Every setting by its path with dots, in the order of a dumped config."""
-    return {found.path: found for found in all_settings(Config)}
+    return {setting.path: setting for setting in all_settings(Config)}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

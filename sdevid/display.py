@@ -32,7 +32,7 @@ class Display:
         self._total, self._unit, self._title = total, unit, title
         self._count = self._initial = initial
         self.note = ""  # stands behind the count
-        self._told: int | None = None
+        self._shown: int | None = None
         self.shown = shown and console.shows("info")
         self._live = self.shown and sys.stderr.isatty()
         self._began = time.monotonic()
@@ -84,11 +84,11 @@ class Display:
         """End the line; without a terminal, say where the job stands unless that was the last."""
         self._bar.set_postfix_str(self.note, refresh=False)
         self._bar.close()
-        if self.shown and not self._live and self._told != self._count:
+        if self.shown and not self._live and self._shown != self._count:
             self._print()
 
     def _print(self) -> None:
-        self._told = self._count
+        self._shown = self._count
         title = f"{self._title}: " if self._title else ""
         parts = [
             f"{title}{self._count:,} of {self._total:,} {self._unit}",

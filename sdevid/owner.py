@@ -95,7 +95,7 @@ def identify() -> Owner:
         host=os.environ.get("SLURMD_NODENAME") or os.uname().nodename,
         machine=_machine(),
         pid=os.getpid(),
-        started=_started(os.getpid()) or 0,
+        started=process_start(os.getpid()) or 0,
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
         job=os.environ.get("SLURM_JOB_ID"),
         restart=int(restart) if restart.isdigit() else 0,
@@ -121,7 +121,7 @@ def stale(folder: Path, holder: Owner | None, mine: Owner) -> str | None:
     """Why `holder` no longer writes `folder`, or None if it may still do so."""
     if holder is not None:
         if holder.machine == mine.machine:
-            if _started(holder.pid) == holder.started:
+            if process_start(holder.pid) == holder.started:
                 return None
             return f"{holder} is gone"
         if holder.job and mine.job == holder.job and mine.restart > holder.restart:
@@ -183,15 +183,15 @@ def _create(folder: Path, mine: Owner) -> bool:
     return True
 
 
-def _set_aside(folder: Path, judged: Owner | None) -> None:
+def _set_aside(folder: Path, expected: Owner | None) -> None:
     """Remove the file of a stale owner; put it back if it is no longer the one that was judged."""
     aside = folder / f"{NAME}-stale-{secrets.token_hex(8)}"
     try:
         (folder / NAME).rename(aside)
     except FileNotFoundError:
         return
-    moved = _read_file(aside)
-    if judged is not None and moved != asdict(judged):
+    owner = _read_file(aside)
+    if expected is not None and owner != asdict(expected):
         with suppress(OSError):
             os.link(aside, folder / NAME)
     aside.unlink(missing_ok=True)
@@ -239,7 +239,7 @@ def _machine() -> str:
         return f"{os.uname().nodename} {secrets.token_hex(8)}"
 
 
-def _started(pid: int) -> int | None:
+def process_start(pid: int) -> int | None:
     """When a process of this machine started, in clock ticks since boot; None if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

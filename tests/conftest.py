@@ -49,14 +49,14 @@ def _save_tokenizer(folder: Path, begin: tuple[str, ...], end: str, most: int) -
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: i for i, word in enumerate(("<pad>", end, "<unk>", *begin, *WORDS))}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(
+    result = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    result.pre_tokenizer = pre_tokenizers.Whitespace()
+    result.post_processor = processors.TemplateProcessing(
         single=" ".join((*begin, "$A", end)),
         special_tokens=[(token, vocabulary[token]) for token in (*begin, end)],
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=result,
         eos_token=end,
         pad_token="<pad>",
         unk_token="<unk>",

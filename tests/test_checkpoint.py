@@ -205,9 +205,9 @@ def test_manifest_names_no_file_outside_its_folder(folder, name):
 
 @pytest.mark.parametrize("other", ["step_2", "step_0001"])
 def test_folder_of_another_step_is_damage(folder, other):
-    moved = folder.rename(folder.with_name(other))
+    other_folder = folder.rename(folder.with_name(other))
     with pytest.raises(UserError, match=f"it is of step 1, but the folder is {other}"):
-        checkpoint.read_manifest(moved)
+        checkpoint.read_manifest(other_folder)
 
 
 @pytest.mark.parametrize("number", ["007", "\u00b2", "9" * 200, "-1", ""])

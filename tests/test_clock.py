@@ -81,10 +81,10 @@ def test_both_options_end_in_fps_and_exclude_each_other():
 
 
 def test_the_config_takes_either_and_writes_its_unit_down(tmp_path):
-    made = parse(SMALL | {"interval": "2min"})
-    assert made == parse(SMALL | {"fps": "1/120"})
-    assert made.time_unit == 120
-    assert parse(yaml.safe_load(dump(made))) == made
+    result = parse(SMALL | {"interval": "2min"})
+    assert result == parse(SMALL | {"fps": "1/120"})
+    assert result.time_unit == 120
+    assert parse(yaml.safe_load(dump(result))) == result
     with pytest.raises(UserError, match="interval 2min, but they say the same"):
         parse(SMALL | {"interval": "2min", "fps": 8})
     path = tmp_path / "c.yaml"
@@ -96,19 +96,19 @@ def losses(fps, **more):
     """Of four steps of training on the same pictures, and every parameter after them."""
     torch.manual_seed(0)
     config = parse(SMALL | {"fps": fps} | more)
-    made = objectives.build(config)
-    optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
+    clip_objective = objectives.build(config)
+    optimizer = torch.optim.Adam(clip_objective.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(3)
     video = torch.randint(0, 256, (4, 5, 8, 8, 1), dtype=torch.uint8, generator=generator)
-    found = []
+    results = []
     for step in range(4):
         optimizer.zero_grad()
         serial = torch.arange(4) + 4 * step
-        loss = made(video, config.frame_ticks(5).expand(4, -1), serial, 1.0)["loss"]
+        loss = clip_objective(video, config.frame_ticks(5).expand(4, -1), serial, 1.0)["loss"]
         loss.backward()
         optimizer.step()
-        found.append(loss.item())
-    return found, [parameter.detach() for parameter in made.parameters()]
+        results.append(loss.item())
+    return results, [parameter.detach() for parameter in clip_objective.parameters()]
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
@@ -123,16 +123,16 @@ def test_the_same_pictures_train_to_the_same_bits_at_any_declared_rate(kind):
 
 def test_what_is_reported_of_the_diffusion_is_per_root_second():
     video = torch.zeros(2, 5, 8, 8, 1, dtype=torch.uint8)
-    found = {}
+    results = {}
     for fps in (4, 16):
         torch.manual_seed(0)
         config = parse(SMALL | {"fps": fps})
         terms = objectives.build(config)(
             video, config.frame_ticks(5).expand(2, -1), torch.arange(2), 1.0
         )
-        found[fps] = terms["g_q50"].item()
-    assert found[16] == pytest.approx(2 * found[4])
-    assert found[4] == pytest.approx(config.sde.diffusion_start * 2, rel=1e-3)
+        results[fps] = terms["g_q50"].item()
+    assert results[16] == pytest.approx(2 * results[4])
+    assert results[4] == pytest.approx(config.sde.diffusion_start * 2, rel=1e-3)
 
 
 def test_twice_the_rate_of_sampling_is_half_a_unit():

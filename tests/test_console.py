@@ -45,9 +45,9 @@ def test_reader_that_goes_away_is_told_on_the_other_stream(tmp_path, closed):
     with run(tmp_path, **{closed: writer, other: subprocess.PIPE}) as process:
         os.close(writer)
         os.close(reader)
-        said = getattr(process, other).read().decode()
+        output = getattr(process, other).read().decode()
         assert process.wait(60) == 0
-    assert said.count(f"sdevid: {closed} takes no more") == 1
+    assert output.count(f"sdevid: {closed} takes no more") == 1
     assert (tmp_path / "end").exists()
 
 

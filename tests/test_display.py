@@ -71,9 +71,9 @@ def test_on_a_terminal_one_line_is_drawn_again(size):
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     with subprocess.Popen([sys.executable, "-c", PROGRAM], **streams):
         os.close(theirs)
-        said = b""
-        while not said.endswith(b"loss 3\r\n"):
-            said += os.read(ours, 4096)
+        output = b""
+        while not output.endswith(b"loss 3\r\n"):
+            output += os.read(ours, 4096)
     os.close(ours)
-    assert said.count(b"\n") == 1
-    assert b"4 of 4 clips" in said.split(b"\r")[-2]
+    assert output.count(b"\n") == 1
+    assert b"4 of 4 clips" in output.split(b"\r")[-2]

@@ -30,18 +30,18 @@ def hold(folder: Path, holder: Owner, age: float = 0.0) -> None:
 def other(**fields: object) -> Owner:
     """A living process of this machine that is not this one."""
     parent = os.getppid()
-    started = owner._started(parent)
+    started = owner.process_start(parent)
     assert started
     return replace(owner.identify(), **{"token": "t", "pid": parent, "started": started} | fields)
 
 
 def take(folder: Path) -> list[str]:
     """What is said while the folder is taken and given back."""
-    said: list[str] = []
-    with owner.own(folder, "run_dir", said.append) as mine:
+    output: list[str] = []
+    with owner.own(folder, "run_dir", output.append) as mine:
         assert owner.read(folder) == mine
     assert not (folder / owner.NAME).exists()
-    return said
+    return output
 
 
 def test_free_folder_is_taken_and_given_back_without_a_word(tmp_path):
@@ -89,10 +89,10 @@ def test_living_owner_is_named_and_left_alone(tmp_path, holder, age, monkeypatch
 )
 def test_stale_owner_is_taken_over_and_said_so(tmp_path, holder, age, why):
     hold(tmp_path, holder, age)
-    (said,) = take(tmp_path)
-    assert "is taken over" in said
-    assert why in said
-    assert str(holder.pid) in said
+    (output,) = take(tmp_path)
+    assert "is taken over" in output
+    assert why in output
+    assert str(holder.pid) in output
 
 
 def test_dead_process_is_stale_at_once(tmp_path):
@@ -101,8 +101,8 @@ def test_dead_process_is_stale_at_once(tmp_path):
     command = [sys.executable, "-c", program, str(tmp_path)]
     assert subprocess.run(command, check=False).returncode == 9
     assert owner.read(tmp_path)
-    (said,) = take(tmp_path)
-    assert "is gone" in said
+    (output,) = take(tmp_path)
+    assert "is gone" in output
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ class Import:
 
 def sources(*folders: str) -> list[str]:
     """Paths of the Python files under `folders`, from the repository's root."""
-    found = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-    return sorted(str(path.relative_to(ROOT)) for path in found)
+    result = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return sorted(str(path.relative_to(ROOT)) for path in result)
 
 
 CODE = sources("sdevid", "kernels/sdevid_kernels", "tools")
@@ -122,16 +122,16 @@ def _absolute(node: ast.ImportFrom, path: str) -> str:
     return ".".join([*package, node.module] if node.module else package)
 
 
-def touched(found: Import) -> Iterator[str]:
+def touched(imported: Import) -> Iterator[str]:
     """Our own modules that an import runs: the packages on its way, itself, its submodules."""
-    parts = found.name.split(".")
+    parts = imported.name.split(".")
     names = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
-    names += [f"{found.name}.{member}" for member in found.members]
+    names += [f"{imported.name}.{member}" for member in imported.members]
     return (name for name in names if name in MODULES)
 
 
-def heavy(found: Import) -> str:
-    return found.name.split(".")[0]
+def heavy(imported: Import) -> str:
+    return imported.name.split(".")[0]
 
 
 def reach(start: str, at_top: bool) -> dict[str, str]:
@@ -139,10 +139,10 @@ def reach(start: str, at_top: bool) -> dict[str, str]:
     seen, waiting = {start: "it"}, [start]
     while waiting:
         path = waiting.pop()
-        for found in imports(path):
-            if at_top and not found.at_top:
+        for imported in imports(path):
+            if at_top and not imported.at_top:
                 continue
-            for name in touched(found):
+            for name in touched(imported):
                 if MODULES[name] not in seen:
                     seen[MODULES[name]] = path
                     waiting.append(MODULES[name])
@@ -153,10 +153,10 @@ def reach(start: str, at_top: bool) -> dict[str, str]:
 def test_each_heavy_package_has_one_door(package):
     doors = DOORS[package]
     strays = [
-        f"{path}:{found.line}"
+        f"{path}:{imported.line}"
         for path in CODE
-        for found in imports(path)
-        if heavy(found) == package and not path.startswith(doors)
+        for imported in imports(path)
+        if heavy(imported) == package and not path.startswith(doors)
     ]
     assert not strays, f"only {', '.join(doors)} may import {package}, not {', '.join(strays)}"
 
@@ -166,20 +166,20 @@ def test_importing_the_library_needs_no_heavy_package():
     faults = []
     for start in (path for path in CODE if path.startswith("sdevid/") and path not in doors):
         for path, importer in reach(start, at_top=True).items():
-            for found in imports(path):
-                if found.at_top and heavy(found) in LAZY:
-                    faults.append(f"{start} imports {found.name} by {path} (from {importer})")
+            for imported in imports(path):
+                if imported.at_top and heavy(imported) in LAZY:
+                    faults.append(f"{start} imports {imported.name} by {path} (from {importer})")
     assert not faults, "import these inside the function that needs them:\n" + "\n".join(faults)
 
 
 def test_kernels_stand_on_torch_and_triton_alone():
     allowed = {"torch", "triton", "sdevid_kernels", "jaxtyping", *sys.stdlib_module_names}
     strays = [
-        f"{path}:{found.line} {found.name}"
+        f"{path}:{imported.line} {imported.name}"
         for path in CODE
         if path.startswith("kernels/")
-        for found in imports(path)
-        if heavy(found) not in allowed
+        for imported in imports(path)
+        if heavy(imported) not in allowed
     ]
     assert not strays, f"jaxtyping is there for annotations; not allowed: {strays}"
 
@@ -187,12 +187,12 @@ def test_kernels_stand_on_torch_and_triton_alone():
 def test_sde_knows_no_video():
     video = {"Video", "Frames", "Batch", "as_frames"}
     strays = [
-        f"{path}:{found.line} {found.name}"
+        f"{path}:{imported.line} {imported.name}"
         for path in sources("sdevid/sde")
-        for found in imports(path)
+        for imported in imports(path)
         if (
-            any(not name.startswith(KNOWN_TO_SDE) for name in touched(found) if name != "sdevid")
-            or (found.name == "sdevid.types" and video & set(found.members))
+            any(not name.startswith(KNOWN_TO_SDE) for name in touched(imported) if name != "sdevid")
+            or (imported.name == "sdevid.types" and video & set(imported.members))
         )
     ]
     assert not strays, f"sde may import only {KNOWN_TO_SDE}, and of types only time: {strays}"
@@ -267,12 +267,12 @@ def lengths(path: str) -> Iterator[tuple[str, int]]:
             yield f"{path}:{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def _check(found: dict[str, int], allowed: dict[str, int]) -> None:
-    new = {name: size for name, size in found.items() if name not in allowed}
+def _check(imported: dict[str, int], allowed: dict[str, int]) -> None:
+    new = {name: size for name, size in imported.items() if name not in allowed}
     assert not new, f"too long: {new}"
-    grown = {name: size for name, size in found.items() if size > allowed[name]}
+    grown = {name: size for name, size in imported.items() if size > allowed[name]}
     assert not grown, f"these may only shrink: {grown}"
-    stale = {name: size for name, size in allowed.items() if found.get(name, 0) < size}
+    stale = {name: size for name, size in allowed.items() if imported.get(name, 0) < size}
     assert not stale, f"shorter now; lower or remove their exceptions: {stale}"
 
 

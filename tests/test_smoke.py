@@ -43,8 +43,8 @@ def test_shards_train_sample_report_end_to_end(tmp_path):
     subprocess.run([*tool, *shape, "--output_dir", shards], cwd=ROOT, check=True)
     config = tmp_path / "smoke.yaml"
     config.write_text(yaml.safe_dump(CONFIG | {"data": str(shards), "run_dir": str(run)}))
-    said = sdevid("train", "--config", config, "max_clips=80", "--profile")
-    assert "Self CPU" in said
+    output = sdevid("train", "--config", config, "max_clips=80", "--profile")
+    assert "Self CPU" in output
     assert json.loads((run / "profile" / "trace.json").read_text())["traceEvents"]
     sdevid("train", "--config", config)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -62,13 +62,13 @@ class Outcome(NamedTuple):
 
 def steps(cpu: bool, work: Path, results: Path) -> list[Step]:
     """The check's steps, those first that the others stand on."""
-    found = [
+    commands = [
         _tests(cpu),
         *(_sanitizer(tool, cpu) for tool in ("memcheck", "racecheck")),
         _training(cpu, work),
         *_benchmarks(cpu, results),
     ]
-    return [step._replace(limit=step.limit * PATIENCE) for step in found] if cpu else found
+    return [step._replace(limit=step.limit * PATIENCE) for step in commands] if cpu else commands
 
 
 def _tests(cpu: bool) -> Step:
@@ -105,7 +105,7 @@ def _benchmarks(cpu: bool, results: Path) -> list[Step]:
     budget = ["--seconds", "0.3" if cpu else "6"]
     sizes = ["tiny"] if cpu else ["small", "map", "medium"]
     memory = ["--memory-steps", *(["2", "4"] if cpu else ["32", "128", "512"])]
-    found = [
+    commands = [
         Step(
             "benchmark: ceilings and memory",
             [[*bench, *budget, *memory, "--jobs", "em_step", "arithmetic", "memory"]],
@@ -116,7 +116,7 @@ def _benchmarks(cpu: bool, results: Path) -> list[Step]:
     for size in sizes:
         job = ["--jobs", "training_step", "--sizes", size]
         compiled = [] if size == "medium" or cpu else ["--compile-limit", "45"]
-        found.append(
+        commands.append(
             Step(
                 f"benchmark: training step, {size}",
                 [[*bench, *budget, *job, *compiled]],
@@ -124,7 +124,7 @@ def _benchmarks(cpu: bool, results: Path) -> list[Step]:
                 lambda size=size: _figures(results, ("training_step",), size),  # type: ignore[misc]
             )
         )
-    return found
+    return commands
 
 
 def _training(cpu: bool, work: Path) -> Step:
@@ -174,16 +174,16 @@ WHAT = {  # file: the columns that name a row, and those that it measures
 
 def _figures(folder: Path, names: tuple[str, ...], size: str | None) -> Figures:
     """What the benchmark wrote for this device, as one figure a cell."""
-    found: Figures = {}
+    figures: Figures = {}
     for name in names:
-        labels, measures = WHAT[name]
+        labels, metrics = WHAT[name]
         with (folder / f"{name}.csv").open(newline="") as file:
             for row in csv.DictReader(file):
                 if row["device"] != _device() or (size and row["size"] != size):
                     continue
                 label = " ".join(row[column] for column in labels)
-                found |= {f"{name} {label}: {measure}": row[measure] for measure in measures}
-    return found
+                figures |= {f"{name} {label}: {measure}": row[measure] for measure in metrics}
+    return figures
 
 
 def run(step: Step, limit: float, log: Path) -> Outcome:
@@ -301,14 +301,14 @@ def check(todo: list[Step], seconds: float, logs: Path, path: Path) -> list[Outc
     return outcomes
 
 
-def main(given: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Everything that needs a GPU, in one command.")
     parser.add_argument("--cpu", action="store_true", help="rehearse on a CPU, at a tiny size")
     parser.add_argument("--seconds", type=float, help="for all steps")
-    arguments = parser.parse_args(given)
-    found = _device()
-    if found != ("cpu" if arguments.cpu else "cuda"):
-        has = "finds no GPU" if found == "cpu" else "finds a GPU, which --cpu does not use"
+    arguments = parser.parse_args(words)
+    device = _device()
+    if device != ("cpu" if arguments.cpu else "cuda"):
+        has = "finds no GPU" if device == "cpu" else "finds a GPU, which --cpu does not use"
         print(
             f"gpu-check: torch {has}; on a GPU node: make gpu-check PYTHON=python3; without a GPU: "
             "python tools/gpu_check.py --cpu rehearses every step",

@@ -49,8 +49,8 @@ class Description:
 def describe(folder: Path) -> Description:
     """Read the description of the autoencoder in `folder`. UserError where there is none."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = str(found["_class_name"])
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = str(settings["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"autoencoder {folder}: no autoencoder is there ({type(error).__name__}: {error}); "
@@ -62,7 +62,7 @@ def describe(folder: Path) -> Description:
             f"{_REMEDY}"
         )
     try:
-        return _description(kind, found)
+        return _description(kind, settings)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"autoencoder {folder}: its config.json is out of form ({type(error).__name__}: "
@@ -82,36 +82,36 @@ def latent_shape(folder: Path, channels: int, frame_size: int, cells: int) -> Pi
 
     Raises UserError where `folder` holds no autoencoder, or one of other frames.
     """
-    found = describe(folder)
-    if found.channels != channels:
+    description = describe(folder)
+    if description.channels != channels:
         raise UserError(
-            f"encoder.frozen is {folder}, an {found.kind} of {found.channels} channels, but "
-            f"channels is {channels}; cut the shards with as many, or train one for them: sdevid "
-            "train-autoencoder"
+            f"encoder.frozen is {folder}, an {description.kind} of {description.channels} "
+            f"channels, but channels is {channels}; cut the shards with as many, or train one for "
+            "them: sdevid train-autoencoder"
         )
-    side, rest = divmod(frame_size, found.factor)
+    side, rest = divmod(frame_size, description.factor)
     if rest or side < cells:
         raise UserError(
-            f"encoder.frozen is {folder}, which makes one latent of {found.factor} x "
-            f"{found.factor} pixels, but frame_size is {frame_size} and encoder.map_size {cells}: "
-            "frame_size must be a multiple, and the map no larger than the latents"
+            f"encoder.frozen is {folder}, which makes one latent of {description.factor} x "
+            f"{description.factor} pixels, but frame_size is {frame_size} and encoder.map_size "
+            f"{cells}: frame_size must be a multiple, and the map no larger than the latents"
         )
-    return PictureShape(found.latent_channels, side)
+    return PictureShape(description.latent_channels, side)
 
 
-def _description(kind: str, found: dict[str, Any]) -> Description:
-    channels, latent_channels = int(found["in_channels"]), int(found["latent_channels"])
-    if found.get("out_channels", channels) != channels:
-        raise ValueError(f"it makes {found['out_channels']} channels of {channels}")
-    means, deviations = found.get("latents_mean"), found.get("latents_std")
+def _description(kind: str, settings: dict[str, Any]) -> Description:
+    channels, latent_channels = int(settings["in_channels"]), int(settings["latent_channels"])
+    if settings.get("out_channels", channels) != channels:
+        raise ValueError(f"it makes {settings['out_channels']} channels of {channels}")
+    means, deviations = settings.get("latents_mean"), settings.get("latents_std")
     if means is not None and deviations is not None:
         if not len(means) == len(deviations) == latent_channels:
             raise ValueError(f"latents_mean and latents_std are not for {latent_channels} channels")
         shift, scaling = tuple(map(float, means)), tuple(1 / float(sd) for sd in deviations)
     else:
-        shift = (float(found.get("shift_factor") or 0.0),)
-        scaling = (float(found.get("scaling_factor") or 1.0),)
-    factor = 2 ** (len(found[_STAGES[kind]]) - 1)
+        shift = (float(settings.get("shift_factor") or 0.0),)
+        scaling = (float(settings.get("scaling_factor") or 1.0),)
+    factor = 2 ** (len(settings[_STAGES[kind]]) - 1)
     return Description(kind, channels, latent_channels, factor, shift, scaling)
 
 
@@ -120,7 +120,7 @@ def identity(folder: Path) -> dict[str, Any]:
 
     Raises UserError where the folder holds no autoencoder or no safetensors.
     """
-    found, weights = describe(folder), sorted(folder.glob("*.safetensors"))
+    description, weights = describe(folder), sorted(folder.glob("*.safetensors"))
     if not weights:
         pickled = sorted(path.name for kind in _PICKLES for path in folder.glob(kind))
         held = "holds no weights"
@@ -132,11 +132,11 @@ def identity(folder: Path) -> dict[str, Any]:
         )
     try:
         return {
-            "kind": found.kind,
-            "channels": found.channels,
-            "latent_channels": found.latent_channels,
-            "stored_channels": found.stored_channels,
-            "factor": found.factor,
+            "kind": description.kind,
+            "channels": description.channels,
+            "latent_channels": description.latent_channels,
+            "stored_channels": description.stored_channels,
+            "factor": description.factor,
             "fingerprint": fingerprint([folder / "config.json", *weights]),
         }
     except OSError as error:

@@ -54,10 +54,10 @@ class FrozenAutoencoder:
         without any that was is NaN."""
         seen = frames.isnan().logical_not().flatten(1).any(1)
         filled = frames.nan_to_num(nan=0.5)
-        found = [self._encoded(part) for part in torch.split(filled, FRAMES_AT_ONCE)]
-        mean = torch.cat([part.mean for part in found])
+        latents = [self._encoded(part) for part in torch.split(filled, FRAMES_AT_ONCE)]
+        mean = torch.cat([part.mean for part in latents])
         mean[~seen] = torch.nan
-        scales = [part.scale for part in found if part.scale is not None]
+        scales = [part.scale for part in latents if part.scale is not None]
         return Latents(mean, torch.cat(scales) if scales else None)
 
     @torch.no_grad()
@@ -80,13 +80,13 @@ class FrozenAutoencoder:
                 f"autoencoder {self.folder} gives latents that are not finite in float16: its "
                 "weights are damaged, or its config.json has no scaling_factor; copy it again"
             )
-        found: Float16[np.ndarray, "time rows columns values"] = stored
-        return found
+        half: Float16[np.ndarray, "time rows columns values"] = stored
+        return half
 
     def _encoded(self, frames: Tensor) -> Latents:
         with torch.autocast(frames.device.type, enabled=False):
-            given = self._pixels_from + (1 - self._pixels_from) * frames.float()
-            raw: Any = self._module.encode(given)
+            pixels = self._pixels_from + (1 - self._pixels_from) * frames.float()
+            raw: Any = self._module.encode(pixels)
         scale = None
         if self.description.has_scale:
             raw, scale = raw.latent_dist.mean, raw.latent_dist.std * self._scaling
@@ -96,9 +96,9 @@ class FrozenAutoencoder:
 
     def _decoded(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
-            found: Any = self._module.decode(latents.float() / self._scaling + self._shift)
-        found = found if isinstance(found, Tensor) else found.sample
-        frames: Tensor = (found - self._pixels_from) / (1 - self._pixels_from)
+            decoded: Any = self._module.decode(latents.float() / self._scaling + self._shift)
+        decoded = decoded if isinstance(decoded, Tensor) else decoded.sample
+        frames: Tensor = (decoded - self._pixels_from) / (1 - self._pixels_from)
         return frames.clamp(0, 1)
 
 
@@ -133,11 +133,11 @@ def _load(folder: Path, kind: str) -> Any:
 
 
 def _pretrained(library: Any, folder: Path) -> Any:
-    module, found = library.from_pretrained(
+    module, report = library.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
         raise ValueError(f"its safetensors lack {len(missing)} tensors, as {missing[0]}")
     return module
 

@@ -101,8 +101,8 @@ def set_scaling(folder: Path, latents: Float[Tensor, "frames channels rows colum
 
     `latents` are what the autoencoder in `folder` makes of typical frames as it is described now.
     """
-    found, path = folders.describe(folder), folder / "config.json"
-    shift, scaling = (torch.tensor(values) for values in (found.shift, found.scaling))
+    description, path = folders.describe(folder), folder / "config.json"
+    shift, scaling = (torch.tensor(values) for values in (description.shift, description.scaling))
     raw = latents.cpu() / scaling.view(-1, 1, 1) + shift.view(-1, 1, 1)
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     settings["latents_mean"] = raw.mean((0, 2, 3)).tolist()
@@ -131,9 +131,9 @@ def _check_frames(index: ShardIndex, options: Options) -> None:
             )
 
 
-def _frames(index: ShardIndex, clip: int, places: np.ndarray[Any, Any] | slice) -> Frames:
+def _frames(index: ShardIndex, clip: int, indices: np.ndarray[Any, Any] | slice) -> Frames:
     """Frames of a clip in [0, 1], on the CPU."""
-    video = index.read(clip).video[places]
+    video = index.read(clip).video[indices]
     values = np.float32(video) / 255 if index.transform is None else index.transform.apply(video)
     return torch.from_numpy(values).permute(0, 3, 1, 2)
 
@@ -201,10 +201,10 @@ def _loss(
 ) -> tuple[Tensor, Frames, Tensor]:
     """The loss, the decoded frames, and their mean absolute error over what was observed."""
     seen = frames.isnan().logical_not()
-    given = 2 * frames.nan_to_num(nan=0.5) - 1
-    latent = module.encode(given).latent_dist
+    pixels = 2 * frames.nan_to_num(nan=0.5) - 1
+    latent = module.encode(pixels).latent_dist
     decoded: Tensor = module.decode(latent.sample()).sample
-    error = ((decoded - given).abs() * seen).sum() / seen.sum().clamp(min=1)
+    error = ((decoded - pixels).abs() * seen).sum() / seen.sum().clamp(min=1)
     loss = error + options.kl_weight * latent.kl().mean() / latent.mean[0].numel()
     if critic is not None:
         loss = loss - options.adversarial_weight * critic(decoded).mean()

@@ -24,8 +24,8 @@ def folder_of(run_dir: Path, step: int) -> Path:
 def steps(run_dir: Path) -> list[int]:
     """Steps at which the run has checkpoints, newest first; whether they are whole is not said."""
     names = (path.name for path in (run_dir / "checkpoints").glob("step_*"))
-    found = (_STEP.fullmatch(name) for name in names)
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    matches = (_STEP.fullmatch(name) for name in names)
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def faults(folder: Path, manifest: Manifest, share: slice = slice(None)) -> list[str]:

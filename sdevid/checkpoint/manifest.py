@@ -75,13 +75,13 @@ def read_manifest(folder: Path) -> Manifest:
         if len(text) > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         fields = json.loads(text)
-        found = fields.get("format") if isinstance(fields, dict) else None
-        if found in FORMATS:
+        version = fields.get("format") if isinstance(fields, dict) else None
+        if version in FORMATS:
             return _checked(folder, _READER.validate_json(text, strict=True))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder} is no whole checkpoint: manifest.json: {reason}") from error
-    raise UserError(f"checkpoint {folder} has format {found}; this version reads {FORMAT}")
+    raise UserError(f"checkpoint {folder} has format {version}; this version reads {FORMAT}")
 
 
 def _checked(folder: Path, manifest: Manifest) -> Manifest:

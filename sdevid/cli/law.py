@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sdevid.data.shards import ShardIndex
     from sdevid.evaluate.blobs import Tracker
     from sdevid.evaluate.particles.film_law import Compared
-    from sdevid.evaluate.particles.model_law import Interval, ModelLaw
+    from sdevid.evaluate.particles.model_law import Bounds, ModelLaw
     from sdevid.models.particles.model import ParticleSDE
     from sdevid.models.video_model import VideoModel
 
@@ -114,7 +114,7 @@ def _shards(folder: str, split: str, config: Config) -> ShardIndex:
     from sdevid.data.shards import open_shards
 
     index = open_shards(folder, split, Access.of(config))
-    stream.check(index, config)
+    stream.check_clips(index, config)
     return index
 
 
@@ -203,7 +203,7 @@ def films_text(compared: list[Compared]) -> str:
     return "".join(lines)
 
 
-def _shown(figure: Interval) -> str:
+def _shown(figure: Bounds) -> str:
     return f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 

@@ -61,11 +61,11 @@ command carries on; 4 training was lost; 1 anything else
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; 2, after one message, for a user's mistake."""
     protect()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0].startswith("-"):
-        _parser().parse_args(given)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0].startswith("-"):
+        _parser().parse_args(words)
         return USER_FAULT
-    name, *rest = given
+    name, *rest = words
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(COMMANDS)}"

@@ -21,5 +21,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sdevid.train.world import open_world
 
     with open_world() as world:
-        preflight.check(config, world)
+        preflight.check_nodes(config, world)
     return 0

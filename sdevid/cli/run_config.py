@@ -27,9 +27,9 @@ def parse_with_config(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> tuple[argparse.Namespace, Config]:
     """Parse the command line and load the config it names. Raises UserError with the right form."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    _refuse_settings_as_options(parser, given)
-    options = parser.parse_args(given)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _refuse_settings_as_options(parser, words)
+    options = parser.parse_args(words)
     overrides, chosen = list(options.overrides), options.config
     if chosen is None and overrides and "=" not in overrides[0]:
         chosen = overrides.pop(0)
@@ -38,13 +38,13 @@ def parse_with_config(
     return options, configs.load(config_path(chosen), overrides)
 
 
-def _refuse_settings_as_options(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
+def _refuse_settings_as_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     known = {text for action in parser._actions for text in action.option_strings}
-    for index, option in enumerate(given):
+    for index, option in enumerate(words):
         name, equals, value = option[2:].partition("=")
         if not option.startswith("--") or f"--{name}" in known:
             continue
-        following = "".join(given[index + 1 : index + 2])
+        following = "".join(words[index + 1 : index + 2])
         value = value if equals or following.startswith("-") else following
         raise UserError(
             f"{option} is not an option; a setting is given as {name}={value or 'VALUE'}"

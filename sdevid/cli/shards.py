@@ -13,12 +13,12 @@ from sdevid.data.latents import PictureEncoder
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Cut or draw shards, with what frozen encoders make of them; or `index` tars of others."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["index"]:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["index"]:
         from sdevid.data.cut import index_command
 
-        return index_command.main(given[1:])
-    return command.main(given, load_encoder=_load_encoder, load_autoencoder=_load_autoencoder)
+        return index_command.main(words[1:])
+    return command.main(words, load_encoder=_load_encoder, load_autoencoder=_load_autoencoder)
 
 
 def _load_encoder(folder: Path, length: int) -> Embedder:

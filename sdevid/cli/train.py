@@ -36,6 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(dry_run(config))
         return 0
-    from sdevid.train.run import run
+    from sdevid.train.run import train_run
 
-    return run(config, trust_checkpoint=options.trust_checkpoint)
+    return train_run(config, trust_checkpoint=options.trust_checkpoint)

@@ -31,7 +31,7 @@ GROUND, EDGE, NOISE = 0.75, 0.7, 0.02  # grey, pixels of the blob's soft edge, s
 PULL = OrnsteinUhlenbeck(theta=0.25, sigma=0.5)  # along both axes, or along y of the double well
 WELL = DoubleWell()
 
-Places = Float[np.ndarray, "time blobs 2"]  # (x, y), pixels; x to the right, y down
+Positions = Float[np.ndarray, "time blobs 2"]  # (x, y), pixels; x to the right, y down
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,18 @@ class BlobFilm:
             blobs = [
                 Blob(scale * rng.uniform(*RADII), rng.uniform(*CONTRASTS)) for _ in range(number)
             ]
-            places = scale * self.places(rng, number, times)
-            video = draw(places, blobs, spec.frame_size, rng)
-            said = {"blobs": [asdict(blob) for blob in blobs], "places": places.round(4).tolist()}
-            yield video, said
+            positions = scale * self.positions(rng, number, times)
+            video = draw(positions, blobs, spec.frame_size, rng)
+            metadata = {
+                "blobs": [asdict(blob) for blob in blobs],
+                "places": positions.round(4).tolist(),
+            }
+            yield video, metadata
 
-    def places(
+    def positions(
         self, rng: np.random.Generator, blobs: int, times: Float[np.ndarray, " time"]
-    ) -> Places:
-        """Places of `blobs` at `times`, in pixels of a frame of 64."""
+    ) -> Positions:
+        """Draw positions of `blobs` at `times`, in pixels of a frame of 64."""
         if self.motion == "brownian":
             return _reflected(rng, blobs, times)
         along_x = WELL if self.motion == "double-well" else PULL
@@ -89,29 +92,31 @@ class BlobFilm:
             "ou": {"x": asdict(PULL), "y": asdict(PULL)},
             "double-well": {"x": asdict(WELL), "y": asdict(PULL)},
         }
-        said = {"motion": self.motion, "side": SIDE, "diffusion": self.diffusion(SIDE)}
-        return {"particles": said | laws[self.motion]}
+        metadata = {"motion": self.motion, "side": SIDE, "diffusion": self.diffusion(SIDE)}
+        return {"particles": metadata | laws[self.motion]}
 
 
-def _reflected(rng: np.random.Generator, blobs: int, times: Float[np.ndarray, " time"]) -> Places:
+def _reflected(
+    rng: np.random.Generator, blobs: int, times: Float[np.ndarray, " time"]
+) -> Positions:
     """Brownian motion between walls, from anywhere: a free path folded back, which is exact."""
     free = rng.uniform(WALL, SIDE - WALL, (blobs, 2))[None]
     for step in np.diff(times):
-        moved = free[-1] + np.sqrt(2 * DIFFUSION * step) * rng.standard_normal((blobs, 2))
-        free = np.concatenate([free, moved[None]])
+        free_end = free[-1] + np.sqrt(2 * DIFFUSION * step) * rng.standard_normal((blobs, 2))
+        free = np.concatenate([free, free_end[None]])
     room = SIDE - 2 * WALL
-    folded: Places = SIDE - WALL - np.abs((free - WALL) % (2 * room) - room)
+    folded: Positions = SIDE - WALL - np.abs((free - WALL) % (2 * room) - room)
     return folded
 
 
 def draw(
-    places: Places, blobs: list[Blob], frame_size: int, rng: np.random.Generator
+    positions: Positions, blobs: list[Blob], frame_size: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "time height width 1"]:
     """Blobs with soft edges on grey ground; where they meet, the darkest is seen; pixel noise."""
     pixel = np.arange(frame_size, dtype=np.float32)
-    dark = np.zeros((len(places), frame_size, frame_size), np.float32)
+    dark = np.zeros((len(positions), frame_size, frame_size), np.float32)
     for number, blob in enumerate(blobs):
-        x, y = places[:, number].T.astype(np.float32)
+        x, y = positions[:, number].T.astype(np.float32)
         distance = np.hypot(
             pixel[None, None, :] - x[:, None, None], pixel[None, :, None] - y[:, None, None]
         )

@@ -45,9 +45,9 @@ class BlockCache:
                 "on a disk of this node"
             ) from error
 
-    def piece(self, file: str, number: int, part: slice, fetch: Callable[[], bytes]) -> bytes:
+    def read_slice(self, file: str, number: int, part: slice, fetch: Callable[[], bytes]) -> bytes:
         """A part of a block of `file` (any name that is unique), fetched where it is not kept."""
-        path = self._place(file, number)
+        path = self.block_path(file, number)
         content = _kept(path, part)
         if content is not None:
             return content
@@ -63,12 +63,13 @@ class BlockCache:
     def forget(self, file: str, number: int) -> bool:
         """Drop a block; whether there was one."""
         try:
-            self._place(file, number).unlink()
+            self.block_path(file, number).unlink()
         except FileNotFoundError:
             return False
         return True
 
-    def _place(self, file: str, number: int) -> Path:
+    def block_path(self, file: str, number: int) -> Path:
+        """Name the file that holds block `number` of `file`."""
         folder = hashlib.sha256(file.encode()).hexdigest()[:32]
         return self.path / "blocks" / folder / str(number)
 
@@ -107,8 +108,8 @@ class BlockCache:
         blocks = []
         for path in (self.path / "blocks").glob("*/*"):
             with suppress(FileNotFoundError):  # forgotten by another process
-                found = path.stat()
-                blocks.append((found.st_mtime_ns, found.st_size, path))
+                status = path.stat()
+                blocks.append((status.st_mtime_ns, status.st_size, path))
         kept = sum(size for _, size, _ in blocks)
         for _, size, path in sorted(blocks):
             if kept <= allowed:
@@ -130,10 +131,10 @@ class CachedFolder:
     def read(self, name: str, offset: int, size: int) -> bytes:
         file = f"{self.location}/{name}"
         parts = []
-        for number, part in _pieces(offset, size):
+        for number, part in _slices(offset, size):
             start = number * BLOCK
             fetch = partial(self._remote.read, name, start, BLOCK)
-            parts.append(self._cache.piece(file, number, part, fetch))
+            parts.append(self._cache.read_slice(file, number, part, fetch))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_into(self, name: str, offset: int, target: memoryview) -> int:
@@ -143,7 +144,7 @@ class CachedFolder:
 
     def forget(self, name: str, offset: int, size: int) -> bool:
         file = f"{self.location}/{name}"
-        dropped = [self._cache.forget(file, number) for number, _ in _pieces(offset, size)]
+        dropped = [self._cache.forget(file, number) for number, _ in _slices(offset, size)]
         return any(dropped)
 
     def whole(self, name: str, limit: int) -> bytes:
@@ -165,7 +166,7 @@ class CachedFolder:
         self._remote.close()
 
 
-def _pieces(offset: int, size: int) -> Iterator[tuple[int, slice]]:
+def _slices(offset: int, size: int) -> Iterator[tuple[int, slice]]:
     """Blocks that a range lies in, and which part of each."""
     end = offset + size
     for number in range(offset // BLOCK, -(-end // BLOCK)):

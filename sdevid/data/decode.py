@@ -91,7 +91,7 @@ class _Cut:
 
     def clips(self) -> Generator[CutVideo, None, Counter[str]]:
         """Clips of one stretch after the other; the notes."""
-        made = longest = 0
+        cut = longest = 0
         frames = deinterlaced(self._decoded(), self._notes)
         shown: Iterator[Timed] = takewhile(self._before_stop, timed(frames, self._video))
         if self._spec.shots:
@@ -108,12 +108,12 @@ class _Cut:
                 if distinct < self._least_distinct():
                     self._notes["clips of too few frames (left out)"] += 1
                     continue
-                made += 1
+                cut += 1
                 video = np.stack([picture for _, picture, _ in window])
                 yield window[0][0], video, self._extra(stretch, shot, distinct)
         if not longest and self._stop is None:
             raise BadVideoError("has no frame that decodes")
-        if not made:
+        if not cut:
             raise LeftOutError(self._too_short(longest))
         return +self._notes
 
@@ -200,5 +200,5 @@ def _inside(section: Section | None, length: int | None) -> Section | None:
 def _reason(error: Exception, path: Path) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "is an empty file"
-    said = error.strerror if isinstance(error, av.FFmpegError | OSError) else error
-    return f"does not decode: {said}"
+    reason = error.strerror if isinstance(error, av.FFmpegError | OSError) else error
+    return f"does not decode: {reason}"

@@ -129,13 +129,13 @@ def _font_digits() -> tuple[Glyphs, UInt8[np.ndarray, " n"]]:
 
 
 def _idx_files(folder: Path, ending: str) -> list[Path]:
-    found = sorted([*folder.glob(f"*{ending}"), *folder.glob(f"*{ending}.gz")])
-    if not found:
+    files = sorted([*folder.glob(f"*{ending}"), *folder.glob(f"*{ending}.gz")])
+    if not files:
         raise UserError(
             f"--input_dir {folder} holds no *{ending} or *{ending}.gz; give a folder with MNIST's "
             "files, or no --input_dir for digits in a font"
         )
-    return found
+    return files
 
 
 def _read_idx(path: Path, what: str) -> UInt8[np.ndarray, " bytes"]:

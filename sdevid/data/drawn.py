@@ -45,7 +45,7 @@ class DiscArtist:
         """`count` clips, each with the scene's state, in units, at each frame."""
         times = np.arange(spec.clip_length) / spec.fps
         for path in self.scene.simulate(rng, count, times):
-            yield self.scene.draw(path, spec.frame_size), self.scene.said(path)
+            yield self.scene.draw(path, spec.frame_size), self.scene.metadata(path)
 
     def truth(self) -> dict[str, Any]:
         """The motion and the drawing, as `known_scene` reads them."""
@@ -72,8 +72,8 @@ def known_scene(truth: Mapping[str, Any]) -> Scene:
     return from_truth(dict(truth))
 
 
-def _parameters(said: Mapping[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in said.items() if key != "sde"}
+def _parameters(metadata: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in metadata.items() if key != "sde"}
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,12 @@ def encode(embedding: Embedding) -> bytes:
 def decode(content: bytes, width: int) -> Embedding:
     """The embedding in a member's bytes. ValueError where they hold anything else."""
     try:
-        found = read_npy(content)
+        array = read_npy(content)
     except ValueError as error:
         raise ValueError(f"its {TEXT} does not decode: {error}") from error
-    if found.dtype != np.float16 or found.ndim != 2 or found.shape[1] != width:
+    if array.dtype != np.float16 or array.ndim != 2 or array.shape[1] != width:
         raise ValueError(
-            f"its {TEXT} holds {found.dtype} {found.shape}, not float16 (tokens, {width})"
+            f"its {TEXT} holds {array.dtype} {array.shape}, not float16 (tokens, {width})"
         )
-    embedding: Embedding = found
+    embedding: Embedding = array
     return embedding

@@ -73,10 +73,10 @@ class ClipTable(Sequence[ClipEntry]):
     @overload
     def __getitem__(self, i: slice) -> Sequence[ClipEntry]: ...
     def __getitem__(self, i: Any) -> Any:
-        places = range(len(self))[i]
-        if isinstance(places, range):
-            return [self._entry(place) for place in places]
-        return self._entry(places)
+        chosen = range(len(self))[i]
+        if isinstance(chosen, range):
+            return [self._entry(place) for place in chosen]
+        return self._entry(chosen)
 
     def _read(self, place: int) -> ClipEntry:
         number = bisect_right(self._first, place) - 1
@@ -104,7 +104,7 @@ class ClipTable(Sequence[ClipEntry]):
             return self._members.get(extension, 0)
         return sum(extension in clip.members for clip in self)
 
-    def places(self, shard: str) -> list[range]:
+    def clip_ranges(self, shard: str) -> list[range]:
         """Where the clips of a shard stand in this table."""
         named = [number for number, part in enumerate(self.parts) if part.shard == shard]
         return [range(self._first[number], self._first[number + 1]) for number in named]
@@ -125,9 +125,9 @@ def read_split(folder: Folder, split: Mapping[str, Any]) -> ClipTable:
         if shard not in named:
             clips = read_index(folder, shard)
             return Part(shard, len(clips), lambda: clips)
-        said = named[shard]
-        opener = partial(open_columns, folder, shard, said, kinds)
-        return Part(shard, said["clips"], opener, said["sha256"])
+        entry = named[shard]
+        opener = partial(open_columns, folder, shard, entry, kinds)
+        return Part(shard, entry["clips"], opener, entry["sha256"])
 
     with ThreadPoolExecutor(1 if folder.steady else _AT_ONCE) as pool:
         parts = list(pool.map(part, split["shards"]))
@@ -142,7 +142,7 @@ def kinds_of(split: Mapping[str, Any]) -> frozenset[Kind]:
 
 
 def open_columns(
-    folder: Folder, shard: str, said: Mapping[str, Any], kinds: frozenset[Kind]
+    folder: Folder, shard: str, entry: Mapping[str, Any], kinds: frozenset[Kind]
 ) -> Columns:
     """The binary index of a shard, held to what dataset.json says of it.
 
@@ -159,14 +159,14 @@ def open_columns(
         raise ValueError(f"the disk does not give {name} ({error.strerror})") from error
     except ValueError as error:
         raise ValueError(f"{name} does not read: {error}") from error
-    if hashlib.sha256(content).hexdigest() != said["sha256"]:
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise ValueError(f"{name} has another sha256 than dataset.json says; copy both again")
     try:
         columns = Columns(shard, content)
     except ValueError as error:
         raise ValueError(f"{name} does not read: {error}") from error
-    if len(columns) != said["clips"]:
-        raise ValueError(f"{name} has {len(columns)} clips, but dataset.json says {said['clips']}")
+    if len(columns) != entry["clips"]:
+        raise ValueError(f"{name} has {len(columns)} clips, but dataset.json says {entry['clips']}")
     other = columns.kinds - kinds
     if other:
         raise ValueError(

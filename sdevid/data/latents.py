@@ -58,16 +58,16 @@ def check_all(clips: ClipTable, dataset: Mapping[str, Any], location: str) -> No
     )
 
 
-def check_picture(autoencoder: dict[str, Any], frame_size: int, channels: int, given: str) -> None:
+def check_picture(autoencoder: dict[str, Any], frame_size: int, channels: int, source: str) -> None:
     """Raise UserError where frames of this size and kind are none for the autoencoder `given`."""
     if channels != autoencoder["channels"]:
         raise UserError(
-            f"autoencoder {given} is for {autoencoder['channels']} channels, but the frames have "
+            f"autoencoder {source} is for {autoencoder['channels']} channels, but the frames have "
             f"{channels}; cut with --channels {'rgb' if autoencoder['channels'] == 3 else 'grey'}, "
             "or train one for them: sdevid train-autoencoder"
         )
     if frame_size % autoencoder["factor"]:
         raise UserError(
-            f"autoencoder {given} makes one latent of {autoencoder['factor']} pixels a side, but "
+            f"autoencoder {source} makes one latent of {autoencoder['factor']} pixels a side, but "
             f"frames of {frame_size} are no multiple of that; cut with another --frame_size"
         )

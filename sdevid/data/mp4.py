@@ -34,12 +34,12 @@ def images(payload: bytes, shape: tuple[int, int, int, int]) -> Iterator[Image] 
     Raises av.FFmpegError where a packet does not decode.
     """
     try:
-        found = _packets(memoryview(payload))
+        packets = _packets(memoryview(payload))
     except (struct.error, KeyError, IndexError, ValueError, RecursionError, MemoryError):
         return None
-    if found is None:
+    if packets is None:
         return None
-    return _decoded(*found, shape)
+    return _decoded(*packets, shape)
 
 
 def _decoded(

@@ -35,7 +35,7 @@ class Order:
         self._first = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])  # clip of a shard
         self._size, self._seed, self._window = int(self._first[-1]), seed, window
         self._layout = lru_cache(_KEPT)(self._laid_out)
-        self._shuffled = lru_cache(_KEPT)(self._shuffle)
+        self.shuffled = lru_cache(_KEPT)(self._shuffle)
 
     def __len__(self) -> int:
         return self._size
@@ -45,7 +45,7 @@ class Order:
         epoch, place = divmod(serial, self._size)
         starts, _ = self._layout(epoch)
         number = bisect_right(starts, place) - 1
-        return int(self._shuffled(epoch, number)[place - starts[number]])
+        return int(self.shuffled(epoch, number)[place - starts[number]])
 
     def _laid_out(self, epoch: int) -> tuple[list[int], list[Numbers]]:
         """Where each window of an epoch begins, and its shards."""

@@ -104,9 +104,9 @@ def _from_sheet(payload: bytes, shape: Shape) -> ClipVideo:
 
     rows, columns, cell_height, cell_width = _grid(shape)
     frames, height, width, channels = shape
-    found = simplejpeg.decode_jpeg_header(payload)[:2]
-    if found != (rows * cell_height, columns * cell_width):
-        raise ValueError(f"a sheet of {found[1]} x {found[0]} pixels is not that of {shape}")
+    size = simplejpeg.decode_jpeg_header(payload)[:2]
+    if size != (rows * cell_height, columns * cell_width):
+        raise ValueError(f"a sheet of {size[1]} x {size[0]} pixels is not that of {shape}")
     sheet = simplejpeg.decode_jpeg(payload, colorspace="GRAY" if channels == 1 else "RGB")
     sheet = sheet.reshape(rows * cell_height, columns, cell_width, channels).swapaxes(0, 1)
     cells = sheet.reshape(rows * columns, cell_height, cell_width, channels)

@@ -117,14 +117,14 @@ class Swing:
         """A disc at each angle."""
         return draw(self.located(states), frame_size)
 
-    def said(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
+    def metadata(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
         """Fields of KEY.json; `state` reads them."""
         angle, velocity = states.T.round(6).tolist()
         return {"angle": angle, "velocity": velocity}
 
-    def state(self, said: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
+    def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
         """The state at one frame."""
-        return np.array([said["angle"][frame], said["velocity"][frame]])
+        return np.array([metadata["angle"][frame], metadata["velocity"][frame]])
 
     def truth(self) -> dict[str, Any]:
         """What dataset.json says of the motion and of the drawing."""

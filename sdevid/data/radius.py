@@ -102,16 +102,16 @@ class Pulse:
         centre = np.zeros((*states.shape[:-1], 2))
         return draw(centre, frame_size, states[..., 0])
 
-    def said(self, states: Float[np.ndarray, "time 1"]) -> dict[str, Any]:
+    def metadata(self, states: Float[np.ndarray, "time 1"]) -> dict[str, Any]:
         """Fields of KEY.json; `state` reads them."""
         return {"radius": states[:, 0].round(6).tolist()}
 
-    def state(self, said: dict[str, Any], frame: int) -> Float[np.ndarray, " 1"]:
+    def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 1"]:
         """The state at one frame."""
-        return np.array([said["radius"][frame]])
+        return np.array([metadata["radius"][frame]])
 
     def truth(self) -> dict[str, Any]:
         """What dataset.json says of the motion and of the drawing."""
-        said = units()
-        del said["disc_radius"]
-        return {"axes": {"radius": {"sde": "gbm", **asdict(self.sde)}}, "units": said}
+        metadata = units()
+        del metadata["disc_radius"]
+        return {"axes": {"radius": {"sde": "gbm", **asdict(self.sde)}}, "units": metadata}

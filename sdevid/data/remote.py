@@ -71,10 +71,10 @@ class RemoteFolder:
         if self._http:
             return None
         try:
-            found = self._tried("", lambda url: self._system.ls(url, detail=False, refresh=True))
+            paths = self._tried("", lambda url: self._system.ls(url, detail=False, refresh=True))
         except FileNotFoundError:
             return []
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def stamp(self, name: str) -> None:  # noqa: ARG002
         return None
@@ -140,7 +140,7 @@ class RemoteFolder:
                 time.sleep(_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
         raise UserError(
             f"{url} could not be read in {_TRIES} tries of at most {self._timeout:g} s: "
-            f"{_said(last)}; see whether the server answers and the network is up, or set "
+            f"{_reason(last)}; see whether the server answers and the network is up, or set "
             "data_timeout higher"
         ) from last
 
@@ -187,19 +187,19 @@ def _stop_where_final(url: str, error: Exception) -> None:
     status, kind = _status(error), type(error).__name__
     if isinstance(error, PermissionError) or status in _REFUSED:
         raise UserError(
-            f"{url} is refused ({_said(error)}); see that your credentials may read it and that "
+            f"{url} is refused ({_reason(error)}); see that your credentials may read it and that "
             "it exists: for S3, AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
     if "Credentials" in kind:
         raise UserError(
-            f"{url}: no credentials were found ({_said(error)}); set AWS_PROFILE, or "
+            f"{url}: no credentials were found ({_reason(error)}); set AWS_PROFILE, or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
     transient = status is None or status >= 500 or status in (408, _TOO_MANY)
     if isinstance(error, TypeError | AttributeError):  # a fault of ours, with its traceback
         raise error
     if not transient or kind == "InvalidURL":
-        raise UserError(f"{url} cannot be read: {_said(error)}; check the address") from error
+        raise UserError(f"{url} cannot be read: {_reason(error)}; check the address") from error
 
 
 def _status(error: BaseException) -> int | None:
@@ -212,5 +212,5 @@ def _status(error: BaseException) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -226,7 +226,7 @@ def parse_meta(content: bytes) -> dict[str, Any]:
     return parsed
 
 
-def parse_said(members: Mapping[str, bytes]) -> dict[str, Any]:
+def parse_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
     """What is said of a clip: the fields of its json, and in tars of other makers its txt and cls.
 
     ValueError where they do not read.

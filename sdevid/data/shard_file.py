@@ -83,19 +83,19 @@ class ShardFile:
 
     def add(self, key: str, meta: dict[str, Any], members: Mapping[str, bytes]) -> None:
         """Append the clip `key`: its `members` by extension, and `meta`, which becomes KEY.json."""
-        said = json.dumps(meta, sort_keys=True, ensure_ascii=False)
-        members = {**members, "json": said.encode()}
+        text = json.dumps(meta, sort_keys=True, ensure_ascii=False)
+        members = {**members, "json": text.encode()}
         self._tar.write({"__key__": key, **members})
         named = {name: meta[name] for name in _NAMED}
-        self._clips.append(ClipEntry(self.path.name, key, **named, members=self._places(members)))
+        self._clips.append(ClipEntry(self.path.name, key, **named, members=self._entries(members)))
 
-    def _places(self, members: dict[str, bytes]) -> dict[str, Member]:
-        places: dict[str, Member] = {}
+    def _entries(self, members: dict[str, bytes]) -> dict[str, Member]:
+        entries: dict[str, Member] = {}
         for extension, content in sorted(members.items()):  # the order in which TarWriter writes
             offset = self._position + _TAR_BLOCK
-            places[extension] = member_at(offset, content)
+            entries[extension] = member_at(offset, content)
             self._position = offset + -(-len(content) // _TAR_BLOCK) * _TAR_BLOCK
-        return places
+        return entries
 
     def close(self) -> None:
         """Finish the tar and rename it and its index into place."""

@@ -24,7 +24,7 @@ from sdevid.data.index import ClipTable, read_split
 from sdevid.data.json_file import checked, read_json
 from sdevid.data.open import open_folder
 from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
-from sdevid.data.schema import MOST_BYTES, MOST_TOKENS, SAID, DatasetFields, parse_said
+from sdevid.data.schema import MOST_BYTES, MOST_TOKENS, SAID, DatasetFields, parse_metadata
 from sdevid.data.shard_file import FORMAT, Hash, digest
 from sdevid.data.spec import words
 from sdevid.data.transforms import Transform
@@ -69,7 +69,7 @@ class ShardIndex:
     clips: ClipTable
     embedded: bool = False  # whether text embeddings are read too; set before the first read
     encoded: bool = False  # whether a clip's latents are read for its frames; set likewise
-    _damage: dict[int, str] = field(default_factory=dict, repr=False)
+    damage: dict[int, str] = field(default_factory=dict, repr=False)
     _known: bytearray = field(init=False, repr=False)  # _RIGHT or _PLAIN, once read
     _stamps: dict[str, tuple[int, int, int]] = field(default_factory=dict, repr=False)  # by shard
 
@@ -118,7 +118,7 @@ class ShardIndex:
         DamagedClipError where the shard does not hold it, UserError where it cannot be read.
         """
         entry = self.clips[i]
-        if (reason := self._damage.get(i)) is None:
+        if (reason := self.damage.get(i)) is None:
             try:
                 return self._load(i, entry, first, video, draw)
             except FileNotFoundError:
@@ -134,7 +134,7 @@ class ShardIndex:
                 reason = f"the disk does not give it ({error.strerror})"
             except Exception as error:  # whatever a decoder makes of bytes of any origin
                 reason = f"it does not read ({type(error).__name__}: {error})"
-            self._damage[i] = reason
+            self.damage[i] = reason
         raise DamagedClipError(self.folder.location, entry.shard, entry.key, reason)
 
     def read_member(self, entry: ClipEntry, extension: str) -> bytes:
@@ -155,13 +155,13 @@ class ShardIndex:
         self._check_again_if_replaced(entry.shard)
         if self._known[i] == _PLAIN:
             self._load_pixels(entry, first, video)
-            found = {name: self.read_member(entry, name) for name in beside}
-            return self._decoded(found, beside, draw)
-        found = self._members(entry, beside, check=self._known[i] != _RIGHT)
+            content = {name: self.read_member(entry, name) for name in beside}
+            return self._decoded(content, beside, draw)
+        content = self._members(entry, beside, check=self._known[i] != _RIGHT)
         name, shape = self.stored(entry)
-        extension, payload = name.rpartition(".")[2], found[name]
+        extension, payload = name.rpartition(".")[2], content[name]
         video[:] = decode(extension, payload, shape, self.dtype)[first : first + len(video)]
-        decoded = self._decoded(found, beside, draw)
+        decoded = self._decoded(content, beside, draw)
         if self.folder.steady:
             is_plain = extension == "npy" and payload.startswith(npy_header(shape, self.dtype))
             self._known[i] = _PLAIN if is_plain else _RIGHT
@@ -173,16 +173,16 @@ class ShardIndex:
         if stamp is None or self._stamps.setdefault(shard, stamp) == stamp:
             return
         self._stamps[shard] = stamp
-        for places in self.clips.places(shard):
-            self._known[places.start : places.stop] = bytes(len(places))
+        for span in self.clips.clip_ranges(shard):
+            self._known[span.start : span.stop] = bytes(len(span))
 
-    def _decoded(self, found: Mapping[str, bytes], beside: Sequence[str], draw: float) -> Beside:
-        meta = parse_said(found)
+    def _decoded(self, content: Mapping[str, bytes], beside: Sequence[str], draw: float) -> Beside:
+        meta = parse_metadata(content)
         caption = words(meta, draw)
         if not self.embedded:
             return Beside(meta, caption, None)
         width = self.dataset["text_encoder"]["width"]
-        return Beside(meta, caption, embedding.decode(found[beside[-1]], width))
+        return Beside(meta, caption, embedding.decode(content[beside[-1]], width))
 
     def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
         """From an npy payload that is as `payload.encode` writes it, without a copy."""
@@ -204,13 +204,13 @@ class ShardIndex:
         size = max(member.offset + member.size for member in wanted.values()) - begin
         for attempt in (1, 2):
             content = self.folder.read(entry.shard, begin, size)
-            found = {
+            members_of = {
                 name: content[member.offset - begin :][: member.size]
                 for name, member in wanted.items()
             }
-            fault = _fault(size - len(content), wanted, found, check)
+            fault = _fault(size - len(content), wanted, members_of, check)
             if fault is None:
-                return found
+                return members_of
             if attempt == 2 or not self.folder.forget(entry.shard, begin, size):
                 break
         raise ValueError(fault)
@@ -233,13 +233,13 @@ class ShardIndex:
 
 
 def _fault(
-    missing: int, members: Mapping[str, Member], found: Mapping[str, bytes], check: bool
+    missing: int, members: Mapping[str, Member], content: Mapping[str, bytes], check: bool
 ) -> str | None:
     if missing:
         return f"the tar ends {missing} bytes too early"
     for name, member in members.items():
         kind: Hash = "sha256" if member.xxh3 is None else "xxh3"
-        if check and digest(found[name], kind) != getattr(member, kind):
+        if check and digest(content[name], kind) != getattr(member, kind):
             return f"its {name} has another {kind} than the index says"
     return None
 

@@ -70,7 +70,7 @@ def srvp(rng: np.random.Generator, frames: int) -> Course:
         return np.where(away == 0, drawn, away * np.abs(drawn))
 
     place = rng.integers(0, room + 1, 2).astype(np.float64)
-    course = _walk(place, anew(place, np.zeros(2)), room, frames, anew)
+    course = bounced_path(place, anew(place, np.zeros(2)), room, frames, anew)
     return Course(np.rint(course.corner), course.bounced)
 
 
@@ -84,10 +84,10 @@ def nsf(rng: np.random.Generator, frames: int) -> Course:
         return np.where(away == 0, drawn, away * np.abs(drawn))
 
     speed = np.array([rng.uniform(1, FASTEST), 0.0])
-    return _walk(rng.uniform(0, room, 2), anew(speed, np.zeros(2)), room, frames, anew)
+    return bounced_path(rng.uniform(0, room, 2), anew(speed, np.zeros(2)), room, frames, anew)
 
 
-def _walk(
+def bounced_path(
     place: Float[np.ndarray, " 2"],
     speed: Float[np.ndarray, " 2"],
     room: int,

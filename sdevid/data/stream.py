@@ -35,7 +35,7 @@ _MOST_USED = 8  # batches whose memory is used again: to a new page, a read take
 _STEPS_AHEAD = 2  # optimizer steps decoded in advance, where there are workers
 
 
-def check(index: ShardIndex, config: Config) -> None:
+def check_clips(index: ShardIndex, config: Config) -> None:
     """Raise UserError where the clips do not fit the config."""
     for kind in sorted(index.clips.kinds):
         fault = _misfit(kind, config)
@@ -116,7 +116,7 @@ def steps(
     def in_order(serial: int) -> Iterator[int]:
         return (order.clip(place) for place in range(serial, serial + _MOST_IN_A_ROW))
 
-    reader = _Reader(index, config, in_order, torch.cuda.is_available())
+    reader = _BatchReader(index, config, in_order, torch.cuda.is_available())
     firsts = count(start + rank * share, config.batch_size)
     parts = ([range(k, k + micro) for k in range(f, f + share, micro)] for f in firsts)
     if config.data_workers == 0:
@@ -138,7 +138,7 @@ def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
     Frames follow each other at the config's rate, whatever the training's strides. UserError names
     a clip that is damaged.
     """
-    return _Reader(
+    return _BatchReader(
         index, times.every_frame(config), lambda number: iter((number,)), pinned=False
     ).batch(clips)
 
@@ -165,7 +165,7 @@ class _Filled:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _BatchReader:
     """Puts batches together, each clip straight into its place.
 
     `candidates` gives the clips that a serial may stand for: the first that is not damaged does.
@@ -212,7 +212,7 @@ class _Reader:
     def _finished(self, video: Video, serials: range, filled: list[_Filled]) -> Batch:
         serial = torch.arange(serials.start, serials.stop, serials.step)
         embeddings = tuple(p.embedding for p in filled if p.embedding is not None)
-        ticks = times.ticks(self.config, times.places(self.config, serial))
+        ticks = times.ticks(self.config, times.frame_indices(self.config, serial))
         for row, place in enumerate(filled):
             if place.seconds is not None:
                 ticks[row] = times.real(self.config, place.seconds)
@@ -233,9 +233,9 @@ class _Reader:
         crops = [0.0] * len(serials)
         if self.index.longest > self.config.sequence_length:
             crops = uniform(self.config.seed, numbers, Stream.CROP, (1,))[:, 0].tolist()
-        places = times.places(self.config, numbers)
+        indices = times.frame_indices(self.config, numbers)
         captions = uniform(self.config.seed, numbers, Stream.CAPTION, (1,))[:, 0].tolist()
-        each = zip(serials, crops, captions, places, videos, strict=True)
+        each = zip(serials, crops, captions, indices, videos, strict=True)
         return [self._fill_one(*one) for one in each]
 
     def _fill_one(
@@ -243,12 +243,12 @@ class _Reader:
         serial: int,
         crop: float,
         caption: float,
-        places: Int64[np.ndarray, " time"],
+        indices: Int64[np.ndarray, " time"],
         video: ClipVideo,
     ) -> _Filled:
         """Read the clip of a serial; `crop` and `caption` in [0, 1) say which part and caption."""
         damage: list[Damage] = []
-        length = int(places[-1]) + 1
+        length = int(indices[-1]) + 1
         transform = self.index.transform
         spare = length > len(video) or transform is not None
         read = np.empty((length, *video.shape[1:]), self.index.dtype) if spare else video
@@ -262,8 +262,8 @@ class _Reader:
                 damage.append(Damage(serial, error.shard, error.key, error.reason))
                 continue
             if spare:
-                video[:] = read[places] if transform is None else transform.apply(read[places])
-            seconds = times.seconds(beside.meta, first + places)
+                video[:] = read[indices] if transform is None else transform.apply(read[indices])
+            seconds = times.seconds(beside.meta, first + indices)
             return _Filled(entry.key, beside.caption, beside.embedding, damage, seconds)
         if len(damage) == 1:
             raise last

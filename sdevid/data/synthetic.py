@@ -199,13 +199,13 @@ class Motion:
         """A disc at each position."""
         return draw(states, frame_size)
 
-    def said(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
+    def metadata(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
         """Fields of KEY.json; `state` reads them."""
         return {"position": states.round(6).tolist()}
 
-    def state(self, said: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
+    def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
         """The state at one frame."""
-        return np.array(said["position"][frame])
+        return np.array(metadata["position"][frame])
 
     def truth(self) -> dict[str, Any]:
         """What dataset.json says of the motion and of the drawing; `from_truth` reads it."""
@@ -229,9 +229,9 @@ def from_truth(truth: dict[str, Any]) -> Motion:
     """The motion that a `truth` of dataset.json names."""
     sdes = {
         axis: None
-        if said is None
-        else named(said["sde"], **{key: v for key, v in said.items() if key != "sde"})
-        for axis, said in truth["axes"].items()
+        if parameters is None
+        else named(parameters["sde"], **{key: v for key, v in parameters.items() if key != "sde"})
+        for axis, parameters in truth["axes"].items()
     }
     along_x = sdes["x"]
     if along_x is None:

@@ -15,7 +15,7 @@ from sdevid.sde.noise import Stream, uniform
 from sdevid.types import TICKS_PER_UNIT, Serial, Ticks
 
 Seconds = Float64[np.ndarray, " time"]
-Places = Int64[np.ndarray, "clips time"]  # of frames, from the first taken
+FrameIndices = Int64[np.ndarray, "clips time"]  # of frames, from the first taken
 
 
 def reach(config: Config) -> int:
@@ -28,41 +28,41 @@ def every_frame(config: Config) -> Config:
     return config.model_copy(update={"frame_strides": (1,), "irregular_fraction": 0.0})
 
 
-def places(config: Config, serial: Serial) -> Places:
+def frame_indices(config: Config, serial: Serial) -> FrameIndices:
     """Which frames are taken of the clip of each serial: at a stride drawn for it, or at random
     times within that stride's reach. A pure function of the seed and the serial."""
     length, strides = config.sequence_length, config.frame_strides
     if strides == (1,):
         return np.tile(np.arange(length), (len(serial), 1))
     draws = uniform(config.seed, serial, Stream.TIMES, (2 + reach(config),)).double().numpy()
-    found = []
+    indices = []
     for draw in draws:
         stride = strides[int(draw[0] * len(strides))]
         taken, last = np.arange(length) * stride, (length - 1) * stride
         if draw[1] < config.irregular_fraction and length > 2:
             inner = 1 + np.argsort(draw[2 : 1 + last], kind="stable")[: length - 2]
             taken = np.concatenate([[0], np.sort(inner), [last]])
-        found.append(taken)
-    return np.stack(found)
+        indices.append(taken)
+    return np.stack(indices)
 
 
 def seconds(meta: Mapping[str, Any], taken: Int64[np.ndarray, " time"]) -> Seconds | None:
     """When the frames with these numbers were; None where they are evenly apart."""
-    told = meta.get("times")
-    if told is None:
+    recorded = meta.get("times")
+    if recorded is None:
         return None
-    if int(taken[-1]) >= len(told["ticks"]):
-        raise ValueError(f"its KEY.json tells the times of {len(told['ticks'])} frames alone")
-    found: Seconds = np.asarray(told["ticks"], np.float64)[taken] / told["per_second"]
-    return found
+    if int(taken[-1]) >= len(recorded["ticks"]):
+        raise ValueError(f"its KEY.json tells the times of {len(recorded['ticks'])} frames alone")
+    instants: Seconds = np.asarray(recorded["ticks"], np.float64)[taken] / recorded["per_second"]
+    return instants
 
 
-def real(config: Config, told: Seconds) -> Int64[Tensor, " time"]:
+def real(config: Config, instants: Seconds) -> Int64[Tensor, " time"]:
     """Times in seconds as ticks from the first."""
-    apart = (told - told[0]) * (TICKS_PER_UNIT / config.time_unit)
+    apart = (instants - instants[0]) * (TICKS_PER_UNIT / config.time_unit)
     return torch.from_numpy(np.round(apart).astype(np.int64))
 
 
-def ticks(config: Config, taken: Places) -> Ticks:
+def ticks(config: Config, taken: FrameIndices) -> Ticks:
     """Times of these frames, in ticks from the first."""
     return config.frame_ticks(int(taken.max()) + 1)[taken]

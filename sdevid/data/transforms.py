@@ -97,20 +97,20 @@ def parse(text: str) -> tuple[str, tuple[float, ...]]:
     return name, numbers
 
 
-def fit(text: str, found: Statistics, unit: str) -> Transform:
+def fit(text: str, statistics: Statistics, unit: str) -> Transform:
     """The transform that `text` names, its range taken from the training split where it has none.
 
     Raises UserError where the range is empty.
     """
     name, numbers = parse(text)
-    low, high = found.minimum, found.maximum
+    low, high = statistics.minimum, statistics.maximum
     if name == "range":
         low, high = numbers
     elif name == "percentile":
-        low, high = np.percentile(found.sample, numbers).tolist()
+        low, high = np.percentile(statistics.sample, numbers).tolist()
     elif name == "standardise":
-        low = found.mean - _SPREAD * found.deviation
-        high = found.mean + _SPREAD * found.deviation
+        low = statistics.mean - _SPREAD * statistics.deviation
+        high = statistics.mean + _SPREAD * statistics.deviation
     elif name in ("log", "sqrt"):
         low = max(low, 0.0)
     if not low < high:
@@ -123,8 +123,8 @@ def fit(text: str, found: Statistics, unit: str) -> Transform:
 
 def of_dataset(dataset: Mapping[str, Any]) -> Transform | None:
     """The transform that dataset.json names; None for uint8 video in [0, 255]."""
-    told = dataset.get("transform")
-    return None if told is None else Transform(**told)
+    text = dataset.get("transform")
+    return None if text is None else Transform(**text)
 
 
 def statistics(parts: Iterable[Values]) -> Statistics:

@@ -65,20 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     parser.add_output_arguments()
-    given = vars(parser.parse_args(arguments))
-    asked, output = given.pop("metrics"), given.pop("output")
-    if given["context"] is None:
-        given |= {"context": EvalOptions.context, "context_fits": True}
-    if given.pop("task") == "between":
+    options = vars(parser.parse_args(arguments))
+    asked, output = options.pop("metrics"), options.pop("output")
+    if options["context"] is None:
+        options |= {"context": EvalOptions.context, "context_fits": True}
+    if options.pop("task") == "between":
         asked = f"between,{asked}" if asked else "between"
-    return guarded("evaluate", lambda: _evaluate(given, asked, output))
+    return guarded("evaluate", lambda: _evaluate(options, asked, output))
 
 
-def _evaluate(given: dict[str, Any], asked: str | None, output: Path | None) -> int:
+def _evaluate(values: dict[str, Any], asked: str | None, output: Path | None) -> int:
     from sdevid.evaluate import evaluation
 
-    options = EvalOptions(**given)
-    print(evaluation.run(options, asked, output or options.model_path / "results.json"), end="")
+    options = EvalOptions(**values)
+    print(
+        evaluation.evaluate_and_write(
+            options, asked, output or options.model_path / "results.json"
+        ),
+        end="",
+    )
     return 0
 
 

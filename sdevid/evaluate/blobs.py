@@ -51,22 +51,24 @@ class Tracker:
         ended: list[list[Floats]] = []
         counts = []
         for frame in film:
-            places = self.find(frame)
-            counts.append(len(places))
+            positions = self.find(frame)
+            counts.append(len(positions))
             kept, taken = [], set()
-            for track, place in self._links(live, places):
-                live[track].append(places[place])
+            for track, place in self._links(live, positions):
+                live[track].append(positions[place])
                 kept.append(track)
                 taken.add(place)
             ended += [track for number, track in enumerate(live) if number not in kept]
             live = [live[number] for number in kept]
-            live += [[place] for number, place in enumerate(places) if number not in taken]
+            live += [[place] for number, place in enumerate(positions) if number not in taken]
         return [np.array(track) for track in ended + live], counts
 
-    def _links(self, live: list[list[Floats]], places: Floats) -> list[tuple[int, int]]:
-        if not live or not len(places):
+    def _links(self, live: list[list[Floats]], positions: Floats) -> list[tuple[int, int]]:
+        if not live or not len(positions):
             return []
-        apart = np.linalg.norm(np.array([track[-1] for track in live])[:, None] - places, axis=-1)
+        apart = np.linalg.norm(
+            np.array([track[-1] for track in live])[:, None] - positions, axis=-1
+        )
         pairs = zip(*linear_sum_assignment(np.minimum(apart, 2 * self.reach)), strict=True)
         return [(int(i), int(j)) for i, j in pairs if apart[i, j] < self.reach]
 
@@ -142,8 +144,8 @@ def _displacements(tracks: Tracks, drift: Floats, lags: int) -> Floats:
     sums = np.zeros((2, lags))
     for lag in range(1, lags + 1):
         for track in tracks:
-            moved = track[lag:] - track[:-lag] - lag * drift
-            sums[:, lag - 1] += np.square(moved).sum(), len(moved)
+            displacements = track[lag:] - track[:-lag] - lag * drift
+            sums[:, lag - 1] += np.square(displacements).sum(), len(displacements)
     return sums
 
 

@@ -154,8 +154,8 @@ def open_context(options: EvalOptions) -> EvalContext:
     access = Access.of(config)
     held_out = open_shards(folder, options.split, access)
     training = open_shards(folder, config.split, access)
-    stream.check(held_out, config)
-    stream.check(training, config)
+    stream.check_clips(held_out, config)
+    stream.check_clips(training, config)
     if options.context_fits:
         fewer = min(options.context, max(1, _most_context(config)))
         options = replace(options, context=fewer)

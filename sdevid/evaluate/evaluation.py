@@ -20,7 +20,7 @@ from sdevid.evaluate.progress import evenly
 from sdevid.sample.write import Pixels
 
 
-def run(options: EvalOptions, asked: str | None, output: Path) -> str:
+def evaluate_and_write(options: EvalOptions, asked: str | None, output: Path) -> str:
     """Evaluate, write results.json, its table and the page's pictures; return the table.
 
     `asked` names metrics, as `registry.choose` reads it. Raises UserError before any long work.

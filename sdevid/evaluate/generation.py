@@ -15,6 +15,7 @@ from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.start import Guidance
 from sdevid.models.text import Tokenizer
 from sdevid.models.video_model import VideoModel
+from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.objectives.start import draw_start
 from sdevid.sample.sampler import as_pixels
@@ -75,7 +76,7 @@ def futures(model: VideoModel, batch: Batch, context: int, samples: int, seed: i
 
 @torch.no_grad()
 def between(
-    model: VideoModel, batch: Batch, given: list[int], inner: list[int], samples: int, seed: int
+    model: VideoModel, batch: Batch, indices: list[int], inner: list[int], samples: int, seed: int
 ) -> Pixels:
     """Generate `samples` ways through one clip of which the frames `given` are observed.
 
@@ -86,13 +87,13 @@ def between(
     for first in range(0, samples, ROWS):
         serial = torch.arange(first, min(first + ROWS, samples)) + batch.serial * samples
         count = len(serial)
-        observed = as_frames(batch.video[:, given]).expand(count, -1, -1, -1, -1)
+        observed = as_frames(batch.video[:, indices]).expand(count, -1, -1, -1, -1)
         video = model.sample(
             batch.ticks[:, 1:].expand(count, -1).to(device),
             seed=seed,
             serial=serial.to(device),
             context=observed.to(device),
-            context_ticks=batch.ticks[:, given].expand(count, -1).to(device),
+            context_ticks=batch.ticks[:, indices].expand(count, -1).to(device),
         )
         parts.append(as_pixels(video)[:, [k - 1 for k in inner]])
     return np.concatenate(parts)
@@ -114,23 +115,23 @@ def prompted(
 
 @torch.no_grad()
 def continued(
-    model: VideoModel, given: Pixels, frames: int, fps: float, seed: int, title: str
+    model: VideoModel, observed: Pixels, frames: int, fps: float, seed: int, title: str
 ) -> Pixels:
     """Carry films on from `given` frames at the training rate: `frames` more at `fps` a second.
 
     uint8 (films, frames, height, width, channels).
     """
     config, device = model.config, _device(model)
-    before = config.frame_ticks(given.shape[1]).to(device)
+    before = config.frame_ticks(observed.shape[1]).to(device)
     ticks = before[-1] + config.frame_ticks(frames + 1, fps).to(device)[1:]
     parts = []
-    for part in batches(range(len(given)), FREE_ROWS, title):
+    for part in batches(range(len(observed)), FREE_ROWS, title):
         count = len(part)
         video = model.sample(
             ticks.expand(count, -1),
             seed=seed,
             serial=torch.tensor(part, device=device),
-            context=as_frames(torch.from_numpy(given[part.start : part.stop])).to(device),
+            context=as_frames(torch.from_numpy(observed[part.start : part.stop])).to(device),
             context_ticks=before.expand(count, -1),
         )
         parts.append(as_pixels(video))
@@ -154,7 +155,7 @@ def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
     """Draw the posterior of clips whose first `context` frames the prior is told."""
     device = _device(objective.model)
     video, ticks, serial = (part.to(device) for part in (batch.video, batch.ticks, batch.serial))
-    clips = objective.encode(video, ticks, serial, context)
+    clips = objective.encode(Clips(video, ticks, serial, context))
     start = draw_start(objective.model, clips, objective.config.seed)
     path = objective.path(clips, start)
     nats = {k: v for k, v in (start.divergence | path.terms).items() if k.startswith("kl_")}

@@ -30,25 +30,25 @@ def machine() -> dict[str, object]:
 
 def one_core() -> str:
     """The machine in a few words, for figures that were taken on one of its cores."""
-    found = machine()
-    return f"{found['processor']}, 1 of {found['cores']} cores"
+    description = machine()
+    return f"{description['processor']}, 1 of {description['cores']} cores"
 
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that a figure depends on; those installed."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def command(name: str) -> str:
     """The running command line of `python -m sdevid NAME`, as a user would type it."""
-    given = sys.argv[1:]
-    return shlex.join(["python", "-m", "sdevid", name, *given[given[:1] == [name] :]])
+    arguments = sys.argv[1:]
+    return shlex.join(["python", "-m", "sdevid", name, *arguments[arguments[:1] == [name] :]])
 
 
 def _processor() -> str:

@@ -53,26 +53,26 @@ class EndpointNetwork(nn.Module):
 
     def conditions(self, history: History) -> Float[Tensor, "batch hidden *map"]:
         """What the network is told of a clip, once for all steps."""
-        told = self.context(history.summary)
+        projected = self.context(history.summary)
         if self.text is not None and history.text is not None:
-            told = told + self.text(history.text)[:, None]
-        return lay_out(told, self.side)
+            projected = projected + self.text(history.text)[:, None]
+        return lay_out(projected, self.side)
 
     def forward(
         self,
         x: Float[Tensor, "batch steps size"],
         left: Float[Tensor, "batch steps"],
-        told: Float[Tensor, "batch hidden *map"],
+        conditions: Float[Tensor, "batch hidden *map"],
     ) -> Float[Tensor, "batch steps size"]:
         """Y at states `x` of births with time `left`."""
         steps = x.shape[1]
         rates = _LOWEST * 2.0 ** torch.arange(_WAVES, device=x.device)
         angles = left.log()[..., None] * rates
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1)).flatten(0, 1)
-        told = told.repeat_interleave(steps, 0)
-        told = told + time.view(*time.shape, *[1] * (told.dim() - 2))
+        conditions = conditions.repeat_interleave(steps, 0)
+        conditions = conditions + time.view(*time.shape, *[1] * (conditions.dim() - 2))
         unit = x / (1 - left + 1e-3).sqrt()[..., None]  # X_s has variance about s
-        out = self._leave(self.network(self._enter(unit.flatten(0, 1)), told))
+        out = self._leave(self.network(self._enter(unit.flatten(0, 1)), conditions))
         return x + left.sqrt()[..., None] * torch.unflatten(out, 0, (-1, steps))
 
     def _enter(self, joint: Joint) -> Tensor:
@@ -230,10 +230,10 @@ class Birth(nn.Module):
         return birth.schedule(self.settings.steps, self.settings.last, device)
 
     def _predict(self, history: History) -> Predict:
-        told = self.endpoint.conditions(history)
+        conditions = self.endpoint.conditions(history)
 
         def predict(x: Tensor, left: Tensor) -> Tensor:
-            out: Tensor = self.endpoint(x, left, told)
+            out: Tensor = self.endpoint(x, left, conditions)
             return out
 
         return predict

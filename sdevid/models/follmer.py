@@ -94,9 +94,9 @@ class BridgeDrift(nn.Module):
         inputs = [apart, x0]
         if self.anchored:
             inputs.append(torch.zeros_like(x0) if anchor is None else anchor - x0)
-        moved = self.network(torch.cat(inputs, dim=1), condition)
-        moved = self.bound * torch.tanh(moved / self.bound)
-        drift: Tensor = (2 * at - 1) * x0 + eps * moved
+        output = self.network(torch.cat(inputs, dim=1), condition)
+        output = self.bound * torch.tanh(output / self.bound)
+        drift: Tensor = (2 * at - 1) * x0 + eps * output
         return drift
 
 

@@ -41,8 +41,8 @@ class FrozenText:
         settings = _read_settings(folder)
         most = settings.get("max_position_embeddings")  # CLIP's; T5 has places for any number
         self._length = length if most is None else min(length, int(most))
-        self._tokenizer, self._encoder = _load(folder, self.identity["model_type"])
-        self._encoder.to(device)
+        self._tokenizer, self.encoder = _load(folder, self.identity["model_type"])
+        self.encoder.to(device)
         self._embed = lru_cache(_KEPT)(self._embedded)
 
     def __call__(self, caption: str) -> Embedding:
@@ -58,18 +58,20 @@ class FrozenText:
         if not caption:
             return np.zeros((0, width), np.float16)
         try:
-            given = self._tokenizer(
+            tokens = self._tokenizer(
                 caption, truncation=True, max_length=self._length, return_tensors="pt"
             )
-            places = {name: given[name].to(self.device) for name in ("input_ids", "attention_mask")}
-            found = self._encoder(**places).last_hidden_state[0].cpu().numpy()
+            inputs = {
+                name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")
+            }
+            states = self.encoder(**inputs).last_hidden_state[0].cpu().numpy()
         except Exception as error:  # tokenizers raise plain ones
             raise UserError(
                 f"the text encoder in {self.folder} does not take the caption {caption!r} "
-                f"({_said(error)}); its tokenizer and config.json are of different models, or "
+                f"({_reason(error)}); its tokenizer and config.json are of different models, or "
                 "damaged: copy the folder again"
             ) from error
-        embedding: Embedding = found.astype(np.float16)
+        embedding: Embedding = states.astype(np.float16)
         if embedding.shape[1] != width or not np.isfinite(embedding).all():
             raise UserError(
                 f"the text encoder in {self.folder} gives {embedding.shape[1]} values a token "
@@ -107,34 +109,34 @@ def width(folder: Path) -> int:
     Raises UserError where no T5 or CLIP is there.
     """
     settings = _read_settings(folder)
-    found = settings.get("d_model") or settings.get("hidden_size")
-    if not isinstance(found, int):
+    size = settings.get("d_model") or settings.get("hidden_size")
+    if not isinstance(size, int):
         raise UserError(
             f"text encoder {folder}: its config.json names neither d_model nor hidden_size; give "
             "the folder of a T5 or CLIP model"
         )
-    return found
+    return size
 
 
-def difference(made: dict[str, Any], here: dict[str, Any]) -> str | None:
+def difference(recorded: dict[str, Any], here: dict[str, Any]) -> str | None:
     """In what the encoder that `made` embeddings is not the one `here`; None where it is.
 
     What the folder here lacks is not compared.
     """
     for name in _COMPARED:
-        if here[name] is not None and made.get(name) != here[name]:
-            return f"{name} {made.get(name)} there, {here[name]} here"
+        if here[name] is not None and recorded.get(name) != here[name]:
+            return f"{name} {recorded.get(name)} there, {here[name]} here"
     return None
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     """config.json of a text encoder: of a whole CLIP its text part, with the model's type."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = found["model_type"]
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = settings["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"text encoder {folder}: no Hugging Face model is there ({_said(error)}); give the "
+            f"text encoder {folder}: no Hugging Face model is there ({_reason(error)}); give the "
             "local folder of a T5 or CLIP model, or set text.encoder to bytes or none; for a "
             "trained model, put the folder back, or export the model and name the new place in "
             "the export's config.yaml"
@@ -144,8 +146,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
             f"text encoder {folder}: its config.json says model_type {kind}, but T5 and CLIP are "
             "read; give the folder of one of them"
         )
-    text = found.get("text_config")
-    return {**(text if isinstance(text, dict) else found), "model_type": kind}
+    text = settings.get("text_config")
+    return {**(text if isinstance(text, dict) else settings), "model_type": kind}
 
 
 def _load(folder: Path, kind: str) -> tuple[Any, Any]:
@@ -163,18 +165,18 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
     only = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **only)
-        encoder, found = getattr(transformers, _CLASSES[kind]).from_pretrained(
+        encoder, report = getattr(transformers, _CLASSES[kind]).from_pretrained(
             folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **only
         )
     except Exception as error:  # of transformers, tokenizers, safetensors and the disk
         raise UserError(
-            f"text encoder {folder} does not load ({_said(error)}); copy it again: config.json, "
+            f"text encoder {folder} does not load ({_reason(error)}); copy it again: config.json, "
             "the safetensors, and the tokenizer as tokenizer.json (save_pretrained writes one)"
         ) from error
-    if found["missing_keys"]:
+    if report["missing_keys"]:
         raise UserError(
-            f"text encoder {folder}: its safetensors lack {len(found['missing_keys'])} tensors, as "
-            f"{min(found['missing_keys'])}; copy the weights again"
+            f"text encoder {folder}: its safetensors lack {len(report['missing_keys'])} tensors, "
+            f"as {min(report['missing_keys'])}; copy the weights again"
         )
     return tokenizer, encoder.eval().requires_grad_(False)
 
@@ -199,5 +201,5 @@ def _check_files(folder: Path) -> None:
     raise UserError(f"text encoder {folder} holds no weights; copy its *.safetensors there")
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

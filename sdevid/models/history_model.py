@@ -121,12 +121,12 @@ class HistoryModel(VideoModel):
         w, z, nats = self.start_prior.sample(
             context.history, sampler.seed, sampler.serials(ticks), guidance
         )
-        transition, carried = self.transition(w, context, sampler), None
+        transition, decoder_state = self.transition(w, context, sampler), None
         for first in range(0, ticks.shape[1], size):
             chunk = ticks[:, first : first + size]
             segment = transition(z, torch.cat([reference, chunk], dim=1))
             skip = context.history.skip
-            frames, carried = self.decoder.carry_on(segment.states, w, carried, skip)
+            frames, decoder_state = self.decoder.carry_on(segment.states, w, decoder_state, skip)
             z, reference = segment.states[:, -1], chunk[:, -1:]
             yield Chunk(frames, nats + segment.nats)
             nats = torch.zeros_like(nats)

@@ -114,12 +114,12 @@ class FrozenPictures:
 
 def check_fingerprint(folder: Path, wanted: str) -> None:
     """Raise UserError where `folder` holds another autoencoder than the one of this fingerprint."""
-    found = folders.identity(folder)["fingerprint"]
-    if found != wanted:
+    fingerprint = folders.identity(folder)["fingerprint"]
+    if fingerprint != wanted:
         raise UserError(
-            f"encoder.frozen is {folder}, whose autoencoder has the fingerprint {found}, but the "
-            f"model was trained on the latents of {wanted}; put that folder back, or name its new "
-            "place in the config.yaml beside the weights"
+            f"encoder.frozen is {folder}, whose autoencoder has the fingerprint {fingerprint}, but "
+            f"the model was trained on the latents of {wanted}; put that folder back, or name its "
+            "new place in the config.yaml beside the weights"
         )
 
 

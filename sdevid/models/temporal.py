@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sdevid.config import EncoderConfig
 from sdevid.models.attention import attend, backend, heads
 from sdevid.models.encoder import Maps, Tokens
-from sdevid.models.transformer import places
+from sdevid.models.transformer import cell_positions
 
 Times = Float[Tensor, "batch time"]  # units from the clip's reference time
 Observed = Bool[Tensor, "batch time"]
@@ -65,7 +65,7 @@ class TimeFeatures(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class TemporalBlock(nn.Module):
     """Pre-norm attention along time, then an MLP."""
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -105,7 +105,7 @@ class CellAttention(nn.Module):
         """`x` has a row a cell, clip by clip."""
         by_frame = rearrange(x, "(b n) t d -> (b t) n d", n=cells)
         side = math.isqrt(cells)
-        place = self.place(places(side, side, self.place.in_features, x.device).to(x.dtype))
+        place = self.place(cell_positions(side, side, self.place.in_features, x.device).to(x.dtype))
         parts = self.qkv(self.norm(by_frame) + place).chunk(3, -1)
         query, key, value = (heads(part, self.heads) for part in parts)
         mixed = self.out(attend(query, key, value, None, "sdpa").flatten(2))
@@ -154,7 +154,7 @@ class TemporalEncoder(nn.Module):
         self.causal = config.causal
         self.summary = Summary(config.features, cells)
         self.time = TimeFeatures(config.features, config.time_period)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(TemporalBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.features)
         across = config.layers if config.across_cells else 0
         self.across = nn.ModuleList(CellAttention(config) for _ in range(across))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models import frozen_text
 from sdevid.models.frozen_text import FrozenText
-from sdevid.models.temporal import Block, TimeFeatures
+from sdevid.models.temporal import TemporalBlock, TimeFeatures
 from sdevid.types import Batch
 
 
@@ -101,7 +101,9 @@ class TextEncoder(nn.Module):
         if self.bytes:
             self.embed: nn.Module = nn.Embedding(256, features)
             self.place = TimeFeatures(features, period=128)
-            self.blocks = nn.ModuleList(Block(config.encoder) for _ in range(config.text.layers))
+            self.blocks = nn.ModuleList(
+                TemporalBlock(config.encoder) for _ in range(config.text.layers)
+            )
         else:
             self.embed = nn.Linear(frozen_text.width(Path(config.text.encoder)), features)
         self.norm = nn.LayerNorm(features)

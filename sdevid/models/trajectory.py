@@ -157,8 +157,8 @@ def silu_layers(network: nn.Module, condition: Tensor) -> tuple[Network, Tensor]
     layers = getattr(network, "silu_layers", None)
     if layers is None:
         return f"{type(network).__name__} does not give its weights as layers of SiLU"
-    found: tuple[Network, Tensor] | str = layers(condition)
-    return found
+    stack: tuple[Network, Tensor] | str = layers(condition)
+    return stack
 
 
 def problem(

@@ -41,16 +41,17 @@ class Modulated(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Cells, condition: Condition) -> Cells:
-        told = self.modulation(functional.silu(condition)).chunk(6, dim=-1)
+        modulation = self.modulation(functional.silu(condition)).chunk(6, dim=-1)
         query, key, value = (
-            heads(part, self.heads) for part in self.qkv(self._told(x, *told[:2])).chunk(3, -1)
+            heads(part, self.heads)
+            for part in self.qkv(self._modulated(x, *modulation[:2])).chunk(3, -1)
         )
         seen = attend(query, key, value, None, "sdpa").flatten(2)
-        x = x + told[2] * self.out(seen)
-        out: Tensor = x + told[5] * self.mlp(self._told(x, *told[3:5]))
+        x = x + modulation[2] * self.out(seen)
+        out: Tensor = x + modulation[5] * self.mlp(self._modulated(x, *modulation[3:5]))
         return out
 
-    def _told(self, x: Cells, shift: Tensor, scale: Tensor) -> Cells:
+    def _modulated(self, x: Cells, shift: Tensor, scale: Tensor) -> Cells:
         out: Tensor = self.norm(x) * (1 + scale) + shift
         return out
 
@@ -89,22 +90,22 @@ class StateTransformer(nn.Module):
         condition: Float[Tensor, "batch hidden rows columns"],
     ) -> Float[Tensor, "batch outputs height width"]:
         height, width = z.shape[-2:]
-        told = condition.flatten(2).transpose(1, 2)
+        per_cell = condition.flatten(2).transpose(1, 2)
         x = self.first(rearrange(z, "b c h w -> b (h w) c"))
-        x = x + places(height, width, x.shape[-1], z.device).to(x.dtype)
+        x = x + cell_positions(height, width, x.shape[-1], z.device).to(x.dtype)
         for block in self.blocks:
             if self.again and torch.is_grad_enabled():
-                x = checkpoint(block, x, told, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, x, per_cell, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, told)
+                x = block(x, per_cell)
         out = self.last(self.norm(x)).float()
         return torch.unflatten(out.transpose(1, 2), -1, (height, width))
 
 
-def places(
+def cell_positions(
     height: int, width: int, features: int, device: torch.device
 ) -> Float[Tensor, "cells features"]:
-    """Sines and cosines of each cell's row and column, a quarter of the features each."""
+    """Encode each cell's row and column by sines and cosines, a quarter of the features each."""
     rates = torch.arange(features // 4, device=device, dtype=torch.float32)
     rates = torch.exp(-math.log(1000.0) * rates / (features // 4))
     rows = torch.arange(height, device=device)[:, None, None] * rates

@@ -149,5 +149,5 @@ class VideoModel(nn.Module, ABC):
             return None
         if text is None:
             return self.text.null.expand(count, -1)
-        found: Tensor = self.text(text)
-        return found
+        embedded: Tensor = self.text(text)
+        return embedded

@@ -22,5 +22,5 @@ def build_model(config: Config) -> VideoModel:
 
 def build(config: Config, model: VideoModel | None = None) -> ClipObjective:
     """Build the objective that `config.model_type` names, around `model` or an untrained one."""
-    made = build_model(config) if model is None else model
-    return entry_of(config.model_type, config.sde.latent).objective_class()(config, made)
+    built = build_model(config) if model is None else model
+    return entry_of(config.model_type, config.sde.latent).objective_class()(config, built)

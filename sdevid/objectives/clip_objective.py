@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,16 @@ from sdevid.objectives.masking import Mask, drop_captions, first_frames, sample_
 from sdevid.types import Serial, Ticks, Video
 
 PerClip = dict[str, Float[Tensor, " batch"]]
+
+
+class Clips(NamedTuple):
+    """What an objective is given of a batch: video, times, serials, captions."""
+
+    video: Video
+    ticks: Ticks
+    serial: Serial
+    context: int | None = None  # first frames observed of every clip; None draws which
+    text: Text | None = None
 
 
 class ClipObjective(nn.Module, ABC):
@@ -34,6 +45,9 @@ class ClipObjective(nn.Module, ABC):
         self.register_buffer("quantiles", torch.tensor([0.05, 0.5, 0.95]), persistent=False)
 
     @abstractmethod
+    def clip_terms(self, clips: Clips) -> PerClip:
+        """Return each clip's terms in nats, with `elbo` where there is a bound; and `diffusion`."""
+
     def terms(
         self,
         video: Video,
@@ -42,10 +56,11 @@ class ClipObjective(nn.Module, ABC):
         context: int | None = None,
         text: Text | None = None,
     ) -> PerClip:
-        """Return each clip's terms in nats, with `elbo` where there is a bound; and `diffusion`.
+        """Return `clip_terms` of a batch.
 
         `context` first frames are observed of every clip, or None to draw which.
         """
+        return self.clip_terms(Clips(video, ticks, serial, context, text))
 
     def prior_parameter_names(self) -> set[str]:
         """Names, among this module's, of the parameters that learn through a divergence alone."""

@@ -31,10 +31,10 @@ def terms(
     """`futures`, where its weight is not 0: 0 for a clip of which no frame is seen."""
     if not model.config.consistency.futures:
         return {}
-    made = roll(model, clips, start, conditions)
-    real = clips.frames[:, : made.shape[2]]
-    score = energy_score(made, real) / model.config.observation.scale
-    valid = clips.window.valid[:, : made.shape[2]]
+    rollouts = roll(model, clips, start, conditions)
+    real = clips.frames[:, : rollouts.shape[2]]
+    score = energy_score(rollouts, real) / model.config.observation.scale
+    valid = clips.window.valid[:, : rollouts.shape[2]]
     continued = clips.context.continued
     assert continued is not None
     return {"futures": (score * valid).sum(1) * continued}
@@ -65,10 +65,10 @@ def roll(
 
 
 def energy_score(
-    made: Float[Tensor, "batch 2 time channels height width"], real: Frames
+    rollouts: Float[Tensor, "batch 2 time channels height width"], real: Frames
 ) -> Float[Tensor, "batch time"]:
     """1/2 (|a - y| + |b - y| - |a - b|) of two made frames a and b and a real one, each frame's."""
-    a, b = made.unbind(1)
+    a, b = rollouts.unbind(1)
     return 0.5 * (_distance(a, real) + _distance(b, real) - _distance(a, b))
 
 

@@ -14,12 +14,11 @@ from sdevid.models.consistency import frame_difference
 from sdevid.models.encoder import Tokens, maps_of
 from sdevid.models.history_model import HistoryModel
 from sdevid.models.temporal import History
-from sdevid.models.text import Text
-from sdevid.objectives.clip_objective import ClipObjective, PerClip, divergence
+from sdevid.objectives.clip_objective import ClipObjective, Clips, PerClip, divergence
 from sdevid.objectives.masking import Mask
 from sdevid.objectives.start import Start, draw_start
 from sdevid.objectives.window import Window
-from sdevid.types import Frames, Serial, Ticks, Video, units
+from sdevid.types import Frames, Serial, Ticks, units
 
 
 class EncodedClips(NamedTuple):
@@ -52,36 +51,19 @@ class HistoryObjective(ClipObjective):
     def path(self, clips: EncodedClips, start: Start) -> PathTerms:
         """Lead the posterior's path from `start` through the window and score it."""
 
-    def terms(
-        self,
-        video: Video,
-        ticks: Ticks,
-        serial: Serial,
-        context: int | None = None,
-        text: Text | None = None,
-    ) -> PerClip:
-        """Return each clip's terms in nats, with `elbo` where there is a bound; and `diffusion`.
-
-        `context` first frames are observed of every clip, or None to draw which.
-        """
-        clips = self.encode(video, ticks, serial, context, text)
-        start = draw_start(self.model, clips, self.config.seed, detach=self.detach_start)
-        path = self.path(clips, start)
-        terms = self.score(clips, path.states, start.content) | start.divergence | path.terms
+    def clip_terms(self, clips: Clips) -> PerClip:
+        """Return each clip's terms in nats, with `elbo` where there is a bound; and `diffusion`."""
+        encoded = self.encode(clips)
+        start = draw_start(self.model, encoded, self.config.seed, detach=self.detach_start)
+        path = self.path(encoded, start)
+        terms = self.score(encoded, path.states, start.content) | start.divergence | path.terms
         if self.config.capabilities.has_bound:
             terms["elbo"] = terms["reconstruction"] - divergence(terms)
         return terms | {"diffusion": path.diffusion.detach()}
 
-    def encode(
-        self,
-        video: Video,
-        ticks: Ticks,
-        serial: Serial,
-        context: int | None = None,
-        text: Text | None = None,
-    ) -> EncodedClips:
+    def encode(self, clips: Clips) -> EncodedClips:
         """Encode what the prior may see and what the posterior sees."""
-        model = self.model
+        model, (video, ticks, serial, context, text) = self.model, clips
         frames = model.pictures.drawn(video, serial)
         present = frames.isnan().logical_not().flatten(2).any(2)
         observed = self.observed(serial, frames.shape[1], context) & present

@@ -12,6 +12,7 @@ from torch import Tensor
 from sdevid.config import Config
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.start import StartDraw
+from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.history_objective import EncodedClips
 from sdevid.objectives.start import Start
 from sdevid.sde.noise import Stream, normal
@@ -25,10 +26,8 @@ class WeightedObjective(Protocol):
     model: Any
     config: Config
 
-    def encode(
-        self, video: Video, ticks: Ticks, serial: Serial, context: int | None = None
-    ) -> EncodedClips:
-        """Encode the clips, `context` first frames of which are observed."""
+    def encode(self, clips: Clips) -> EncodedClips:
+        """Encode what the prior may see and what the posterior sees."""
 
     def weighted_path(
         self, clips: EncodedClips, start: Start
@@ -46,7 +45,7 @@ def log_weight(
     tighter importance weighted one (Burda et al. 2016). `serial` keys the draw.
     """
     model, seed = objective.model, objective.config.seed
-    clips = objective.encode(video, ticks, serial, context=0)
+    clips = objective.encode(Clips(video, ticks, serial, context=0))
     content, states = model.posterior_at_frames(clips.tokens)
     state = Gaussian(states.mean[:, 0], states.scale[:, 0])
     eps_w = normal(seed, serial, Stream.CONTENT, content.mean.shape[1:])

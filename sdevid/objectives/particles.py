@@ -8,18 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sdevid.models.particles.law import Conditions
+from sdevid.models.particles.law import ParticleConditions
 from sdevid.models.particles.model import ParticleSDE
-from sdevid.models.particles.path import Path, walk
+from sdevid.models.particles.path import ParticlePath, solve_path
 from sdevid.models.particles.posterior import Features, Observation
-from sdevid.models.particles.reader import Birth, with_ring
+from sdevid.models.particles.reader import ParticleBirth, with_ring
 from sdevid.models.particles.state import State
 from sdevid.models.solver_grid import solver_grid
-from sdevid.models.text import Text
-from sdevid.objectives.clip_objective import ClipObjective, PerClip, divergence
+from sdevid.objectives.clip_objective import ClipObjective, Clips, PerClip, divergence
 from sdevid.objectives.window import Window
 from sdevid.sde.noise import Stream, normal
-from sdevid.types import Frames, Serial, Ticks, Video, as_frames
+from sdevid.types import Frames, Serial, as_frames
 
 PRESENT = 0.1  # presence from which a particle's steps count in their correlation
 
@@ -27,9 +26,9 @@ PRESENT = 0.1  # presence from which a particle's steps count in their correlati
 class PosteriorDraw(NamedTuple):
     """One draw from the posterior of a batch of clips."""
 
-    birth: Birth
-    conditions: Conditions
-    path: Path  # at the window's frames
+    birth: ParticleBirth
+    conditions: ParticleConditions
+    path: ParticlePath  # at the window's frames
     window: Window
     intervals: Float[Tensor, "batch intervals"]  # training frames between the window's frames
 
@@ -43,20 +42,13 @@ class ParticleObjective(ClipObjective):
 
     model: ParticleSDE
 
-    def terms(
-        self,
-        video: Video,
-        ticks: Ticks,
-        serial: Serial,
-        context: int | None = None,
-        text: Text | None = None,
-    ) -> PerClip:
-        """Each clip's terms in nats, `elbo`, and what the penalties need."""
+    def clip_terms(self, clips: Clips) -> PerClip:
+        """Return each clip's terms in nats, `elbo`, and what the penalties need."""
         model = self.model
-        draw = self.posterior(video, ticks, serial, context, text)
+        draw = self.posterior(clips)
         window, birth, path = draw.window, draw.birth, draw.path
         decoded = model.decoder(path.states, birth.content)
-        log_prob = model.likelihood.log_prob(decoded, window.cut(as_frames(video)))
+        log_prob = model.likelihood.log_prob(decoded, window.cut(as_frames(clips.video)))
         terms = {
             "reconstruction": (log_prob * window.valid).sum(1),
             "kl_path": path.kl,
@@ -68,21 +60,15 @@ class ParticleObjective(ClipObjective):
         terms["elbo"] = terms["reconstruction"] - divergence(terms)
         return terms | {"diffusion": draw.conditions.diffusion.detach()}
 
-    def posterior(
-        self,
-        video: Video,
-        ticks: Ticks,
-        serial: Serial,
-        context: int | None = None,
-        text: Text | None = None,
-    ) -> PosteriorDraw:
+    def posterior(self, clips: Clips) -> PosteriorDraw:
         """Draw particles, their content and their path through each clip's window."""
+        video, ticks, serial, context, text = clips
         model, config, frames = self.model, self.config, as_frames(video)
         observed = self.observed(serial, frames.shape[1], context)
         window = Window.after(observed)
-        told = model.embedding(text, len(frames))
-        birth, features = self._birth(frames, observed, window, serial, told)
-        conditions = model.law.conditions(birth.content, told)
+        embedding = model.embedding(text, len(frames))
+        birth, features = self._birth(frames, observed, window, serial, embedding)
+        conditions = model.law.conditions(birth.content, embedding)
         per = config.sde.steps_per_frame
         grid, saved = solver_grid(window.cut(ticks), model.cell, per)
         noise = model.brownian(config.seed, serial).increments(grid)
@@ -95,7 +81,7 @@ class ParticleObjective(ClipObjective):
             seen: Observation = model.control(features[:, interval], z, birth.content, ahead)
             return seen
 
-        path = walk(model.law, birth.state, conditions, dt, noise, saved, observe)
+        path = solve_path(model.law, birth.state, conditions, dt, noise, saved, observe)
         intervals = torch.unflatten(dt, 1, (-1, per)).sum(2)
         return PosteriorDraw(birth, conditions, path, window, intervals)
 
@@ -118,8 +104,8 @@ class ParticleObjective(ClipObjective):
         observed: Tensor,
         window: Window,
         serial: Serial,
-        told: Tensor | None,
-    ) -> tuple[Birth, Features]:
+        embedding: Tensor | None,
+    ) -> tuple[ParticleBirth, Features]:
         """Where each clip's path begins, and what the posterior reads of its window."""
         model, reference = self.model, window.reference
         rows = torch.arange(len(frames), device=frames.device)[:, None]
@@ -127,21 +113,23 @@ class ParticleObjective(ClipObjective):
         at = (reference - back).clamp(min=0)
         eps = normal(self.config.seed, serial, Stream.INITIAL, model.code_shape)
         is_free = ~observed.gather(1, reference)[:, 0]
-        birth: Birth = model.reader(frames[rows, at], is_free, eps, told, self._ramp())
+        birth: ParticleBirth = model.reader(frames[rows, at], is_free, eps, embedding, self._ramp())
         features: Features = model.features(window.cut(frames))
         ring = model.outside(self.config.seed, serial, features)
         if ring is not None:
             joined = with_ring(model.layout, birth.state, birth.content, ring)
-            birth = Birth(*joined, birth.kl + ring.kl)
+            birth = ParticleBirth(*joined, birth.kl + ring.kl)
         return birth, features
 
-    def _presence(self, states: Tensor, birth: Birth, window: Window) -> Float[Tensor, " batch"]:
+    def _presence(
+        self, states: Tensor, birth: ParticleBirth, window: Window
+    ) -> Float[Tensor, " batch"]:
         """Mean over the window's frames of the sum of all presences."""
         each = self.model.decoder.presence(states, birth.content).sum((2, 3))
         return (each * window.valid).sum(1) / window.valid.sum(1)
 
     def _successive(
-        self, states: Tensor, birth: Birth, dt: Float[Tensor, "batch intervals"]
+        self, states: Tensor, birth: ParticleBirth, dt: Float[Tensor, "batch intervals"]
     ) -> PerClip:
         """Sums over a clip whose ratio of means is the correlation of successive steps.
 

@@ -35,13 +35,13 @@ class Rolled(NamedTuple):
 def terms(model: SDEModel, rolled: Rolled) -> dict[str, Float[Tensor, " batch"]]:
     """The terms whose weight is not 0, a clip each."""
     settings = model.config.consistency
-    found: dict[str, Tensor] = {}
+    scored: dict[str, Tensor] = {}
     rolled = rolled._replace(states=rolled.states.detach())
     if settings.prior_consistency:
-        found["prior_consistency"] = over_frames(model, rolled)
+        scored["prior_consistency"] = over_frames(model, rolled)
     if settings.step_halving:
-        found["step_halving"] = step_halving(model, rolled)
-    return found
+        scored["step_halving"] = step_halving(model, rolled)
+    return scored
 
 
 def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
@@ -92,11 +92,11 @@ def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     term = model.bridge_term(rolled.future, rolled.ticks)
     term = None if term is None else term.flatten()
     drift, g = model.prior(z, conditions, term)
-    moved = trajectory.step_of(model.config)
-    whole = moved(z, drift, g, d, early + late)
-    half = moved(z, drift, g, 0.5 * d, early)
+    step = trajectory.step_of(model.config)
+    whole = step(z, drift, g, d, early + late)
+    half = step(z, drift, g, 0.5 * d, early)
     drift, later = model.prior(half, conditions, term)
-    halves = moved(half, drift, later, 0.5 * d, late)
+    halves = step(half, drift, later, 0.5 * d, late)
     apart = (whole - halves)[:, -model.noise_shape[0] :].square() / (g.detach().square() * d)
     each = torch.unflatten(apart.flatten(1).sum(1), 0, (-1, size)) * rolled.window.valid
     return each.sum(1) / rolled.window.valid.sum(1)

@@ -48,13 +48,13 @@ class Entry:
 
     def model_class(self) -> type[VideoModel]:
         """Import the class of the model."""
-        found: type[VideoModel] = _imported(self.model)
-        return found
+        model: type[VideoModel] = _imported(self.model)
+        return model
 
     def objective_class(self) -> type[ClipObjective]:
         """Import the class of the objective."""
-        found: type[ClipObjective] = _imported(self.objective)
-        return found
+        objective: type[ClipObjective] = _imported(self.objective)
+        return objective
 
 
 _FIRST_ORDER = Need(

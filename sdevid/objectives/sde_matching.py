@@ -31,7 +31,7 @@ from sdevid.sde.noise import Stream, normal, uniform
 from sdevid.types import Serial, units
 
 
-class Chain(NamedTuple):
+class PosteriorChain(NamedTuple):
     """The posterior chain through a window."""
 
     marginals: Marginals  # at the grid points
@@ -54,8 +54,8 @@ class SDEMatchingObjective(HistoryObjective):
         eps = self._draws(chain, start, clips.serial)
         z = (chain.marginals.mean + chain.marginals.scale * eps)[:, :-1]
         drift, g = self._rates(clips, chain, z, conditions)
-        given = chain.marginals, eps, drift, g, chain.dt, chain.rho
-        kl = matching.step_kl(*given).flatten(1).sum(1)
+        arguments = chain.marginals, eps, drift, g, chain.dt, chain.rho
+        kl = matching.step_kl(*arguments).flatten(1).sum(1)
         rolled = Rolled(start.states, clips.ticks, window, conditions, clips.future, clips.serial)
         future = futures.terms(model, clips, start, conditions)
         size = math.prod(model.latent_shape)
@@ -83,8 +83,8 @@ class SDEMatchingObjective(HistoryObjective):
         eps = matching.draw_path(chain.rho, first, draws)
         z = chain.marginals.mean + chain.marginals.scale * eps
         drift, g = self._rates(clips, chain, z[:, :-1], conditions)
-        given = chain.marginals, eps, drift, g, chain.dt, chain.rho
-        ratio = matching.step_log_ratio(*given)
+        arguments = chain.marginals, eps, drift, g, chain.dt, chain.rho
+        ratio = matching.step_log_ratio(*arguments)
         return z[:, chain.saved], ratio.flatten(1).sum(1)
 
     def score(
@@ -99,7 +99,9 @@ class SDEMatchingObjective(HistoryObjective):
         log_prob = self.model.likelihood.log_prob(decoded, clips.frames[rows, chosen])
         return {"reconstruction": weight * log_prob.sum(1)}
 
-    def _chain(self, clips: EncodedClips, frames: Gaussian, conditions: Conditions) -> Chain:
+    def _chain(
+        self, clips: EncodedClips, frames: Gaussian, conditions: Conditions
+    ) -> PosteriorChain:
         """The chain with these marginals at the frames, bridged between them."""
         model, at_frames = self.model, Marginals(frames.mean, frames.scale)
         grid, saved = solver_grid(clips.ticks, model.cell, self.config.sde.steps_per_frame)
@@ -110,9 +112,9 @@ class SDEMatchingObjective(HistoryObjective):
         means = marginals.mean[:, :-1]
         slope = self._slope(means, conditions)
         rho = matching.correlation(marginals, self._diffusion(means, conditions), dt, slope)
-        return Chain(marginals, rho, dt, grid, saved)
+        return PosteriorChain(marginals, rho, dt, grid, saved)
 
-    def _draws(self, chain: Chain, start: Start, serial: Serial) -> Tensor:
+    def _draws(self, chain: PosteriorChain, start: Start, serial: Serial) -> Tensor:
         """Noise at the grid points; at the frames that of the states which are decoded."""
         at_frames = (start.states - start.posterior.mean) / start.posterior.scale
         points = chain.ticks.shape[1]
@@ -123,7 +125,7 @@ class SDEMatchingObjective(HistoryObjective):
         return eps.index_copy(1, torch.tensor(chain.saved, device=eps.device), at_frames)
 
     def _rates(
-        self, clips: EncodedClips, chain: Chain, z: Tensor, conditions: Conditions
+        self, clips: EncodedClips, chain: PosteriorChain, z: Tensor, conditions: Conditions
     ) -> tuple[Tensor, Tensor]:
         """The prior's drift and diffusion at the states before each step."""
         count = z.shape[1]

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     page.add_arguments(parser)
     options = parser.parse_args(arguments)
-    return guarded("report", lambda: page.run(options))
+    return guarded("report", lambda: page.write_page(options))
 
 
 if __name__ == "__main__":

@@ -76,19 +76,19 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _figures(runs: Sequence[Record]) -> str:
-    found = [
+    figures = [
         {(row.section, row.name): row.entry for row in registry.rows(run.results)}
         if run.results
         else {}
         for run in runs
     ]
-    names = list(dict.fromkeys(name for entries in found for name in entries))
+    names = list(dict.fromkeys(name for entries in figures for name in entries))
     if not names:
         return "<h2>Figures</h2><p>None of the runs was evaluated.</p>"
     rows = [
         [
             html.escape(f"{section}: {name}"),
-            *(measured(e.get((section, name)), 4) for e in found),
+            *(measured(e.get((section, name)), 4) for e in figures),
         ]
         for section, name in names
     ]

@@ -22,49 +22,50 @@ STATISTICS = (
 def rates(run: Record) -> str:
     """The motion at other frame rates beside that of training."""
     results = run.results or {}
-    found, motion = results.get("rates"), results.get("motion")
-    if not found or not motion:
+    estimates, motion = results.get("rates"), results.get("motion")
+    if not estimates or not motion:
         return ""
-    told = "".join(_axis_rates(axis, found, motion, results["protocol"]["fps"]) for axis in motion)
+    sections = "".join(
+        _axis_rates(axis, estimates, motion, results["protocol"]["fps"]) for axis in motion
+    )
     return (
         "<h3>At other frame rates</h3><p>The same videos generated at 1/2, 2 and 4 times the "
         "training rate. In brackets the true SDE, simulated and seen at that rate through the same "
-        f"estimator; a finite interval biases both.</p>{told}"
+        f"estimator; a finite interval biases both.</p>{sections}"
     )
 
 
-def _axis_rates(axis: str, found: dict[str, Any], motion: dict[str, Any], fps: float) -> str:
-    at = {float(factor): axes[axis] for factor, axes in found.items()} | {1.0: motion[axis]}
+def _axis_rates(axis: str, estimates: dict[str, Any], motion: dict[str, Any], fps: float) -> str:
+    at = {float(factor): axes[axis] for factor, axes in estimates.items()} | {1.0: motion[axis]}
     factors = sorted(at)
     head = [f"along {axis}", *(f"{factor * fps:g} frames a second" for factor in factors)]
     rows = []
     for key, label in STATISTICS:
         cells = []
         for factor in factors:
-            told = at[factor]["statistics"]
-            cells.append(
-                f"{measured(told['generated'][key])} ({number(told['truth'][key]['mean'])})"
-            )
+            statistics = at[factor]["statistics"]
+            truth = number(statistics["truth"][key]["mean"])
+            cells.append(f"{measured(statistics['generated'][key])} ({truth})")
         rows.append([label, *cells])
     return table(head, rows)
 
 
 def futures(run: Record) -> str:
     """The model's futures beside the simulator's."""
-    found = (run.results or {}).get("simulator_futures")
-    if not found:
+    scores = (run.results or {}).get("simulator_futures")
+    if not scores:
         return ""
-    together = found["energy_score"]
+    together = scores["energy_score"]
     gap = measured(together["model_minus_simulator"])
     head = (
-        f"<h2>{found['members']} futures beside the simulator's</h2><p>From the first "
-        f"{found['context']} frames of {found['clips']} held-out clips the model makes "
-        f"{found['members']} futures each; the true SDE makes as many from the clip's true state. "
+        f"<h2>{scores['members']} futures beside the simulator's</h2><p>From the first "
+        f"{scores['context']} frames of {scores['clips']} held-out clips the model makes "
+        f"{scores['members']} futures each; the true SDE makes as many from the clip's true state. "
         f"Energy score: model {measured(together['model'])}, simulator "
         f"{measured(together['simulator'])}, difference {gap}; no forecast is better than the "
         "simulator's on average. A calibrated ensemble has spread as error, 1, and flat ranks.</p>"
     )
-    return head + "".join(_axis_futures(axis, who) for axis, who in found["axes"].items())
+    return head + "".join(_axis_futures(axis, who) for axis, who in scores["axes"].items())
 
 
 def _axis_futures(axis: str, who: dict[str, Any]) -> str:
@@ -89,29 +90,30 @@ def _axis_futures(axis: str, who: dict[str, Any]) -> str:
 
 
 def _curves(who: dict[str, Any], key: str) -> list[Series]:
-    places = [float(i + 1) for i in range(len(who["model"][key]))]
+    steps = [float(i + 1) for i in range(len(who["model"][key]))]
     return [
-        Series("model", places, who["model"][key], "generated"),
-        Series("simulator", places, who["simulator"][key], "truth"),
+        Series("model", steps, who["model"][key], "generated"),
+        Series("simulator", steps, who["simulator"][key], "truth"),
     ]
 
 
 def digits(run: Record) -> str:
     """Stochastic Moving MNIST by its protocol."""
-    found = (run.results or {}).get("digits")
-    if not found:
+    section = (run.results or {}).get("digits")
+    if not section:
         return ""
-    scores = found["scores"]
+    scores = section["scores"]
     rows = [
         [label, measured(scores[key], 4), measured(scores.get(f"{key}_real"), 4)]
         for key, label in digit_futures.TITLES.items()
     ]
     return (
-        f"<h2>Stochastic Moving MNIST, {html.escape(found['generator'])}'s generator</h2>"
-        f"<p>{found['context']} frames seen, {found['predicted']} predicted, {found['clips']} "
-        f"held-out clips, best of K = {found['best_of']} futures. The best of many rewards guesses "
-        "that are spread too wide; the energy score of the digits' places does not. Digits are "
-        "read by a small network trained on the training split: what it makes of real frames is "
+        f"<h2>Stochastic Moving MNIST, {html.escape(section['generator'])}'s generator</h2>"
+        f"<p>{section['context']} frames seen, {section['predicted']} predicted, "
+        f"{section['clips']} held-out clips, best of K = {section['best_of']} futures. "
+        "The best of many rewards guesses that are spread too wide; the energy score of the "
+        "digits' places does not. Digits are read by a small network trained on the training "
+        "split: what it makes of real frames is "
         f"its own error.</p>{table(['', 'generated', 'real'], rows)}"
     )
 
@@ -126,7 +128,7 @@ def figures(run: Record) -> str:
             section = row.section
             body.append([f"<b>{html.escape(section)}</b>", "", "", ""])
         interval = row.entry.get("interval")
-        told = f"{number(interval[0], 4)} to {number(interval[1], 4)}" if interval else ""
-        body.append([html.escape(row.name), measured(row.entry, 4), told, html.escape(row.note)])
+        bounds = f"{number(interval[0], 4)} to {number(interval[1], 4)}" if interval else ""
+        body.append([html.escape(row.name), measured(row.entry, 4), bounds, html.escape(row.note)])
     listed = table(["", "mean", "95 % interval, bootstrap", ""], body)
     return f"<h2>Every figure</h2><details><summary>As a table</summary>{listed}</details>"

@@ -28,17 +28,17 @@ def summary(run: Record) -> str:
     assert run.results is not None
     results, protocol = run.results, run.results["protocol"]
     clips = f"{protocol['clips']} clips of {protocol['split']}"
-    found = [_elbo(results["elbo"], clips)] if "elbo" in results else []
+    findings = [_elbo(results["elbo"], clips)] if "elbo" in results else []
     for measure, unit, better in (("psnr", " dB", 1), ("energy_score", "", -1)):
         if measure in results.get("prediction", {}):
-            found.append(_prediction(results["prediction"][measure], measure, unit, better))
+            findings.append(_prediction(results["prediction"][measure], measure, unit, better))
     for axis, entry in (results.get("motion") or {}).items():
-        found.append(_motion(axis, entry))
-    told = forecasts.card(run)
-    if told is not None:
-        found.append(_finding(*told[:3], wrong=told[3]))
-    found.sort(key=lambda card: WRONG not in card)  # what is wrong stands first
-    return f'<div class="findings">{"".join(found)}</div>'
+        findings.append(_motion(axis, entry))
+    forecast_card = forecasts.card(run)
+    if forecast_card is not None:
+        findings.append(_finding(*forecast_card[:3], wrong=forecast_card[3]))
+    findings.sort(key=lambda card: WRONG not in card)  # what is wrong stands first
+    return f'<div class="findings">{"".join(findings)}</div>'
 
 
 def _elbo(bound: dict[str, Any] | None, clips: str) -> str:
@@ -47,11 +47,11 @@ def _elbo(bound: dict[str, Any] | None, clips: str) -> str:
     return _finding("Held-out ELBO", number(bound["elbo"]["mean"]), f"nats a clip, {clips}")
 
 
-def _finding(name: str, value: str, told: str, *, wrong: bool = False) -> str:
+def _finding(name: str, value: str, sentence: str, *, wrong: bool = False) -> str:
     kind = WRONG if wrong else "finding"
     return (
         f'<div class="{kind}"><span class="name">{html.escape(name)}</span><b>{value}</b>'
-        f"<span>{html.escape(told)}</span></div>"
+        f"<span>{html.escape(sentence)}</span></div>"
     )
 
 
@@ -65,9 +65,11 @@ def _prediction(forecasts: dict[str, Any], measure: str, unit: str, better: int)
     verdict = {2: "ahead of both baselines", 0: "behind both baselines"}.get(
         len(ahead), f"ahead of one baseline only ({FORECASTS[ahead[0]] if ahead else ''})"
     )
-    told = ", ".join(f"{FORECASTS[n]} {number(v)}{unit}" for n, v in others.items())
-    told += _worst_frame(forecasts, measure, unit, better)
-    return _finding(title, f"{number(own)}{unit}", f"{verdict}: {told}", wrong=len(ahead) < 2)
+    others_text = ", ".join(f"{FORECASTS[n]} {number(v)}{unit}" for n, v in others.items())
+    others_text += _worst_frame(forecasts, measure, unit, better)
+    return _finding(
+        title, f"{number(own)}{unit}", f"{verdict}: {others_text}", wrong=len(ahead) < 2
+    )
 
 
 def _worst_frame(forecasts: dict[str, Any], measure: str, unit: str, better: int) -> str:
@@ -97,17 +99,17 @@ def _motion(axis: str, entry: dict[str, Any]) -> str:
         for key, label in (("variance", "variance"), ("squared_diffusion", "squared diffusion"))
     )
     crossings = [number(motion["crossings"]["mean"], 2) for motion in (generated, truth)]
-    told = [f"Means over truth: {means}; {crossings[0]} crossings (truth {crossings[1]})"]
+    sentences = [f"Means over truth: {means}; {crossings[0]} crossings (truth {crossings[1]})"]
     if drift is not None:
-        told.insert(0, f"Drift at its worst bin {_deviation(drift)} of the largest true drift")
+        sentences.insert(0, f"Drift at its worst bin {_deviation(drift)} of the largest true drift")
     if worst is None:
-        return _finding(f"Squared diffusion along {axis}", NOT_MEASURED, ". ".join(told))
+        return _finding(f"Squared diffusion along {axis}", NOT_MEASURED, ". ".join(sentences))
     return _finding(
         f"Squared diffusion along {axis}, worst bin",
         f"{100 * worst.share:+.0f} %",
         f"of the truth at {worst.position:.2g} (95 % interval {_interval(worst)}): "
         f"{'surely' if worst.is_wrong else 'not surely'} more than {100 * TOLERATED:.0f} % off. "
-        + ". ".join(told),
+        + ". ".join(sentences),
         wrong=worst.is_wrong or (drift is not None and drift.is_wrong),
     )
 
@@ -167,14 +169,16 @@ def prediction(run: Record) -> str:
 
 def _of_one_sample(psnr: dict[str, Any]) -> str:
     one, copy = psnr["one_sample"]["mean"], psnr["copy_last_frame"]["mean"]
-    told = (
+    sentence = (
         "One sample of a stochastic motion is rightly worse in PSNR than copying the last frame: a "
         "sharp draw of another future than the one that came is charged twice, where things are "
         f"and where they should be. Here it has {number(one)} dB, and copying {number(copy)} dB."
     )
     if one is not None and copy is not None and one > copy:
-        told += " That it is ahead here speaks of blurred or still samples, or of regular motion."
-    return told
+        sentence += (
+            " That it is ahead here speaks of blurred or still samples, or of regular motion."
+        )
+    return sentence
 
 
 def _of_energy(scores: dict[str, Any]) -> str:
@@ -286,9 +290,9 @@ def _coefficient(grid: dict[str, Any], key: str, title: str, unit: str) -> str:
     for name, shift in (("real", -0.15), ("generated", 0.15)):
         x = grid[name]["position"]
         width = x[1] - x[0]
-        places = [value + shift * width for value in x]
+        shifted = [value + shift * width for value in x]
         errors = grid[f"{name}"][f"{key}_error"]
-        curves.append(Series(name, places, grid[name][key], name, "points", errors))
+        curves.append(Series(name, shifted, grid[name][key], name, "points", errors))
     values = [v for one in curves for v in one.y if v is not None]
     low, high = min(values), max(values)
     pad = 0.1 * (high - low)

@@ -24,13 +24,13 @@ def card(run: Record) -> tuple[str, str, str, bool] | None:
 
     Of the first channel. None where they were not measured.
     """
-    found = (run.results or {}).get("futures")
-    if not found:
+    scores = (run.results or {}).get("futures")
+    if not scores:
         return None
-    model = found["forecasts"]["model"]["channels"][0]
+    model = scores["forecasts"]["model"]["channels"][0]
     others = {
         name: one["channels"][0]["crps"]["1"]["mean"]
-        for name, one in found["forecasts"].items()
+        for name, one in scores["forecasts"].items()
         if name != "model"
     }
     crps, covered = model["crps"]["1"]["mean"], model["coverage"]["0.9"]["mean"]
@@ -38,50 +38,52 @@ def card(run: Record) -> tuple[str, str, str, bool] | None:
     if crps is None or covered is None or not known:
         return None
     best = min(known, key=lambda name: known[name])
-    told = (
-        f"{found['unit']}; the best baseline, {_words(best)}, {number(known[best])}. Central 90 % "
+    sentence = (
+        f"{scores['unit']}; the best baseline, {_words(best)}, {number(known[best])}. Central 90 % "
         f"intervals hold {100 * covered:.0f} % of what happened"
     )
     off = abs(covered - 0.9) > FAR
-    told += ", far from that" if off else ""
-    leads = _worst_lead(found, model, best)
-    return "Fair CRPS of futures", number(crps), told + leads, crps > known[best] or off
+    sentence += ", far from that" if off else ""
+    leads = _worst_lead(scores, model, best)
+    return "Fair CRPS of futures", number(crps), sentence + leads, crps > known[best] or off
 
 
-def _worst_lead(found: dict[str, Any], model: dict[str, Any], best: str) -> str:
+def _worst_lead(scores: dict[str, Any], model: dict[str, Any], best: str) -> str:
     """The lead time at which the model's CRPS is highest beside the best baseline's."""
-    other = found["forecasts"][best]["channels"][0]["crps"]["1"]["by_lead"]
+    other = scores["forecasts"][best]["channels"][0]["crps"]["1"]["by_lead"]
     own = model["crps"]["1"]["by_lead"]
     shares = [(a / b, k) for k, (a, b) in enumerate(zip(own, other, strict=True), 1) if a and b]
     if not shares:
         return ""
     share, lead = max(shares)
-    return f". Worst at {lead * found['frame_interval']:.3g} s ahead: {share:.2f} of the baseline's"
+    return (
+        f". Worst at {lead * scores['frame_interval']:.3g} s ahead: {share:.2f} of the baseline's"
+    )
 
 
 def futures(run: Record) -> str:
     """Every score of the futures beside the baselines'."""
-    found = (run.results or {}).get("futures")
-    if not found:
+    scores = (run.results or {}).get("futures")
+    if not scores:
         return ""
-    channels = len(found["forecasts"]["model"]["channels"])
+    channels = len(scores["forecasts"]["model"]["channels"])
     head = (
-        f"<h2>Futures beside baselines</h2><p>{found['members']} futures of each of "
-        f"{found['clips']} prefixes of {found['context']} frames, from {found['sources']} source "
-        f"videos; in {html.escape(found['unit'])}, intervals over source videos. A calibrated "
-        "ensemble has spread as error, 1, flat ranks, and intervals that hold as much as they "
-        "say.</p>"
+        f"<h2>Futures beside baselines</h2><p>{scores['members']} futures of each of "
+        f"{scores['clips']} prefixes of {scores['context']} frames, from {scores['sources']} "
+        f"source videos; in {html.escape(scores['unit'])}, intervals over source videos. A "
+        "calibrated ensemble has spread as error, 1, flat ranks, and intervals that hold as much "
+        "as they say.</p>"
     )
     reasons = "".join(
         f"<li>{html.escape(name)}: {html.escape(reason)}</li>"
-        for name, reason in found["left_out"].items()
+        for name, reason in scores["left_out"].items()
     )
     left_out = f'<ul class="quiet">{reasons}</ul>' if reasons else ""
-    return head + "".join(_channel(found, k, channels) for k in range(channels)) + left_out
+    return head + "".join(_channel(scores, k, channels) for k in range(channels)) + left_out
 
 
-def _channel(found: dict[str, Any], channel: int, channels: int) -> str:
-    forecasts = {name: one["channels"][channel] for name, one in found["forecasts"].items()}
+def _channel(scores: dict[str, Any], channel: int, channels: int) -> str:
+    forecasts = {name: one["channels"][channel] for name, one in scores["forecasts"].items()}
     head = ["forecast", "fair CRPS", "of 4 x 4 means", "RMSE", "spread over error"]
     head += ["50 % hold", "90 % hold", "p of flat ranks"]
     rows = []
@@ -100,11 +102,11 @@ def _channel(found: dict[str, Any], channel: int, channels: int) -> str:
         )
     title = f"<h3>Channel {channel}</h3>" if channels > 1 else ""
     listed = table(head, rows, best=(0,))
-    return f'{title}{listed}<div class="plots">{_plots(found, forecasts)}</div>'
+    return f'{title}{listed}<div class="plots">{_plots(scores, forecasts)}</div>'
 
 
-def _plots(found: dict[str, Any], forecasts: dict[str, Any]) -> str:
-    interval = found["frame_interval"]
+def _plots(scores: dict[str, Any], forecasts: dict[str, Any]) -> str:
+    interval = scores["frame_interval"]
     curves = [
         Series(
             _words(name),
@@ -119,10 +121,10 @@ def _plots(found: dict[str, Any], forecasts: dict[str, Any]) -> str:
     levels = [float(level) for level in model["coverage"]]
     held = [entry["mean"] for entry in model["coverage"].values()]
     share = model["ranks"]["share"]
-    places = [(k + 0.5) / len(share) for k in range(len(share))]
+    centres = [(k + 0.5) / len(share) for k in range(len(share))]
     flat = [1 / len(share)] * len(share)
     return (
-        plot("Fair CRPS by lead time", curves, "seconds ahead", found["unit"], from_zero=True)
+        plot("Fair CRPS by lead time", curves, "seconds ahead", scores["unit"], from_zero=True)
         + plot(
             "Coverage of central intervals",
             [
@@ -135,8 +137,8 @@ def _plots(found: dict[str, Any], forecasts: dict[str, Any]) -> str:
         + plot(
             "Rank histogram",
             [
-                Series("model", places, share, "generated"),
-                Series("flat", places, flat, "truth", "dashed"),
+                Series("model", centres, share, "generated"),
+                Series("flat", centres, flat, "truth", "dashed"),
             ],
             "rank within the ensemble",
             "share of values",
@@ -146,22 +148,25 @@ def _plots(found: dict[str, Any], forecasts: dict[str, Any]) -> str:
 
 def failures(run: Record) -> str:
     """Where the model fails, part after part."""
-    found = (run.results or {}).get("failures")
-    if not found:
+    scores = (run.results or {}).get("failures")
+    if not scores:
         return ""
     rows = [
         [
             _words(name),
             measured(entry),
-            *(measured(found[key].get(name)) for key in ("shift_slope", "brightness", "sharpness")),
+            *(
+                measured(scores[key].get(name))
+                for key in ("shift_slope", "brightness", "sharpness")
+            ),
         ]
-        for name, entry in found["psnr"].items()
+        for name, entry in scores["psnr"].items()
     ]
     head = ["", "PSNR, dB", "slope of shifts", "brightness", "sharpness"]
-    correlation = found["content_state_correlation"]
-    nats = ", ".join(f"{_words(name)} {measured(entry)}" for name, entry in found["nats"].items())
+    correlation = scores["content_state_correlation"]
+    nats = ", ".join(f"{_words(name)} {measured(entry)}" for name, entry in scores["nats"].items())
     return (
-        f"<h2>Where it fails</h2><p>{found['clips']} held-out clips, {found['context']} frames "
+        f"<h2>Where it fails</h2><p>{scores['clips']} held-out clips, {scores['context']} frames "
         "given. Each row is scored on the frame it should show; `still` is the real frame of the "
         "step's start. The slope of the centroid's shift is 1 for a right drift and 0 for one that "
         f"stands still; brightness and sharpness are shares of the real.</p>{table(head, rows)}"

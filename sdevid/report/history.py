@@ -16,10 +16,10 @@ FEW = 3  # held-out source videos; intervals over fewer say little
 
 def warnings(run: Record) -> str:
     """What is wrong with the run or its evaluation, as one block; empty where nothing is."""
-    found = [*_order(run), *_owners(run), *_ending(run), *_evaluation(run)]
-    if not found:
+    warnings_of_run = [*_order(run), *_owners(run), *_ending(run), *_evaluation(run)]
+    if not warnings_of_run:
         return ""
-    listed = "".join(f"<p>{html.escape(text)}</p>" for text in found)
+    listed = "".join(f"<p>{html.escape(text)}</p>" for text in warnings_of_run)
     return f'<div class="warning" role="note">{listed}</div>'
 
 

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def write_page(args: argparse.Namespace) -> int:
     """Write the page of a run, or of several beside each other."""
     records = [read(folder) for folder in args.run_dir]
     name = NAME if len(records) == 1 else COMPARED
@@ -99,23 +99,23 @@ def _evaluate(record: Record) -> str:
 
 def _head(record: Record) -> str:
     config = record.config
-    told = []
+    parts = []
     if config:
         side, rate = config["frame_size"], config["fps"]
-        told.append(
+        parts.append(
             f"{config['model_type']} on {side}x{side} video, "
             f"{config['sequence_length']} frames at {rate:g} a second"
         )
     if record.metrics:
         spent = record.seconds
         took = f" in {duration(spent)}" if spent else ""
-        told.append(f"{record.clips:,} clips trained on{took}")
+        parts.append(f"{record.clips:,} clips trained on{took}")
     if record.ending:
-        told.append(f"ended: {record.ending.get('reason', 'unknown')}")
+        parts.append(f"ended: {record.ending.get('reason', 'unknown')}")
     elif record.metrics:
-        told.append("not ended yet")
+        parts.append("not ended yet")
     name = html.escape(record.folder.resolve().name)
-    return f'<h1>{name}</h1><p class="quiet">{html.escape("; ".join(told))}</p>'
+    return f'<h1>{name}</h1><p class="quiet">{html.escape("; ".join(parts))}</p>'
 
 
 def _making(record: Record) -> str:
@@ -123,9 +123,9 @@ def _making(record: Record) -> str:
     commands = [f"python -m sdevid train --config {record.folder / 'config.yaml'}"]
     rows = []
     if record.results is not None:
-        made = record.results["provenance"]
-        commands.append(made["command"])
-        kind = made["machine"]
+        origin = record.results["provenance"]
+        commands.append(origin["command"])
+        kind = origin["machine"]
         gpus = ", ".join(kind["gpus"]) or "none"
         rows = [
             (
@@ -134,8 +134,8 @@ def _making(record: Record) -> str:
             ),
             ("accelerators", gpus),
             ("system", kind["system"]),
-            ("versions", ", ".join(f"{k} {v}" for k, v in made["versions"].items())),
-            ("evaluation took", duration(made["seconds"])),
+            ("versions", ", ".join(f"{k} {v}" for k, v in origin["versions"].items())),
+            ("evaluation took", duration(origin["seconds"])),
             ("model", _model(record)),
         ]
     else:

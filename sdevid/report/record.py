@@ -81,15 +81,15 @@ def read(folder: Path) -> Record:
 
 def _lines(path: Path) -> list[Line]:
     """The whole lines of a metrics file; one torn by a crash is passed over."""
-    found = []
+    records = []
     for text in path.read_bytes().splitlines() if path.is_file() else ():
         try:
             line = _LINE.validate_json(text)
         except ValidationError:
             continue
         if isinstance(line.get("clips"), int | float):
-            found.append({k: v for k, v in line.items() if isinstance(v, int | float | None)})
-    return found
+            records.append({k: v for k, v in line.items() if isinstance(v, int | float | None)})
+    return records
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -30,11 +30,11 @@ def over_training(run: Record) -> str:
     """Samples of up to `MOST` checkpoints, oldest first, and real video; empty without any."""
     paths = files(run.folder)
     chosen = [paths[k] for k in _evenly(len(paths))]
-    found = [one for one in map(_read, chosen) if one is not None]
-    if not found:
+    records = [one for one in map(_read, chosen) if one is not None]
+    if not records:
         return ""
     real = _read(run.folder / FOLDER / "real.npz")
-    shown = "".join(_figure(one) for one in [*([real] if real else []), *found])
+    shown = "".join(_figure(one) for one in [*([real] if real else []), *records])
     return (
         "<h2>Samples over training</h2><p>The same seed at each checkpoint, by the averaged "
         f'weights; real video first.</p><div class="reel">{shown}</div>'
@@ -43,12 +43,12 @@ def over_training(run: Record) -> str:
 
 def files(folder: Path) -> list[Path]:
     """The files of samples in a run folder, by step."""
-    found = {}
+    by_name = {}
     for path in (folder / FOLDER).glob("step_*.npz"):
         number = path.stem.removeprefix("step_")
         if number.isdecimal():
-            found[int(number)] = path
-    return [found[step] for step in sorted(found)]
+            by_name[int(number)] = path
+    return [by_name[step] for step in sorted(by_name)]
 
 
 def _evenly(count: int) -> list[int]:

@@ -145,8 +145,8 @@ def _row(name: str, folder: Path, query: str) -> str:
 
 
 def _warned(record: Record) -> str:
-    told = ["yes"] if warnings(record) else []
-    return ", ".join([*told, *(["not measured"] if record.results is None else [])])
+    answer = ["yes"] if warnings(record) else []
+    return ", ".join([*answer, *(["not measured"] if record.results is None else [])])
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -32,9 +32,9 @@ def measured(entry: Measure, digits: int = 3) -> str:
     mean, error = entry["mean"], entry.get("standard_error")
     if not error:
         return number(mean, digits)
-    places = max(0, 1 - math.floor(math.log10(error)))
-    told = f"{mean:,.{places}f}".replace("-", MINUS)
-    return f"{told} <small>± {error:,.{places}f}</small>"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    text = f"{mean:,.{decimals}f}".replace("-", MINUS)
+    return f"{text} <small>± {error:,.{decimals}f}</small>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[int] = ()) -> str:

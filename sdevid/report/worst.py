@@ -42,7 +42,7 @@ def worst_bin(grid: dict[str, Any], key: str, *, relative: bool) -> Deviation | 
         if y is not None and math.isfinite(y)
     }
     largest = max(map(abs, known.values()), default=0.0)
-    found = []
+    candidates = []
     for x, y, error in zip(
         generated["position"], generated[key], generated[f"{key}_error"], strict=True
     ):
@@ -50,5 +50,5 @@ def worst_bin(grid: dict[str, Any], key: str, *, relative: bool) -> Deviation | 
         scale = largest if right is None or not relative else abs(right)
         if right is None or y is None or error is None or not scale:
             continue
-        found.append(Deviation(x, (y - right) / scale, error / scale))
-    return max(found, key=lambda one: (one.certain, abs(one.share)), default=None)
+        candidates.append(Deviation(x, (y - right) / scale, error / scale))
+    return max(candidates, key=lambda one: (one.certain, abs(one.share)), default=None)

@@ -95,9 +95,9 @@ def _coordinates(
     layout: Layout, axes: Mapping[str, int]
 ) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
     """Values and attributes of each axis; channels by their number, named in an attribute."""
-    found: dict[str, tuple[NDArray[Any], dict[str, str]]] = {
+    coordinates: dict[str, tuple[NDArray[Any], dict[str, str]]] = {
         name: (np.arange(length), {}) for name, length in axes.items()
     }
-    found["time"] = (layout.seconds, {"long_name": "seconds from the first frame"})
-    found["channel"] = (np.arange(axes["channel"]), {"names": ", ".join(layout.channels)})
-    return found
+    coordinates["time"] = (layout.seconds, {"long_name": "seconds from the first frame"})
+    coordinates["channel"] = (np.arange(axes["channel"]), {"names": ", ".join(layout.channels)})
+    return coordinates

@@ -105,7 +105,7 @@ def _check_text(job: SamplingJob, config: Config) -> None:
                 "--negative_prompt does nothing at --guidance_scale 1; give a larger one, e.g. 3"
             )
         return
-    given = [
+    text_options = [
         name
         for name, there in (
             ("--prompt", bool(job.prompts)),
@@ -114,10 +114,10 @@ def _check_text(job: SamplingJob, config: Config) -> None:
         )
         if there
     ]
-    if given:
+    if text_options:
         raise UserError(
-            f"{given[0]} is given, but this model was trained without text (text.encoder is none "
-            "in its config); leave it out, or train with text.encoder=bytes"
+            f"{text_options[0]} is given, but this model was trained without text (text.encoder is "
+            "none in its config); leave it out, or train with text.encoder=bytes"
         )
 
 

@@ -67,11 +67,11 @@ def _check(args: argparse.Namespace, config: Config) -> None:
             f"--num_initial_frames is {count}, but the model takes 1 to {settings.max_context} "
             "(observation.max_context in its config)"
         )
-    for option, given, setting in (
+    for option, value, setting in (
         ("--final_frames", args.final_frames is not None, "ends_fraction"),
         ("--keyframes", bool(args.keyframes), "keyframes_fraction"),
     ):
-        if given and getattr(settings, setting) == 0:
+        if value and getattr(settings, setting) == 0:
             raise UserError(
                 f"{option} is given, but this model was not trained to fill in between frames "
                 f"(observation.{setting} is 0 in its config)"

@@ -56,7 +56,7 @@ def prepare(folder: Path) -> None:
         record.unlink()
 
 
-class Record(NamedTuple):
+class SampleRecord(NamedTuple):
     """What is written about samples beside their videos."""
 
     job: SamplingJob
@@ -120,7 +120,11 @@ class Record(NamedTuple):
 
 
 def save(
-    folder: Path, record: Record, numbers: Sequence[int], videos: Frames, nats: Sequence[float]
+    folder: Path,
+    record: SampleRecord,
+    numbers: Sequence[int],
+    videos: Frames,
+    nats: Sequence[float],
 ) -> None:
     """Write the samples of these numbers, leaving out those past the job's total."""
     for number, video, spent in zip(numbers, videos, nats, strict=True):
@@ -132,7 +136,7 @@ def save(
                 description.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
 
 
-def _save_video(folder: Path, record: Record, number: int, video: Frames) -> None:
+def _save_video(folder: Path, record: SampleRecord, number: int, video: Frames) -> None:
     job, observed, path = record.job, record.job.observed, folder / _stem(number)
     shown = write.for_the_eye(write.as_uint8(video), job.colormap)
     values = _of_source(record, video)
@@ -156,7 +160,7 @@ def _save_video(folder: Path, record: Record, number: int, video: Frames) -> Non
         array_files.npy(folder / _PARTS / f"{number}.values.npy", values)
 
 
-def _of_source(record: Record, video: Frames) -> array_files.Values:
+def _of_source(record: SampleRecord, video: Frames) -> array_files.Values:
     """A sample in the source's units and, where its values are whole numbers, their type."""
     if video.dtype == np.uint8 and record.source.transform == "none":
         return video
@@ -168,7 +172,7 @@ def _of_source(record: Record, video: Frames) -> array_files.Values:
     return np.nan_to_num(values).round().clip(0, most).astype(dtype)
 
 
-def finish(folder: Path, record: Record, device: str) -> None:
+def finish(folder: Path, record: SampleRecord, device: str) -> None:
     """Write what is made of all samples: the grids, Zarr and NetCDF, and the record."""
     job = record.job
     shown = range(min(job.total, SHOWN))
@@ -194,7 +198,7 @@ def finish(folder: Path, record: Record, device: str) -> None:
         )
 
 
-def _layout(record: Record) -> array_files.Layout:
+def _layout(record: SampleRecord) -> array_files.Layout:
     job = record.job
     leading = {"sample": job.total}
     if job.futures:

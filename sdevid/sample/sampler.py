@@ -68,7 +68,7 @@ def _sample(
 ) -> None:
     main, record = (
         processes.is_main_process,
-        outputs.Record(job, provenance or {}, model.config.source),
+        outputs.SampleRecord(job, provenance or {}, model.config.source),
     )
     tokenize = text.tokenizer(model.config, processes.device) if job.has_text else None
     if main:
@@ -134,9 +134,9 @@ def generate_samples(
     video = np.concatenate(videos, axis=1)
     if observed is not None:
         shape = (len(video), leading, *video.shape[2:])
-        given = observed.frames if whole else observed.frames.astype(np.float32) / 255
-        video = np.concatenate([np.broadcast_to(given[:leading], shape), video], axis=1)
-        video[:, list(observed.indices)] = given
+        pixels = observed.frames if whole else observed.frames.astype(np.float32) / 255
+        video = np.concatenate([np.broadcast_to(pixels[:leading], shape), video], axis=1)
+        video[:, list(observed.indices)] = pixels
     return Samples(video, nats.tolist())
 
 

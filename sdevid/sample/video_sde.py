@@ -142,9 +142,11 @@ class VideoSDE:
             )
         how = {name: value for name, value in settings.items() if name in sampler}
         job |= {name: value for name, value in settings.items() if name in job}
-        made = SamplingJob(num_samples, sampler=SamplerConfig(**how), prompts=prompts, **job)
-        check_job(made, self.config)
-        return made
+        sampling_job = SamplingJob(
+            num_samples, sampler=SamplerConfig(**how), prompts=prompts, **job
+        )
+        check_job(sampling_job, self.config)
+        return sampling_job
 
     def _checked(self, frames: Pixels, indices: Sequence[int]) -> Pixels:
         frames = np.asarray(frames)

@@ -91,14 +91,16 @@ def npz(
     video: Frames,
     ticks: NDArray[np.int64],
     observed: int,
-    places: Sequence[int] | None = None,
+    observed_indices: Sequence[int] | None = None,
 ) -> None:
     """`video` with the ticks (1/76,800 s) of its frames; the first `observed` frames were given.
 
     `places`: all frames that were given, where they are not only the first.
     """
-    given = np.asarray(range(observed) if places is None else places, np.int64)
-    np.savez_compressed(path, video=video, ticks=ticks, observed=np.int64(observed), places=given)
+    indices = np.asarray(
+        range(observed) if observed_indices is None else observed_indices, np.int64
+    )
+    np.savez_compressed(path, video=video, ticks=ticks, observed=np.int64(observed), places=indices)
 
 
 def as_uint8(video: Frames) -> Pixels:

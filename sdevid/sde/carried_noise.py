@@ -50,7 +50,7 @@ def independent(positions: Float[Tensor, "*batch particles 2"]) -> Root:
     return own.expand(*positions.shape[:-1], positions.shape[-2])
 
 
-class Posterior(NamedTuple):
+class NoisePosterior(NamedTuple):
     """The noise f of one step given the pseudo-observations; see `posterior`.
 
     Axes that share a precision share its factor: there are `factors` of them, 1 or one an axis.
@@ -79,7 +79,7 @@ def posterior(
     root: Root,
     observed: PerAxis,
     precision: Float[Tensor, "*batch particles factors"],
-) -> Posterior:
+) -> NoisePosterior:
     """The step's noise given `observed`, each particle's own f seen with `precision` >= 0.
 
     `observed` is y in units of g sqrt(d), `precision` is Lam in units of 1 over its square, one an
@@ -98,7 +98,7 @@ def posterior(
     inverse = torch.linalg.solve_triangular(factor, own.expand_as(factor), upper=False)
     trace = inverse.square().sum((-1, -2)) - len(own)  # tr P^-1 = |C^-1|^2
     width = (0.5 * trace + half_log_det).sum(-1) * (axes // factors)
-    return Posterior(root, mean, factor, 0.5 * mean.square().sum((-1, -2)) + width)
+    return NoisePosterior(root, mean, factor, 0.5 * mean.square().sum((-1, -2)) + width)
 
 
 def own_posterior(observed: Tensor, precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -82,7 +82,7 @@ class SDE:
         return replace(self, drift=corrected, calculus=calculus)
 
 
-def check(sde: SDE, t: Tensor, z: Tensor) -> None:
+def check_fields(sde: SDE, t: Tensor, z: Tensor) -> None:
     """Raise UserError where a coefficient does not fit the state `z`, or g is 0 or not finite."""
     if sde.calculus not in ("ito", "stratonovich"):
         raise UserError(f"calculus is {sde.calculus!r}; give 'ito' or 'stratonovich'")

@@ -224,7 +224,7 @@ def _groups(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _counter(
     serial: Tensor, stream: Stream, level: int, index: Tensor
-) -> tuple[philox.Places, philox.Places, philox.Places]:
+) -> tuple[philox.Counters, philox.Counters, philox.Counters]:
     """Of an `index` (..., batch, counters)."""
     high = (serial >> 32 & 0xFFFF) << 16 | level << 8 | int(stream)
     words = (index, *(x[:, None].expand_as(index) for x in (high, serial & 0xFFFFFFFF)))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Words = npt.NDArray[np.uint32]
-Places = npt.NDArray[np.uint64]  # 32-bit words too, one a 64-bit place
+Counters = npt.NDArray[np.uint64]  # 32-bit words too, one a 64-bit counter
 Normals = npt.NDArray[np.float32]
 
 LANES = 4  # words a counter
@@ -26,7 +26,7 @@ _FACTORS = np.array([[0xCD9E8D57], [0xD2511F53]], np.uint64)  # of lanes 2 and 0
 
 
 @functools.lru_cache(maxsize=8)
-def _round_keys(seed: int) -> Places:
+def _round_keys(seed: int) -> Counters:
     """(rounds, 2, 1)"""
     low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
     steps = range(10)
@@ -34,7 +34,7 @@ def _round_keys(seed: int) -> Places:
     return np.array([[k & 0xFFFFFFFF for k in pair] for pair in keys], np.uint64)[..., None]
 
 
-def _halves(words: Places) -> tuple[Words, Words]:
+def _halves(words: Counters) -> tuple[Words, Words]:
     """Low and high 32 bits, as views on a little-endian machine."""
     halves = words.view(np.uint32)
     return halves[:, ::2], halves[:, 1::2]
@@ -47,7 +47,7 @@ class _Work:
         self.first, self.second, self.product = np.empty((3, 2, counters), np.uint64)
         self.radius, self.angle, self.turn = np.empty((3, 2, counters), np.float32)
 
-    def run(self, seed: int, index: Places, c2: Places, c3: Places) -> Words:
+    def run(self, seed: int, index: Counters, c2: Counters, c3: Counters) -> Words:
         """Leaves lanes 0 and 2 in `first`; lanes 1 and 3 are in the view of 32-bit words."""
         np.bitwise_and(index, _MASK, out=self.first[0])
         np.right_shift(index, _HALF, out=self.second[0])
@@ -63,7 +63,7 @@ class _Work:
         return old[1]
 
 
-def words(seed: int, index: Places, c2: Places, c3: Places) -> Words:
+def words(seed: int, index: Counters, c2: Counters, c3: Counters) -> Words:
     """Words (counters, 4) for each counter (index low, index high, c2, c3)."""
     out = np.empty((len(index), LANES), np.uint32)
     for part, work, second in _blocks(seed, index, c2, c3):
@@ -71,7 +71,9 @@ def words(seed: int, index: Places, c2: Places, c3: Places) -> Words:
     return out
 
 
-def normals(seed: int, index: Places, c2: Places, c3: Places, deviation: float = 1.0) -> Normals:
+def normals(
+    seed: int, index: Counters, c2: Counters, c3: Counters, deviation: float = 1.0
+) -> Normals:
     """Normals (counters, 4) of mean 0 for each counter (index low, index high, c2, c3).
 
     Box-Muller on lanes (0, 1) and (2, 3): the radius from the upper 31 bits of the even lane, as a
@@ -98,7 +100,7 @@ def normals(seed: int, index: Places, c2: Places, c3: Places, deviation: float =
 
 
 def _blocks(
-    seed: int, index: Places, c2: Places, c3: Places
+    seed: int, index: Counters, c2: Counters, c3: Counters
 ) -> Iterator[tuple[slice, _Work, Words]]:
     work = _Work(min(len(index), _BLOCK))
     for start in range(0, len(index), _BLOCK):

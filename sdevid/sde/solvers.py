@@ -29,18 +29,18 @@ class StepResult(NamedTuple):
     energy: Tensor  # nats, (batch,)
 
 
-Scheme = Callable[[SDE, Tensor, Interval], StepResult]
+StepFunction = Callable[[SDE, Tensor, Interval], StepResult]
 
 
 @dataclass(frozen=True)
-class Solver:
+class Scheme:
     """A scheme and what is known of it.
 
     `strong_order` holds the noises that it takes; `calculus` None: it is right in both.
     """
 
     name: str
-    step: Scheme
+    step: StepFunction
     calculus: Calculus | None
     strong_order: Mapping[Noise, float]
     needs_area: bool = False
@@ -158,15 +158,15 @@ def _flat(dt: Tensor) -> Tensor:
 
 _ANY: dict[Noise, float] = {"additive": 1.0, "diagonal": 1.0}
 
-SOLVERS: dict[str, Solver] = {
+SOLVERS: dict[str, Scheme] = {
     solver.name: solver
     for solver in (
-        Solver("euler_maruyama", euler_maruyama, "ito", {"additive": 1.0, "diagonal": 0.5}),
-        Solver("milstein", milstein, "ito", _ANY),
-        Solver("heun", heun, "stratonovich", _ANY),
-        Solver("midpoint", midpoint, "stratonovich", _ANY),
-        Solver("srk", srk, None, {"additive": 1.5}, needs_area=True),
-        Solver(
+        Scheme("euler_maruyama", euler_maruyama, "ito", {"additive": 1.0, "diagonal": 0.5}),
+        Scheme("milstein", milstein, "ito", _ANY),
+        Scheme("heun", heun, "stratonovich", _ANY),
+        Scheme("midpoint", midpoint, "stratonovich", _ANY),
+        Scheme("srk", srk, None, {"additive": 1.5}, needs_area=True),
+        Scheme(
             "reversible_heun",
             _reversible_from_rest,
             "stratonovich",
@@ -176,7 +176,7 @@ SOLVERS: dict[str, Solver] = {
 }
 
 
-def fitting(name: str, sde: SDE, convert: bool = True) -> tuple[Solver, SDE]:
+def fitting(name: str, sde: SDE, convert: bool = True) -> tuple[Scheme, SDE]:
     """Return the solver called `name`, and `sde` written in the solver's calculus.
 
     Raises UserError where there is no such solver, it does not take the noise of `sde`, or its

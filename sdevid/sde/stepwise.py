@@ -210,7 +210,7 @@ def integrate(
     check_path(start, ticks, noise)
     grid = Grid(noise, ticks, saves, start, solver.needs_area)
     with torch.no_grad():
-        equation.check(sde, grid.time(0), start)
+        equation.check_fields(sde, grid.time(0), start)
     if gradient == "reversible" and scheme != "reversible_heun":
         raise UserError(
             f"gradient 'reversible' needs solver reversible_heun, but the solver is {scheme}; "
@@ -227,7 +227,7 @@ def integrate(
 
 
 def _scheme_span(
-    sde: SDE, solver: solvers.Solver, grid: Grid, z: Tensor, first: int, last: int
+    sde: SDE, solver: solvers.Scheme, grid: Grid, z: Tensor, first: int, last: int
 ) -> tuple[Tensor, Tensor]:
     energy = z.new_zeros(len(z))
     for interval in grid.intervals(first, last):

@@ -204,9 +204,9 @@ def integrate(
         times = torch.tensor(points, dtype=torch.float64, device=start.device)
         ys = run(equation, states[points[0]], times, bm=path, **options)
         states.update(zip(points, ys.unbind(0), strict=True))
-    found = torch.stack([states[point] for point in saves], 1)
-    energy = found[:, -1, -1]
-    return Path(found[..., :-1].reshape(len(start), -1, *start.shape[1:]), energy, energy)
+    at_saves = torch.stack([states[point] for point in saves], 1)
+    energy = at_saves[:, -1, -1]
+    return Path(at_saves[..., :-1].reshape(len(start), -1, *start.shape[1:]), energy, energy)
 
 
 def _calls(

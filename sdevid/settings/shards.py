@@ -17,11 +17,11 @@ def told_by_shards(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     try:
         dataset = json.loads(path.read_text(encoding="utf-8"))
-        told = {"channels": dataset["channels"]} if "channels" in dataset else {}
+        stated = {"channels": dataset["channels"]} if "channels" in dataset else {}
         if dataset.get("transform"):
             transform = dict(dataset["transform"])
             names = {"transform": transform.pop("name"), "dtype": dataset.get("dtype", "uint8")}
-            told["source"] = transform | names | {"channel_names": dataset["channel_names"]}
+            stated["source"] = transform | names | {"channel_names": dataset["channel_names"]}
     except (ValueError, AttributeError, KeyError, TypeError):
         return settings  # opening the shards says what is wrong with it
-    return told | settings
+    return stated | settings

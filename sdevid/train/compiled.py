@@ -16,7 +16,7 @@ from sdevid.errors import UserError
 PARTS = ("encoder", "temporal", "decoder")  # each is called with few shapes, and few times a step
 
 
-def check(config: Config, device: torch.device) -> None:
+def check_compiler(config: Config, device: torch.device) -> None:
     """Raise UserError where `compile` is asked for and cannot be had."""
     if not config.compile:
         return
@@ -47,6 +47,6 @@ def compile_parts(model: nn.Module) -> None:
         model.get_submodule(part).compile(dynamic=False)
 
 
-def describe(config: Config) -> str:
+def compiled_summary(config: Config) -> str:
     """What the start of a run says of it; nothing where nothing is compiled."""
     return "; encoder, temporal encoder and decoder compiled" if config.compile else ""

@@ -84,7 +84,7 @@ class Engine:
                 config=deepspeed_settings(config, world.size, parameters),
                 dist_init_required=False,
             )
-        self._check_resident()
+        self.check_resident()
         self._judge_before_updates()
         self._states: dict[str, Any] = {}
         self._keep: Callable[[Any], Any] = _as_it_is
@@ -231,7 +231,7 @@ class Engine:
                 yield Slice(self._names[id(parameter)], first, place, count)
             place += shard
 
-    def _check_resident(self) -> None:
+    def check_resident(self) -> None:
         """Raise UserError where DeepSpeed has put away the float32 weights that `shards` gives."""
         if any(p.tensor.numel() < sum(s.count for s in p.slices) for p in self.parameter_shards()):
             raise UserError(
@@ -302,11 +302,11 @@ class Engine:
         """Stage 0: take each parameter's "fp32", "exp_avg", "exp_avg_sq" and "step" by its name."""
         state = self._base_optimizer().state
         for name, parameter in self.objective.named_parameters():
-            found = read(name)
-            parameter.data.copy_(found.pop("fp32").view(parameter.shape))
+            tensor = read(name)
+            parameter.data.copy_(tensor.pop("fp32").view(parameter.shape))
             state[parameter] = {
                 key: value.to(parameter.device).view(parameter.shape if value.ndim else ())
-                for key, value in found.items()
+                for key, value in tensor.items()
             }
 
     def load_buffers(self, saved: dict[str, Tensor]) -> None:

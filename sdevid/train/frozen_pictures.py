@@ -20,9 +20,9 @@ def open_pictures(config: Config, index: ShardIndex, world: World) -> tuple[Conf
     """
     location, frozen = index.folder.location, config.encoder.frozen
     latents.check_all(index.clips, index.dataset, location)
-    made = index.dataset.get("autoencoder")
+    recorded = index.dataset.get("autoencoder")
     if frozen is None:
-        return config, "pictures pixels; the latents in the shards are not read" if made else ""
+        return config, "pictures pixels; the latents in the shards are not read" if recorded else ""
     here = folders.identity(Path(frozen))
     encoder = config.encoder.model_copy(update={"frozen_fingerprint": here["fingerprint"]})
     if config.encoder.frozen_fingerprint not in (None, here["fingerprint"]):
@@ -30,15 +30,15 @@ def open_pictures(config: Config, index: ShardIndex, world: World) -> tuple[Conf
     config = config.model_copy(update={"encoder": encoder})
     channels, side = config.picture
     what = f"pictures {frozen} ({here['kind']}): latents {channels} x {side} x {side}"
-    if made is None:
+    if recorded is None:
         how = f"encoded on {world.device.type} as training goes on, since the shards hold none"
         return config, f"{what}; {how}"
-    if made["fingerprint"] != here["fingerprint"]:
+    if recorded["fingerprint"] != here["fingerprint"]:
         raise UserError(
             f"encoder.frozen is {frozen} ({here['kind']}, fingerprint {here['fingerprint']}), but "
-            f"the latents in {location} were made by another ({made['kind']}, fingerprint "
-            f"{made['fingerprint']}); give the folder that they were made with, or cut the shards "
-            "anew with --autoencoder"
+            f"the latents in {location} were made by another ({recorded['kind']}, fingerprint "
+            f"{recorded['fingerprint']}); give the folder that they were made with, or cut the "
+            "shards anew with --autoencoder"
         )
     index.encoded = True
     return config, f"{what}; latents from the shards"

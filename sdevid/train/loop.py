@@ -52,11 +52,11 @@ def train(
     NonFiniteError where training is lost, and UserError for what a user can put right.
     """
     config, drawn = frozen_pictures.open_pictures(config, index, world)
-    read, told = text_conditioning.open_text(config, index, world)
+    read, text_summary = text_conditioning.open_text(config, index, world)
     torch.manual_seed(config.seed)
     objective = objectives.build(config)
     if config.start_from is not None:
-        told += "\n" + warm_start.start_from(objective.model, config.start_from)
+        text_summary += "\n" + warm_start.start_from(objective.model, config.start_from)
     if config.compile:
         compiled.compile_parts(objective.model)
     engine = Engine(objective, config, world, read)
@@ -67,7 +67,7 @@ def train(
     progress.clips, progress.step, progress.faults = resumed.clips, resumed.step, resumed.faults
     if world.main:
         replace_text(config.run_dir / "config.yaml", record(config))
-    announce(engine, progress, total, (told, drawn))
+    announce(engine, progress, total, (text_summary, drawn))
     if progress.clips >= total:
         return "done"
     saving = Saver(engine, ema, data=data, total_clips=total, whole=progress.step > 0)

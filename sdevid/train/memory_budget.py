@@ -37,8 +37,8 @@ def memory_bytes(
 def host_bytes(parameters: int, ranks: int, stage: int, offload: OffloadConfig) -> float:
     """Bytes a rank holds in the host's memory, or on its NVMe disk, by what is offloaded."""
     share = 4.0 * parameters / ranks
-    moved = 5 if stage and offload.optimizer != "none" else 0
-    return share * (moved + (stage == 3 and offload.parameters != "none"))
+    copies = 5 if stage and offload.optimizer != "none" else 0
+    return share * (copies + (stage == 3 and offload.parameters != "none"))
 
 
 def memory_table(parameters: int, size: int, offload: OffloadConfig) -> Iterator[str]:
@@ -47,17 +47,19 @@ def memory_table(parameters: int, size: int, offload: OffloadConfig) -> Iterator
         "GiB a rank for weights, gradients, optimizer and EMA, all float32; not counted: "
         "activations, communication buffers, weights that ZeRO 3 gathers for use, the framework"
     )
-    moved = offload.optimizer != "none" or offload.parameters != "none"
-    if moved:
+    offloaded = offload.optimizer != "none" or offload.parameters != "none"
+    if offloaded:
         yield (
             f"offloaded: optimizer to {offload.optimizer}, parameters to {offload.parameters} "
             "(ZeRO 3); on the device + beside it"
         )
-    yield "  ranks" + "".join(f"{f'ZeRO {stage}':>{18 if moved else 11}}" for stage in (1, 2, 3))
+    yield "  ranks" + "".join(
+        f"{f'ZeRO {stage}':>{18 if offloaded else 11}}" for stage in (1, 2, 3)
+    )
     for ranks in sorted({size, 1, 8, 64}):
         row = f"  {ranks:<5}"
         for stage in (1, 2, 3):
             row += f"{memory_bytes(parameters, ranks, stage, offload) / GIB:>11.3f}"
-            if moved:
+            if offloaded:
                 row += f" +{host_bytes(parameters, ranks, stage, offload) / GIB:>5.2f}"
         yield row

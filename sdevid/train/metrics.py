@@ -43,7 +43,7 @@ class Metrics:
         self._sinks = open_sinks(config, progress) if world.main else []
         if world.main:
             forget_after(self._path, progress.clips)
-        self._told = ""  # means, as the display told them last
+        self._shown = ""  # means, as the display told them last
         self._display = Display(total, "clips", initial=progress.clips, shown=world.main)
 
     def __enter__(self) -> Metrics:
@@ -55,7 +55,7 @@ class Metrics:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._display.note = self._with_saved() if self._told else ""
+        self._display.note = self._with_saved() if self._shown else ""
         self._display.close()
         if self._unwritten:
             self._write()
@@ -92,12 +92,12 @@ class Metrics:
         done, spent = self._steps * self.config.batch_size, max(self.elapsed, 1e-9)
         rates = f"{done / spent:.3g} clips/s, waiting {100 * self.waited / spent:.0f} %"
         shown = [f"{n.replace('_', ' ')} {terms[n]:.4g}" for n in _SHOWN if n in terms]
-        self._told = ", ".join([*shown[:1], rates, *shown[1:]])
+        self._shown = ", ".join([*shown[:1], rates, *shown[1:]])
         return self._with_saved()
 
     def _with_saved(self) -> str:
         saved = f"saved step {self.saved:,}" if self.saved else "not saved yet"
-        return f"{saved}, {self._told}"
+        return f"{saved}, {self._shown}"
 
     @property
     def elapsed(self) -> float:

@@ -61,7 +61,7 @@ class _Wandb:
             id=name_file.read_text(encoding="utf-8").strip(),
             name=config.run_dir.name,
             dir=str(config.run_dir),
-            mode=_wandb_mode(),  # type: ignore[arg-type]
+            mode=wandb_mode(),  # type: ignore[arg-type]
             resume="allow" if progress.clips else None,
             config=yaml.safe_load(record(config)),
             settings=wandb.Settings(silent=True, init_timeout=_INIT_SECONDS),
@@ -75,7 +75,7 @@ class _Wandb:
         self._run.finish()
 
 
-def _wandb_mode() -> str:
+def wandb_mode() -> str:
     """WANDB_MODE if set; online with a key and a server that answers; offline otherwise."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode

@@ -34,7 +34,7 @@ _CODES = {
 }
 
 
-def run(config: Config, *, trust_checkpoint: bool = False) -> int:
+def train_run(config: Config, *, trust_checkpoint: bool = False) -> int:
     """Train as `config` says, or carry on. Returns an ExitCode; raises UserError.
 
     Whatever the ending, `exit.json` in `run_dir` names it and the step it came to; a start that is
@@ -78,18 +78,18 @@ def _run(config: Config, world: World, trust_checkpoint: bool) -> int:
         world.say(f"{message}; the same command carries on from the last checkpoint")
         return ExitCode.RESUMABLE
     except Exception as error:
-        return _failed(error, config, world, progress)
+        return exit_code_of(error, config, world, progress)
     world.say(f"{reason} at step {progress.step}, clip {progress.clips:,}: {config.run_dir}")
     return _CODES[reason]
 
 
 def _train(config: Config, world: World, progress: Progress, trust_checkpoint: bool) -> str:
-    compiled.check(config, world.device)
+    compiled.check_compiler(config, world.device)
     if config.preflight:
-        index = preflight.check(config, world)
+        index = preflight.check_nodes(config, world)
     else:
         index = shards.open_shards(config.data, config.split, Access.of(config))
-    stream.check(index, config)
+    stream.check_clips(index, config)
     return train(config, index, world, progress, trust_checkpoint=trust_checkpoint)
 
 
@@ -137,12 +137,12 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update=changed)
 
 
-def _failed(error: Exception, config: Config, world: World, progress: Progress) -> int:
+def exit_code_of(error: Exception, config: Config, world: World, progress: Progress) -> int:
     """Write down a failure of this rank; the others may know nothing of it. Raises most again."""
     if isinstance(error, OSError) and error.filename is not None and error.errno not in _FULL:
-        told = UserError(file_fault(error))
-        told.__cause__ = error
-        error = told
+        failure = UserError(file_fault(error))
+        failure.__cause__ = error
+        error = failure
     if isinstance(error, UserError):
         retry = isinstance(error, SaveError)
         if world.main:

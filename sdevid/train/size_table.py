@@ -27,9 +27,9 @@ def size_table(config: Config) -> Iterator[str]:
         count = parameters(sized(config, name))
         blocks = networks * sde["depth"] * 18 * sde["hidden"] ** 2
         layers = encoder["layers"] * 8 * encoder["features"] ** 2
-        told = f"{networks} x {sde['depth']} x 18 x {sde['hidden']}^2"
+        formula = f"{networks} x {sde['depth']} x 18 x {sde['hidden']}^2"
         yield (
-            f"  {name:<3}{count:>14,} = {blocks:,} ({told})"
+            f"  {name:<3}{count:>14,} = {blocks:,} ({formula})"
             f" + {layers:,} ({encoder['layers']} x 8 x {encoder['features']}^2)"
             f" + {count - blocks - layers:,};{20 * count / GIB:>7.2f}"
         )
@@ -37,7 +37,7 @@ def size_table(config: Config) -> Iterator[str]:
 
 def sized(config: Config, name: str) -> Config:
     """`config` at a named size: its frames, objective and text, the size's networks."""
-    said = {
+    entry = {
         "size": name,
         "model_type": config.model_type,
         "frame_size": config.frame_size,
@@ -45,7 +45,7 @@ def sized(config: Config, name: str) -> Config:
         "encoder": {"map_size": config.encoder.map_size},
         "text": {"encoder": config.text.encoder, "layers": config.text.layers},
     }
-    return parse(said)
+    return parse(entry)
 
 
 def parameters(config: Config) -> int:

@@ -21,7 +21,7 @@ from sdevid.train.memory_budget import memory_table
 from sdevid.train.size_table import size_table
 
 
-def announce(engine: Engine, progress: Progress, total: int, told: Sequence[str]) -> None:
+def announce(engine: Engine, progress: Progress, total: int, text_summary: Sequence[str]) -> None:
     """The first lines of a run, on the main rank; those `told` are of its text and pictures."""
     config, world = engine.config, engine.world
     parameters = sum(math.prod(shape) for shape in engine.shapes.values())
@@ -38,14 +38,14 @@ def announce(engine: Engine, progress: Progress, total: int, told: Sequence[str]
     world.say(
         f"{config.model_type}: {parameters:,} parameters, {config.precision}; device {device}, "
         f"attention {attention}; {solver}"
-        f"{compiled.describe(config)}; {train_graph.describe(config, world.device)}"
+        f"{compiled.compiled_summary(config)}; {train_graph.describe(config, world.device)}"
     )
     world.say(
         f"world {world.size}, ZeRO {config.zero_stage}; {config.batch_size} clips a step "
         f"({world.size} ranks x {micro} x {config.batch_size // (micro * world.size)} passes)"
     )
     begins = f"carries on from step {progress.step}, clip" if progress.step else "starts at clip"
-    for line in filter(None, told):
+    for line in filter(None, text_summary):
         world.say(line)
     world.say(f"{config.run_dir} {begins} {progress.clips:,} of {total:,}")
 

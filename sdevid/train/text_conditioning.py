@@ -19,7 +19,7 @@ def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Tokenize
     Embeddings in the shards are used, by setting `index.embedded`, if the encoder of the config
     made them. Raises UserError if another encoder made them, or this one is not available.
     """
-    encoder, made = config.text.encoder, index.dataset.get("text_encoder")
+    encoder, recorded = config.text.encoder, index.dataset.get("text_encoder")
     if encoder == "none":
         return None, "text none"
     what = "captions, and labels where a clip has none"
@@ -29,28 +29,28 @@ def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Tokenize
             "without; text.encoder=none saves the encoder"
         )
     if encoder == "bytes":
-        beside = "; the embeddings in the shards are not read" if made else ""
+        beside = "; the embeddings in the shards are not read" if recorded else ""
         return text.tokenizer(config), f"text bytes: {what}{beside}"
-    if made is None:
+    if recorded is None:
         how = f"encoded on {world.device.type} as training goes on, since the shards hold none"
         return text.tokenizer(config, world.device), f"text {encoder}: {what}; {how}"
-    apart = _apart(config, index, made)
+    apart = _apart(config, index, recorded)
     index.embedded = True
     return text.blank_tokenizer(
         config
     ), f"text {encoder}: {what}; embeddings from the shards{apart}"
 
 
-def _apart(config: Config, index: ShardIndex, made: dict[str, Any]) -> str:
+def _apart(config: Config, index: ShardIndex, recorded: dict[str, Any]) -> str:
     """What could not be compared, since the folder lacks it; UserError where encoders differ."""
     here = frozen_text.identity(Path(config.text.encoder), config.text.length)
-    found = frozen_text.difference(made, here)
-    if found:
+    difference = frozen_text.difference(recorded, here)
+    if difference:
         raise UserError(
             f"text.encoder is {config.text.encoder} ({_named(here)}), but the embeddings in "
-            f"{index.folder.location} were made by another ({_named(made)}): {found}; give the "
-            "folder and the text.length that they were made with, or make the shards anew with "
-            "--text_encoder"
+            f"{index.folder.location} were made by another ({_named(recorded)}): {difference}; "
+            "give the folder and the text.length that they were made with, or make the shards anew "
+            "with --text_encoder"
         )
     absent = [name for name in ("weights", "tokenizer") if here[name] is None]
     return f" (made by the same config; no {' or '.join(absent)} here to compare)" if absent else ""

@@ -197,21 +197,21 @@ def node_name() -> str:
 
 def _place() -> tuple[int, int, int]:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    found = {name: os.environ[name] for name in names if name in os.environ}
-    if "WORLD_SIZE" not in found:
+    variables = {name: os.environ[name] for name in names if name in os.environ}
+    if "WORLD_SIZE" not in variables:
         return 0, 1, 0
-    if len(found) < len(names):
-        missing = ", ".join(name for name in names if name not in found)
+    if len(variables) < len(names):
+        missing = ", ".join(name for name in names if name not in variables)
         raise UserError(
-            f"WORLD_SIZE is {found['WORLD_SIZE']} in the environment, but {missing} is not set; "
-            "start several processes with torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {variables['WORLD_SIZE']} in the environment, but {missing} is not "
+            "set; start several processes with torchrun, or unset WORLD_SIZE"
         )
     try:
-        rank, size, local_rank = (int(found[name]) for name in names)
+        rank, size, local_rank = (int(variables[name]) for name in names)
     except ValueError as error:
         raise UserError(
-            f"{', '.join(f'{n} is {v}' for n, v in found.items())} in the environment, but each "
-            "must be a number; start with torchrun, or unset them"
+            f"{', '.join(f'{n} is {v}' for n, v in variables.items())} in the environment, but "
+            "each must be a number; start with torchrun, or unset them"
         ) from error
     if not (0 <= rank < size and local_rank >= 0):
         raise UserError(

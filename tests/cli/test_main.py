@@ -29,8 +29,8 @@ def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert all(f"\n  {name} " in said for name in COMMANDS)
+    message = capsys.readouterr().out
+    assert all(f"\n  {name} " in message for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -60,9 +60,9 @@ def test_help_tells_each_default_once(capsys):
 def test_quiet_training_says_warnings_alone(config, capsys, tmp_path):
     assert main(["train", "--config", config, f"data={tmp_path / 'none'}", "--quiet"]) == 2
     console.set_level("info")
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "none" in said.err
+    message = capsys.readouterr()
+    assert message.out == ""
+    assert "none" in message.err
 
 
 def test_no_command_is_a_mistake_with_a_usage_line(capsys):
@@ -105,8 +105,8 @@ def test_packaged_config_is_found_by_name_anywhere(capsys, tmp_path, monkeypatch
 
 def test_doctor_reports_what_is_installed(capsys):
     assert main(["doctor"]) == 0
-    said = capsys.readouterr().out
-    assert f"torch {torch.__version__}" in " ".join(said.split())
+    message = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in " ".join(message.split())
 
 
 def test_slurm_scripts_are_laid_and_never_overwritten(tmp_path, capsys):
@@ -121,8 +121,8 @@ def test_slurm_scripts_are_laid_and_never_overwritten(tmp_path, capsys):
 
 def test_a_misspelt_setting_is_one_message_and_exit_code_2(config, capsys):
     assert main(["train", "--config", config, "sde.hiden=4"]) == 2
-    said = capsys.readouterr().err
-    assert "sde.hiden is not a setting; did you mean sde.hidden?" in said
+    message = capsys.readouterr().err
+    assert "sde.hiden is not a setting; did you mean sde.hidden?" in message
 
 
 def test_missing_shards_are_one_message_and_exit_code_2(config, capsys, tmp_path):
@@ -147,14 +147,14 @@ def test_only_the_first_rank_speaks_without_a_prefix(config, capsys, monkeypatch
 
 def test_dry_run_counts_parameters_by_part_and_memory_by_stage(config, capsys):
     assert main(["train", "--config", config, "--dry-run", "seed=7", "batch_size=8"]) == 0
-    said = capsys.readouterr().out
-    assert "seed: 7" in said
+    message = capsys.readouterr().out
+    assert "seed: 7" in message
     parts = build(load(Path(config))).model.parts()
     for name, part in parts.items():
-        assert f"{sum(p.numel() for p in part.parameters()):,}" in said
-        assert name in said
-    assert "8 clips a step = 1 ranks x 8 clips x 1 passes" in said
-    assert "ZeRO 1     ZeRO 2     ZeRO 3" in said
+        assert f"{sum(p.numel() for p in part.parameters()):,}" in message
+        assert name in message
+    assert "8 clips a step = 1 ranks x 8 clips x 1 passes" in message
+    assert "ZeRO 1     ZeRO 2     ZeRO 3" in message
 
 
 def test_memory_is_the_arithmetic_of_bytes_a_parameter():
@@ -180,7 +180,7 @@ def test_dry_run_heeds_what_is_offloaded(config, capsys):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (["zero_stage=0", "offload.optimizer=cpu"], "zero_stage is 0 and that needs 1 or more"),
         (["zero_stage=2", "offload.parameters=cpu"], "zero_stage is 2 and that needs 3; set zero"),
@@ -188,13 +188,13 @@ def test_dry_run_heeds_what_is_offloaded(config, capsys):
         (["zero_stage=3", "offload.parameters=nvme"], "offload.nvme_path is not set"),
     ],
 )
-def test_an_offload_that_the_stage_cannot_do_is_refused(settings, said, config, capsys):
+def test_an_offload_that_the_stage_cannot_do_is_refused(settings, message, config, capsys):
     assert main(["train", "--config", config, *settings]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "given",
+    "pixels",
     [
         ("num_clips", "0"),
         ("num_clips", "1" * 30),
@@ -208,7 +208,7 @@ def test_an_offload_that_the_stage_cannot_do_is_refused(settings, said, config, 
         ("output", "/none/such/law.json"),
     ],
 )
-def test_option_of_law_out_of_range_is_named_before_anything_is_read(given, tmp_path, capsys):
-    name, value = given
+def test_option_of_law_out_of_range_is_named_before_anything_is_read(pixels, tmp_path, capsys):
+    name, value = pixels
     assert main(["law", str(tmp_path / "no model"), f"--{name}={value}"]) == 2
     assert capsys.readouterr().err.startswith(f"sdevid: --{name} ")

@@ -148,10 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int) or not path.is_file():
             return self._send(fault if isinstance(fault, int) else 404, b"", 0)
         content = path.read_bytes()
-        found = None if fault == "whole" else re.fullmatch(r"bytes=(\d+)-(\d+)", wanted)
+        result = None if fault == "whole" else re.fullmatch(r"bytes=(\d+)-(\d+)", wanted)
         status, part = 200, content
-        if found:
-            first, last = (int(place) for place in found.groups())
+        if result:
+            first, last = (int(place) for place in result.groups())
             if first >= len(content):
                 return self._send(416, b"", 0)
             status, part = 206, content[first : last + 1]

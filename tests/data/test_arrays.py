@@ -22,8 +22,8 @@ FRAMES, SIDE = 12, 16
 BASE = ["--dataset", "custom", "--clip_length", "6", "--splits", "time=0.5", "--workers", "0"]
 
 
-def shards(given, out, *more, options=BASE):
-    asked = parse([*options, "--input_dir", str(given), "--output_dir", str(out), *more])
+def shards(arguments, out, *more, options=BASE):
+    asked = parse([*options, "--input_dir", str(arguments), "--output_dir", str(out), *more])
     cut(make_plan(asked), out, workers=0, max_bad_fraction=0.1, overwrite=False)
     return open_shards(out, "train")
 
@@ -170,9 +170,9 @@ def test_the_loader_gives_the_transforms_range_and_nan_where_nothing_was_seen(tm
 )
 def test_a_transform_is_undone_by_its_inverse(text):
     values = np.random.default_rng(1).gamma(1.0, 3.0, 5000).astype(np.float32)
-    made = transforms.fit(text, transforms.statistics([values]), "mm/h")
-    np.testing.assert_allclose(made.undo(made.apply(values)), values, rtol=2e-3, atol=1e-4)
-    ends = made.apply(np.array([made.low, made.high]))
+    result = transforms.fit(text, transforms.statistics([values]), "mm/h")
+    np.testing.assert_allclose(result.undo(result.apply(values)), values, rtol=2e-3, atol=1e-4)
+    ends = result.apply(np.array([result.low, result.high]))
     np.testing.assert_allclose(ends, [0, 1], atol=1e-6)
 
 
@@ -244,4 +244,4 @@ def test_a_picture_alone_is_no_video_and_channels_must_fit(tmp_path):
     lines = (tmp_path / "grey" / "quarantine.jsonl").read_text().splitlines()
     assert any("is a picture, not a video" in json.loads(line)["reason"] for line in lines)
     with pytest.raises(UserError, match=r"channels is 3, but .* set channels=1"):
-        stream.check(index, parse_config(SMALL | {"channels": 3}))
+        stream.check_clips(index, parse_config(SMALL | {"channels": 3}))

@@ -22,25 +22,25 @@ def spec(frame_size: int = SIDE) -> CutSpec:
 @pytest.mark.parametrize("motion", brownian.MOTIONS)
 def test_short_steps_have_the_stated_diffusion(motion):
     film, dt = BlobFilm(motion), 1 / 60
-    paths = film.places(np.random.default_rng(0), 20_000, np.array([0.0, dt]))
+    paths = film.positions(np.random.default_rng(0), 20_000, np.array([0.0, dt]))
     inside = (np.abs(paths[0] - SIDE / 2) < SIDE / 2 - 2 * WALL).all(1)
     steps = (paths[1] - paths[0])[inside]
-    found = steps.var(0) / (2 * dt)
+    result = steps.var(0) / (2 * dt)
     stated = film.diffusion(SIDE)
-    assert found == pytest.approx([stated["x"], stated["y"]], rel=0.04)
+    assert result == pytest.approx([stated["x"], stated["y"]], rel=0.04)
 
 
 def test_walls_reflect_and_the_law_stays_uniform_between_them():
     times = np.array([0.0, 400.0])
-    last = BlobFilm().places(np.random.default_rng(1), 4_000, times)[-1]
+    last = BlobFilm().positions(np.random.default_rng(1), 4_000, times)[-1]
     assert WALL <= last.min() <= last.max() <= SIDE - WALL
     assert kstest(last[:, 0], "uniform", (WALL, SIDE - 2 * WALL)).pvalue > 0.01
 
 
 def test_blob_is_drawn_at_its_place():
     blob = Blob(radius=4.0, contrast=0.25)
-    places = np.array([[[20.3, 41.8]]])
-    frame = draw(places, [blob], SIDE, np.random.default_rng(0))[0, ..., 0] / 255
+    positions = np.array([[[20.3, 41.8]]])
+    frame = draw(positions, [blob], SIDE, np.random.default_rng(0))[0, ..., 0] / 255
     dark = np.clip(brownian.GROUND - frame - 0.1, 0, None)
     pixel = np.arange(SIDE)
     assert (dark.sum(0) @ pixel / dark.sum(), dark.sum(1) @ pixel / dark.sum()) == pytest.approx(
@@ -51,12 +51,12 @@ def test_blob_is_drawn_at_its_place():
 def test_clip_keeps_identities_and_places_and_grows_with_the_frame():
     small = next(BlobFilm().clips(np.random.default_rng(3), 1, spec()))
     large = next(BlobFilm().clips(np.random.default_rng(3), 1, spec(2 * SIDE)))
-    for (video, said), scale in ((small, 1), (large, 2)):
+    for (video, output), scale in ((small, 1), (large, 2)):
         assert video.shape == (9, scale * SIDE, scale * SIDE, 1)
-        places = np.array(said["places"])
-        assert places.shape == (9, len(said["blobs"]), 2)
-        assert brownian.COUNT[0] <= places.shape[1] <= brownian.COUNT[1]
-        assert json.loads(json.dumps(said)) == said
+        positions = np.array(output["places"])
+        assert positions.shape == (9, len(output["blobs"]), 2)
+        assert brownian.COUNT[0] <= positions.shape[1] <= brownian.COUNT[1]
+        assert json.loads(json.dumps(output)) == output
     assert np.allclose(2 * np.array(small[1]["places"]), large[1]["places"], atol=1e-3)
     stated = BlobFilm().diffusion(2 * SIDE)["x"]
     assert stated == pytest.approx(4 * DIFFUSION)

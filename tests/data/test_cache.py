@@ -51,8 +51,8 @@ def read_all(url: str, cache: Path, capacity: int = 2**30, start: int = 0) -> li
     index = open_shards(url, "train", Access(cache=cache, cache_bytes=capacity))
     count = len(index)
     numbers = [(start + 7 * k) % count for k in range(count)]
-    found = {number: index.read(number).video.tobytes() for number in numbers}
-    return [found[number] for number in range(count)]
+    result = {number: index.read(number).video.tobytes() for number in numbers}
+    return [result[number] for number in range(count)]
 
 
 def blocks(cache: Path) -> list[Path]:
@@ -87,8 +87,8 @@ def test_the_cap_holds_and_the_oldest_go_first(tmp_path):
     cache = BlockCache(tmp_path, 5 * BLOCK)
     whole = slice(0, BLOCK)
     for number in range(12):
-        cache.piece("a", number, whole, lambda n=number: bytes([n]) * BLOCK)
-        cache.piece("a", 0, slice(0, 10), lambda: bytes(BLOCK))  # in use all the time
+        cache.read_slice("a", number, whole, lambda n=number: bytes([n]) * BLOCK)
+        cache.read_slice("a", 0, slice(0, 10), lambda: bytes(BLOCK))  # in use all the time
         time.sleep(0.01)  # times of files have a grain
         assert sum(path.stat().st_size for path in blocks(tmp_path)) <= 5 * BLOCK
     kept = {int(path.name) for path in blocks(tmp_path)}
@@ -149,11 +149,11 @@ def test_a_killed_process_leaves_no_lock_and_no_half_block(tmp_path):
     script = (
         "import sys; from sdevid.data.cache import BlockCache\n"
         "def fetch():\n"
-        "    path = cache._place('a', 0); path.parent.mkdir()\n"
+        "    path = cache.block_path('a', 0); path.parent.mkdir()\n"
         "    path.with_name('.0.1.part').write_bytes(b'half')\n"
         "    print('in', flush=True); sys.stdin.read()\n"
         f"cache = BlockCache(__import__('pathlib').Path({str(cache)!r}), {2 * BLOCK})\n"
-        "cache.piece('a', 0, slice(0, 4), fetch)\n"
+        "cache.read_slice('a', 0, slice(0, 4), fetch)\n"
     )
     killed = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -161,8 +161,8 @@ def test_a_killed_process_leaves_no_lock_and_no_half_block(tmp_path):
     assert killed.stdout.read(2) == b"in"
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
-    found = BlockCache(cache, 2 * BLOCK).piece("a", 0, slice(1, 3), lambda: b"abcd")
-    assert found == b"bc"
+    result = BlockCache(cache, 2 * BLOCK).read_slice("a", 0, slice(1, 3), lambda: b"abcd")
+    assert result == b"bc"
 
 
 def test_a_write_that_fails_half_way_costs_time_alone(tmp_path):
@@ -172,11 +172,11 @@ def test_a_write_that_fails_half_way_costs_time_alone(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.warns(UserWarning, match="takes no more"):
-            assert cache.piece("a", 0, slice(1, 3), lambda: content) == content[1:3]
+            assert cache.read_slice("a", 0, slice(1, 3), lambda: content) == content[1:3]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not blocks(tmp_path)
-    assert cache.piece("a", 0, slice(1, 3), lambda: content) == content[1:3]
+    assert cache.read_slice("a", 0, slice(1, 3), lambda: content) == content[1:3]
     assert len(blocks(tmp_path)) == 1
 
 

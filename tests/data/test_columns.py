@@ -19,7 +19,7 @@ from sdevid.data.index import ClipTable, read_index
 from sdevid.data.payload import encode
 from sdevid.data.shard_file import FORMAT, ShardFile, write_indices, write_json
 from sdevid.data.shards import open_shards
-from sdevid.data.stream import check, steps
+from sdevid.data.stream import check_clips, steps
 from sdevid.errors import UserError
 
 SHARDS, CLIPS = 4, 3
@@ -108,7 +108,7 @@ def test_a_start_opens_no_index(folder, monkeypatch):
         LocalFolder, "mapped", lambda self, *name: (opened.append(name), mapped(self, *name))[1]
     )
     index = open_shards(folder, "train")
-    check(index, CONFIG)
+    check_clips(index, CONFIG)
     assert (len(index), index.shard_sizes, opened) == (SHARDS * CLIPS, [CLIPS] * SHARDS, [])
     assert index.clips[4].key == "1-1"
     assert [name for name, _ in opened] == [columns_name("train-000001.tar")]
@@ -116,7 +116,7 @@ def test_a_start_opens_no_index(folder, monkeypatch):
 
 def test_clips_that_do_not_fit_are_told_at_the_start(folder):
     with pytest.raises(UserError, match=r"frames of 16x16 \(clip 0-0\); set frame_size=16"):
-        check(open_shards(folder, "train"), CONFIG.model_copy(update={"frame_size": 32}))
+        check_clips(open_shards(folder, "train"), CONFIG.model_copy(update={"frame_size": 32}))
 
 
 def test_an_index_of_another_tar_is_damage(folder):
@@ -193,4 +193,4 @@ def test_a_table_of_entries_counts_its_shards(folder):
     table = ClipTable.of(str(folder), clips)
     assert list(table) == clips
     assert (table.sizes, list(table[2:4])) == ([CLIPS] * SHARDS, clips[2:4])
-    assert table.places("train-000001.tar") == [range(CLIPS, 2 * CLIPS)]
+    assert table.clip_ranges("train-000001.tar") == [range(CLIPS, 2 * CLIPS)]

@@ -106,7 +106,7 @@ def test_the_replacement_does_not_depend_on_who_reads(shards, world, workers):
 @given(st.sets(st.integers(0, CLIPS - 1), max_size=CLIPS - 1), st.integers(0, 2**30))
 def test_any_damage_at_any_seed_follows_the_rule(sound, broken, seed):
     index = ShardIndex(sound.folder, sound.split, sound.dataset, sound.clips)
-    index._damage.update(dict.fromkeys(broken, "damaged for the test"))
+    index.damage.update(dict.fromkeys(broken, "damaged for the test"))
     damaged = {index.clips[number].key for number in broken}
     run = config(seed=seed)
     read = serials(index, run, 2, 0, 2)
@@ -123,8 +123,8 @@ def test_damage_is_told_with_the_batch_that_met_it(shards):
     index = open_shards(shards, "train")
     met = [d for step in islice(steps(index, config(), 0, 1, 0), 3) for b in step for d in b.damage]
     order = Order(index.shard_sizes, 0, 2)
-    places = [serial for serial in range(36) if order.clip(serial) == 5]
-    assert [damage.serial for damage in met if damage.key == key] == places
+    indices = [serial for serial in range(36) if order.clip(serial) == 5]
+    assert [damage.serial for damage in met if damage.key == key] == indices
     assert {damage.reason for damage in met} == {
         f"its {index.clips[5].extension} has another xxh3 than the index says"
     }

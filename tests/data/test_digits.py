@@ -43,9 +43,9 @@ def test_a_digit_moves_steadily_and_turns_at_the_walls(tmp_path):
 
 
 def test_label_and_caption_name_the_digits():
-    _, said = next(DigitArtist(2, None, 0.0, 1.0).clips(np.random.default_rng(0), 1, SPEC))
-    first, second = said["label"]
-    assert said["caption"] == f"the digits {first} and {second}"
+    _, metadata = next(DigitArtist(2, None, 0.0, 1.0).clips(np.random.default_rng(0), 1, SPEC))
+    first, second = metadata["label"]
+    assert metadata["caption"] == f"the digits {first} and {second}"
 
 
 def test_splits_share_no_digit(tmp_path):

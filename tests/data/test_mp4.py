@@ -32,8 +32,8 @@ def plain(payload: bytes, channels: int = 3) -> np.ndarray:
 
 
 def kept_open(payload: bytes, channels: int = 3) -> np.ndarray | None:
-    found = mp4.images(payload, (0, 256, 256, channels))
-    return None if found is None else np.stack([image.copy() for image in found])
+    result = mp4.images(payload, (0, 256, 256, channels))
+    return None if result is None else np.stack([image.copy() for image in result])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 16, 60])
@@ -68,9 +68,9 @@ def test_a_clip_after_a_broken_one_is_whole():
         with pytest.raises(ValueError, match="payload"):
             decode("mp4", payload, (17, 64, 64, 3))
         np.testing.assert_array_equal(kept_open(good), wanted)
-    found = mp4.images(good, (17, 64, 64, 3))
-    next(found)
-    found.close()  # left in the middle
+    result = mp4.images(good, (17, 64, 64, 3))
+    next(result)
+    result.close()  # left in the middle
     np.testing.assert_array_equal(kept_open(good), wanted)
 
 

@@ -81,5 +81,5 @@ def test_a_clip_of_many_millions_is_found_in_the_memory_of_a_window():
     order = Order([1_000] * 40_000, 0, 8)
     serials = range(10_000_000, 10_000_000 + 20_000)
     assert len({order.clip(serial) for serial in serials}) == len(serials)
-    held = [len(order._shuffled(0, window)) for window in (0, 7)]
+    held = [len(order.shuffled(0, window)) for window in (0, 7)]
     assert held == [8_000, 8_000]

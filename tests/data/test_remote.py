@@ -264,9 +264,9 @@ def test_a_run_and_its_evaluation_read_from_s3_through_the_cache(bucket, shards,
     shape += ["max_clips=24", "log_every=4", "preflight=true", "data_workers=1"]
     losses = []
     for name, location in (("here", str(shards)), ("there", bucket)):
-        given = [*shape, f"run_dir={tmp_path / name}", f"data={location}"]
+        arguments = [*shape, f"run_dir={tmp_path / name}", f"data={location}"]
         cached = [f"data_cache={tmp_path / 'cache'}"]
-        run("train", "--config", str(tmp_path / "small.yaml"), *given, *cached)
+        run("train", "--config", str(tmp_path / "small.yaml"), *arguments, *cached)
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
     assert losses[0] == losses[1]

@@ -43,10 +43,10 @@ def test_short_steps_of_the_velocity_show_force_friction_and_noise():
     angle, v = path[:, 0].T
     step = path[:, 1, 1] - v
     design = np.stack([-np.sin(angle), -v], axis=1)
-    found, *_ = np.linalg.lstsq(design, step / dt, rcond=None)
+    result, *_ = np.linalg.lstsq(design, step / dt, rcond=None)
     error = sde.sigma / np.sqrt(dt) / np.sqrt((design**2).sum(0))
-    assert abs(found[0] - sde.omega**2) < 4 * error[0]
-    assert abs(found[1] - sde.gamma) < 4 * error[1]
+    assert abs(result[0] - sde.omega**2) < 4 * error[0]
+    assert abs(result[1] - sde.gamma) < 4 * error[1]
     assert step.var() / dt == pytest.approx(sde.sigma**2, rel=0.03)
 
 
@@ -81,11 +81,11 @@ def test_what_is_followed_in_the_drawing_is_what_moved(scene, size):
     states = scene.simulate(np.random.default_rng(5), 20, TIMES)
     watcher = scene_tracker(json.loads(json.dumps(scene.truth())))
     assert watcher.scene == scene
-    found = watcher.paths(scene.draw(states, size))
+    result = watcher.paths(scene.draw(states, size))
     seen, pixel = scene.seen(states), 4.4 / size
     inside = (np.abs(states) < 2.0).all(axis=-1)  # a disc that leaves the frame is cut
     for i, name in enumerate(scene.axes):
-        error = np.abs(found[name] - seen[..., i])[inside]
+        error = np.abs(result[name] - seen[..., i])[inside]
         assert error.max() < 0.15 * pixel
         assert error.mean() < 0.05 * pixel
 
@@ -93,8 +93,8 @@ def test_what_is_followed_in_the_drawing_is_what_moved(scene, size):
 @pytest.mark.parametrize("scene", SCENES, ids=["pendulum", "radius", "disc"])
 def test_the_state_comes_back_from_what_a_clip_says(scene):
     states = scene.simulate(np.random.default_rng(6), 1, TIMES)[0]
-    said = json.loads(json.dumps(scene.said(states)))
-    np.testing.assert_allclose(scene.state(said, 5), states[5], atol=1e-6)
+    metadata = json.loads(json.dumps(scene.metadata(states)))
+    np.testing.assert_allclose(scene.state(metadata, 5), states[5], atol=1e-6)
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=["pendulum", "radius", "disc"])

@@ -87,7 +87,7 @@ def test_srvp_walks_the_rest_of_a_step_after_the_wall():
         return np.array([3.0 * away[0], 1.0])
 
     start, speed = np.array([34.0, 10.0]), np.array([4.0, 0.0])
-    course = smmnist._walk(start, speed, 36, 3, anew)
+    course = smmnist.bounced_path(start, speed, 36, 3, anew)
     np.testing.assert_allclose(course.corner, [[34, 10], [34.5, 10.5], [31.5, 11.5]])
     assert course.bounced == [1]
 
@@ -112,12 +112,12 @@ def test_nsf_keeps_its_speed_and_leaves_walls_evenly(courses):
 @pytest.mark.parametrize("name", ["svg", "srvp", "nsf"])
 def test_a_clip_shows_its_digits_where_it_says(tmp_path, name):
     artist = StochasticDigits(name, 1, write_mnist(tmp_path), 0.0, 1.0)
-    video, said = next(artist.clips(np.random.default_rng(0), 1, SPEC))
+    video, metadata = next(artist.clips(np.random.default_rng(0), 1, SPEC))
     mass, pixel = video[..., 0].astype(float), np.arange(64)
     total = mass.sum((1, 2))
     x = (mass * pixel).sum((1, 2)) / total
     y = (mass * pixel[:, None]).sum((1, 2)) / total
-    corner = np.array(said["corners"][0])
+    corner = np.array(metadata["corners"][0])
     middle = corner + (DIGIT[name] - 1) / 2
     np.testing.assert_allclose(np.stack([x, y], 1), middle, atol=0.1)
     assert artist.truth()["digit_side"] == DIGIT[name]

@@ -17,7 +17,7 @@ from sdevid.data.cut.splits import assign
 from sdevid.data.drawn import disc_artist, drawn_sources
 from sdevid.data.shards import ShardIndex, open_shards
 from sdevid.data.spec import CutSpec
-from sdevid.data.stream import check, fixed, steps, total_clips
+from sdevid.data.stream import check_clips, fixed, steps, total_clips
 from sdevid.errors import UserError
 from sdevid.types import Batch
 
@@ -89,9 +89,9 @@ def test_a_longer_clip_is_cropped_by_its_serial(index):
     starts = set()
     for video, key in zip(step.video.numpy(), step.keys, strict=True):
         whole = clips[key]
-        places = [k for k in range(5) if np.array_equal(whole[k : k + 6], video)]
-        assert len(places) == 1
-        starts |= set(places)
+        indices = [k for k in range(5) if np.array_equal(whole[k : k + 6], video)]
+        assert len(indices) == 1
+        starts |= set(indices)
     assert len(starts) > 2
 
 
@@ -103,16 +103,16 @@ def test_strides_and_irregular_times_take_the_frames_of_those_times(index):
         for batch in step:
             for video, ticks, key in zip(batch.video, batch.ticks, batch.keys, strict=True):
                 whole = next(c for c in map(index.read, range(len(index))) if c.key == key)
-                places = (ticks // 76_800).tolist()  # frames
+                indices = (ticks // 76_800).tolist()  # frames
                 assert ticks[0] == 0
                 assert (ticks.diff() > 0).all()
                 assert any(
-                    np.array_equal(whole.video[[first + k for k in places]], video)
-                    for first in range(LENGTH - places[-1])
+                    np.array_equal(whole.video[[first + k for k in indices]], video)
+                    for first in range(LENGTH - indices[-1])
                 )
-                kinds[tuple(places)] += 1
+                kinds[tuple(indices)] += 1
     assert {(0, 1, 2, 3), (0, 3, 6, 9)} <= set(kinds)
-    assert any(places[-1] == 9 and places[1] != 3 for places in kinds)
+    assert any(indices[-1] == 9 and indices[1] != 3 for indices in kinds)
     regular = fixed(index, mixed, range(2))
     assert regular.ticks.diff(dim=1).unique().tolist() == [76_800]
 
@@ -148,11 +148,15 @@ def test_a_batch_that_ranks_cannot_share_is_told(index, world, micro, hint):
 )
 def test_clips_that_do_not_fit_the_config_are_told(index, changes, message):
     with pytest.raises(UserError, match=message):
-        check(index, config(**changes))
+        check_clips(index, config(**changes))
 
 
-def test_clips_that_fit_pass(index):
-    check(index, config(fps=8.05))
+def test_clips_within_a_percent_of_fps_are_read(index):
+    near = config(fps=8.05)
+    check_clips(index, near)
+    exact, batch = (fixed(index, one, range(2)) for one in (config(), near))
+    assert batch.keys == exact.keys
+    assert np.array_equal(batch.video, exact.video)
 
 
 def test_memory_is_used_again_only_when_nobody_holds_it(index):

@@ -258,14 +258,16 @@ def test_any_value_anywhere_in_an_index_or_dataset_is_read_or_named(folder, data
     keys = sorted(place) if isinstance(place, dict) else range(len(place))
     place[data.draw(st.sampled_from(list(keys)))] = data.draw(JSON)
     path.write_text(json.dumps(content))
+    refusal = ""
     try:
         index = open_shards(folder, "train")
-        for k in range(len(index)):
-            index.read(k)
-    except UserError:
-        pass
+        videos = [index.read(k).video for k in range(len(index))]
+    except UserError as error:
+        videos, refusal = [], str(error)
     finally:
         path.write_text(before)
+    assert videos or str(folder) in refusal
+    assert {video.dtype for video in videos} <= {np.dtype(np.uint8)}
 
 
 @settings(max_examples=150)

@@ -57,15 +57,20 @@ def config(**changes: Any) -> Config:
     return parse(shape | {"observation": {"max_context": 2}, "batch_size": 6} | changes)
 
 
-def plan(said: list[tuple[str, str]], embed: Embedder | None = None, store: Store = "npy") -> Plan:
-    sources = [("train", Flat(f"{i}.avi", *each)) for i, each in enumerate(said)]
+def plan(
+    message: list[tuple[str, str]], embed: Embedder | None = None, store: Store = "npy"
+) -> Plan:
+    sources = [("train", Flat(f"{i}.avi", *each)) for i, each in enumerate(message)]
     return Plan("custom", sources, replace(SPEC, store=store), 3, {}, embed=embed)
 
 
 def worded(
-    folder: Path, said: list[tuple[str, str]], embed: Embedder | None = None, store: Store = "npy"
+    folder: Path,
+    message: list[tuple[str, str]],
+    embed: Embedder | None = None,
+    store: Store = "npy",
 ) -> ShardIndex:
-    cut(plan(said, embed, store), folder, workers=0, max_bad_fraction=0.0, overwrite=False)
+    cut(plan(message, embed, store), folder, workers=0, max_bad_fraction=0.0, overwrite=False)
     return embedded(folder, embed is not None)
 
 
@@ -79,13 +84,13 @@ def test_a_batch_tells_the_caption_or_else_the_label(tmp_path):
     index = worded(tmp_path, SAID)
     batch = fixed(index, config(), range(8))
     assert batch.embeddings is None
-    told = ["left", "a ball", "", "left"]
-    assert batch.captions == tuple(caption for caption in told for _ in range(2))
+    text = ["left", "a ball", "", "left"]
+    assert batch.captions == tuple(caption for caption in text for _ in range(2))
 
 
-@pytest.mark.parametrize(("said", "clips"), [(SAID, 6), ([("", "")] * 2, 0)])
-def test_dataset_json_counts_the_clips_of_which_something_is_said(tmp_path, said, clips):
-    assert worded(tmp_path, said).dataset["clips_with_words"] == clips
+@pytest.mark.parametrize(("message", "clips"), [(SAID, 6), ([("", "")] * 2, 0)])
+def test_dataset_json_counts_the_clips_of_which_something_is_said(tmp_path, message, clips):
+    assert worded(tmp_path, message).dataset["clips_with_words"] == clips
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +107,16 @@ def test_batches_bring_the_embeddings_of_what_is_said(tmp_path, frozen, store, w
     index = worded(tmp_path, SAID, frozen, store)
     plain = worded(tmp_path / "plain", SAID, None, store)
     want = {
-        clip.key: (frozen(said), i)
-        for i, (clip, said) in enumerate(zip(index.clips, TOLD, strict=True))
+        clip.key: (frozen(metadata), i)
+        for i, (clip, metadata) in enumerate(zip(index.clips, TOLD, strict=True))
     }
     for first in (0, 6):  # the second time around, what was verified is read in another way
         (batch,) = next(steps(index, config(data_workers=workers), 0, 1, first))
         assert batch.embeddings is not None
-        for key, video, made in zip(batch.keys, batch.video, batch.embeddings, strict=True):
+        for key, video, result in zip(batch.keys, batch.video, batch.embeddings, strict=True):
             embedding, number = want[key]
-            assert made.dtype == np.float16
-            assert np.array_equal(made, embedding)
+            assert result.dtype == np.float16
+            assert np.array_equal(result, embedding)
             assert np.array_equal(video.numpy(), plain.read(number).video)
 
 
@@ -120,12 +125,12 @@ def test_plain_webdataset_reads_the_embeddings(tmp_path, frozen):
     tars = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
     samples = list(webdataset.WebDataset(tars, shardshuffle=False))
     assert [sample["__key__"] for sample in samples] == [clip.key for clip in index.clips]
-    for sample, said in zip(samples, TOLD, strict=True):
-        made = np.load(io.BytesIO(sample["text.npy"]))
-        assert np.array_equal(made, frozen(said))
+    for sample, metadata in zip(samples, TOLD, strict=True):
+        result = np.load(io.BytesIO(sample["text.npy"]))
+        assert np.array_equal(result, frozen(metadata))
         assert np.load(io.BytesIO(sample["npy"])).shape == (4, 16, 16, 1)
-    made = index.dataset["text_encoder"]
-    assert (made["model_type"], made["width"], made["length"]) == ("t5", 16, 128)
+    result = index.dataset["text_encoder"]
+    assert (result["model_type"], result["width"], result["length"]) == ("t5", 16, 128)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -175,8 +180,8 @@ def test_a_damaged_embedding_is_a_damaged_clip(tmp_path, frozen):
     key, index = flip(tmp_path, 3), embedded(tmp_path)
     batches = [batch for (batch,) in islice(steps(index, config(), 0, 1, 0), 2)]
     assert key not in [k for batch in batches for k in batch.keys]
-    found = {(damage.key, damage.reason) for batch in batches for damage in batch.damage}
-    assert found == {(key, "its text.npy has another xxh3 than the index says")}
+    result = {(damage.key, damage.reason) for batch in batches for damage in batch.damage}
+    assert result == {(key, "its text.npy has another xxh3 than the index says")}
     embedded(tmp_path, read=False).read(3)
 
 
@@ -205,13 +210,13 @@ def test_the_check_names_a_flipped_byte_and_a_missing_embedding(tmp_path, frozen
     assert (
         f"member {key}.text.npy has another sha256 than the index says" in capsys.readouterr().out
     )
-    said = json.loads((tmp_path / "dataset.json").read_text())
-    said["text_encoder"]["width"] = 8
-    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    metadata = json.loads((tmp_path / "dataset.json").read_text())
+    metadata["text_encoder"]["width"] = 8
+    (tmp_path / "dataset.json").write_text(json.dumps(metadata))
     assert tool.main([str(tmp_path), "--workers", "1"]) == 1
     assert "does not read: its text.npy holds float16 (2, 16)" in capsys.readouterr().out
-    del said["text_encoder"]
-    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    del metadata["text_encoder"]
+    (tmp_path / "dataset.json").write_text(json.dumps(metadata))
     assert tool.main([str(tmp_path), "--workers", "1"]) == 1
     assert "have a text.npy, but dataset.json names no text_encoder" in capsys.readouterr().out
 
@@ -222,7 +227,7 @@ def test_embeddings_come_by_url_and_a_wrong_block_of_the_cache_is_fetched_anew(
     worded(web.folder, SAID, frozen)
     access = Access(cache=tmp_path / "cache", cache_bytes=2**30)
     entry = open_shards(web.folder, "train").clips[0]
-    want = [frozen(said) for said in TOLD]
+    want = [frozen(output) for output in TOLD]
     for spoil in (False, True):
         if spoil:
             for block in (tmp_path / "cache/blocks").glob("*/*"):
@@ -231,8 +236,8 @@ def test_embeddings_come_by_url_and_a_wrong_block_of_the_cache_is_fetched_anew(
                 block.write_bytes(kept)
         index = embedded(web.url, access=access)
         video = np.empty(entry.shape, np.uint8)
-        found = [index.read_into(i, 0, video).embedding for i in range(len(index))]
-        assert all(map(np.array_equal, found, want))
+        result = [index.read_into(i, 0, video).embedding for i in range(len(index))]
+        assert all(map(np.array_equal, result, want))
     key, index = flip(web.folder, 0), embedded(web.url)
     with pytest.raises(DamagedClipError, match=f"clip {key} .* its text.npy has another xxh3"):
         index.read(0)

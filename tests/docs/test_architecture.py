@@ -11,8 +11,8 @@ WALKS = dict(re.findall(r"^\*\*(.+?)\*\*\n\n(.*?)(?=\n\n|\Z)", TEXT, re.DOTALL |
 MOST_FILES = 12
 
 
-def _files(walk: str) -> set[str]:
-    return set(re.findall(r"`([\w/]+\.py)`", walk))
+def _files(steps: str) -> set[str]:
+    return set(re.findall(r"`([\w/]+\.py)`", steps))
 
 
 def test_walks_are_the_five():

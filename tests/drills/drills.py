@@ -59,16 +59,18 @@ def save_phases(yard: Yard) -> Iterator[Row]:
         step = next(iter(checkpoint.steps(run.folder)), 0) + 2
         kill = {"phase": phase, "step": step, "rank": rank}
         starts.append(run.attempt({"kill_in_save": kill}))
-        assert starts[-1].code != 0, f"{phase} {starts[-1].said}"
+        assert starts[-1].code != 0, f"{phase} {starts[-1].output}"
     starts.append(run.finish())
-    said = equal(run, yard.whole.get(**settings))
+    comparison = equal(run, yard.whole.get(**settings))
     for (_, when), (ended, following) in zip(
         PHASES.values(), itertools.pairwise(starts), strict=True
     ):
         lost = ended.reached - following.began
         assert 0 <= lost <= 2, (when, lost)
         yield Row(
-            f"SIGKILL in a save, {when}", f"carried on from step {following.began}; {said}", lost
+            f"SIGKILL in a save, {when}",
+            f"carried on from step {following.began}; {comparison}",
+            lost,
         )
 
 
@@ -79,10 +81,10 @@ def rank_killed(yard: Yard) -> Iterator[Row]:
     ended = run.attempt({"die": {"serial": 8 * SIZE - 1}})  # rank 3's, in step 8
     assert ended.code != 0
     following = run.finish()
-    said = equal(run, yard.whole.get(4, **settings))
+    comparison = equal(run, yard.whole.get(4, **settings))
     yield Row(
         "SIGKILL of one of 4 ranks in a step (ZeRO 3)",
-        f"torchrun ended the others; carried on from step {following.began}; {said}",
+        f"torchrun ended the others; carried on from step {following.began}; {comparison}",
         ended.reached - following.began,
     )
 
@@ -94,13 +96,13 @@ def signalled(yard: Yard) -> Iterator[Row]:
     run.wait_until(run.folder / "metrics.jsonl", process)
     process.send_signal(signal.SIGUSR2)
     ended = run.ended(process)
-    assert run.ending()["reason"] == "preempted", ended.said
+    assert run.ending()["reason"] == "preempted", ended.output
     saved = checkpoint.steps(run.folder)[0]
     assert saved == ended.reached < STEPS
     following = run.finish()
-    said = equal(run, yard.whole.get())
+    comparison = equal(run, yard.whole.get())
     lost = ended.reached - following.began
-    yield Row("USR2", f"saved at step {saved}, exit.json: preempted; {said}", lost)
+    yield Row("USR2", f"saved at step {saved}, exit.json: preempted; {comparison}", lost)
 
 
 def torn_shard(yard: Yard) -> Iterator[Row]:
@@ -115,11 +117,11 @@ def torn_shard(yard: Yard) -> Iterator[Row]:
     run = Run(yard.folder / "torn-run", torn, 2, settings)
     ended = run.attempt({"die": {"serial": 8 * SIZE - 1}})
     following = run.finish()
-    said = equal(run, whole)
+    comparison = equal(run, whole)
     named = (run.folder / "quarantine.jsonl").read_text().splitlines()
     assert named == (whole.folder / "quarantine.jsonl").read_text().splitlines()
     assert named
-    happened = f"{len(named)} clips quarantined and replaced, alike on both ranks; {said}"
+    happened = f"{len(named)} clips quarantined and replaced, alike on both ranks; {comparison}"
     lost = ended.reached - following.began
     yield Row("A torn shard, and SIGKILL of a rank", happened, lost)
 
@@ -134,17 +136,17 @@ def full_disk(yard: Yard) -> Iterator[Row]:
         settings = {"checkpoint": {"on_failure": "stop"}}
         run = Run(disk / "run", yard.data, 2, settings)
         ended = run.attempt()
-        assert run.ending()["reason"] in ("failed", "stopped"), ended.said
-        told = ended.line("could not be written")
-        assert "MiB are free there" in told
+        assert run.ending()["reason"] in ("failed", "stopped"), ended.output
+        text = ended.line("could not be written")
+        assert "MiB are free there" in text
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         following = run.finish()
-        said = equal(run, yard.whole.get(**settings))
+        comparison = equal(run, yard.whole.get(**settings))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     yield Row(
         "A full disk (tmpfs) during a save",
-        f"said so and ended; with room again carried on from step {following.began}; {said}",
+        f"said so and ended; with room again carried on from step {following.began}; {comparison}",
         ended.reached - following.began,
     )
 
@@ -160,10 +162,10 @@ def hung_rank(yard: Yard) -> Iterator[Row]:
     assert message.startswith("stall in step 8: rank 1 is in "), message
     assert len(list((run.folder / "stall").glob("rank-*.txt"))) == 2
     following = run.finish()
-    said = equal(run, yard.whole.get())
+    comparison = equal(run, yard.whole.get())
     yield Row(
         "A rank that hangs in a step",
-        f"the watchdog named rank 1, wrote both ranks' stacks and ended the run; {said}",
+        f"the watchdog named rank 1, wrote both ranks' stacks and ended the run; {comparison}",
         ended.reached - following.began,
     )
 
@@ -181,8 +183,10 @@ def other_worlds(yard: Yard) -> Iterator[Row]:
         steps.append(ended)
     for ended, following in itertools.pairwise(steps):
         lost += ended.reached - following.began
-    said = close(run, yard.whole.get())
-    yield Row("2, then 1, then 3 ranks (SIGKILL between)", f"converted by itself; {said}", lost)
+    comparison = close(run, yard.whole.get())
+    yield Row(
+        "2, then 1, then 3 ranks (SIGKILL between)", f"converted by itself; {comparison}", lost
+    )
 
 
 DRILLS: tuple[Drill, ...] = (

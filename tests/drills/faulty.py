@@ -108,8 +108,8 @@ def kill_in_save(phase: str, step: int, rank: int) -> None:
         torch.save = functools.partial(_tear, partial)
     renamed = []
 
-    def kill(event: str, given: tuple[Any, ...]) -> None:
-        path, other = (str(given[0]), str(given[1])) if len(given) > 1 else ("", "")
+    def kill(event: str, arguments: tuple[Any, ...]) -> None:
+        path, other = (str(arguments[0]), str(arguments[1])) if len(arguments) > 1 else ("", "")
         ours = partial in path
         if event == "os.rename":
             renamed.append(Path(other).name)

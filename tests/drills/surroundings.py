@@ -50,11 +50,11 @@ def hang_up(yard: Yard) -> Iterator[Row]:
     run.wait_until(run.folder / "metrics.jsonl", process)
     process.send_signal(signal.SIGHUP)
     ended = run.ended(process)
-    assert (ended.code, run.ending()["reason"]) == (3, "preempted"), ended.said
+    assert (ended.code, run.ending()["reason"]) == (3, "preempted"), ended.output
     following = run.finish()
-    said = equal(run, yard.whole.get(1))
+    comparison = equal(run, yard.whole.get(1))
     lost = ended.reached - following.began
-    yield Row("SIGHUP", f"saved at step {ended.reached}, exit code 3; {said}", lost)
+    yield Row("SIGHUP", f"saved at step {ended.reached}, exit code 3; {comparison}", lost)
 
 
 def suspended(yard: Yard) -> Iterator[Row]:
@@ -67,9 +67,11 @@ def suspended(yard: Yard) -> Iterator[Row]:
     time.sleep(3 * seconds)
     process.send_signal(signal.SIGCONT)
     ended = run.ended(process)
-    assert ended.code == 0, ended.said
-    said = equal(run, yard.whole.get(1))
-    happened = f"stopped for {3 * seconds:g} s at a watchdog of {seconds:g} s and went on; {said}"
+    assert ended.code == 0, ended.output
+    comparison = equal(run, yard.whole.get(1))
+    happened = (
+        f"stopped for {3 * seconds:g} s at a watchdog of {seconds:g} s and went on; {comparison}"
+    )
     yield Row("SIGSTOP and SIGCONT", happened, 0)
 
 
@@ -87,8 +89,8 @@ def manifest_bit(yard: Yard) -> Iterator[Row]:
     following = run.finish()
     assert following.began == before
     assert "does not have the hash" in following.line("is damaged")
-    said = equal(run, yard.whole.get(1))
-    happened = f"named as damage, carried on from step {before}; {said}"
+    comparison = equal(run, yard.whole.get(1))
+    happened = f"named as damage, carried on from step {before}; {comparison}"
     yield Row("A changed digit in a manifest", happened, ended.reached - following.began)
 
 
@@ -106,11 +108,11 @@ def data_exchanged(yard: Yard) -> Iterator[Row]:
     del dataset["splits"]["train"]["indices"]  # the binary ones: those in JSON are read
     (other / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
     refused = Run(run.folder, other, 1).attempt()
-    assert refused.code == 2, refused.said
+    assert refused.code == 2, refused.output
     assert "data_changed=true" in refused.line("the data are not those of step")
     following = run.finish()
-    said = equal(run, yard.whole.get(1))
-    happened = f"refused with both fingerprints; with the former data {said}"
+    comparison = equal(run, yard.whole.get(1))
+    happened = f"refused with both fingerprints; with the former data {comparison}"
     yield Row("Data exchanged between two starts", happened, ended.reached - following.began)
 
 
@@ -121,13 +123,13 @@ def no_checkpoints(yard: Yard) -> Iterator[Row]:
     blocked = run.folder / "checkpoints"
     blocked.touch()
     ended = run.attempt()
-    assert ended.code == 2, ended.said
+    assert ended.code == 2, ended.output
     assert ended.reached < STEPS
     assert run.ending()["retry"] is True
     blocked.unlink()
     following = run.finish()
-    said = equal(run, yard.whole.get(1))
-    happened = f"ended at the first save, step {ended.reached}; with a folder again {said}"
+    comparison = equal(run, yard.whole.get(1))
+    happened = f"ended at the first save, step {ended.reached}; with a folder again {comparison}"
     yield Row("Checkpoints that cannot be written", happened, ended.reached - following.began)
 
 
@@ -231,8 +233,8 @@ def no_reader(yard: Yard) -> Iterator[Row]:
     assert process.stdout
     process.stdout.close()
     assert process.wait(240) == 0
-    said = equal(run, yard.whole.get(1))
-    yield Row("stdout and stderr closed by their reader", f"went on to its end; {said}", 0)
+    comparison = equal(run, yard.whole.get(1))
+    yield Row("stdout and stderr closed by their reader", f"went on to its end; {comparison}", 0)
 
 
 def torn_metrics(yard: Yard) -> Iterator[Row]:
@@ -242,9 +244,9 @@ def torn_metrics(yard: Yard) -> Iterator[Row]:
     with Path(run.folder / "metrics.jsonl").open("ab") as file:
         file.write(b'{"clips": 9\xff\xfe' + bytes(512))
     following = run.finish()
-    said = equal(run, yard.whole.get(1))
+    comparison = equal(run, yard.whole.get(1))
     lost = ended.reached - following.began
-    yield Row("Junk at the end of metrics.jsonl", f"dropped; {said}", lost)
+    yield Row("Junk at the end of metrics.jsonl", f"dropped; {comparison}", lost)
 
 
 SURROUNDINGS = (

@@ -50,9 +50,9 @@ def outcome(drill: Drill, yard: Yard) -> list[Row] | str:
 def page(rows: Sequence[Row], seconds: float) -> str:
     """The table as Markdown, with what it was made on."""
     lines = "".join(f"| {row.fault} | {row.happened} | {row.lost} |\n" for row in rows)
-    found = {**provenance.machine(), **provenance.versions()}
-    machine = f"{found['cores']} cores of {found['processor']}, Python {found['python']}"
-    versions = f"torch {found['torch']}, DeepSpeed {found['deepspeed']}"
+    result = {**provenance.machine(), **provenance.versions()}
+    machine = f"{result['cores']} cores of {result['processor']}, Python {result['python']}"
+    versions = f"torch {result['torch']}, DeepSpeed {result['deepspeed']}"
     today = datetime.date.today().isoformat()
     return (
         f"{HEAD}{lines}\nOf {STEPS} steps, saved every second one but in the kills within a save, "
@@ -78,8 +78,8 @@ def main() -> int:
         yard = Yard(Path(folder), data, References(Path(folder), data))
         drills = [drill for drill in every if drill.__name__ in chosen.only]
         outcomes = list(pool.map(lambda drill: outcome(drill, yard), drills))
-    failures = [found for found in outcomes if isinstance(found, str)]
-    rows = [row for found in outcomes if not isinstance(found, str) for row in found]
+    failures = [result for result in outcomes if isinstance(result, str)]
+    rows = [row for result in outcomes if not isinstance(result, str) for row in result]
     text = page(rows, time.monotonic() - began)
     print(text, *failures, sep="\n")
     if chosen.output and not failures:

@@ -57,15 +57,15 @@ class Attempt:
     """One start of a run that has ended: its exit code, what it said, how far it had come."""
 
     code: int
-    said: str
+    output: str
     began: int  # the step that it carried on from
     reached: int  # the last step in metrics.jsonl
 
     def line(self, part: str) -> str:
         """The line of what it said that has `part` in it."""
-        found = [line for line in self.said.splitlines() if part in line]
-        assert found, f"{part!r} was not said:\n{self.said}"
-        return found[0]
+        result = [line for line in self.output.splitlines() if part in line]
+        assert result, f"{part!r} was not output:\n{self.output}"
+        return result[0]
 
 
 @dataclass
@@ -80,8 +80,8 @@ class Run:
     def command(self, faults: dict[str, Any] | None = None, ranks: int | None = None) -> list[str]:
         """What starts or carries on the run; writes its config."""
         path = self.folder.with_suffix(".yaml")
-        given = SETTINGS | self.settings | {"run_dir": str(self.folder), "data": str(self.data)}
-        path.write_text(dump(parse(given)))
+        arguments = SETTINGS | self.settings | {"run_dir": str(self.folder), "data": str(self.data)}
+        path.write_text(dump(parse(arguments)))
         size = ranks or self.ranks
         launcher = [] if size == 1 else [*TORCHRUN, "--nproc-per-node", str(size)]
         faulty = [str(ROOT / "tests/drills/faulty.py"), json.dumps(faults or {})]
@@ -107,14 +107,14 @@ class Run:
     def ended(self, process: subprocess.Popen[str]) -> Attempt:
         """Wait for the end of a start."""
         try:
-            said, _ = process.communicate(timeout=PATIENCE)
+            output, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.terminate()  # torchrun ends its ranks, which are in sessions of their own
-            said, _ = process.communicate(timeout=2 * SHUTDOWN)
-            raise AssertionError(f"not ended after {PATIENCE} s:\n{said}") from None
-        began = next((line for line in said.splitlines() if "carries on from step" in line), None)
+            output, _ = process.communicate(timeout=2 * SHUTDOWN)
+            raise AssertionError(f"not ended after {PATIENCE} s:\n{output}") from None
+        began = next((line for line in output.splitlines() if "carries on from step" in line), None)
         step = int(began.partition("from step ")[2].partition(",")[0]) if began else 0
-        return Attempt(process.returncode, said, step, self.reached())
+        return Attempt(process.returncode, output, step, self.reached())
 
     def attempt(self, faults: dict[str, Any] | None = None, ranks: int | None = None) -> Attempt:
         """Start, and wait for the end."""
@@ -123,7 +123,7 @@ class Run:
     def finish(self, ranks: int | None = None) -> Attempt:
         """Carry on without faults to the end of the run."""
         ended = self.attempt(ranks=ranks)
-        assert (ended.code, self.ending()["reason"]) == (0, "done"), ended.said
+        assert (ended.code, self.ending()["reason"]) == (0, "done"), ended.output
         return ended
 
     def reached(self) -> int:

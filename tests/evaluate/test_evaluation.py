@@ -49,8 +49,8 @@ def untrained(folder, shards, **settings):
 
 
 def evaluate(model, output, *arguments):
-    given = ["--model_path", str(model), "--output", str(output), "--context", "3", *FEW]
-    assert main([*given, *arguments]) == 0
+    options = ["--model_path", str(model), "--output", str(output), "--context", "3", *FEW]
+    assert main([*options, *arguments]) == 0
     return json.loads(output.read_text())
 
 
@@ -81,17 +81,17 @@ def test_results_hold_every_part_and_come_again_with_the_same_seed(model, tmp_pa
 
 def test_futures_stand_beside_baselines_in_source_units(model, tmp_path):
     asked = ["--metrics", "futures", "--values", "linear:0:1:share", "--thresholds", "0.5,2"]
-    found = evaluate(model, tmp_path / "a.json", *asked, "--spectra")["futures"]
-    assert (found["clips"], found["members"], found["unit"]) == (8, 4, "share")
+    scores = evaluate(model, tmp_path / "a.json", *asked, "--spectra")["futures"]
+    assert (scores["clips"], scores["members"], scores["unit"]) == (8, 4, "share")
     ours = {"model", "persistence", "training_mean", "climatology", "random_past_clip"}
-    assert ours <= set(found["forecasts"])
-    assert found["left_out"]["threshold 2"].startswith("no value reaches it; the largest is")
-    model_scores = found["forecasts"]["model"]["channels"][0]
+    assert ours <= set(scores["forecasts"])
+    assert scores["left_out"]["threshold 2"].startswith("no value reaches it; the largest is")
+    model_scores = scores["forecasts"]["model"]["channels"][0]
     assert set(model_scores["crps"]) == {"1", "2", "4", "8"}
     assert len(model_scores["coverage"]["0.9"]["by_lead"]) == 5
     assert sum(model_scores["ranks"]["share"]) == pytest.approx(1)
     # an untrained model is grey: worse than clips of the training split
-    past = found["forecasts"]["random_past_clip"]["channels"][0]
+    past = scores["forecasts"]["random_past_clip"]["channels"][0]
     assert model_scores["crps"]["1"]["mean"] > past["crps"]["1"]["mean"]
     assert past["thresholds"]["0.5"]["fss"]["16"]["mean"] > 0
     table = (tmp_path / "a.txt").read_text()
@@ -106,13 +106,13 @@ def test_every_kind_is_evaluated_and_one_without_a_bound_says_so(shards, tmp_pat
     results = evaluate(
         other, tmp_path / "a.json", "--metrics", "bound,prediction,simulator_futures"
     )
-    told = capsys.readouterr().out
+    text = capsys.readouterr().out
     assert results["prediction"]["psnr"]["mean_of_samples"]["mean"] > 0
     if kind == "sde_matching":
         assert results["elbo"]["elbo"]["standard_error"] > 0
         return
     assert results["elbo"] is None
-    assert "not defined: model_type follmer has no bound" in told
+    assert "not defined: model_type follmer has no bound" in text
     refused = ["--model_path", str(other), "--context", "3", "--metrics", "iwae"]
     assert main(refused) == 2
     assert "--metrics names iwae, but model_type" in capsys.readouterr().err
@@ -150,13 +150,13 @@ def networks(tmp_path_factory):
 @pytest.mark.parametrize(("context", "frames"), [("none", 8), ("in", 8), ("out", 5)])
 def test_sets_are_told_with_their_protocol_and_floor(model, networks, tmp_path, context, frames):
     asked = ["--metrics", "fvd,kid", "--set_context", context, "--set_size", "12"]
-    found = evaluate(model, tmp_path / "a.json", *networks, *asked)
+    estimate = evaluate(model, tmp_path / "a.json", *networks, *asked)
     for name in ("fvd", "kid"):
-        told = found[name]
-        assert (told["videos"], told["frames"], told["context"]) == (12, frames, context)
+        text = estimate[name]
+        assert (text["videos"], text["frames"], text["context"]) == (12, frames, context)
     # an untrained model is grey: far from real, which is near to real
-    assert found["fvd"]["distance"]["mean"] > 3 * found["fvd"]["floor"]["mean"] >= 0
-    for one in found["kid"]["seeds"]:
+    assert estimate["fvd"]["distance"]["mean"] > 3 * estimate["fvd"]["floor"]["mean"] >= 0
+    for one in estimate["kid"]["seeds"]:
         assert one["distance"]["mean"] > 3 * abs(one["floor"]["mean"])
     table = (tmp_path / "a.txt").read_text()
     assert f"KID on random 3-D features: 12 videos of {frames} frames" in table
@@ -164,9 +164,11 @@ def test_sets_are_told_with_their_protocol_and_floor(model, networks, tmp_path, 
 
 
 def test_flow_and_perceptual_distance_are_measured(model, networks, tmp_path):
-    found = evaluate(model, tmp_path / "a.json", *networks, "--metrics", "warping,lpips")
-    assert found["warping"]["real"]["mean"] > 0
-    assert found["lpips"]["one_sample"]["mean"] > found["lpips"]["copy_last_frame"]["mean"] > 0
+    estimate = evaluate(model, tmp_path / "a.json", *networks, "--metrics", "warping,lpips")
+    assert estimate["warping"]["real"]["mean"] > 0
+    assert (
+        estimate["lpips"]["one_sample"]["mean"] > estimate["lpips"]["copy_last_frame"]["mean"] > 0
+    )
 
 
 def test_pictures_for_the_page_lie_beside_the_results(model, tmp_path):
@@ -183,13 +185,13 @@ def test_other_scenes_are_measured_along_their_own_axis(tmp_path, dataset, axis)
     shards = draw(tmp_path / "shards", dataset)
     (tmp_path / "model").mkdir()
     model = untrained(tmp_path / "model", shards)
-    found = evaluate(model, tmp_path / "a.json", "--metrics", "motion,simulator_futures,iwae")
-    assert set(found["motion"]) == {axis}
-    told = found["motion"][axis]
-    assert told["ratio_to_truth"]["real"]["squared_diffusion"] == pytest.approx(1, abs=0.4)
-    assert told["statistics"]["real"]["lost"]["mean"] == 0
-    assert "elbo" not in found
-    assert found["iwae"]["gain"]["mean"] > 0
+    estimate = evaluate(model, tmp_path / "a.json", "--metrics", "motion,simulator_futures,iwae")
+    assert set(estimate["motion"]) == {axis}
+    text = estimate["motion"][axis]
+    assert text["ratio_to_truth"]["real"]["squared_diffusion"] == pytest.approx(1, abs=0.4)
+    assert text["statistics"]["real"]["lost"]["mean"] == 0
+    assert "elbo" not in estimate
+    assert estimate["iwae"]["gain"]["mean"] > 0
     assert "IWAE bound, 64 draws" in (tmp_path / "a.txt").read_text()
 
 
@@ -212,13 +214,13 @@ def test_the_true_state_of_a_cut_clip_is_where_its_video_shows_it(shards):
 def test_the_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
     """Twenty clips of five frames ahead, 64 futures of the true SDE from each true state."""
     arguments = ["--metrics", "simulator_futures", "--num_clips", "20"]
-    found = evaluate(model, tmp_path / "a.json", *arguments)["simulator_futures"]
+    scores = evaluate(model, tmp_path / "a.json", *arguments)["simulator_futures"]
     for axis in ("x", "y"):
-        simulator = found["axes"][axis]["simulator"]
+        simulator = scores["axes"][axis]["simulator"]
         ratio = simulator["spread_skill"]
         assert abs(ratio["mean"] - 1) < 4 * ratio["standard_error"]
         assert simulator["last_frame"]["p_value"] > 1e-3
-    assert found["energy_score"]["simulator"]["mean"] < found["energy_score"]["model"]["mean"]
+    assert scores["energy_score"]["simulator"]["mean"] < scores["energy_score"]["model"]["mean"]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_the_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
     ],
 )
 def test_wrong_settings_end_with_a_word_and_code_2(model, tmp_path, capsys, arguments, named):
-    given = ["--model_path", str(model), "--output", str(tmp_path / "a.json")]
-    assert main([*given, *arguments]) == 2
+    options = ["--model_path", str(model), "--output", str(tmp_path / "a.json")]
+    assert main([*options, *arguments]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "a.json").exists()

@@ -87,9 +87,9 @@ def test_every_window_of_a_clip_is_read(untrained, shards):
 
 def test_moments_of_a_white_walk_give_its_diffusion_and_no_correlation():
     draw = np.random.default_rng(0)
-    places = np.cumsum(draw.normal(0, 0.8, (4_000, 6, 2)), axis=0)
-    sums = model_law._moments(places, np.zeros(2))
-    assert model_law._slope(sums, fps=6.0) == pytest.approx(0.8**2 / 2 * 6, rel=0.05)
+    positions = np.cumsum(draw.normal(0, 0.8, (4_000, 6, 2)), axis=0)
+    sums = model_law.displacement_moments(positions, np.zeros(2))
+    assert model_law.diffusion_by_slope(sums, fps=6.0) == pytest.approx(0.8**2 / 2 * 6, rel=0.05)
     assert sums[0, LAGS] / sums[1, LAGS] == pytest.approx(0, abs=0.03)
 
 
@@ -97,10 +97,10 @@ def test_lagging_path_is_too_short_in_one_step_and_right_by_the_slope():
     draw = np.random.default_rng(1)
     true = np.cumsum(draw.normal(0, 1.0, (20_000, 4, 2)), axis=0)
     lagging = 0.8 * true[1:] + 0.2 * true[:-1]
-    sums = model_law._moments(lagging, np.zeros(2))
+    sums = model_law.displacement_moments(lagging, np.zeros(2))
     one_step = sums[0, 0] / sums[1, 0] / 4
     assert one_step == pytest.approx(0.5 * (0.8**2 + 0.2**2), rel=0.04)
-    assert model_law._slope(sums, fps=1.0) == pytest.approx(0.5, rel=0.05)
+    assert model_law.diffusion_by_slope(sums, fps=1.0) == pytest.approx(0.5, rel=0.05)
     assert sums[0, LAGS] / sums[1, LAGS] == pytest.approx(0.16 / 0.68, abs=0.03)
 
 
@@ -111,7 +111,7 @@ def test_mean_motion_of_few_particles_does_not_take_their_diffusion_with_it():
     for _ in range(2_000):
         steps = draw.normal((0.3, -0.2), 1.0, (10, 3, 2))
         clips.append([Followed(np.cumsum(steps, axis=0), np.full(3, 0.5), np.zeros((3, 2)))])
-    law = model_law._summary(clips, config, None, seed=0)
+    law = model_law.law_of_clips(clips, config, None, seed=0)
     assert law.posterior_slope.value == pytest.approx(0.5 * 6, rel=0.08)
     assert law.step_correlation == pytest.approx(0, abs=0.02)
     for axis, truth in zip(law.posterior_drift, (0.3 * 6, -0.2 * 6), strict=True):
@@ -123,9 +123,9 @@ def test_nothing_that_moves_has_a_diffusion_whose_interval_holds_zero():
     config = configs.parse(settings(Path("data")))
     clips = []
     for _ in range(40):
-        places = 30 + 0.2 * draw.normal(size=(10, 3, 2))  # still, seen with errors
-        clips.append([Followed(places, np.full(3, 0.5), np.zeros((3, 2)))])
-    law = model_law._summary(clips, config, None, seed=0)
+        positions = 30 + 0.2 * draw.normal(size=(10, 3, 2))  # still, seen with errors
+        clips.append([Followed(positions, np.full(3, 0.5), np.zeros((3, 2)))])
+    law = model_law.law_of_clips(clips, config, None, seed=0)
     assert law.posterior_slope.low < 0 < law.posterior_slope.high
 
 
@@ -141,11 +141,11 @@ def test_calibration_sets_the_diffusion_to_the_posteriors_and_is_kept(untrained,
             calibrate(model, law)
         return
     assert command.main(argued) == 0
-    said = json.loads((tmp_path / "set/law.json").read_text())
+    metadata = json.loads((tmp_path / "set/law.json").read_text())
     again, _ = export.load(tmp_path / "set")
     changed = float((2 * again.law.calibration).exp())
-    assert changed == pytest.approx(said["calibrated"]["factor"])
-    assert changed == pytest.approx(said["law"]["factor"], rel=1e-5)
+    assert changed == pytest.approx(metadata["calibrated"]["factor"])
+    assert changed == pytest.approx(metadata["law"]["factor"], rel=1e-5)
     assert model.notes() == ()
     assert f"g^2 x {changed:.3f}" in again.notes()[0]
 
@@ -153,10 +153,10 @@ def test_calibration_sets_the_diffusion_to_the_posteriors_and_is_kept(untrained,
 def test_futures_of_known_diffusion_show_it_at_every_rate(untrained, shards):
     model, config = export.load(untrained)
     index = open_shards(str(shards), "train", Access.of(config))
-    found = film_law.compare(model, index, range(4), Tracker())
-    assert [entry.fps for entry in found] == [6.0, 3.0]
-    assert all(entry.real is not None for entry in found)
-    assert math.isfinite(found[0].real.diffusion)
+    estimate = film_law.compare(model, index, range(4), Tracker())
+    assert [entry.fps for entry in estimate] == [6.0, 3.0]
+    assert all(entry.real is not None for entry in estimate)
+    assert math.isfinite(estimate[0].real.diffusion)
 
 
 @pytest.mark.parametrize("film", ["--data", "--films"])

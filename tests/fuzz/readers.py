@@ -20,10 +20,11 @@ from sdevid import checkpoint, clock, owner, tensor_file
 from sdevid.checkpoint import Manifest, Slice
 from sdevid.config import dump, parse
 from sdevid.data.folder import LocalFolder
+from sdevid.data.index import read_index
 from sdevid.data.payload import EXTENSION, Store, decode, encode
-from sdevid.data.schema import parse_said
+from sdevid.data.schema import parse_metadata
 from sdevid.data.shard_file import FORMAT, index_name
-from sdevid.data.shards import read_dataset, read_index
+from sdevid.data.shards import read_dataset
 from sdevid.errors import UserError
 from sdevid.report.page import page
 from sdevid.report.record import read as read_record
@@ -134,7 +135,7 @@ READERS: dict[str, Reader] = {
         (_as_json({"size": 2048, "clips": [_clip()]}),),
     ),
     "KEY.json": Reader(
-        lambda _, content: parse_said({"json": content}), (_as_json(META),), (ValueError,)
+        lambda _, content: parse_metadata({"json": content}), (_as_json(META),), (ValueError,)
     ),
     "npy": _payload("npy"),
     "jpg": _payload("jpeg"),

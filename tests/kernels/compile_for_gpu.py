@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import triton
-from sdevid_kernels.em_trajectory.triton.arguments import Constants, Model, Numbers, Stack
+from sdevid_kernels.em_trajectory.triton.arguments import Constants, MLPStack, Model, Numbers
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -26,7 +26,7 @@ CHAIN = "em_trajectory.triton.passes"
 def of_chain(const: Constants) -> dict[str, object]:
     """The types of what em_trajectory's kernels take otherwise: tuples, and `width` as a number."""
     layer = ("*fp32", "*fp32")
-    stack = Stack("*fp32", (layer,) * (const.LAYERS - 1), "*fp32", "*fp32")
+    stack = MLPStack("*fp32", (layer,) * (const.LAYERS - 1), "*fp32", "*fp32")
     model = Model(
         drift=stack,
         control=stack if const.HEADS else "constexpr",

@@ -168,7 +168,7 @@ def test_a_step_moves_16_bytes_an_element_forward_and_18_back(monkeypatch):
     monkeypatch.setattr(kernel, "forward", touched)
     monkeypatch.setattr(kernel, "backward", touched)
     inputs = _inputs((2, 640), NAMES, torch.bfloat16)
-    results = kernel.run(z, dt=_dt(2), noise=_key(2), **inputs)
+    results = kernel.launch_step(z, dt=_dt(2), noise=_key(2), **inputs)
     torch.autograd.grad(results, list(inputs.values()), [torch.ones_like(x) for x in results])
     assert touched.bytes == [16, 18]
 

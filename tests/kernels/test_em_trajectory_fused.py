@@ -172,7 +172,7 @@ def _counted(case: dict, monkeypatch: pytest.MonkeyPatch) -> _Launches:
     monkeypatch.setattr(operator.passes, "forward", counted)
     monkeypatch.setattr(operator.passes, "backward", counted)
     arguments = {name: value for name, value in case.items() if name != "noise"}
-    run = partial(operator.run, **arguments)
+    run = partial(operator.launch_trajectory, **arguments)
     run(noise=case["noise"])  # what is kept from call to call is there
     counted.names.clear()
     counted.beside.clear()

@@ -60,9 +60,9 @@ class Job:
     def field(self, name: str) -> str:
         """What `scontrol show job` says of it."""
         shown = self.cluster.slurm("scontrol", "show", "job", self.number)
-        found = re.search(rf"\b{name}=(\S+)", shown)
-        assert found
-        return found[1]
+        result = re.search(rf"\b{name}=(\S+)", shown)
+        assert result
+        return result[1]
 
     def until(self, true: Callable[[], bool], what: str) -> None:
         """Wait, at most as long as a loaded machine may take."""
@@ -139,8 +139,8 @@ class Cluster:
     def submit(
         self, script: str, *arguments: str, run: Path, nodes: int = 2, **environment: str
     ) -> Job:
-        given = [*self.options(nodes), script, *arguments]
-        return self.job(self.slurm("sbatch", "--parsable", *given, **environment).strip(), run)
+        options = [*self.options(nodes), script, *arguments]
+        return self.job(self.slurm("sbatch", "--parsable", *options, **environment).strip(), run)
 
     def job(self, number: str, run: Path) -> Job:
         return Job(self, number, run)
@@ -149,8 +149,8 @@ class Cluster:
         self, config: Path, run: str, *settings: str, nodes: int = 2, **environment: str
     ) -> Job:
         folder = config.parent / run
-        given = [str(config), f"run_dir={folder}", *settings]
-        return self.submit("launch/train.sh", *given, run=folder, nodes=nodes, **environment)
+        arguments = [str(config), f"run_dir={folder}", *settings]
+        return self.submit("launch/train.sh", *arguments, run=folder, nodes=nodes, **environment)
 
     def kill_node(self, job: Job, node: str) -> None:
         """End all that runs on a node, at once, as a loss of power would."""
@@ -182,10 +182,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         check=False,
     )
     assert started.returncode == 0, started.stderr
-    found = re.fullmatch(r"export SLURM_CONF='(.*)'\n", started.stdout)
-    assert found, "standard output holds the export lines and nothing else"
+    result = re.fullmatch(r"export SLURM_CONF='(.*)'\n", started.stdout)
+    assert result, "standard output holds the export lines and nothing else"
     try:
-        environment["SLURM_CONF"] = found[1]
+        environment["SLURM_CONF"] = result[1]
         yield Cluster(environment, folder, tmp_path_factory.mktemp("logs"))
     finally:
         subprocess.run(["bash", "slurm/cluster/down.sh", str(folder)], cwd=ROOT, check=True)

@@ -61,8 +61,8 @@ def test_a_job_outlives_a_dead_node_but_not_scancel(cluster, config):
 
 def test_a_chain_carries_on_until_the_run_is_stopped(cluster, config):
     run = config.parent / "chained"
-    given = ["launch/train.sh", str(config), f"run_dir={run}", ENDLESS]
-    numbers = cluster.slurm("bash", "launch/chain.sh", "3", *cluster.options(), *given).split()
+    arguments = ["launch/train.sh", str(config), f"run_dir={run}", ENDLESS]
+    numbers = cluster.slurm("bash", "launch/chain.sh", "3", *cluster.options(), *arguments).split()
     first, second, third = (cluster.job(number, run) for number in numbers)
     first.trains()
     (run / "SAVE").touch()

@@ -36,7 +36,7 @@ def test_script_parses(script):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "message"),
     [
         (("launch/train.sh", "c.yaml"), {}, "sbatch launch/train.sh"),
         (("launch/local.sh",), {}, "give a config"),
@@ -53,12 +53,12 @@ def test_script_parses(script):
         (("slurm/cluster/down.sh", "/tmp"), {}, "stays as it is"),
     ],
 )
-def test_misuse_is_told(arguments, environment, said):
+def test_misuse_is_told(arguments, environment, message):
     if arguments[0].endswith("up.sh") and os.getuid() != 0:
-        said = "needs root"
+        message = "needs root"
     done = bash(*arguments, **environment)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_ending_a_cluster_that_is_not_there_is_no_error():

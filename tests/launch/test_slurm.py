@@ -71,9 +71,9 @@ def test_time_limit_within_the_grace_is_refused_at_submission(
     script, options, environment, cluster, config
 ):
     name, *count = script
-    given = ["bash", f"launch/{name}", *count, *cluster.options(), *options, "launch/train.sh"]
+    arguments = ["bash", f"launch/{name}", *count, *cluster.options(), *options, "launch/train.sh"]
     done = subprocess.run(
-        [*given, str(config)],
+        [*arguments, str(config)],
         cwd=ROOT,
         env=cluster.environment | environment,
         capture_output=True,
@@ -88,8 +88,8 @@ def test_time_limit_within_the_grace_is_refused_at_submission(
 
 
 def test_time_limit_within_the_grace_ends_a_job_of_sbatch_at_once(cluster, config):
-    given = ["--time=5", "launch/train.sh", str(config)]
-    number = cluster.slurm("sbatch", "--parsable", *cluster.options(1), *given).strip()
+    arguments = ["--time=5", "launch/train.sh", str(config)]
+    number = cluster.slurm("sbatch", "--parsable", *cluster.options(1), *arguments).strip()
     job = cluster.job(number, config.parent / "short")
     job.finishes("FAILED")
     assert job.field("ExitCode") == "2:0"
@@ -125,8 +125,8 @@ def test_preflight_names_a_node_with_another_version_and_the_job_stays_ended(
 def test_two_nodes_share_the_sampling(cluster, trained):
     wanted = ["--model_path", str(trained.run), "--num_samples", "4", "--num_frames", "3"]
     together, alone = trained.run / "together", trained.run / "alone"
-    given = [*wanted, "--output_dir", str(together)]
-    job = cluster.submit("launch/sample.sh", *given, run=trained.run)
+    arguments = [*wanted, "--output_dir", str(together)]
+    job = cluster.submit("launch/sample.sh", *arguments, run=trained.run)
     command = ["bash", "launch/sample.sh", *wanted, "--output_dir", str(alone)]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, check=True)
     job.finishes()

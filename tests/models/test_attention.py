@@ -15,9 +15,9 @@ def by_definition(query, key, value, seen):
 
 @given(seed=st.integers(0, 1000), length=st.integers(1, 9))
 def test_sdpa_is_the_softmax_over_seen_keys(seed, length):
-    made = torch.Generator().manual_seed(seed)
-    query, key, value = torch.randn(3, 2, length, 3, 5, dtype=torch.float64, generator=made)
-    seen = torch.rand(2, length, generator=made) < 0.6
+    result = torch.Generator().manual_seed(seed)
+    query, key, value = torch.randn(3, 2, length, 3, 5, dtype=torch.float64, generator=result)
+    seen = torch.rand(2, length, generator=result) < 0.6
     seen[:, 0] = True
     got = attend(query, key, value, seen, "sdpa")
     torch.testing.assert_close(got, by_definition(query, key, value, seen))

@@ -7,18 +7,18 @@ from sdevid.models.backbone import Prior
 def prior(noise, *, stratonovich):
     torch.manual_seed(0)
     config = SDEConfig(latent_size=3, content_size=2, hidden=8, noise=noise)
-    made = Prior(config, 4, stratonovich=stratonovich)
-    for parameter in made.parameters():
+    result = Prior(config, 4, stratonovich=stratonovich)
+    for parameter in result.parameters():
         parameter.data = 0.5 * torch.randn_like(parameter)
-    return made, made.conditions(torch.randn(5, 2), torch.randn(5, 1, 4))
+    return result, result.conditions(torch.randn(5, 2), torch.randn(5, 1, 4))
 
 
 def test_stratonovich_drift_is_told_in_itos_calculus():
     z = torch.randn(5, 3, requires_grad=True)
-    ito, diffusion = (made := prior("diagonal", stratonovich=False))[0](z, made[1])
-    told, same = (made := prior("diagonal", stratonovich=True))[0](z, made[1])
+    ito, diffusion = (result := prior("diagonal", stratonovich=False))[0](z, result[1])
+    text, same = (result := prior("diagonal", stratonovich=True))[0](z, result[1])
     rise = torch.autograd.grad(diffusion.sum(), z, retain_graph=True)[0]
-    torch.testing.assert_close(told - ito, 0.5 * diffusion * rise)
+    torch.testing.assert_close(text - ito, 0.5 * diffusion * rise)
     assert torch.equal(same, diffusion)
     assert rise.abs().max() > 0.01
 
@@ -30,7 +30,7 @@ def test_with_additive_noise_the_two_calculi_are_one():
 
 
 def test_the_diffusion_stays_above_its_floor():
-    made, conditions = prior("diagonal", stratonovich=False)
+    result, conditions = prior("diagonal", stratonovich=False)
     far = conditions._replace(diffusion=conditions.diffusion - 1000)
-    _, diffusion = made(torch.randn(5, 3), far)
-    assert (diffusion >= made.config.diffusion_floor).all()
+    _, diffusion = result(torch.randn(5, 3), far)
+    assert (diffusion >= result.config.diffusion_floor).all()

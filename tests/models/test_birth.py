@@ -30,10 +30,10 @@ def config(latent: str = "map", text: str = "bytes") -> Config:
 def birth(latent: str = "map", *, wild: bool = True) -> Birth:
     """A birth; `wild` draws the weights that start at zero, so that everything has an effect."""
     torch.manual_seed(0)
-    made = Birth(config(latent), SIDE if latent == "map" else None)
-    for parameter in made.parameters() if wild else ():
+    result = Birth(config(latent), SIDE if latent == "map" else None)
+    for parameter in result.parameters() if wild else ():
         torch.nn.init.normal_(parameter, std=0.3)
-    return made
+    return result
 
 
 def history(count: int, latent: str = "map") -> History:
@@ -56,12 +56,12 @@ def repeated(one: History, count: int) -> History:
 
 @pytest.mark.parametrize("latent", ["map", "vector"])
 def test_an_untrained_birth_is_the_standard_normal(latent):
-    made, count = birth(latent, wild=False), 1_000
-    (w, z), told = start(1, latent), repeated(history(1, latent), count)
+    result, count = birth(latent, wild=False), 1_000
+    (w, z), text = start(1, latent), repeated(history(1, latent), count)
     many = w.expand(count, -1), z.expand(count, *z.shape[1:])
-    noise = torch.randn(count, 6, made.size)
+    noise = torch.randn(count, 6, result.size)
     with torch.no_grad():
-        ratio = made.log_ratio(*many, told, noise)
+        ratio = result.log_ratio(*many, text, noise)
     density = torch.logsumexp(ratio, 0) - torch.tensor(float(count)).log()
     normal = torch.distributions.Normal(0.0, 1.0)
     exact = normal.log_prob(w).sum() + normal.log_prob(z).sum()
@@ -69,37 +69,37 @@ def test_an_untrained_birth_is_the_standard_normal(latent):
 
 
 def test_learnt_units_count_as_a_change_of_variables():
-    made, (w, z), told = birth(wild=False), start(4), history(4)
-    noise = torch.randn(4, 6, made.size)
-    before = made.negative_log_prob(w, z, told, noise)
+    result, (w, z), text = birth(wild=False), start(4), history(4)
+    noise = torch.randn(4, 6, result.size)
+    before = result.negative_log_prob(w, z, text, noise)
     with torch.no_grad():
-        made.mean.fill_(0.7)
-        made.log_scale.fill_(0.5)
+        result.mean.fill_(0.7)
+        result.log_scale.fill_(0.5)
     scale = torch.tensor(0.5).exp()
-    after = made.negative_log_prob(0.7 + scale * w, 0.7 + scale * z, told, noise)
-    torch.testing.assert_close(after, before + 0.5 * made.size)
+    after = result.negative_log_prob(0.7 + scale * w, 0.7 + scale * z, text, noise)
+    torch.testing.assert_close(after, before + 0.5 * result.size)
 
 
 @pytest.mark.parametrize("latent", ["map", "vector"])
 def test_few_drawn_steps_estimate_all_of_them(latent):
-    made, (w, z), count = birth(latent), start(1, latent), 2_000
-    told = repeated(history(1, latent), count)
+    result, (w, z), count = birth(latent), start(1, latent), 2_000
+    text = repeated(history(1, latent), count)
     many = w.expand(count, -1), z.expand(count, *z.shape[1:])
     with torch.no_grad():
-        whole = made.negative_log_prob(*many, told, torch.randn(count, 6, made.size))
+        whole = result.negative_log_prob(*many, text, torch.randn(count, 6, result.size))
         draws = torch.rand(count, 2)
-        some = made.negative_log_prob(*many, told, torch.randn(count, 2, made.size), draws)
+        some = result.negative_log_prob(*many, text, torch.randn(count, 2, result.size), draws)
     error = float(whole.std() + some.std()) / count**0.5
     assert float(some.mean()) == pytest.approx(float(whole.mean()), abs=4 * error)
     assert 4 * error < 0.1 * abs(float(whole.mean()))
 
 
 def test_sampling_inverts_the_units_and_has_the_shapes_of_the_state():
-    made = birth(wild=False)
+    result = birth(wild=False)
     with torch.no_grad():
-        made.mean.fill_(2.0)
-        made.log_scale.fill_(-2.0)
-        begun = made.draw(history(500), torch.randn(500, 6, made.size), Guidance())
+        result.mean.fill_(2.0)
+        result.log_scale.fill_(-2.0)
+        begun = result.draw(history(500), torch.randn(500, 6, result.size), Guidance())
     assert begun.z.shape == (500, 3, SIDE, SIDE)
     assert begun.w.shape == (500, 2)
     assert float(begun.z.mean()) == pytest.approx(2.0, abs=0.02)
@@ -107,29 +107,29 @@ def test_sampling_inverts_the_units_and_has_the_shapes_of_the_state():
 
 
 def test_context_of_a_cell_moves_the_endpoint():
-    made, told = birth(), history(1)
-    noise = torch.randn(1, 6, made.size)
-    other = told._replace(summary=told.summary.clone())
+    result, text = birth(), history(1)
+    noise = torch.randn(1, 6, result.size)
+    other = text._replace(summary=text.summary.clone())
     other.summary[:, 3] += 1.0
     with torch.no_grad():
-        apart = made.draw(told, noise, Guidance()).z - made.draw(other, noise, Guidance()).z
+        apart = result.draw(text, noise, Guidance()).z - result.draw(other, noise, Guidance()).z
     assert float(apart.abs().max()) > 1e-3
 
 
 def test_guidance_leads_further_from_the_other_text_and_costs_nats():
-    made, told = birth(), history(64)
-    away = told._replace(text=torch.zeros(64, FEATURES))
-    noise = torch.randn(64, 6, made.size)
+    result, text = birth(), history(64)
+    away = text._replace(text=torch.zeros(64, FEATURES))
+    noise = torch.randn(64, 6, result.size)
 
     def begun(scale: float) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            found = made.draw(told, noise, Guidance(away, scale))
-        return found.z, found.nats
+            value = result.draw(text, noise, Guidance(away, scale))
+        return value.z, value.nats
 
-    plain = made.draw(told, noise, Guidance())
+    plain = result.draw(text, noise, Guidance())
     torch.testing.assert_close(begun(1.0)[0], plain.z)
     assert float(begun(1.0)[1].max()) == 0
-    torch.testing.assert_close(begun(0.0)[0], made.draw(away, noise, Guidance()).z)
+    torch.testing.assert_close(begun(0.0)[0], result.draw(away, noise, Guidance()).z)
     assert bool((begun(3.0)[1] > begun(2.0)[1]).all())
     assert bool((begun(-1.0)[1] > 0).all())
 

@@ -21,9 +21,9 @@ def test_warp_between_pixels_is_linear_and_its_gradient_is_the_slope():
     flow = torch.zeros(1, 2, 4, 8)
     flow[:, 0] = 0.25
     flow.requires_grad_()
-    moved = warp(ramp, flow)
-    torch.testing.assert_close(moved[..., :7], ramp[..., :7] + 0.25)
-    moved[..., :7].sum().backward()
+    shifted = warp(ramp, flow)
+    torch.testing.assert_close(shifted[..., :7], ramp[..., :7] + 0.25)
+    shifted[..., :7].sum().backward()
     torch.testing.assert_close(flow.grad[:, 0, :, :7], torch.ones(1, 4, 7))
 
 
@@ -36,13 +36,13 @@ def test_warp_head_gives_the_images_where_the_mask_is_shut_and_the_first_frame_w
     torch.testing.assert_close(head(features, images), images[:, :1].expand_as(images))
 
 
-@pytest.mark.parametrize("moved", [0.0, 0.3])
-def test_frame_difference_ignores_a_constant_error_and_padding(moved):
+@pytest.mark.parametrize("shifted", [0.0, 0.3])
+def test_frame_difference_ignores_a_constant_error_and_padding(shifted):
     real = torch.rand(2, 4, 1, 3, 3, dtype=torch.float64)
     decoded = real + 0.1
-    decoded[:, 1] += moved
+    decoded[:, 1] += shifted
     decoded[:, 3] += 5.0
     counts = torch.tensor([[True, True, True, False]]).expand(2, 4)
     torch.testing.assert_close(
-        frame_difference(decoded, real, counts), torch.full((2,), 2 * 9 * moved).double()
+        frame_difference(decoded, real, counts), torch.full((2,), 2 * 9 * shifted).double()
     )

@@ -13,6 +13,7 @@ from sdevid.errors import UserError
 from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.start import Guidance
 from sdevid.objectives import build
+from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.types import frame_ticks
 
@@ -55,7 +56,7 @@ def test_content_map_costs_nothing_where_a_frame_is_seen(start):
 def test_content_of_a_cell_comes_from_that_cell():
     made = objective()
     video, ticks, serial = factories.clips(1, FRAMES)
-    history = made.encode(video, ticks, serial, context=2).context
+    history = made.encode(Clips(video, ticks, serial, context=2)).context
     summary = history.summary.clone()
     summary[:, 6] += 1
     before = made.model.start_prior.continued(history)[0].mean
@@ -107,7 +108,7 @@ def test_skip_is_of_the_last_observed_frame_alone():
 def test_skip_of_sampling_is_that_of_training():
     made = objective()
     video, ticks, serial = factories.clips(2, FRAMES)
-    trained = made.encode(video, ticks, serial, context=3).context.skip
+    trained = made.encode(Clips(video, ticks, serial, context=3)).context.skip
     frames = video[:, :3].movedim(-1, 2) / 255
     given = Conditioning(frames, ticks[:, :3])
     sampled = made.model.encode_context(ticks[:, 3:], given, False)[0].history.skip

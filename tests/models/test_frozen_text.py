@@ -39,21 +39,21 @@ def by_transformers(folder: Path, caption: str) -> torch.Tensor:
     from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
     kind = T5EncoderModel if "t5" in (folder / "config.json").read_text() else CLIPTextModel
-    given = AutoTokenizer.from_pretrained(folder)(
+    arguments = AutoTokenizer.from_pretrained(folder)(
         [caption, "a ball moves left and right"], padding=True, return_tensors="pt"
     )
     with torch.no_grad():
-        found = kind.from_pretrained(folder).eval()(**given).last_hidden_state[0]
-    return found[given["attention_mask"][0].bool()]
+        result = kind.from_pretrained(folder).eval()(**arguments).last_hidden_state[0]
+    return result[arguments["attention_mask"][0].bool()]
 
 
 def test_embeddings_are_those_of_the_published_classes(folder):
     frozen = FrozenText(folder, 128)
-    found, want = frozen(CAPTION), by_transformers(folder, CAPTION)
-    assert found.dtype == np.float16
-    assert found.shape == tuple(want.shape) == (len(want), width(folder))
-    np.testing.assert_allclose(found, want, rtol=2**-10, atol=1e-3)
-    assert np.abs(frozen("a ball moves right")[-2] - found[-2]).max() > 1e-2
+    result, want = frozen(CAPTION), by_transformers(folder, CAPTION)
+    assert result.dtype == np.float16
+    assert result.shape == tuple(want.shape) == (len(want), width(folder))
+    np.testing.assert_allclose(result, want, rtol=2**-10, atol=1e-3)
+    assert np.abs(frozen("a ball moves right")[-2] - result[-2]).max() > 1e-2
 
 
 def test_a_reader_gives_each_caption_alone_and_none_for_no_letters(folder):
@@ -64,16 +64,16 @@ def test_a_reader_gives_each_caption_alone_and_none_for_no_letters(folder):
     for row, caption in enumerate([CAPTION, "", "up"]):
         written = text.tokens[row, text.mask[row]]
         assert np.array_equal(written.numpy(), frozen(caption).astype(np.float32))
-    made = TextEncoder(config)
-    found = made(text)
-    torch.testing.assert_close(found[1], made.null)
-    assert (found[0] - found[2]).abs().max() > 1e-3
-    torch.testing.assert_close(made(read(["up"]))[0], found[2])
+    result = TextEncoder(config)
+    value = result(text)
+    torch.testing.assert_close(value[1], result.null)
+    assert (value[0] - value[2]).abs().max() > 1e-3
+    torch.testing.assert_close(result(read(["up"]))[0], value[2])
 
 
 def test_a_caption_is_encoded_once(t5):
     frozen, runs = FrozenText(t5, 128), []
-    frozen._encoder.register_forward_hook(lambda *_: runs.append(1))
+    frozen.encoder.register_forward_hook(lambda *_: runs.append(1))
     for caption in ("left", "right", "left", "", "left", " right"):
         frozen(caption)
     assert len(runs) == 2
@@ -92,7 +92,7 @@ def test_half_precision_weights_are_computed_with_in_float32(t5, tmp_path):
     half = shutil.copytree(t5, tmp_path / "half")
     T5EncoderModel.from_pretrained(t5, dtype=torch.float16).save_pretrained(half)
     frozen = FrozenText(half, 128)
-    assert {weight.dtype for weight in frozen._encoder.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in frozen.encoder.parameters()} == {torch.float32}
     np.testing.assert_allclose(frozen(CAPTION), FrozenText(t5, 128)(CAPTION), atol=0.02)
 
 

@@ -13,6 +13,7 @@ from sdevid.errors import UserError
 from sdevid.models.follmer import Anchors, Memory
 from sdevid.models.sampling import SamplerConfig
 from sdevid.objectives import build
+from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.types import frame_ticks
 
@@ -30,19 +31,25 @@ def config(kind: str, *, cells: bool = True, **follmer: Any) -> Config:
 
 
 def objective(kind: str, **more: Any) -> HistoryObjective:
-    made = build(config(kind, **more))
+    clip_objective = build(config(kind, **more))
     torch.manual_seed(0)
-    return factories.shake(made)
+    return factories.shake(clip_objective)
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
 def test_every_parameter_learns(kind):
-    made = objective(kind)
+    clip_objective = objective(kind)
     torch.manual_seed(1)
     video = torch.randint(0, 256, (8, FRAMES, 32, 32, 1), dtype=torch.uint8)
-    terms = made(video, frame_ticks(FRAMES, 8.0).expand(8, -1), torch.arange(8), kl_weight=1.0)
+    terms = clip_objective(
+        video, frame_ticks(FRAMES, 8.0).expand(8, -1), torch.arange(8), kl_weight=1.0
+    )
     terms["loss"].backward()
-    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    still = [
+        n
+        for n, p in clip_objective.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert still == []
 
 
@@ -54,8 +61,8 @@ def test_context_of_a_cell_moves_drift_and_diffusion_there_alone():
     swapped = c.clone()
     swapped[:, [9, 54]] = c[:, [54, 9]]  # the mean over cells stays: what moves is told by place
     before, after = (prior(z, prior.conditions(w, c)) for c in (c, swapped))
-    moved = [(a - b).abs().amax(1)[0] > 1e-6 for a, b in zip(before, after, strict=True)]
-    drift, diffusion = moved
+    shifted = [(a - b).abs().amax(1)[0] > 1e-6 for a, b in zip(before, after, strict=True)]
+    drift, diffusion = shifted
     assert diffusion.nonzero().tolist() == [[1, 1], [6, 6]]
     assert bool(drift[1, 1])
     assert not bool(drift[1, 6] | drift[6, 1])  # out of reach of the convolutions
@@ -72,10 +79,10 @@ def test_a_bridge_sees_its_anchor_and_how_much_noise_it_is_told_of():
     model = objective("follmer").model
     torch.manual_seed(2)
     x0, known = torch.randn(2, 3, 8, 8), torch.randn(2, 16, 1, 1)
-    given = x0, torch.tensor([0.3, 0.6]), x0, torch.ones(2), known
+    arguments = x0, torch.tensor([0.3, 0.6]), x0, torch.ones(2), known
 
     def drift(anchor: torch.Tensor, level: float) -> torch.Tensor:
-        out: torch.Tensor = model.bridge(*given, Memory(anchor, torch.full((2,), level)))
+        out: torch.Tensor = model.bridge(*arguments, Memory(anchor, torch.full((2,), level)))
         return out
 
     plain = drift(x0, 0.1)
@@ -106,11 +113,11 @@ def test_windows_of_an_anchored_video_have_no_seam():
 
 @torch.no_grad()
 def test_noise_in_training_is_as_large_as_it_is_told():
-    made = objective("follmer")
-    z = torch.zeros(400, FRAMES, *made.model.latent_shape)
+    clip_objective = objective("follmer")
+    z = torch.zeros(400, FRAMES, *clip_objective.model.latent_shape)
     video, ticks = torch.zeros(1, FRAMES, 32, 32, 1, dtype=torch.uint8), frame_ticks(FRAMES, 8.0)
-    clips = made.encode(video, ticks[None], torch.arange(1))
-    left, memory = made._memory(z, clips._replace(serial=torch.arange(400)))
+    clips = clip_objective.encode(Clips(video, ticks[None], torch.arange(1)))
+    left, memory = clip_objective._memory(z, clips._replace(serial=torch.arange(400)))
     spread = left.flatten(2).std(2).flatten()
     torch.testing.assert_close(spread, memory.level, rtol=0.3, atol=0.01)
     assert 0.2 < float(memory.level.mean()) < 0.3

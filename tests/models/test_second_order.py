@@ -24,49 +24,55 @@ KINDS = {
 
 def model(kind="vector", **more):
     torch.manual_seed(0)
-    made = LatentSDE(parse(SMALL | {"sde": KINDS[kind]} | more))
-    return factories.shake(made)
+    result = LatentSDE(parse(SMALL | {"sde": KINDS[kind]} | more))
+    return factories.shake(result)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_drift_sees_velocities_and_pictures_do_not(kind):
-    made = model(kind)
-    z, w, c = torch.randn(2, *made.latent_shape), torch.randn(2, 2), torch.randn(2, 1, 16)
-    assert made.latent_shape[0] == 2 * made.noise_shape[0] == 6
+    result = model(kind)
+    z, w, c = torch.randn(2, *result.latent_shape), torch.randn(2, 2), torch.randn(2, 1, 16)
+    assert result.latent_shape[0] == 2 * result.noise_shape[0] == 6
     faster = z.clone()
     faster[:, 3:] += 1
-    conditions = made.prior.conditions(w, c)
-    drift, g = made.prior(z, conditions)
-    assert drift.shape == (2, *made.noise_shape)
-    assert (made.prior(faster, conditions)[0] - drift).abs().max() > 1e-4
-    torch.testing.assert_close(made.prior.diffusion(z, conditions), g)
-    assert torch.equal(made.decoder(z[:, None], w), made.decoder(faster[:, None], w))
+    conditions = result.prior.conditions(w, c)
+    drift, g = result.prior(z, conditions)
+    assert drift.shape == (2, *result.noise_shape)
+    assert (result.prior(faster, conditions)[0] - drift).abs().max() > 1e-4
+    torch.testing.assert_close(result.prior.diffusion(z, conditions), g)
+    assert torch.equal(result.decoder(z[:, None], w), result.decoder(faster[:, None], w))
     ahead = z.clone()
     ahead[:, :3] += 1
-    assert (made.decoder(ahead[:, None], w) - made.decoder(z[:, None], w)).abs().max() > 1e-4
+    assert (result.decoder(ahead[:, None], w) - result.decoder(z[:, None], w)).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_smaller_steps_and_twice_the_frames_come_to_one_video(kind):
     """At strong order 1/2 or 1: four times the steps leave half the error or less."""
-    made = model(kind)
+    result = model(kind)
     ticks, serial = frame_ticks(4).expand(8, -1), torch.arange(8)
-    videos = [made.sample(ticks, seed=1, serial=serial, steps_per_frame=n) for n in (2, 8, 32, 128)]
+    videos = [
+        result.sample(ticks, seed=1, serial=serial, steps_per_frame=n) for n in (2, 8, 32, 128)
+    ]
     errors = [(video - videos[-1]).abs().mean() for video in videos[:-1]]
     assert errors[1] < 0.5 * errors[0]
     assert errors[2] < 0.5 * errors[1]
-    twice = made.sample(frame_ticks(7, 2).expand(8, -1), seed=1, serial=serial, steps_per_frame=64)
+    twice = result.sample(
+        frame_ticks(7, 2).expand(8, -1), seed=1, serial=serial, steps_per_frame=64
+    )
     torch.testing.assert_close(twice[:, ::2], videos[-1], rtol=1e-4, atol=1e-5)
     assert (twice[:, 1::2] - twice[:, :-1:2]).abs().max() > 1e-4
 
 
 def test_guidance_leads_the_velocities_and_is_charged():
-    made = model(text={"encoder": "bytes", "layers": 1})
+    result = model(text={"encoder": "bytes", "layers": 1})
     sampler = SamplerConfig(1, torch.arange(2), guidance_scale=3.0)
-    said = as_bytes(["left", "right"], made.config.text.length)
-    guided = made.generate(frame_ticks(4).expand(2, -1), sampler, Conditioning(text=said))
-    plain = made.generate(
-        frame_ticks(4).expand(2, -1), sampler._replace(guidance_scale=1.0), Conditioning(text=said)
+    output = as_bytes(["left", "right"], result.config.text.length)
+    guided = result.generate(frame_ticks(4).expand(2, -1), sampler, Conditioning(text=output))
+    plain = result.generate(
+        frame_ticks(4).expand(2, -1),
+        sampler._replace(guidance_scale=1.0),
+        Conditioning(text=output),
     )
     assert (guided.nats > 0).all()
     assert not plain.nats.any()

@@ -17,10 +17,10 @@ EVERY = torch.ones(1, FRAMES, dtype=torch.bool)
 def encoder(*, causal: bool, cells: int = 1, across: bool = False) -> TemporalEncoder:
     torch.manual_seed(0)
     config = EncoderConfig(features=FEATURES, heads=2, causal=causal, across_cells=across)
-    made = TemporalEncoder(config, cells)
-    for parameter in made.parameters():
+    result = TemporalEncoder(config, cells)
+    for parameter in result.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return made.eval()
+    return result.eval()
 
 
 def clip(cells: int = 1) -> Tensor:
@@ -33,70 +33,70 @@ def first(count: int) -> Tensor:
 
 
 @torch.no_grad()
-def history(made: TemporalEncoder, tokens: Tensor, seen: int, **more: Tensor) -> History:
+def history(result: TemporalEncoder, tokens: Tensor, seen: int, **more: Tensor) -> History:
     times = (TIMES - max(0, seen - 1)).expand(len(tokens), -1)
     observed = first(seen).expand(len(tokens), -1)
-    out: History = made(tokens, times, observed, **more)
+    out: History = result(tokens, times, observed, **more)
     return out
 
 
 @pytest.mark.parametrize("seen", [0, 1, 3])
 def test_one_causal_pass_over_all_frames_summarises_the_observed_ones_alone(seen):
-    made, tokens = encoder(causal=True), clip()
+    result, tokens = encoder(causal=True), clip()
     observed = torch.ones(1, seen, dtype=torch.bool)
     with torch.no_grad():
         times = (TIMES[:seen] - max(0, seen - 1))[None]
-        alone = made(tokens[:, :seen], times, observed)
-    whole = history(made, tokens, seen, visible=EVERY)
+        alone = result(tokens[:, :seen], times, observed)
+    whole = history(result, tokens, seen, visible=EVERY)
     torch.testing.assert_close(whole.summary, alone.summary)
     assert whole.continued.tolist() == [seen > 0]
     assert alone.continued.tolist() == [seen > 0]
 
 
 def test_a_causal_token_sees_no_later_frame_but_earlier_ones():
-    made, tokens = encoder(causal=True), clip()
+    result, tokens = encoder(causal=True), clip()
     later = tokens.clone()
     later[:, 3:] *= -1
-    before = history(made, tokens, 2, visible=EVERY).tokens
-    after = history(made, later, 2, visible=EVERY).tokens
+    before = history(result, tokens, 2, visible=EVERY).tokens
+    after = history(result, later, 2, visible=EVERY).tokens
     torch.testing.assert_close(after[:, :3], before[:, :3])
     assert bool(((after - before)[:, 3:].abs().amax((2, 3)) > 1e-3).all())
     earlier = tokens.clone()
     earlier[:, 0] *= -1
-    moved = history(made, earlier, 2, visible=EVERY).tokens - before
-    assert bool((moved.abs().amax((2, 3)) > 1e-4).all())
+    shifted = history(result, earlier, 2, visible=EVERY).tokens - before
+    assert bool((shifted.abs().amax((2, 3)) > 1e-4).all())
 
 
 def test_the_summary_of_a_causal_pass_is_the_token_of_the_last_seen_frame():
-    found = history(encoder(causal=True), clip(), 4, visible=EVERY)
-    torch.testing.assert_close(found.summary, found.tokens[:, 3])
+    result = history(encoder(causal=True), clip(), 4, visible=EVERY)
+    torch.testing.assert_close(result.summary, result.tokens[:, 3])
 
 
 @pytest.mark.parametrize("seen", [0, 2])
 def test_text_reaches_the_summary_of_a_causal_pass(seen):
-    made, tokens = encoder(causal=True), clip()
-    one, two = (history(made, tokens, seen, text=text) for text in torch.randn(2, 1, FEATURES))
+    result, tokens = encoder(causal=True), clip()
+    one, two = (history(result, tokens, seen, text=text) for text in torch.randn(2, 1, FEATURES))
     assert float((one.summary - two.summary).abs().max()) > 1e-3
 
 
 def test_frames_that_lie_ahead_alone_are_summarised_by_a_token_of_its_own():
-    made, tokens = encoder(causal=True), clip()
+    result, tokens = encoder(causal=True), clip()
     with torch.no_grad():
         observed = torch.tensor([[False, False, True, False, False, True]])
-        found = made(tokens, TIMES[None], observed)
+        value = result(tokens, TIMES[None], observed)
         other = tokens.clone()
         other[:, 5] *= -1
-        moved = made(other, TIMES[None], observed)
+        shifted = result(other, TIMES[None], observed)
         other[:, 0] *= -1  # not observed
-        same = made(other, TIMES[None], observed)
-    assert found.continued.tolist() == [False]
-    assert float((moved.summary - found.summary).abs().max()) > 1e-3
-    torch.testing.assert_close(same.summary, moved.summary)
+        same = result(other, TIMES[None], observed)
+    assert value.continued.tolist() == [False]
+    assert float((shifted.summary - value.summary).abs().max()) > 1e-3
+    torch.testing.assert_close(same.summary, shifted.summary)
 
 
 def test_halves_of_a_batch_that_holds_each_clip_twice():
-    made, tokens = encoder(causal=True), clip()
-    twice = history(made, tokens.repeat(2, 1, 1, 1), 2, text=torch.ones(2, FEATURES))
+    result, tokens = encoder(causal=True), clip()
+    twice = history(result, tokens.repeat(2, 1, 1, 1), 2, text=torch.ones(2, FEATURES))
     one, two = twice.halves()
     for a, b in zip(one, two, strict=True):
         torch.testing.assert_close(a, b)
@@ -105,18 +105,18 @@ def test_halves_of_a_batch_that_holds_each_clip_twice():
 
 @pytest.mark.parametrize("across", [False, True])
 def test_cells_see_each_other_across_a_frame_alone(across):
-    made, tokens = encoder(causal=True, cells=4, across=across), clip(cells=4)
+    result, tokens = encoder(causal=True, cells=4, across=across), clip(cells=4)
     other = tokens.clone()
     other[:, 3, 1] *= -1
-    before, after = (history(made, each, 2, visible=EVERY).tokens for each in (tokens, other))
-    moved = (before - after).abs().amax(-1)[0] > 1e-5  # frames, cells
-    assert not bool(moved[:3].any())
-    assert bool(moved[3:, 1].all())
-    assert bool(moved[3:, [0, 2, 3]].all()) is across
+    before, after = (history(result, each, 2, visible=EVERY).tokens for each in (tokens, other))
+    shifted = (before - after).abs().amax(-1)[0] > 1e-5  # frames, cells
+    assert not bool(shifted[:3].any())
+    assert bool(shifted[3:, 1].all())
+    assert bool(shifted[3:, [0, 2, 3]].all()) is across
 
 
 def test_a_cell_knows_its_place_across_a_frame():
-    made, tokens = encoder(causal=True, cells=4, across=True), clip(cells=4)
+    result, tokens = encoder(causal=True, cells=4, across=True), clip(cells=4)
     swapped = tokens[:, :, [1, 0, 2, 3]]
-    before, after = (history(made, each, 2, visible=EVERY).tokens for each in (tokens, swapped))
+    before, after = (history(result, each, 2, visible=EVERY).tokens for each in (tokens, swapped))
     assert float((before[:, :, 0] - after[:, :, 1]).abs().max()) > 1e-3

@@ -23,14 +23,14 @@ def test_bytes_are_utf8_cut_to_length():
 
 
 def test_a_caption_does_not_depend_on_its_batch_and_its_order_matters():
-    made = encoder()
-    together = made(as_bytes(["left right", "", "up"], 10))
-    alone = made(as_bytes(["up"], 10))
+    result = encoder()
+    together = result(as_bytes(["left right", "", "up"], 10))
+    alone = result(as_bytes(["up"], 10))
     torch.testing.assert_close(alone[0], together[2])
-    torch.testing.assert_close(together[1], made.null)
-    turned = made(as_bytes(["right left"], 10))
+    torch.testing.assert_close(together[1], result.null)
+    turned = result(as_bytes(["right left"], 10))
     assert (turned - together[:1]).abs().max() > 1e-3
-    assert (made(as_bytes(["up"], 4)) - alone).abs().max() < 1e-5
+    assert (result(as_bytes(["up"], 4)) - alone).abs().max() < 1e-5
 
 
 def config(folder):
@@ -39,8 +39,8 @@ def config(folder):
 
 def test_embeddings_of_a_frozen_encoder_are_taken_at_its_width(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": 24}))
-    made = TextEncoder(config(tmp_path))
+    result = TextEncoder(config(tmp_path))
     text = as_bytes(["abc", ""], 5)
-    found = made(text._replace(tokens=torch.randn(2, 5, 24)))
-    assert found.shape == (2, 16)
-    torch.testing.assert_close(found[1], made.null)
+    value = result(text._replace(tokens=torch.randn(2, 5, 24)))
+    assert value.shape == (2, 16)
+    torch.testing.assert_close(value[1], result.null)

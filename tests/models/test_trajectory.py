@@ -46,7 +46,7 @@ def backbone(noise, width, drift, depth, stratonovich):
 
 
 @pytest.mark.parametrize(
-    ("settings", "name", "told"),
+    ("settings", "name", "message"),
     [
         ({}, "fused", "the chain's bound"),
         ({"sde.kernels": "reference"}, "stepwise", "not fused: kernels is reference"),
@@ -57,11 +57,11 @@ def backbone(noise, width, drift, depth, stratonovich):
     ],
     ids=str,
 )
-def test_run_tells_which_solver_and_why_not_the_others(settings, name, told):
+def test_run_tells_which_solver_and_why_not_the_others(settings, name, message):
     config = load(DEMO, [f"{key}={value}" for key, value in settings.items()])
     choice = trajectory.training_choice(config, torch.device("cpu"), 2)
     assert name == choice.solver.NAME
-    assert told in str(choice)
+    assert message in str(choice)
 
 
 class ThirdBackbone(nn.Module):
@@ -97,11 +97,11 @@ def test_the_same_seed_samples_the_same_video_however_it_is_solved(noise):
     videos = []
     for kernels in ("auto", "reference"):
         torch.manual_seed(0)
-        made = LatentSDE(load(DEMO, [f"sde.kernels={kernels}", f"sde.noise={noise}"]))
-        for parameter in made.parameters():
+        result = LatentSDE(load(DEMO, [f"sde.kernels={kernels}", f"sde.noise={noise}"]))
+        for parameter in result.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
         ticks = frame_ticks(5).expand(3, -1)
-        videos.append(made.sample(ticks, seed=1, serial=torch.arange(3)))
+        videos.append(result.sample(ticks, seed=1, serial=torch.arange(3)))
     torch.testing.assert_close(*videos, rtol=1e-4, atol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_operator_is_the_backbones_chain(choice, setting):
         return Step(h, g, *control(z, controls[k], h, g))
 
     path = chain(start, ticks, dw, coefficients, "reference")
-    made = em_trajectory(
+    result = em_trajectory(
         start,
         *trajectory.Drive(prior, conditions, (control, controls)).silu(),
         ticks.diff(dim=1).t() / TICKS_PER_UNIT,
@@ -132,7 +132,7 @@ def test_operator_is_the_backbones_chain(choice, setting):
     leaves = [start, *prior.parameters(), *control.parameters()]
     results = []
     for states, kl in (
-        (made.states.transpose(0, 1), made.energy + made.width_kl),
+        (result.states.transpose(0, 1), result.energy + result.width_kl),
         (path.states, path.kl),
     ):
         loss = states.square().sum() + (kl * torch.arange(1.0, BATCH + 1)).sum()

@@ -18,35 +18,37 @@ SMALL = factories.settings(sde=SDE | {"content_size": 4})
 
 def network(**more):
     torch.manual_seed(0)
-    made = state_network(parse({"sde": SDE | more}).sde, 5)
-    for parameter in made.parameters():
+    transformer = state_network(parse({"sde": SDE | more}).sde, 5)
+    for parameter in transformer.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    return made
+    return transformer
 
 
 def test_it_starts_at_zero_and_takes_one_condition_or_one_a_cell():
     config = parse({"sde": SDE}).sde
     z, one = torch.randn(2, 3, 4, 4), torch.randn(2, 32, 1, 1)
     assert state_network(config, 5)(z, one).abs().max() == 0
-    made = network()
-    assert made(z, one).shape == (2, 5, 4, 4)
-    torch.testing.assert_close(made(z, one), made(z, one.expand(-1, -1, 4, 4)))
+    transformer = network()
+    assert transformer(z, one).shape == (2, 5, 4, 4)
+    torch.testing.assert_close(transformer(z, one), transformer(z, one.expand(-1, -1, 4, 4)))
 
 
 def test_every_cell_sees_every_other_and_where_it_lies():
-    made, z, told = network(), torch.randn(1, 3, 4, 4), torch.randn(1, 32, 1, 1)
-    moved = z.clone()
-    moved[:, :, 0, 0] += 1
-    assert ((made(moved, told) - made(z, told)).abs().amax((0, 1)) > 1e-6).all()
-    turned = made(z.flip(-1), told).flip(-1)
-    assert (turned - made(z, told)).abs().max() > 1e-3
+    transformer, z, condition = network(), torch.randn(1, 3, 4, 4), torch.randn(1, 32, 1, 1)
+    shifted = z.clone()
+    shifted[:, :, 0, 0] += 1
+    assert (
+        (transformer(shifted, condition) - transformer(z, condition)).abs().amax((0, 1)) > 1e-6
+    ).all()
+    turned = transformer(z.flip(-1), condition).flip(-1)
+    assert (turned - transformer(z, condition)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("settings", [{}, {"backbone": "plain"}])
 def test_checkpointing_keeps_less_and_changes_no_gradient(settings):
-    found, kept = [], []
+    results, kept = [], []
     for again in (False, True):
-        made = network(checkpoint=again, **settings)
+        transformer = network(checkpoint=again, **settings)
         z = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
         size = 0
 
@@ -56,27 +58,27 @@ def test_checkpointing_keeps_less_and_changes_no_gradient(settings):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            out = made(z, torch.ones(2, 32, 1, 1))
+            out = transformer(z, torch.ones(2, 32, 1, 1))
         out.square().sum().backward()
-        found.append([z.grad, *(p.grad for p in made.parameters())])
+        results.append([z.grad, *(p.grad for p in transformer.parameters())])
         kept.append(size)
-    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(results[0], results[1])
     assert kept[1] < 0.5 * kept[0]
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
 def test_every_kind_learns_and_samples_with_a_transformer(kind):
     torch.manual_seed(0)
-    made = build(parse(SMALL | {"model_type": kind}))
-    for parameter in made.parameters():
+    clip_objective = build(parse(SMALL | {"model_type": kind}))
+    for parameter in clip_objective.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     video = torch.randint(0, 256, (8, 6, 16, 16, 1), dtype=torch.uint8)
     ticks, serial = frame_ticks(6).expand(8, -1), torch.arange(8)
-    made(video, ticks, serial, 1.0)["loss"].backward()
-    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.any()]
+    clip_objective(video, ticks, serial, 1.0)["loss"].backward()
+    still = [n for n, p in clip_objective.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
-    found = made.model.sample(ticks[:2], seed=0, serial=serial[:2])
-    assert found.shape == (2, 6, 1, 16, 16)
+    result = clip_objective.model.sample(ticks[:2], seed=0, serial=serial[:2])
+    assert result.shape == (2, 6, 1, 16, 16)
 
 
 @pytest.mark.parametrize(

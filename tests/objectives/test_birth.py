@@ -26,9 +26,9 @@ SDE = {"latent_size": 3, "content_size": 2, "hidden": 16, "start": "birth"}
 
 
 def objective(kind: str, latent: str = "map") -> HistoryObjective:
-    made = build(parse(SMALL | {"model_type": kind, "sde": SDE | {"latent": latent}}))
+    clip_objective = build(parse(SMALL | {"model_type": kind, "sde": SDE | {"latent": latent}}))
     torch.manual_seed(0)
-    return factories.shake(made)
+    return factories.shake(clip_objective)
 
 
 def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -40,11 +40,15 @@ def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("latent", ["map", "vector"])
 def test_every_parameter_learns_and_the_birth_replaces_two_divergences(kind, latent):
-    made = objective(kind, latent)
+    clip_objective = objective(kind, latent)
     text = as_bytes(["left", "right", "", "up"] * 2, 8)._asdict()
-    means = made(*clips(8), kl_weight=1.0, **text)
+    means = clip_objective(*clips(8), kl_weight=1.0, **text)
     means["loss"].backward()
-    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    still = [
+        n
+        for n, p in clip_objective.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert still == []
     assert "kl_birth" in means
     assert not {"kl_initial", "kl_content"} & set(means)
@@ -52,11 +56,11 @@ def test_every_parameter_learns_and_the_birth_replaces_two_divergences(kind, lat
 
 @torch.no_grad()
 def test_training_draws_steps_whose_mean_is_the_bound_of_evaluation():
-    made = objective("latent_sde", "vector")
+    clip_objective = objective("latent_sde", "vector")
     video, ticks, _ = clips(1)
     many, serial = (video.expand(400, *video.shape[1:]), ticks.expand(400, -1)), torch.arange(400)
-    few = made.train().terms(*many, serial, context=0)["kl_birth"]
-    whole = made.eval().terms(*many, serial, context=0)["kl_birth"]
+    few = clip_objective.train().terms(*many, serial, context=0)["kl_birth"]
+    whole = clip_objective.eval().terms(*many, serial, context=0)["kl_birth"]
     error = float(few.std() + whole.std()) / 20
     assert float(few.mean()) == pytest.approx(float(whole.mean()), abs=4 * error)
     assert float(few.std()) > 1.2 * float(whole.std())
@@ -64,11 +68,11 @@ def test_training_draws_steps_whose_mean_is_the_bound_of_evaluation():
 
 @torch.no_grad()
 def test_mean_of_importance_weights_is_the_bound():
-    made = objective("latent_sde", "vector").eval()
+    clip_objective = objective("latent_sde", "vector").eval()
     video, ticks, _ = clips(1)
     many, serial = (video.expand(400, *video.shape[1:]), ticks.expand(400, -1)), torch.arange(400)
-    elbo = made.terms(*many, serial, context=0)["elbo"]
-    weights = importance.log_weight(made, *many, serial)
+    elbo = clip_objective.terms(*many, serial, context=0)["elbo"]
+    weights = importance.log_weight(clip_objective, *many, serial)
     error = float(elbo.std() + weights.std()) / 20
     assert float(weights.mean()) == pytest.approx(float(elbo.mean()), abs=4 * error)
     assert float(torch.logsumexp(weights, 0)) - torch.tensor(400.0).log() > float(elbo.mean())
@@ -77,16 +81,19 @@ def test_mean_of_importance_weights_is_the_bound():
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_guidance_moves_birth_and_life_and_its_nats_grow_with_the_cold(kind):
     model = objective(kind).model.eval()
-    ticks, given = frame_ticks(3).expand(2, -1), Conditioning(text=as_bytes(["left"] * 2, 8))
+    ticks, conditioning = frame_ticks(3).expand(2, -1), Conditioning(text=as_bytes(["left"] * 2, 8))
     sampler = SamplerConfig(1, torch.arange(2), guidance_scale=3.0)
-    plain = model.generate(ticks, sampler._replace(guidance_scale=1.0), given)
-    guided = model.generate(ticks, sampler, given)
+    plain = model.generate(ticks, sampler._replace(guidance_scale=1.0), conditioning)
+    guided = model.generate(ticks, sampler, conditioning)
     assert float(plain.nats.max()) == 0
     assert bool((guided.nats > 0).all())
     first = (guided.frames - plain.frames)[:, 0].abs().flatten(1).amax(1)
     assert bool((first > 1e-4).all())  # the first frame too, which a Gaussian start leaves alone
     still = torch.zeros_like(ticks)  # no time passes: what is spent is the birth's alone
-    spent = [model.generate(still, sampler._replace(temperature=t), given).nats for t in (1.0, 0.5)]
+    spent = [
+        model.generate(still, sampler._replace(temperature=t), conditioning).nats
+        for t in (1.0, 0.5)
+    ]
     assert bool((spent[0] > 0).all())
     assert bool((spent[0] < guided.nats).all())
     assert bool(((spent[1] > 2 * spent[0]) & (spent[1] < 8 * spent[0])).all())

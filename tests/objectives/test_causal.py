@@ -9,6 +9,7 @@ import torch
 from sdevid.config import parse
 from sdevid.errors import UserError
 from sdevid.objectives import build
+from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.objectives.start import draw_start
 from sdevid.types import frame_ticks
@@ -24,9 +25,9 @@ SDE = {"latent": "map", "latent_size": 3, "content_size": 2, "hidden": 16}
 
 
 def objective(kind: str = "latent_sde", **sde: object) -> HistoryObjective:
-    made = build(parse(SMALL | {"model_type": kind, "sde": SDE | sde}))
+    clip_objective = build(parse(SMALL | {"model_type": kind, "sde": SDE | sde}))
     torch.manual_seed(0)
-    return factories.shake(made)
+    return factories.shake(clip_objective)
 
 
 def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -39,8 +40,8 @@ def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("start", ["gaussian", "birth"])
 @torch.no_grad()
 def test_divergence_of_the_start_is_zero_after_a_seen_frame_and_not_else(kind, start):
-    made = objective(kind, start=start).eval()
-    seen, free = (made.terms(*clips(4), context=count) for count in (2, 0))
+    clip_objective = objective(kind, start=start).eval()
+    seen, free = (clip_objective.terms(*clips(4), context=count) for count in (2, 0))
     names = [name for name in free if name in ("kl_birth", "kl_initial", "kl_content")]
     assert all(float(seen[name].abs().max()) < 1e-5 for name in names)
     assert all(float(seen[name].abs().max()) == 0 for name in names if name == "kl_birth")
@@ -49,36 +50,41 @@ def test_divergence_of_the_start_is_zero_after_a_seen_frame_and_not_else(kind, s
 
 @torch.no_grad()
 def test_what_comes_next_does_not_move_the_start_of_a_path_after_a_seen_frame():
-    made = objective()
+    clip_objective = objective()
     video, ticks, serial = clips(2)
     other = video.clone()
     other[:, 3:] = 255 - other[:, 3:]
 
     def states(video):
-        encoded = made.encode(video, ticks, serial, context=3)
-        start = draw_start(made.model, encoded, seed=0)
-        return start.states[:, 0], made.path(encoded, start).states
+        encoded = clip_objective.encode(Clips(video, ticks, serial, context=3))
+        start = draw_start(clip_objective.model, encoded, seed=0)
+        return start.states[:, 0], clip_objective.path(encoded, start).states
 
-    (first, path), (same, moved) = states(video), states(other)
+    (first, path), (same, shifted) = states(video), states(other)
     torch.testing.assert_close(same, first)
-    assert float((path - moved)[:, 1].abs().max()) > 1e-4  # the control alone looks ahead
+    assert float((path - shifted)[:, 1].abs().max()) > 1e-4  # the control alone looks ahead
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
 @pytest.mark.parametrize("start", ["gaussian", "birth"])
 def test_every_parameter_learns(kind, start):
-    made = objective(kind, start=start)
-    made(*clips(16), kl_weight=1.0)["loss"].backward()
-    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    clip_objective = objective(kind, start=start)
+    clip_objective(*clips(16), kl_weight=1.0)["loss"].backward()
+    still = [
+        n
+        for n, p in clip_objective.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert still == []
 
 
 @torch.no_grad()
 def test_observed_frames_in_one_pass_are_as_by_themselves():
-    made = objective()
+    clip_objective = objective()
     video, ticks, serial = clips(2)
-    whole = made.encode(video, ticks, serial, context=2).context.summary
-    alone = made.encode(video[:, :3], ticks[:, :3], serial, context=2).context.summary
+    whole = clip_objective.encode(Clips(video, ticks, serial, context=2)).context.summary
+    short = Clips(video[:, :3], ticks[:, :3], serial, context=2)
+    alone = clip_objective.encode(short).context.summary
     torch.testing.assert_close(whole, alone)
 
 

@@ -28,8 +28,8 @@ KINDS = {
 
 def objective(kind="latent_sde", **more):
     torch.manual_seed(0)
-    made = build(parse(SMALL | KINDS[kind] | more))
-    return factories.shake(made)
+    clip_objective = build(parse(SMALL | KINDS[kind] | more))
+    return factories.shake(clip_objective)
 
 
 def clips(count):
@@ -46,21 +46,25 @@ def captions(count):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_learns_from_frames_ahead_and_captions(kind):
-    made = objective(kind)
-    made(*clips(24), 1.0, None, *captions(24))["loss"].backward()
-    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    clip_objective = objective(kind)
+    clip_objective(*clips(24), 1.0, None, *captions(24))["loss"].backward()
+    still = [
+        n
+        for n, p in clip_objective.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert still == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_clips_terms_do_not_depend_on_its_batch(kind):
-    made = objective(kind)
+    clip_objective = objective(kind)
     video, ticks, serial = clips(12)
     text = captions(12)
-    together = made.terms(video, ticks, serial, None, text)
+    together = clip_objective.terms(video, ticks, serial, None, text)
     for k in (1, 4, 7):
         one = slice(k, k + 1)
-        alone = made.terms(
+        alone = clip_objective.terms(
             video[one], ticks[one], serial[one], None, type(text)(*(x[one] for x in text))
         )
         for name in together.keys() - {"diffusion"}:
@@ -68,11 +72,11 @@ def test_a_clips_terms_do_not_depend_on_its_batch(kind):
 
 
 def test_captions_move_the_start_and_blank_ones_count_as_none():
-    made = objective()
+    clip_objective = objective()
     video, ticks, serial = clips(3)
-    with_text = made.terms(video, ticks, serial, 0, as_bytes(["left"] * 3, 12))
-    without = made.terms(video, ticks, serial, 0, as_bytes([""] * 3, 12))
-    none = made.terms(video, ticks, serial, 0)
+    with_text = clip_objective.terms(video, ticks, serial, 0, as_bytes(["left"] * 3, 12))
+    without = clip_objective.terms(video, ticks, serial, 0, as_bytes([""] * 3, 12))
+    none = clip_objective.terms(video, ticks, serial, 0)
     assert (with_text["kl_initial"] - without["kl_initial"]).abs().min() > 1e-4
     torch.testing.assert_close(without["kl_initial"], none["kl_initial"])
 

@@ -11,6 +11,7 @@ import torch
 from sdevid.config import parse
 from sdevid.errors import UserError
 from sdevid.objectives import build, futures
+from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.objectives.start import draw_start
 from sdevid.types import frame_ticks
@@ -25,9 +26,9 @@ SDE = {"latent": "map", "latent_size": 3, "content_size": 2, "hidden": 16}
 
 
 def objective(kind: str = "latent_sde", **sde: Any) -> HistoryObjective:
-    made = build(parse(SMALL | {"model_type": kind, "sde": SDE | sde}))
+    clip_objective = build(parse(SMALL | {"model_type": kind, "sde": SDE | sde}))
     torch.manual_seed(0)
-    return factories.shake(made)
+    return factories.shake(clip_objective)
 
 
 def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -40,8 +41,8 @@ def mean_score(made_scale: float) -> float:
     """Of frames of 4 values N(0, 1), by forecasts N(0, made_scale^2)."""
     generator = torch.Generator().manual_seed(0)
     real = torch.randn(40_000, 1, 1, 2, 2, generator=generator)
-    made = made_scale * torch.randn(40_000, 2, 1, 1, 2, 2, generator=generator)
-    return float(futures.energy_score(made, real).mean())
+    result = made_scale * torch.randn(40_000, 2, 1, 1, 2, 2, generator=generator)
+    return float(futures.energy_score(result, real).mean())
 
 
 def test_the_score_is_least_at_the_true_spread():
@@ -51,34 +52,34 @@ def test_the_score_is_least_at_the_true_spread():
 
 @pytest.mark.parametrize("sde", [{}, {"start": "birth"}, {"order": 2}])
 def test_futures_count_for_seen_clips_alone_and_train_the_prior_from_its_own_start(sde):
-    made = objective(**sde)
-    assert float(made.terms(*clips(4), context=0)["futures"].detach().abs().max()) == 0
-    seen = made.terms(*clips(4), context=2)["futures"]
+    clip_objective = objective(**sde)
+    assert float(clip_objective.terms(*clips(4), context=0)["futures"].detach().abs().max()) == 0
+    seen = clip_objective.terms(*clips(4), context=2)["futures"]
     assert bool((seen > 0).all())
     seen.sum().backward()
-    moved = {
+    changed = {
         name.split(".")[1]
-        for name, p in made.named_parameters()
+        for name, p in clip_objective.named_parameters()
         if p.grad is not None and p.grad.abs().sum() > 0
     }
-    assert {"encoder", "temporal", "start_prior", "prior", "decoder"} <= moved
-    assert not {"start_posterior", "control"} & moved
+    assert {"encoder", "temporal", "start_prior", "prior", "decoder"} <= changed
+    assert not {"start_posterior", "control"} & changed
 
 
 def test_the_loss_has_the_term_at_its_weight():
-    made = objective().eval()
-    means = made(*clips(4), kl_weight=1.0, context=2)
+    clip_objective = objective().eval()
+    means = clip_objective(*clips(4), kl_weight=1.0, context=2)
     plain = means["reconstruction"] - means["kl_path"] - means["kl_initial"] - means["kl_content"]
     torch.testing.assert_close(means["loss"], 2.0 * means["futures"] - plain)
 
 
 @torch.no_grad()
 def test_rolled_futures_begin_at_the_last_seen_frame_and_differ_by_their_noise():
-    made = objective()
-    encoded = made.encode(*clips(3), context=2)
-    start = draw_start(made.model, encoded, seed=0)
-    conditions = made.model.prior.conditions(start.content, encoded.context.summary)
-    rolled = futures.roll(made.model, encoded, start, conditions)
+    clip_objective = objective()
+    encoded = clip_objective.encode(Clips(*clips(3), context=2))
+    start = draw_start(clip_objective.model, encoded, seed=0)
+    conditions = clip_objective.model.prior.conditions(start.content, encoded.context.summary)
+    rolled = futures.roll(clip_objective.model, encoded, start, conditions)
     assert rolled.shape == (3, 2, 3, 1, 16, 16)  # the last seen frame and two after it
     assert float((rolled[:, 0] - rolled[:, 1]).abs().max()) > 1e-4
 

@@ -32,8 +32,8 @@ KINDS = {
 
 def objective(kind, shake=0.05):
     torch.manual_seed(0)
-    made = build(parse(SMALL | KINDS[kind]))
-    return factories.shake(made, shake)
+    clip_objective = build(parse(SMALL | KINDS[kind]))
+    return factories.shake(clip_objective, shake)
 
 
 def clips(count):
@@ -43,38 +43,42 @@ def clips(count):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_learns(kind):
-    made = objective(kind)
-    made(*clips(16), kl_weight=1.0)["loss"].backward()
-    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    clip_objective = objective(kind)
+    clip_objective(*clips(16), kl_weight=1.0)["loss"].backward()
+    still = [
+        n
+        for n, p in clip_objective.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert still == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("context", [None, 0, 3])
 def test_a_clips_bound_does_not_depend_on_its_batch(kind, context):
-    made = objective(kind)
+    clip_objective = objective(kind)
     video, ticks, serial = clips(5)
-    together = made.terms(video, ticks, serial, context)
-    alone = made.terms(video[3:4], ticks[3:4], serial[3:4], context)
+    together = clip_objective.terms(video, ticks, serial, context)
+    alone = clip_objective.terms(video[3:4], ticks[3:4], serial[3:4], context)
     for name, value in alone.items():
         if name != "diffusion":
             torch.testing.assert_close(value[0], together[name][3], rtol=1e-4, atol=1e-3, msg=name)
 
 
 def test_loss_is_the_negative_bound_at_weight_one_and_reconstruction_at_zero():
-    made = objective("vector")
-    terms = made(*clips(4), kl_weight=1.0)
+    clip_objective = objective("vector")
+    terms = clip_objective(*clips(4), kl_weight=1.0)
     torch.testing.assert_close(terms["loss"], -terms["elbo"])
     parts = terms["kl_path"] + terms["kl_initial"] + terms["kl_content"]
     torch.testing.assert_close(terms["elbo"], terms["reconstruction"] - parts)
-    at_zero = made(*clips(4), kl_weight=0.0)
+    at_zero = clip_objective(*clips(4), kl_weight=0.0)
     torch.testing.assert_close(at_zero["loss"], -at_zero["reconstruction"])
 
 
 def test_at_the_start_the_control_is_off_and_the_path_costs_its_width_alone():
     torch.manual_seed(0)
-    made = build(parse(SMALL | KINDS["vector"]))
-    terms = made.terms(*clips(4), context=0)
+    clip_objective = build(parse(SMALL | KINDS["vector"]))
+    terms = clip_objective.terms(*clips(4), context=0)
     r, steps = 1 / (1 + math.exp(-3.0)), 5 * 2 * 3  # g is its unit
     each = 0.5 * (r**2 - 1) - math.log(r)
     torch.testing.assert_close(terms["kl_path"], torch.full((4,), steps * each))
@@ -82,20 +86,20 @@ def test_at_the_start_the_control_is_off_and_the_path_costs_its_width_alone():
 
 
 def test_context_moves_the_start_and_shortens_what_is_predicted():
-    made = objective("vector")
+    clip_objective = objective("vector")
     video, ticks, serial = clips(3)
-    later = made.terms(video[:, 2:], ticks[:, 2:], serial, context=1)
-    within = made.terms(video, ticks, serial, context=3)
+    later = clip_objective.terms(video[:, 2:], ticks[:, 2:], serial, context=1)
+    within = clip_objective.terms(video, ticks, serial, context=3)
     per_frame = later["reconstruction"] / 4
     assert ((within["reconstruction"] / 4 - per_frame).abs() < 0.2 * per_frame.abs()).all()
 
 
 def test_with_a_drift_of_its_own_the_posterior_stays_while_the_prior_is_learnt():
-    made = objective("own drift", shake=0.02)
+    clip_objective = objective("own drift", shake=0.02)
     video, ticks, serial = clips(4)
-    before = made.terms(video, ticks, serial, context=0)
-    made.model.prior.drift.last.bias.data += 0.0125  # a frame
-    after = made.terms(video, ticks, serial, context=0)
+    before = clip_objective.terms(video, ticks, serial, context=0)
+    clip_objective.model.prior.drift.last.bias.data += 0.0125  # a frame
+    after = clip_objective.terms(video, ticks, serial, context=0)
     torch.testing.assert_close(
         after["reconstruction"], before["reconstruction"], rtol=1e-4, atol=0.0
     )
@@ -110,20 +114,20 @@ SOLVES += [
 
 @pytest.mark.parametrize(("kind", "setting"), SOLVES)
 def test_however_it_is_solved_bound_and_gradients_are_the_plain_loops(kind, setting):
-    found = {}
+    results = {}
     for kernels in ("reference", setting):
         torch.manual_seed(0)
         sde = KINDS[kind]["sde"] | {"kernels": kernels}
-        made = build(parse(SMALL | KINDS[kind] | {"sde": sde}))
-        for parameter in made.parameters():
+        clip_objective = build(parse(SMALL | KINDS[kind] | {"sde": sde}))
+        for parameter in clip_objective.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
         torch.manual_seed(1)
-        terms = made(*clips(2), kl_weight=1.0)
+        terms = clip_objective(*clips(2), kl_weight=1.0)
         terms["loss"].backward()
-        model = made.model
+        model = clip_objective.model
         gradients = [p.grad for part in (model.control, model.prior) for p in part.parameters()]
-        found[kernels] = torch.cat([g.flatten() for g in gradients]), terms
-    (want, reference), (got, solved) = found["reference"], found[setting]
+        results[kernels] = torch.cat([g.flatten() for g in gradients]), terms
+    (want, reference), (got, solved) = results["reference"], results[setting]
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
     for name in ("elbo", "kl_path", "control_energy", "g_q05", "g_q95"):
         torch.testing.assert_close(solved[name], reference[name], rtol=1e-4, atol=1e-4)

@@ -33,8 +33,8 @@ CLIPS, FRAMES = 4000, 6
 
 def objective(kind="latent_sde", shake=0.05):
     torch.manual_seed(0)
-    made = build(parse(SMALL | KINDS[kind]))
-    return factories.shake(made, shake)
+    clip_objective = build(parse(SMALL | KINDS[kind]))
+    return factories.shake(clip_objective, shake)
 
 
 def still(model, states):
@@ -49,16 +49,18 @@ def still(model, states):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_learns_and_a_clip_stands_for_itself(kind):
-    made = objective(kind)
+    clip_objective = objective(kind)
     torch.manual_seed(1)
     video = torch.randint(0, 256, (12, 6, 16, 16, 1), dtype=torch.uint8)
     ticks, serial = frame_ticks(6).expand(12, -1), torch.arange(12)
-    together = made.terms(video, ticks, serial)
-    alone = made.terms(video[3:4], ticks[3:4], serial[3:4])
+    together = clip_objective.terms(video, ticks, serial)
+    alone = clip_objective.terms(video[3:4], ticks[3:4], serial[3:4])
     for name in ("prior_consistency", "step_halving"):
         torch.testing.assert_close(alone[name][0], together[name][3], rtol=1e-4, atol=1e-5)
-    made(video, ticks, serial, 1.0)["loss"].backward()
-    at_rest = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.any()]
+    clip_objective(video, ticks, serial, 1.0)["loss"].backward()
+    at_rest = [
+        n for n, p in clip_objective.named_parameters() if p.grad is None or not p.grad.any()
+    ]
     assert at_rest == []
 
 
@@ -83,8 +85,8 @@ def test_the_score_of_a_prior_that_is_right_is_the_least():
         return root * (math.sqrt(g**2 + truth**2) - 0.5 * math.sqrt(2) * g)
 
     for g in (0.1, 0.5, 1.0):
-        found = score(g)
-        assert abs(found.mean() - expected(g)) < 4 * found.std() / CLIPS**0.5 + 1e-3
+        result = score(g)
+        assert abs(result.mean() - expected(g)) < 4 * result.std() / CLIPS**0.5 + 1e-3
     assert expected(0.5) < expected(0.1)
     assert expected(0.5) < expected(1.0)
 
@@ -96,13 +98,13 @@ def test_halving_a_step_moves_a_linear_drift_by_what_its_taylor_series_says():
     model = objective(shake=0.0).model
     k, d, z = 0.25, model.cell / TICKS_PER_UNIT, 0.7
     model.prior.drift.forward = lambda x, _: -k * x
-    found = prior_consistency.step_halving(model, still(model, torch.full((CLIPS, FRAMES, 1), z)))
+    result = prior_consistency.step_halving(model, still(model, torch.full((CLIPS, FRAMES, 1), z)))
     g = 0.5
     want = (k * d / 2) ** 2 * ((k * z * d / 2) ** 2 + g**2 * d / 2) / (g**2 * d)
-    assert abs(found.mean() - want) < 4 * found.std() / CLIPS**0.5
+    assert abs(result.mean() - want) < 4 * result.std() / CLIPS**0.5
     model.prior.drift.forward = lambda x, _: 0 * x
-    found = prior_consistency.step_halving(model, still(model, torch.full((8, FRAMES, 1), z)))
-    torch.testing.assert_close(found, torch.zeros(8), rtol=0, atol=1e-10)
+    result = prior_consistency.step_halving(model, still(model, torch.full((8, FRAMES, 1), z)))
+    torch.testing.assert_close(result, torch.zeros(8), rtol=0, atol=1e-10)
 
 
 def test_settings_that_do_not_fit_are_told():

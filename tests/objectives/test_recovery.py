@@ -49,10 +49,10 @@ def clips(rng, count):
 
 def trained(kind, **more):
     torch.manual_seed(0)
-    made = build(parse(SETTINGS | {"model_type": kind} | more))
-    prior = made.prior_parameter_names()
+    clip_objective = build(parse(SETTINGS | {"model_type": kind} | more))
+    prior = clip_objective.prior_parameter_names()
     groups = [[], []]
-    for name, parameter in made.named_parameters():
+    for name, parameter in clip_objective.named_parameters():
         groups[name in prior].append(parameter)
     optimizer = torch.optim.Adam([{"params": part} for part in groups], lr=RATE)
     rng = np.random.default_rng(0)
@@ -65,10 +65,10 @@ def trained(kind, **more):
         serial = torch.arange(step * BATCH, (step + 1) * BATCH)
         weight = min(1.0, 0.2 + step / (0.3 * STEPS))
         optimizer.zero_grad()
-        made(video, ticks, serial, weight)["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)
+        clip_objective(video, ticks, serial, weight)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(clip_objective.parameters(), 1.0)
         optimizer.step()
-    return made.eval()
+    return clip_objective.eval()
 
 
 def law(path):
@@ -83,12 +83,12 @@ def law(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
 def test_drift_and_diffusion_are_recovered(kind):
-    made, count = trained(kind), 512
+    result, count = trained(kind), 512
     ticks = frame_ticks(32).expand(count, -1)
     bridges = ("interpolant", "follmer") if kind == "follmer" else (None,)
     for bridge in bridges:
         sampler = SamplerConfig(seed=1, serial=torch.arange(count), bridge_diffusion=bridge)
-        video = made.model.generate(ticks, sampler).frames
+        video = result.model.generate(ticks, sampler).frames
         path = ((video.mean((2, 3, 4)) - 0.5) / GAIN).double().numpy()
         theta, sigma = law(path[:, 6:])  # the first frames are p(z_0)'s
         assert sigma == pytest.approx(SIGMA, rel=0.25), bridge
@@ -104,11 +104,11 @@ def test_a_model_trained_on_both_ends_bends_towards_the_last_frame():
     frames = as_frames(clips(np.random.default_rng(9), count))
     ticks = frame_ticks(FRAMES).expand(count, -1)
 
-    def error(places):  # of the mean of some draws, at each frame but the first
-        given = Conditioning(frames[:, places], ticks[:, places])
+    def error(indices):  # of the mean of some draws, at each frame but the first
+        conditioning = Conditioning(frames[:, indices], ticks[:, indices])
         samplers = (SamplerConfig(seed=seed, serial=torch.arange(count)) for seed in range(draws))
-        made = [model.generate(ticks[:, 1:], sampler, given).frames for sampler in samplers]
-        apart = torch.stack(made).mean(0).mean((2, 3, 4)) - frames[:, 1:].mean((2, 3, 4))
+        video = [model.generate(ticks[:, 1:], sampler, conditioning).frames for sampler in samplers]
+        apart = torch.stack(video).mean(0).mean((2, 3, 4)) - frames[:, 1:].mean((2, 3, 4))
         return apart.square().mean(0).sqrt() / GAIN
 
     first, both = error([0]), error([0, FRAMES - 1])

@@ -83,12 +83,12 @@ def test_gradient_in_less_memory_is_that_of_backpropagation(solver, gradient, bo
 
 def test_startup_tells_scheme_bound_and_gradient():
     settings = config(solver="reversible_heun", gradient="reversible")
-    told = str(training_choice(settings, torch.device("cpu"), 2))
-    assert "reversible_heun of strong order 1, Girsanov's bound, gradient reversible" in told
+    summary = str(training_choice(settings, torch.device("cpu"), 2))
+    assert "reversible_heun of strong order 1, Girsanov's bound, gradient reversible" in summary
 
 
 @pytest.mark.parametrize(
-    ("sde", "more", "told"),
+    ("sde", "more", "message"),
     [
         ({"solver": "heun", "order": 2}, {}, "sde.order 2 has no noise on its positions"),
         ({"solver": "srk", "noise": "diagonal"}, {}, "does not take the model's noise"),
@@ -109,6 +109,6 @@ def test_startup_tells_scheme_bound_and_gradient():
     ],
     ids=str,
 )
-def test_setting_that_cannot_be_solved_is_refused(sde, more, told):
-    with pytest.raises(UserError, match=told):
+def test_setting_that_cannot_be_solved_is_refused(sde, more, message):
+    with pytest.raises(UserError, match=message):
         parse(SMALL | {"sde": SDE | sde} | more)

@@ -51,9 +51,9 @@ def request(**changes):
 
 
 def test_future_k_is_the_sample_of_seed_plus_k(model):
-    made = list(futures(model, request()))
-    assert len(made) == 2
-    assert np.array_equal(made[1], model.sample(num_frames=5, fps=8.0, seed=4)[0])
+    result = list(futures(model, request()))
+    assert len(result) == 2
+    assert np.array_equal(result[1], model.sample(num_frames=5, fps=8.0, seed=4)[0])
 
 
 def test_futures_of_an_uploaded_video_begin_with_its_last_frames(model, tmp_path):

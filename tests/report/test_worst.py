@@ -18,9 +18,11 @@ def grid(truth, generated, error):
 
 
 def test_worst_bin_is_the_one_surely_furthest_not_the_noisiest():
-    found = worst_bin(grid([1.0, 1.0, 1.0], [1.1, 1.6, 3.0], [0.01, 0.05, 5.0]), "g", relative=True)
-    assert (found.position, found.share) == (1.0, pytest.approx(0.6))
-    assert found.is_wrong
+    result = worst_bin(
+        grid([1.0, 1.0, 1.0], [1.1, 1.6, 3.0], [0.01, 0.05, 5.0]), "g", relative=True
+    )
+    assert (result.position, result.share) == (1.0, pytest.approx(0.6))
+    assert result.is_wrong
 
 
 def test_worst_bin_within_its_interval_is_not_called_wrong():
@@ -28,8 +30,8 @@ def test_worst_bin_within_its_interval_is_not_called_wrong():
 
 
 def test_worst_bin_of_a_curve_through_zero_is_measured_by_its_largest_truth():
-    found = worst_bin(grid([-2.0, 0.0, 2.0], [-2.0, 1.0, 2.0], [0.0] * 3), "g", relative=False)
-    assert (found.position, found.share) == (1.0, 0.5)
+    result = worst_bin(grid([-2.0, 0.0, 2.0], [-2.0, 1.0, 2.0], [0.0] * 3), "g", relative=False)
+    assert (result.position, result.share) == (1.0, 0.5)
 
 
 def test_worst_bin_without_a_common_bin_is_none():
@@ -38,7 +40,7 @@ def test_worst_bin_without_a_common_bin_is_none():
 
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=6), st.floats(-0.9, 3))
 def test_worst_bin_of_a_scaled_curve_is_the_scale(truth, share):
-    found = worst_bin(
+    result = worst_bin(
         grid(truth, [y * (1 + share) for y in truth], [0.0] * len(truth)), "g", relative=True
     )
-    assert found.share == pytest.approx(share)
+    assert result.share == pytest.approx(share)

@@ -32,9 +32,9 @@ def save_model(folder: Path, **settings) -> Path:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    made = {kind: save_model(folder / kind, model_type=kind, **WHOLE) for kind in KINDS}
+    result = {kind: save_model(folder / kind, model_type=kind, **WHOLE) for kind in KINDS}
     second = save_model(folder / "second", sde=SMALL["sde"] | {"order": 2})
-    return made | {"plain": save_model(folder / "plain"), "second order": second}
+    return result | {"plain": save_model(folder / "plain"), "second order": second}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def pictures(tmp_path_factory):
 
 
 def sample(model, output, *arguments):
-    given = ["--model_path", str(model), "--output_dir", str(output), "--num_samples", "2"]
-    assert main([*given, *arguments]) == 0
+    options = ["--model_path", str(model), "--output_dir", str(output), "--num_samples", "2"]
+    assert main([*options, *arguments]) == 0
     held = np.load(output / "sample_00000.npz")
     return held["video"], json.loads((output / "sample_00000.json").read_text()), held["places"]
 
@@ -57,12 +57,14 @@ def sample(model, output, *arguments):
 def test_given_frames_stand_where_they_were_given(models, pictures, tmp_path, kind):
     ends = ["--initial_frames", str(pictures / "40.png"), "--final_frames"]
     keys = ["--keyframes", f"3:{pictures / '80.png'}", "--num_frames", "8"]
-    video, told, places = sample(models[kind], tmp_path, *ends, str(pictures / "120.png"), *keys)
+    video, summary, indices = sample(
+        models[kind], tmp_path, *ends, str(pictures / "120.png"), *keys
+    )
     assert video.shape == (8, 16, 16, 1)
     assert [int(video[at, 0, 0, 0]) for at in (0, 3, 7)] == [40, 80, 120]
-    assert places.tolist() == told["observed_places"] == [0, 3, 7]
-    assert told["keyframes"] == [f"3:{pictures / '80.png'}"]
-    assert told["num_initial_frames"] == 1
+    assert indices.tolist() == summary["observed_places"] == [0, 3, 7]
+    assert summary["keyframes"] == [f"3:{pictures / '80.png'}"]
+    assert summary["num_initial_frames"] == 1
     other, *_ = sample(models[kind], tmp_path / "other", *ends, str(pictures / "80.png"), *keys)
     assert not np.array_equal(video[4:7], other[4:7])  # what comes bears on what is before it
 
@@ -92,8 +94,8 @@ def test_a_prompt_and_guidance_reach_every_kind(models, tmp_path, kind):
     ("solver", "more"), [("heun", []), ("srk", []), ("torchsde/srk", ["--adaptive"])]
 )
 def test_a_solver_can_be_chosen(models, tmp_path, solver, more):
-    video, told, _ = sample(models["latent_sde"], tmp_path / "a", "--solver", solver, *more)
-    assert told["solver"] == solver
+    video, record, _ = sample(models["latent_sde"], tmp_path / "a", "--solver", solver, *more)
+    assert record["solver"] == solver
     plain, *_ = sample(models["latent_sde"], tmp_path / "b")
     assert not np.array_equal(video, plain)
 
@@ -140,11 +142,11 @@ def test_what_does_not_fit_is_told_before_any_work(
 def test_a_notebook_gets_what_the_command_line_writes(models, tmp_path):
     model = sdevid.VideoSDE.from_pretrained(models["latent_sde"], device="cpu")
     options = {"seed": 5, "prompt": "left", "guidance_scale": 2.0, "num_frames": 5}
-    said = ["--seed", "5", "--prompt", "left", "--guidance_scale", "2", "--num_frames", "5"]
+    output = ["--seed", "5", "--prompt", "left", "--guidance_scale", "2", "--num_frames", "5"]
     torch.set_num_threads(1)
-    made = model.sample(2, **options)
-    written, *_ = sample(models["latent_sde"], tmp_path / "a", *said)
-    assert np.array_equal(made[0], written)
+    video = model.sample(2, **options)
+    written, *_ = sample(models["latent_sde"], tmp_path / "a", *output)
+    assert np.array_equal(video[0], written)
     frames = np.full((2, 16, 16, 1), 80, np.uint8)
     predicted = model.predict(frames, num_samples=3, num_frames=7)
     assert predicted.shape == (3, 7, 16, 16, 1)

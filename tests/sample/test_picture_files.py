@@ -20,9 +20,9 @@ def read(path, count=None, most=5, side=8, channels=3, fps=8.0):
 def test_pictures_come_in_natural_order_and_only_as_many_as_the_model_takes(tmp_path):
     for i in range(1, 13):
         save(tmp_path / "f" / f"frame{i}.png", (i, i, i))
-    given = read(tmp_path / "f")
-    assert given.frames[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5]
-    assert given.notes == ()
+    pixels = read(tmp_path / "f")
+    assert pixels.frames[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5]
+    assert pixels.notes == ()
     assert len(read(tmp_path / "f", count=3).frames) == 3
 
 
@@ -33,18 +33,18 @@ def test_one_picture_is_one_frame(tmp_path):
 
 def test_another_size_is_cut_and_resized_with_a_word(tmp_path):
     save(tmp_path / "a.png", (9, 9, 9), size=(40, 20))
-    given = read(tmp_path / "a.png")
-    assert given.frames.shape == (1, 8, 8, 3)
-    assert given.notes == (
+    pixels = read(tmp_path / "a.png")
+    assert pixels.frames.shape == (1, 8, 8, 3)
+    assert pixels.notes == (
         "initial frames are 40x20, the model's 8x8: the middle square is resized",
     )
 
 
 def test_colours_become_grey_for_a_model_of_one_channel(tmp_path):
     save(tmp_path / "a.png", (255, 0, 0))
-    given = read(tmp_path / "a.png", channels=1)
-    assert given.frames.shape == (1, 8, 8, 1)
-    assert "grey" in given.notes[0]
+    pixels = read(tmp_path / "a.png", channels=1)
+    assert pixels.frames.shape == (1, 8, 8, 1)
+    assert "grey" in pixels.notes[0]
 
 
 def test_a_sixteen_bit_picture_keeps_its_brightness(tmp_path):
@@ -63,9 +63,9 @@ def test_a_video_is_read_at_the_frame_rate_asked_for(tmp_path, fps, want):
 
 def test_a_video_of_another_size_is_resized_with_a_word(tmp_path):
     write.mp4(tmp_path / "a.mp4", np.full((3, 24, 32, 1), 90, np.uint8), 8)
-    given = read(tmp_path / "a.mp4")
-    assert given.frames.shape == (3, 8, 8, 3)
-    assert "32x24" in given.notes[0]
+    pixels = read(tmp_path / "a.mp4")
+    assert pixels.frames.shape == (3, 8, 8, 3)
+    assert "32x24" in pixels.notes[0]
 
 
 def test_too_few_frames_names_both_numbers(tmp_path):

@@ -35,8 +35,8 @@ def model(tmp_path_factory):
 
 
 def sample(model: Path, output: Path, *arguments: str) -> dict:
-    given = ["--model_path", str(model), "--output_dir", str(output), *arguments]
-    assert main(given) == 0
+    options = ["--model_path", str(model), "--output_dir", str(output), *arguments]
+    assert main(options) == 0
     return json.loads((output / "samples.json").read_text())
 
 
@@ -74,8 +74,8 @@ def test_every_kind_of_model_is_sampled_alike(tmp_path, kind):
 @pytest.mark.parametrize("batch_size", ["1", "4"])
 def test_a_sample_does_not_depend_on_how_many_are_made(model, tmp_path, batch_size):
     for number in ("3", "6"):
-        given = ("--num_samples", number, "--batch_size", batch_size)
-        sample(model, tmp_path / number, *given)
+        arguments = ("--num_samples", number, "--batch_size", batch_size)
+        sample(model, tmp_path / number, *arguments)
     few, many = files(tmp_path / "3"), files(tmp_path / "6")
     for name in few:
         if name.startswith("sample_"):
@@ -135,12 +135,12 @@ def test_local_rank_without_a_launcher_is_not_believed(model, tmp_path, monkeypa
 
 
 def test_two_processes_write_the_same_files_as_one(model, tmp_path):
-    given = ["--model_path", str(model), "--num_samples", "5", "--seed", "7"]
+    arguments = ["--model_path", str(model), "--num_samples", "5", "--seed", "7"]
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     for processes in ("1", "2"):
         several = ["--multi_gpu"] if processes == "2" else []
-        where = ["-m", "sdevid.sample", *given, "--output_dir", str(tmp_path / processes)]
+        where = ["-m", "sdevid.sample", *arguments, "--output_dir", str(tmp_path / processes)]
         port = ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
         count = ["--num_processes", processes, "--num_machines", "1"]
         done = subprocess.run(
@@ -165,9 +165,9 @@ def test_a_video_begins_with_its_initial_frames(model, tmp_path, capsys):
     record = sample(
         model, tmp_path / "out", "--initial_frames", str(tmp_path / "given"), "--num_frames", "9"
     )
-    made = video(tmp_path / "out")
-    assert made.shape == (9, 16, 16, 1)
-    assert made[:3, 0, 0, 0].tolist() == [0, 40, 80]
+    samples = video(tmp_path / "out")
+    assert samples.shape == (9, 16, 16, 1)
+    assert samples[:3, 0, 0, 0].tolist() == [0, 40, 80]
     assert record["num_initial_frames"] == 3
     assert "16x20" in capsys.readouterr().err
 
@@ -207,17 +207,17 @@ def test_a_second_run_takes_away_what_the_first_wrote_and_nothing_else(model, tm
     ],
 )
 def test_wrong_settings_end_with_a_word_and_code_2(model, tmp_path, capsys, arguments, named):
-    given = ["--model_path", str(model), "--output_dir", str(tmp_path / "out"), *arguments]
-    assert main(given) == 2
+    options = ["--model_path", str(model), "--output_dir", str(tmp_path / "out"), *arguments]
+    assert main(options) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_no_frame_left_to_generate_is_an_error(model, tmp_path, capsys):
     Image.new("L", (16, 16)).save(tmp_path / "a.png")
-    given = ["--initial_frames", str(tmp_path / "a.png"), "--num_frames", "1"]
+    arguments = ["--initial_frames", str(tmp_path / "a.png"), "--num_frames", "1"]
     where = ["--model_path", str(model), "--output_dir", str(tmp_path / "out")]
-    assert main([*where, *given]) == 2
+    assert main([*where, *arguments]) == 2
     assert "at least one must be generated" in capsys.readouterr().err
 
 

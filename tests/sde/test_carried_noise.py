@@ -29,7 +29,7 @@ def scene(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, torch.
     }
 
 
-def solved(parts: dict[str, torch.Tensor]) -> carried_noise.Posterior:
+def solved(parts: dict[str, torch.Tensor]) -> carried_noise.NoisePosterior:
     root = carried_noise.root(parts["positions"], parts["length"])
     return carried_noise.posterior(root, parts["observed"], parts["precision"])
 

@@ -14,10 +14,10 @@ from sdevid.settings.setting import ROLES, Section, all_settings, setting
 def test_every_setting_has_role_and_help():
     known = settings_by_path()
     assert len(known) > 100
-    for path, found in known.items():
-        assert found.role in ROLES, path
-        assert len(found.help) > 5, path
-        assert found.type, path
+    for path, field in known.items():
+        assert field.role in ROLES, path
+        assert len(field.help) > 5, path
+        assert field.type, path
 
 
 def test_settings_are_those_of_a_dumped_config():
@@ -65,10 +65,10 @@ def test_numbers_have_finite_limits_unless_their_rule_is_elsewhere():
         "observation.ends_fraction",
         "observation.keyframes_fraction",
     }
-    for found in settings_by_path().values():
-        if found.type.startswith("number") and found.path not in shares:
-            assert ">" in found.limits, f"{found.path} has no lower limit"
-            assert "<" in found.limits, f"{found.path} has no upper limit"
+    for field in settings_by_path().values():
+        if field.type.startswith("number") and field.path not in shares:
+            assert ">" in field.limits, f"{field.path} has no lower limit"
+            assert "<" in field.limits, f"{field.path} has no upper limit"
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
@@ -77,8 +77,8 @@ def test_numbers_have_finite_limits_unless_their_rule_is_elsewhere():
 )
 def test_setting_that_is_not_finite_is_refused_by_name(path, value):
     *sections, name = path.split(".")
-    given = {name: value}
+    arguments = {name: value}
     for section in reversed(sections):
-        given = {section: given}
+        arguments = {section: arguments}
     with pytest.raises(UserError, match=rf"^{path} is (inf|nan)"):
-        parse(given)
+        parse(arguments)

@@ -96,8 +96,8 @@ def test_only_files_with_gpu_tests_are_read(gpu_check, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="make gpu-check runs the steps themselves")
 def test_every_step_rehearses_on_a_cpu(gpu_check, capsys):
     code = gpu_check.main(["--cpu"])
-    said = capsys.readouterr().out
-    assert code == 0, said
+    message = capsys.readouterr().out
+    assert code == 0, message
     (path,) = (ROOT / "build/gpu-check").glob("gpu-check-*-rehearsal.csv")
     rows = _rows(path)
     assert {row["outcome"] for row in rows if row["outcome"]} == {"passed"}

@@ -65,16 +65,16 @@ def test_films_become_shards_that_pass_the_check(tool, tmp_path, store):
     options = ["--fps", 10, "--clip_length", 8, "--frame_size", 32, "--store", store]
     options += ["--workers", 2, "--max_bad_fraction", 0.3, "--splits", "train=0.75,val=0.25"]
     arguments = ["--dataset", "custom", "--input_dir", tmp_path / "in", *options]
-    code, said, progress = tool("make_shards", *arguments, "--output_dir", out)
+    code, output, progress = tool("make_shards", *arguments, "--output_dir", out)
     assert code == 0, progress
-    assert "1 bad videos" in said
+    assert "1 bad videos" in output
     assert "cutting: 5 of 5 videos" in progress
     dataset = json.loads((out / "dataset.json").read_text())
     assert dataset["labels"] == ["a", "b"]
     assert sum(split["clips"] for split in dataset["splits"].values()) == 20
-    code, said, _ = tool("check_shards", out, "--workers", 1)
-    assert code == 0, said
-    assert "20 clips: all as the index says" in said
+    code, output, _ = tool("check_shards", out, "--workers", 1)
+    assert code == 0, output
+    assert "20 clips: all as the index says" in output
     arguments[-1:] = ["train=0.75,val=0.25", "--workers", 0]
     assert tool("make_shards", *arguments, "--output_dir", tmp_path / "again")[0] == 0
     assert content(tmp_path / "again") == content(out)
@@ -113,9 +113,9 @@ def test_a_killed_cut_carries_on_to_the_same_bytes(tool, tmp_path):
     ],
 )
 def test_mistakes_are_told(tool, tmp_path, arguments, message):
-    code, _, said = tool("make_shards", *arguments, "--output_dir", tmp_path / "out")
+    code, _, output = tool("make_shards", *arguments, "--output_dir", tmp_path / "out")
     assert code == 2
-    assert message in said
+    assert message in output
     assert not (tmp_path / "out").exists()
 
 
@@ -125,9 +125,9 @@ def test_the_check_names_damage(tool, tmp_path):
     assert tool("make_shards", *arguments)[0] == 0
     path = out / "train-000000.tar"
     path.write_bytes(path.read_bytes()[:5000])
-    code, said, _ = tool("check_shards", out, "--workers", 1)
+    code, output, _ = tool("check_shards", out, "--workers", 1)
     assert code == 1
-    assert "train-000000.tar" in said
+    assert "train-000000.tar" in output
     assert tool("check_shards", tmp_path / "nothing")[0] == 2
 
 

@@ -72,18 +72,34 @@ def one_world() -> Iterator[World]:
         yield world
 
 
+def unasked(world: World) -> World:
+    """The same world, which nobody has asked to stop."""
+    return World(world.rank, world.size, world.device, world.control)
+
+
 @pytest.fixture
 def world(one_world: World) -> World:
     """A world of this process, which nobody has asked to stop."""
-    return World(one_world.rank, one_world.size, one_world.device, one_world.control)
+    return unasked(one_world)
 
 
-@pytest.fixture
-def train_here(world: World, index: ShardIndex) -> Train:
-    """Train in this process; the ending."""
+def trainer(world: World, index: ShardIndex) -> Train:
+    """What trains in this process and returns the ending."""
 
     def run(config: Config) -> str:
         config.run_dir.mkdir(parents=True, exist_ok=True)
         return train(config, index, world, Progress())
 
     return run
+
+
+@pytest.fixture
+def train_here(world: World, index: ShardIndex) -> Train:
+    """Train in this process; the ending."""
+    return trainer(world, index)
+
+
+@pytest.fixture
+def train_restarted(world: World, index: ShardIndex) -> Train:
+    """Train as a process started anew does, whatever `world` was asked before; the ending."""
+    return trainer(unasked(world), index)

@@ -13,8 +13,8 @@ from sdevid.train import compiled
 
 def test_nothing_is_asked_of_a_run_that_does_not_compile(make_config, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    compiled.check(make_config(), torch.device("cpu"))
-    assert compiled.describe(make_config()) == ""
+    compiled.check_compiler(make_config(), torch.device("cpu"))
+    assert compiled.compiled_summary(make_config()) == ""
 
 
 @pytest.mark.parametrize(("device", "named"), [("cpu", r"g\+\+"), ("cuda", "gcc or clang")])
@@ -23,18 +23,18 @@ def test_a_machine_without_a_compiler_is_told_so(make_config, monkeypatch, devic
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(UserError, match=f"needs {named}, which PATH does not have"):
-        compiled.check(make_config(compile=True), torch.device(device))
+        compiled.check_compiler(make_config(compile=True), torch.device(device))
 
 
 def test_a_compiler_that_is_named_must_be_there(make_config, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="needs no-such-compiler"):
-        compiled.check(make_config(compile=True), torch.device("cpu"))
+        compiled.check_compiler(make_config(compile=True), torch.device("cpu"))
 
 
 def test_weights_that_come_and_go_are_not_compiled(make_config):
     with pytest.raises(UserError, match="zero_stage is 3"):
-        compiled.check(make_config(compile=True, zero_stage=3), torch.device("cpu"))
+        compiled.check_compiler(make_config(compile=True, zero_stage=3), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
@@ -66,7 +66,7 @@ def test_a_compiled_run_has_the_same_losses(make_config, train_here, capsys, set
     graphs.clear()
     for compile_ in (False, True):
         config = make_config(f"run-{compile_}", max_clips=12, compile=compile_, **settings)
-        compiled.check(config, torch.device("cpu"))
+        compiled.check_compiler(config, torch.device("cpu"))
         assert train_here(config) == "done"
         assert ("decoder compiled" in capsys.readouterr().out) == compile_
         assert (graphs["unique_graphs"] >= len(compiled.PARTS)) == compile_

@@ -178,10 +178,12 @@ def test_nvme_without_the_library_that_reads_it_is_refused(
         Engine(objectives.build(config), config, world)
 
 
-def test_weights_that_are_put_away_are_refused(make_config, world):
+def test_weights_that_are_put_away_are_refused(make_config, world, monkeypatch):
     config = make_config(zero_stage=3)
     engine = Engine(objectives.build(config), config, world)
-    engine._check_resident()
-    engine._engine.optimizer.fp32_partitioned_groups_flat[0] = torch.empty(0)
+    engine.check_resident()
+    first, *others = engine.parameter_shards()
+    away = [first._replace(tensor=torch.empty(0)), *others]
+    monkeypatch.setattr(engine, "parameter_shards", lambda: away)
     with pytest.raises(UserError, match=r"need them in memory: set offload\.optimizer=cpu"):
-        engine._check_resident()
+        engine.check_resident()

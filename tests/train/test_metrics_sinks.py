@@ -22,7 +22,7 @@ def nobody(monkeypatch):
 
 @pytest.mark.usefixtures("nobody")
 def test_wandb_without_network_is_offline_and_says_so_once(capsys):
-    assert metrics_sinks._wandb_mode() == "offline"
+    assert metrics_sinks.wandb_mode() == "offline"
     assert capsys.readouterr().out.count("does not answer") == 1
 
 
@@ -36,7 +36,7 @@ def test_wandb_mode_follows_the_environment(key, mode, expected, monkeypatch):
             monkeypatch.delenv(name, raising=False)
         else:
             monkeypatch.setenv(name, value)
-    assert metrics_sinks._wandb_mode() == expected
+    assert metrics_sinks.wandb_mode() == expected
 
 
 def test_server_that_answers_is_used(monkeypatch):
@@ -44,7 +44,7 @@ def test_server_that_answers_is_used(monkeypatch):
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.delenv("WANDB_MODE", raising=False)
-        assert metrics_sinks._wandb_mode() == "online"
+        assert metrics_sinks.wandb_mode() == "online"
 
 
 def test_tensorboard_folder_that_cannot_be_made_is_one_line(make_config, capsys):
@@ -55,9 +55,9 @@ def test_tensorboard_folder_that_cannot_be_made_is_one_line(make_config, capsys)
     for clips in (4, 8):
         sink.write(clips, {"loss": 1.0})
     sink.close()
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert said.startswith("TensorBoard cannot be opened (")
+    message = capsys.readouterr().out
+    assert message.count("\n") == 1
+    assert message.startswith("TensorBoard cannot be opened (")
 
 
 def test_sink_that_fails_later_is_dropped_with_one_line(capsys):

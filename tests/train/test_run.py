@@ -28,7 +28,7 @@ def test_a_users_fault_is_written_down_by_the_rank_that_met_it(
     config.run_dir.mkdir()
     mine = World(rank, 2, world.device, world.control)
     with pytest.raises(kind):
-        run._failed(kind("no room"), config, mine, Progress(clips=8, step=2))
+        run.exit_code_of(kind("no room"), config, mine, Progress(clips=8, step=2))
     end = json.loads((config.run_dir / "exit.json").read_text())
     assert (end["reason"], end["step"], end["retry"]) == ("failed", 2, retry)
     assert end["message"] == ("no room" if rank == 0 else "rank 1: no room")
@@ -40,7 +40,7 @@ def test_the_main_rank_has_the_last_word_and_the_first_of_the_others_stays(make_
     for rank, text in ((1, "no folder"), (2, "left alone"), (0, "no room")):
         mine = World(rank, 3, world.device, world.control)
         with pytest.raises(UserError):
-            run._failed(UserError(text), config, mine, Progress())
+            run.exit_code_of(UserError(text), config, mine, Progress())
         message = json.loads((config.run_dir / "exit.json").read_text())["message"]
         assert message == ("no room" if rank == 0 else "rank 1: no folder")
 
@@ -49,10 +49,10 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(make_config, world, cap
     config = make_config()
     config.run_dir.mkdir()
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert run._failed(full, config, world, Progress()) == ExitCode.USER
-    said = capsys.readouterr().err
-    assert "No space left on device (" in said
-    assert f"make room, in run_dir {config.run_dir}" in said
+    assert run.exit_code_of(full, config, world, Progress()) == ExitCode.USER
+    message = capsys.readouterr().err
+    assert "No space left on device (" in message
+    assert f"make room, in run_dir {config.run_dir}" in message
     assert json.loads((config.run_dir / "exit.json").read_text())["retry"]
 
 
@@ -61,7 +61,7 @@ def test_a_refused_file_is_told_by_name_without_a_traceback(make_config, world):
     config.run_dir.mkdir()
     refused = PermissionError(errno.EACCES, "Permission denied", "/data/secret")
     with pytest.raises(UserError, match=r"'/data/secret' cannot be read or written"):
-        run._failed(refused, config, world, Progress())
+        run.exit_code_of(refused, config, world, Progress())
     end = json.loads((config.run_dir / "exit.json").read_text())
     assert (end["reason"], end["retry"]) == ("failed", False)
     assert "Traceback" not in end["message"]
@@ -84,7 +84,7 @@ def test_disk_out_of_inodes_is_told_apart_from_one_out_of_bytes(make_config, wor
         names = (small / str(i) for i in range(8))
         with pytest.raises(OSError, match="No space left") as full:
             list(map(Path.touch, names))
-        assert run._failed(full.value, config, world, Progress()) == ExitCode.USER
+        assert run.exit_code_of(full.value, config, world, Progress()) == ExitCode.USER
         assert "16 MiB are free there, but no inode: remove files" in disk.free(run_dir)
     finally:
         subprocess.run(["umount", str(small)], check=True)

@@ -42,15 +42,15 @@ def test_clips_of_which_nothing_is_said_are_trained_without_and_the_run_says_so(
     torch.manual_seed(0)
     objective = objectives.build(config)
     batch = fixed(index, config, range(4))
-    told = text.text_inputs(text.tokenizer(config), batch, torch.device("cpu"))
-    loss = objective(batch.video, batch.ticks, batch.serial, 1.0, **told)["loss"]
+    inputs = text.text_inputs(text.tokenizer(config), batch, torch.device("cpu"))
+    loss = objective(batch.video, batch.ticks, batch.serial, 1.0, **inputs)["loss"]
     loss.backward()
-    moved = {
+    changed = {
         name
         for name, weight in objective.model.text.named_parameters()
         if weight.grad is not None and weight.grad.abs().max() > 0
     }
-    assert moved == {"null"}
+    assert changed == {"null"}
 
 
 def test_a_run_without_text_says_so(make_config, train_here, capsys):
@@ -62,9 +62,9 @@ def cut(folder: Path, *arguments: object) -> Path:
     """Moving digits, whose captions name them, by the command that a user gives."""
     tool = [sys.executable, "tools/make_shards.py", "--dataset", "moving-digits", "--workers", "0"]
     shape = ["--num_clips", "24", "--frame_size", "16", "--clip_length", "6", "--num_digits", "1"]
-    given = [*tool, *shape, "--output_dir", folder, *arguments]
+    options = [*tool, *shape, "--output_dir", folder, *arguments]
     done = subprocess.run(
-        list(map(str, given)), cwd=ROOT, check=False, capture_output=True, text=True
+        list(map(str, options)), cwd=ROOT, check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return folder
@@ -104,20 +104,20 @@ def test_stored_embeddings_train_as_those_made_meanwhile_and_need_no_transformer
     settings = {"max_clips": 20, "batch_size": 4, "log_every": 4}
 
     def run(name, data, encoder):
-        told = {"encoder": str(encoder), "drop": 0.3}
-        return losses(make_config(name, data=str(data), text=told, **settings), world)
+        text_settings = {"encoder": str(encoder), "drop": 0.3}
+        return losses(make_config(name, data=str(data), text=text_settings, **settings), world)
 
     meanwhile = run("meanwhile", without, teller)
-    said = capsys.readouterr().out
-    assert f"text {teller}: captions, and labels" in said
-    assert "encoded on cpu as training goes on, since the shards hold none" in said
+    message = capsys.readouterr().out
+    assert f"text {teller}: captions, and labels" in message
+    assert "encoded on cpu as training goes on, since the shards hold none" in message
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(teller / "config.json", bare)
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert run("stored", with_embeddings, bare) == meanwhile
-    said = capsys.readouterr().out
-    assert "embeddings from the shards (made by the same config; no weights or tokenizer" in said
+    message = capsys.readouterr().out
+    assert "embeddings from the shards (made by the same config; no weights or tokenizer" in message
     assert run("bytes", with_embeddings, "bytes") != meanwhile
     assert "the embeddings in the shards are not read" in capsys.readouterr().out
 
@@ -128,9 +128,9 @@ def test_embeddings_by_another_encoder_are_told(
     index = open_shards(with_embeddings, "train")
 
     def fault(encoder, **more):
-        told = {"encoder": str(encoder), **more}
+        text_settings = {"encoder": str(encoder), **more}
         with pytest.raises(UserError) as caught:
-            open_text(make_config(data=str(with_embeddings), text=told), index, world)
+            open_text(make_config(data=str(with_embeddings), text=text_settings), index, world)
         return str(caught.value)
 
     message = fault(clip)
@@ -146,7 +146,7 @@ def test_embeddings_by_another_encoder_are_told(
 
 
 def test_embeddings_are_withheld_as_captions_are(make_config, world, with_embeddings, teller):
-    found = {}
+    results = {}
     for drop in (0.0, 1.0):
         settings = {"encoder": str(teller), "drop": drop}
         config = make_config(data=str(with_embeddings), text=settings)
@@ -155,14 +155,14 @@ def test_embeddings_are_withheld_as_captions_are(make_config, world, with_embedd
         batch = fixed(index, config, range(4))
         torch.manual_seed(0)
         objective = objectives.build(config)
-        told = text.text_inputs(read, batch, world.device)
-        assert told["mask"].any(1).all()
+        inputs = text.text_inputs(read, batch, world.device)
+        assert inputs["mask"].any(1).all()
         blank = text.text_inputs(read, blanked(batch), world.device)
-        for name, each in (("told", told), ("blank", blank)):
+        for name, each in (("told", inputs), ("blank", blank)):
             loss = objective(batch.video, batch.ticks, batch.serial, 1.0, **each)["loss"]
-            found[name, drop] = float(loss.detach())
-    assert found["told", 1.0] == found["blank", 1.0] == found["blank", 0.0]
-    assert found["told", 0.0] != found["blank", 0.0]
+            results[name, drop] = float(loss.detach())
+    assert results["told", 1.0] == results["blank", 1.0] == results["blank", 0.0]
+    assert results["told", 0.0] != results["blank", 0.0]
 
 
 def blanked(batch):
@@ -173,8 +173,10 @@ def test_prompts_go_through_the_frozen_encoder_of_the_run(
     make_config, world, with_embeddings, teller, tmp_path
 ):
     encoder = shutil.copytree(teller, tmp_path / "encoder")
-    told = {"encoder": str(encoder), "drop": 0.0}
-    config = make_config(data=str(with_embeddings), text=told, max_clips=8, learning_rate=0.02)
+    text_settings = {"encoder": str(encoder), "drop": 0.0}
+    config = make_config(
+        data=str(with_embeddings), text=text_settings, max_clips=8, learning_rate=0.02
+    )
     losses(config, world)
     model = sdevid.VideoSDE.from_pretrained(config.run_dir)
     videos = {
@@ -201,5 +203,5 @@ def test_prompts_go_through_the_frozen_encoder_of_the_run(
     assert settings["text"]["encoder"] == encoder.name  # an export names no path of its site
     settings["text"]["encoder"] = str(teller)
     path.write_text(yaml.safe_dump(settings))
-    moved = sdevid.VideoSDE.from_pretrained(tmp_path / "exported")
-    assert np.array_equal(moved.sample(prompt="the digit 3", num_frames=3), videos["the digit 3"])
+    loaded = sdevid.VideoSDE.from_pretrained(tmp_path / "exported")
+    assert np.array_equal(loaded.sample(prompt="the digit 3", num_frames=3), videos["the digit 3"])

@@ -30,7 +30,7 @@ def em_step(
     if runtime.backend(z.device, setting) == "triton" and z.dtype == torch.float32:
         from sdevid_kernels.em_step import kernel
 
-        return kernel.run(z, drift, diffusion, dt, noise, control, width)
+        return kernel.launch_step(z, drift, diffusion, dt, noise, control, width)
     dw = noise if isinstance(noise, Tensor) else increment(z, dt, noise)
     return reference.em_step(z, drift, diffusion, dt, dw, control, width)
 

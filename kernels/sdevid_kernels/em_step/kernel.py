@@ -61,13 +61,13 @@ def elements_of(
 
 
 @triton.jit
-def load(ptr, at, other: tl.constexpr):
+def load_elements(ptr, at, other: tl.constexpr):
     """Elements `at` of an array in float32."""
     return tl.load(ptr + at.offset, mask=at.is_element, other=other).to(tl.float32)
 
 
 @triton.jit
-def store(ptr, at, value):
+def store_elements(ptr, at, value):
     """Store elements `at` in the array's type."""
     tl.store(ptr + at.offset, value.to(ptr.dtype.element_ty), mask=at.is_element)
 
@@ -95,19 +95,19 @@ def forward(
 ):
     """out = z + (drift + g u) dt + r g dW, and the program's share of the KL."""
     at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, G)
-    b_g = load(diffusion_ptr, at, 0.0)
-    velocity = load(drift_ptr, at, 0.0)
+    b_g = load_elements(diffusion_ptr, at, 0.0)
+    velocity = load_elements(drift_ptr, at, 0.0)
     scale, kl = b_g, tl.zeros_like(b_g)
     if CONTROL:
-        b_u = load(control_ptr, at, 0.0)
+        b_u = load_elements(control_ptr, at, 0.0)
         velocity += b_g * b_u
         kl += 0.5 * b_u * b_u * at.step
     if WIDTH:
-        b_r = load(width_ptr, at, 1.0)
+        b_r = load_elements(width_ptr, at, 1.0)
         scale = b_g * b_r
         kl += tl.where(at.step > 0, 0.5 * (b_r * b_r - 1) - tl.log(b_r), 0.0)
-    out = load(z_ptr, at, 0.0) + velocity * at.step + scale * at.dw
-    store(out_ptr, at, out)
+    out = load_elements(z_ptr, at, 0.0) + velocity * at.step + scale * at.dw
+    store_elements(out_ptr, at, out)
     tl.store(kl_ptr + tl.program_id(0), tl.sum(kl, 0))
 
 
@@ -136,20 +136,20 @@ def backward(
 ):
     """Gradients of drift, g, u and r from those of the new state and of the clip's KL."""
     at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, G)
-    b_grad_kl, b_grad = tl.load(grad_kl_ptr + at.clip), load(grad_ptr, at, 0.0)
-    b_g = load(diffusion_ptr, at, 0.0)
-    store(grad_drift_ptr, at, b_grad * at.step)
+    b_grad_kl, b_grad = tl.load(grad_kl_ptr + at.clip), load_elements(grad_ptr, at, 0.0)
+    b_g = load_elements(diffusion_ptr, at, 0.0)
+    store_elements(grad_drift_ptr, at, b_grad * at.step)
     factor = at.dw
     if WIDTH:
-        b_r = load(width_ptr, at, 1.0)
+        b_r = load_elements(width_ptr, at, 1.0)
         factor = at.dw * b_r
         narrowing = tl.where(at.step > 0, b_grad_kl * (b_r - 1 / b_r), 0.0)
-        store(grad_width_ptr, at, b_grad * b_g * at.dw + narrowing)
+        store_elements(grad_width_ptr, at, b_grad * b_g * at.dw + narrowing)
     if CONTROL:
-        b_u = load(control_ptr, at, 0.0)
+        b_u = load_elements(control_ptr, at, 0.0)
         factor += b_u * at.step
-        store(grad_control_ptr, at, (b_grad * b_g + b_grad_kl * b_u) * at.step)
-    store(grad_diffusion_ptr, at, b_grad * factor)
+        store_elements(grad_control_ptr, at, (b_grad * b_g + b_grad_kl * b_u) * at.step)
+    store_elements(grad_diffusion_ptr, at, b_grad * factor)
 
 
 def grid_of(z: Tensor) -> tuple[int, int, int, int]:
@@ -291,7 +291,7 @@ def _pull_back(ctx: Any, grad: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, 
 em_step.register_autograd(_pull_back, setup_context=_setup)
 
 
-def run(
+def launch_step(
     z: Tensor,
     drift: Tensor,
     diffusion: Tensor,

@@ -35,7 +35,7 @@ def em_trajectory(
     take the networks (`why_not`); without `finite`, a g that is no number makes NaNs of its rows.
     """
     fused = runtime.backend(z.device, setting) == "triton"
-    door.check(z, drift, drift_shift, diffusion, posterior, dt, noise, saved, finite)
+    door.check_arguments(z, drift, drift_shift, diffusion, posterior, dt, noise, saved, finite)
     diffusion = reference.settled(diffusion)
     if fused:
         reason = why_not(z, drift, posterior, dt, noise)
@@ -44,7 +44,9 @@ def em_trajectory(
         from sdevid_kernels.em_trajectory.triton import operator
 
         points = None if saved is None else tuple(saved)
-        return operator.run(z, drift, drift_shift, diffusion, posterior, dt, noise, points)
+        return operator.launch_trajectory(
+            z, drift, drift_shift, diffusion, posterior, dt, noise, points
+        )
     dw = noise if isinstance(noise, Tensor) else _increments(z, dt, noise)
     arguments = (z, drift, drift_shift, diffusion, posterior, dt, dw, saved)
     if setting == "reference" or z.device.type != "cpu":

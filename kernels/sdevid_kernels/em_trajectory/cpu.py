@@ -23,7 +23,7 @@ _silu = torch.ops.aten.silu.out
 _silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
-class Form(NamedTuple):
+class ChainForm(NamedTuple):
     """What of a chain is no tensor."""
 
     drift: int  # how many weights the drift has; the control's follow
@@ -110,7 +110,7 @@ class _Solved(NamedTuple):
     r: Any  # None without a width
 
 
-def _solve(form: Form, tensors: Sequence[Any], keep: bool) -> _Solved:
+def _solve(form: ChainForm, tensors: Sequence[Any], keep: bool) -> _Solved:
     z, drift_shift, level, slope, shifts, dt, dw, *weights = tensors
     networks = [weights[: form.drift], weights[form.drift :]][: 1 if form.reading is None else 2]
     layers = _Layers(networks, z, len(dt) if keep else 1)
@@ -151,7 +151,7 @@ def _solve(form: Form, tensors: Sequence[Any], keep: bool) -> _Solved:
 
 class _Chain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, form: Form, *tensors: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, form: ChainForm, *tensors: Any) -> tuple[Tensor, Tensor, Tensor]:
         solved = _solve(form, tensors, any(ctx.needs_input_grad))
         ctx.form, ctx.solved = form, solved
         ctx.save_for_backward(*tensors)
@@ -162,13 +162,13 @@ class _Chain(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         solved, ctx.solved = ctx.solved, None  # a second pass through the graph solves again
         solved = solved or _solve(ctx.form, ctx.saved_tensors, keep=True)
-        return None, *_Backward(ctx.form, ctx.saved_tensors, solved, *grads).run()
+        return None, *_ChainBackward(ctx.form, ctx.saved_tensors, solved, *grads).run()
 
 
-class _Backward:
+class _ChainBackward:
     """The gradients of a chain's tensors, from those of its states, energy and width's KL."""
 
-    def __init__(self, form: Form, tensors: Any, solved: _Solved, *grads: Tensor) -> None:
+    def __init__(self, form: ChainForm, tensors: Any, solved: _Solved, *grads: Tensor) -> None:
         for_states, for_u, for_r = grads
         self.form, self.layers, self.path = form, solved.layers, solved.path
         self.z, _, self.level, self.slope, self.shifts, dt, self.dw, *_ = tensors
@@ -284,7 +284,7 @@ def em_trajectory(
     """The reference's chain, differentiable once; `dt` and the noise get no gradient."""
     weights, diffusion = _flat(drift), reference.settled(diffusion)
     points = range(len(dt) + 1) if saved is None else saved
-    form = Form(len(weights), None, points)
+    form = ChainForm(len(weights), None, points)
     level, slope, shifts = diffusion, None, None
     if isinstance(diffusion, Diffusion):
         level, slope, form = *diffusion[:2], form._replace(rest=diffusion[2:])

@@ -14,7 +14,7 @@ NAME = "em_trajectory"
 Key = tuple[int, Tensor, Tensor]
 
 
-def check(
+def check_arguments(
     z: Tensor,
     drift: Network,
     drift_shift: Tensor,

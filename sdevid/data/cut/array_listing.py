@@ -30,15 +30,15 @@ def array_listing(options: argparse.Namespace) -> Listing | None:
     folder, variable = _place(options.input_dir)
     listing = Listing()
     if folder.is_file() or folder.suffix.lower() == ".zarr":
-        found = {folder.name: folder}
+        folders = {folder.name: folder}
     else:
         if not folder.is_dir():
             return None
         stacks = _stacks(folder, listing)
         if stacks is None:
             return None
-        found = stacks
-    for name, path in found.items():
+        folders = stacks
+    for name, path in folders.items():
         for held in _members(path, variable, name, listing):
             of = f"{name}:{held}" if path.suffix.lower() == ".npz" else name
             label = "/".join(name.split("/")[:-1])
@@ -50,22 +50,22 @@ def array_listing(options: argparse.Namespace) -> Listing | None:
     return listing
 
 
-def _place(given: Path) -> tuple[Path, str | None]:
+def _place(location: Path) -> tuple[Path, str | None]:
     """`file.h5:/path` as file and variable."""
-    if given.exists():
-        return given, None
-    path, colon, variable = str(given).rpartition(":")
-    return (Path(path), variable) if colon and Path(path).exists() else (given, None)
+    if location.exists():
+        return location, None
+    path, colon, variable = str(location).rpartition(":")
+    return (Path(path), variable) if colon and Path(path).exists() else (location, None)
 
 
 def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
     """Files and folders that are stacks, in natural order; None where there is a video."""
-    found: dict[str, Path] = {}
+    stacks: dict[str, Path] = {}
     waiting = [folder]
     while waiting:
         place = waiting.pop()
         if place.suffix.lower() == ".zarr":
-            found[readable(place.relative_to(folder))] = place
+            stacks[readable(place.relative_to(folder))] = place
             continue
         entries = sorted(entry for entry in place.iterdir() if not entry.name.startswith("."))
         waiting += [entry for entry in entries if entry.is_dir()]
@@ -74,17 +74,17 @@ def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
             return None
         flat = [path for path in pictures(place) if not _is_stack(path)]
         if len(flat) > 1:
-            found[readable(place.relative_to(folder)) if place != folder else place.name] = place
+            stacks[readable(place.relative_to(folder)) if place != folder else place.name] = place
         for path in files:
             name, ending = readable(path.relative_to(folder)), path.suffix.lower()
             if path in flat:
                 if len(flat) == 1:
                     listing.left_out.append(LeftOut(name, "is a picture, not a video"))
             elif ending in ARRAYS:
-                found[name] = path
+                stacks[name] = path
             else:
                 listing.left_out.append(LeftOut(name, "is no stack of frames by its name"))
-    return dict(sorted(found.items()))
+    return dict(sorted(stacks.items()))
 
 
 def _is_stack(path: Path) -> bool:
@@ -112,17 +112,21 @@ def _tell_times(listing: Listing, csv: Path | None) -> None:
     """Give the stacks the times of a csv of path and seconds, a row for each frame."""
     if csv is None:
         return
-    told = defaultdict[str, list[float]](list)
+    times_by_name = defaultdict[str, list[float]](list)
     for row in read_table(csv, ("path", "seconds")):
         try:
-            told[Path(row.fields.get("path", "")).as_posix()].append(float(row.fields["seconds"]))
+            times_by_name[Path(row.fields.get("path", "")).as_posix()].append(
+                float(row.fields["seconds"])
+            )
         except (KeyError, ValueError):
             raise UserError(
                 f"{csv} line {row.line}: seconds is {row.fields.get('seconds')!r}, but must be the "
                 "time of a frame in seconds"
             ) from None
     listing.sources = [
-        replace(source, seconds=tuple(told[source.name])) if source.name in told else source
+        replace(source, seconds=tuple(times_by_name[source.name]))
+        if source.name in times_by_name
+        else source
         for source in _arrays(listing)
     ]
 

@@ -96,9 +96,9 @@ class ArraySource:
         stack, notes = self.open(), Counter[str]()
         rule = None if self.keep_if is None else keep.parse(self.keep_if)
         seconds = times_of(stack, spec.fps)
-        made = found = 0
+        written = available = 0
         for first in self._starts(seconds, spec, notes):
-            found += 1
+            available += 1
             last = first + spec.clip_length
             video = fitted(self._window(stack.read(first, last)), spec)
             if video.dtype.kind == "f" and np.isnan(video).all():
@@ -107,15 +107,15 @@ class ArraySource:
             if rule is not None and not rule(video):
                 notes["clips that --keep_if leaves out"] += 1
                 continue
-            made += 1
+            written += 1
             yield CutClip(self.name, *_timed(seconds[first:last], video, spec))
-        if not found:
+        if not available:
             held = (self.frames[1] - self.frames[0]) if self.frames else stack.shape[0]
             raise LeftOutError(
                 f"is too short: {held} frames, but a clip needs {spec.clip_length} in a row"
                 + (f" within {self.clip_span:g} s" if self.clip_span else "")
             )
-        if not made:
+        if not written:
             raise LeftOutError("gives no clip: " + ", ".join(notes))
         return notes
 

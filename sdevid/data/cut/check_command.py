@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"check_shards: {error}", file=sys.stderr)
         return 2
-    shards = [shard for said in dataset["splits"].values() for shard in said["shards"]]
+    shards = [shard for split in dataset["splits"].values() for shard in split["shards"]]
     reports = _check(options.folder, shards, not options.no_decode, options.workers)
     faults = list(folder_faults(folder, dataset))
     faults += [fault for report in reports for fault in report.faults]
@@ -58,9 +58,9 @@ def _check(folder: str, shards: Sequence[str], decoding: bool, workers: int) -> 
 
 
 def _counted(reports: Iterable[ShardReport], total: int) -> list[ShardReport]:
-    found = []
+    counts = []
     with Display(total, "shards", title="checking") as display:
         for report in reports:
-            found.append(report)
+            counts.append(report)
             display.advance(1)
-    return found
+    return counts

@@ -8,7 +8,7 @@ from pathlib import Path
 from sdevid.data.cut.sources import (
     IMAGE,
     VIDEO,
-    Found,
+    FileListing,
     LeftOut,
     Listing,
     VideoSource,
@@ -30,15 +30,15 @@ def custom(
     """
     if captions is None and (folder / "captions.csv").is_file():
         captions = folder / "captions.csv"
-    found = find(folder, VIDEO, avoid)
-    if not found.files:
-        raise UserError(f"--input_dir {folder} holds no video{_held(found)}")
-    listing = found.listing(() if captions is None else (captions,), folder)
-    said = {} if captions is None else _captions(captions, folder, found, listing)
-    for name, path in found.files.items():
+    videos = find(folder, VIDEO, avoid)
+    if not videos.files:
+        raise UserError(f"--input_dir {folder} holds no video{_held(videos)}")
+    listing = videos.listing(() if captions is None else (captions,), folder)
+    captions_of = {} if captions is None else _captions(captions, folder, videos, listing)
+    for name, path in videos.files.items():
         levels = name.split("/")[:-1]
         label = "/".join(levels[:label_level] if label_level else levels)
-        texts = said.get(name, ())
+        texts = captions_of.get(name, ())
         listing.sources.append(
             VideoSource(
                 path,
@@ -53,18 +53,20 @@ def custom(
     return listing
 
 
-def _held(found: Found) -> str:
-    pictures = sum(Path(name).suffix.lower() in IMAGE for name in found.left_out)
-    tars = sum(name.endswith(".tar") for name in found.left_out)
+def _held(videos: FileListing) -> str:
+    pictures = sum(Path(name).suffix.lower() in IMAGE for name in videos.left_out)
+    tars = sum(name.endswith(".tar") for name in videos.left_out)
     held = f"; it holds {pictures} images, but frames are not read" if pictures else ""
     held += f"; it holds {tars} tars, which --dataset webdataset cuts" if tars else ""
     return f"{held}; give a folder of videos"
 
 
-def _captions(csv: Path, folder: Path, found: Found, listing: Listing) -> dict[str, list[str]]:
+def _captions(
+    csv: Path, folder: Path, videos: FileListing, listing: Listing
+) -> dict[str, list[str]]:
     """Captions by name of the file; rows of no use go to the listing's left out."""
     captions: dict[str, list[str]] = {}
-    near = {_near(name): name for name in found.files}
+    near = {_near(name): name for name in videos.files}
     for row in read_table(csv, ("path", "caption")):
         listing.rows += 1
         where = f"{csv.name} line {row.line}"
@@ -73,8 +75,8 @@ def _captions(csv: Path, folder: Path, found: Found, listing: Listing) -> dict[s
             path = path.relative_to(folder)
         name, text = path.as_posix(), row.fields.get("caption", "").strip()
         fault = row.fault
-        if fault is None and name not in found.files:
-            fault = _not_there(readable(path), found, near.get(_near(name)))
+        if fault is None and name not in videos.files:
+            fault = _not_there(readable(path), videos, near.get(_near(name)))
         if fault is None and not text:
             fault = f"has no caption for {name}"
         if fault is None and text in captions.get(name, ()):
@@ -88,9 +90,9 @@ def _captions(csv: Path, folder: Path, found: Found, listing: Listing) -> dict[s
     return captions
 
 
-def _not_there(name: str, found: Found, near: str | None) -> str:
-    if name in found.left_out:
-        return f"names {name}, which {found.left_out[name]}"
+def _not_there(name: str, videos: FileListing, near: str | None) -> str:
+    if name in videos.left_out:
+        return f"names {name}, which {videos.left_out[name]}"
     return f"names {name}, which is not there" + (f"; did you mean {near}?" if near else "")
 
 

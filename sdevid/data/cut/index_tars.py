@@ -56,13 +56,13 @@ def index_tars(location: str, output: Path | None = None) -> Indexed:
             "--output_dir, and put what is written there beside them"
         )
     folder = open_folder(folders.pop())
-    found: dict[str, list[ClipEntry]] = {}
+    samples: dict[str, list[ClipEntry]] = {}
     left_out: list[tuple[str, str]] = []
     with Display(len(tars), "tars", title="indexing") as display:
         for _, tar in tars:
-            found[tar] = list(_clips(folder, tar, left_out))
+            samples[tar] = list(_clips(folder, tar, left_out))
             display.advance(1)
-    shapes = Counter(_form(clip) for clips in found.values() for clip in clips)
+    shapes = Counter(_form(clip) for clips in samples.values() for clip in clips)
     if not shapes:
         raise UserError(
             f"no sample of {location} can be read as it is"
@@ -70,12 +70,12 @@ def index_tars(location: str, output: Path | None = None) -> Indexed:
             + "; sdevid shards --dataset webdataset cuts them"
         )
     usual = shapes.most_common(1)[0][0]
-    for clips in found.values():
+    for clips in samples.values():
         for clip in [clip for clip in clips if _form(clip) != usual]:
             clips.remove(clip)
             left_out.append((clip.source, f"is {_form(clip)}, most are {usual}"))
-    _write(folder, output or Path(folder.location), found, left_out)
-    return Indexed(sum(map(len, found.values())), left_out)
+    _write(folder, output or Path(folder.location), samples, left_out)
+    return Indexed(sum(map(len, samples.values())), left_out)
 
 
 def _form(clip: ClipEntry) -> str:
@@ -138,16 +138,16 @@ def _kind(ending: str, content: bytes, meta: dict[str, Any]) -> Kind:
 def _write(
     folder: Folder,
     output: Path,
-    found: dict[str, list[ClipEntry]],
+    samples: dict[str, list[ClipEntry]],
     left_out: list[tuple[str, str]],
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
     tally = SplitTally()
-    for tar, clips in found.items():
+    for tar, clips in samples.items():
         if clips:
             write_indices(output, tar, clips, folder.size(tar))
             tally.add(output, tar, clips)
-    first = next(clip for clips in found.values() for clip in clips)
+    first = next(clip for clips in samples.values() for clip in clips)
     dataset = {
         "format": FORMAT,
         "dataset": "webdataset",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdevid.data.cut.sources import VIDEO, LeftOut, Listing, VideoSource, find
-from sdevid.data.cut.table import Row, read_table
+from sdevid.data.cut.table import TableRow, read_table
 from sdevid.errors import UserError
 
 WHERE = "https://github.com/cvdfoundation/kinetics-dataset"
@@ -25,13 +25,13 @@ def kinetics(
 
     With `official`, splits are those of the csv.
     """
-    found = find(folder, VIDEO, avoid)
-    if not found.files:
+    videos = find(folder, VIDEO, avoid)
+    if not videos.files:
         raise UserError(f"--input_dir {folder} holds no video of Kinetics; get it from {WHERE}")
     csvs = tuple(annotations or _find_csvs(folder))
-    listing = found.listing(csvs, folder)
+    listing = videos.listing(csvs, folder)
     clips = _Clips(listing, official)
-    for name, path in found.files.items():
+    for name, path in videos.files.items():
         if path.stem in clips.by_stem:
             other = clips.by_stem[path.stem][0]
             listing.left_out.append(LeftOut(name, f"has the name of {other}, which is taken"))
@@ -57,7 +57,7 @@ class _Clips:
         self.used: set[str] = set()  # stems
         self._seen: set[str] = set()  # clips
 
-    def add(self, csv: Path, row: Row) -> None:
+    def add(self, csv: Path, row: TableRow) -> None:
         """Add the source that a row names. UserError where its times or split make no sense."""
         self._listing.rows += 1
         if row.fault is not None:
@@ -88,7 +88,7 @@ class _Clips:
         )
         return None
 
-    def _leave(self, csv: Path, row: Row, reason: str) -> None:
+    def _leave(self, csv: Path, row: TableRow, reason: str) -> None:
         self._listing.left_out.append(LeftOut(f"{csv.name} line {row.line}", reason, "row"))
 
 
@@ -110,7 +110,7 @@ def _header(path: Path) -> str:
         return file.readline(10_000)
 
 
-def _section(csv: Path, row: Row) -> tuple[float, float]:
+def _section(csv: Path, row: TableRow) -> tuple[float, float]:
     begin, end = row.fields["time_start"], row.fields["time_end"]
     try:
         section = float(begin), float(end)
@@ -124,7 +124,7 @@ def _section(csv: Path, row: Row) -> tuple[float, float]:
     return section
 
 
-def _split(csv: Path, row: Row) -> str:
+def _split(csv: Path, row: TableRow) -> str:
     split = _SPLITS.get(row.fields["split"].strip().lower())
     if split is None:
         raise UserError(

@@ -38,7 +38,7 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What a cut carried on must find unchanged, as JSON."""
         sources = [[split, source.identity()] for split, source in self.sources]
-        said = json.dumps(sources, sort_keys=True).encode()
+        text = json.dumps(sources, sort_keys=True).encode()
         settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
         if not self.spec.shots:  # as cuts from before there was a choice
             del settings["shots"]
@@ -48,5 +48,5 @@ class Plan:
         return {
             "dataset": self.dataset,
             "settings": settings,
-            "inputs": hashlib.sha256(said).hexdigest(),
+            "inputs": hashlib.sha256(text).hexdigest(),
         }

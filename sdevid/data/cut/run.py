@@ -53,7 +53,7 @@ _OURS = (
 
 
 @dataclass
-class _State:
+class _CutState:
     """Where a cut stands after the last finished shard."""
 
     identity: dict[str, Any]
@@ -102,7 +102,7 @@ def _cut(
                 f"--output_dir {folder} holds tars that no cut here has begun; give another folder"
             )
         (folder / _WORK / "parts").mkdir(parents=True, exist_ok=True)
-        _Cut(plan, folder, _resumed(state, folder) if state else _State(identity)).run(
+        _Cutting(plan, folder, _resumed(state, folder) if state else _CutState(identity)).run(
             workers, max_bad_fraction
         )
         finished = read_dataset(LocalFolder(folder))
@@ -111,10 +111,10 @@ def _cut(
     return finished
 
 
-class _Cut:
+class _Cutting:
     """The part of a cut that runs in the main process."""
 
-    def __init__(self, plan: Plan, folder: Path, state: _State) -> None:
+    def __init__(self, plan: Plan, folder: Path, state: _CutState) -> None:
         self.plan, self.folder, self.state = plan, folder, state
         self.faults = {name: Fault(reason, kind) for name, reason, kind in state.faults}
         self.recent: list[tuple[int, str]] = []  # names of faults since the last finished shard
@@ -161,11 +161,11 @@ class _Cut:
                 shard = f"{split}-{self.state.shards.get(split, 0):06d}.tar"
                 self.open = ShardFile(self.folder, shard)
             self.state.repeating += clip.meta.get("repeated_frames", 0) > 0
-            said, embed = words(clip.meta), self.plan.embed
-            self.state.worded += bool(said)
+            captions, embed = words(clip.meta), self.plan.embed
+            self.state.worded += bool(captions)
             members = {clip.extension: clip.payload}
             if embed is not None:
-                texts = clip.meta.get("captions") or [said]
+                texts = clip.meta.get("captions") or [captions]
                 members |= {member_name(k): encode(embed(t)) for k, t in enumerate(texts)}
             self.open.add(clip.key, clip.meta, members | self._latents(clip))
             if len(self.open) == self.plan.shard_size:
@@ -293,22 +293,22 @@ def _described(arrays: Mapping[str, Any], folder: Path, content: dict[str, Any])
     """Type, channels and transform of arrays, its range from the training split."""
     splits = content["splits"]
     split = "train" if "train" in splits else next(iter(splits))
-    told, local = content | {"dtype": arrays["dtype"]}, LocalFolder(folder)
-    index = ShardIndex(local, split, told, read_split(local, splits[split]))
+    description, local = content | {"dtype": arrays["dtype"]}, LocalFolder(folder)
+    index = ShardIndex(local, split, description, read_split(local, splits[split]))
     try:
-        found = transforms.statistics(index.read(number).video for number in range(len(index)))
+        statistics = transforms.statistics(index.read(number).video for number in range(len(index)))
     finally:
         index.close()
     return {
         "dtype": arrays["dtype"],
         "channel_names": arrays["channel_names"],
-        "transform": transforms.fit(arrays["transform"], found, arrays["unit"]).as_json(),
+        "transform": transforms.fit(arrays["transform"], statistics, arrays["unit"]).as_json(),
     }
 
 
-def _resumed(state: dict[str, Any], folder: Path) -> _State:
+def _resumed(state: dict[str, Any], folder: Path) -> _CutState:
     try:
-        return _State(**state)
+        return _CutState(**state)
     except TypeError as error:
         raise UserError(
             f"--output_dir {folder} holds a cut that another version of sdevid began; "
@@ -320,15 +320,15 @@ def _earlier(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """What an earlier cut left at `path`; UserError where that was a cut of something else."""
     if not path.is_file():
         return None
-    said = read_json(LocalFolder(path.parent), path.name)
-    before = said.get("identity", said)
+    dataset = read_json(LocalFolder(path.parent), path.name)
+    before = dataset.get("identity", dataset)
     differs = _difference(before, identity)
     if differs:
         raise UserError(
             f"--output_dir {path.parent if path.name == 'dataset.json' else path.parent.parent} "
             f"holds another cut: {differs}; give another folder, or --overwrite to make it anew"
         )
-    return said
+    return dataset
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:

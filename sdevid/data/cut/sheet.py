@@ -35,9 +35,9 @@ def write_sheet(folder: Path, dataset: dict[str, Any]) -> Path:
 
 def _chosen(splits: list[ShardIndex]) -> list[tuple[str, Clip]]:
     """Split and clip, at even distances over all splits one after the other."""
-    places = [(index, k) for index in splits for k in range(len(index))]
-    picked = np.linspace(0, len(places) - 1, min(_CLIPS, len(places))).round().astype(int)
-    return [(places[p][0].split, places[p][0].read(places[p][1])) for p in picked]
+    candidates = [(index, k) for index in splits for k in range(len(index))]
+    picked = np.linspace(0, len(candidates) - 1, min(_CLIPS, len(candidates))).round().astype(int)
+    return [(candidates[p][0].split, candidates[p][0].read(candidates[p][1])) for p in picked]
 
 
 def _strip(split: str, clip: Clip) -> Image.Image:
@@ -51,9 +51,9 @@ def _strip(split: str, clip: Clip) -> Image.Image:
     strip = Image.new("RGB", room, "white")
     for number, frame in enumerate(frames):
         strip.paste(frame, (number * (width + 2), 0))
-    said = words(clip.meta)
+    captions = words(clip.meta)
     lines = [f"{split}: {clip.meta.get('source', clip.key)}"[-_LETTERS:]]
-    lines += [said[k : k + _LETTERS] for k in range(0, len(said), _LETTERS)][:2]
+    lines += [captions[k : k + _LETTERS] for k in range(0, len(captions), _LETTERS)][:2]
     for number, line in enumerate(lines):
         place = (0, height + number * _LINE)
         ImageDraw.Draw(strip).text(place, _printable(line), fill="black")

@@ -140,7 +140,7 @@ class Listing:
 
 
 @dataclass
-class Found:
+class FileListing:
     """The files of a folder: those with a wanted ending by name, and the others with a reason."""
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -157,7 +157,7 @@ class Found:
         return Listing(left_out=left_out, files=total, lists=listed)
 
 
-def find(folder: Path, endings: frozenset[str], avoid: Path | None = None) -> Found:
+def find(folder: Path, endings: frozenset[str], avoid: Path | None = None) -> FileListing:
     """Search `folder` but for `avoid`, each file once; links are followed after what is real.
 
     Names are relative to `folder`, in order. UserError where it is not a folder.
@@ -167,7 +167,7 @@ def find(folder: Path, endings: frozenset[str], avoid: Path | None = None) -> Fo
         raise UserError(f"--input_dir {folder} {what}, but must be a folder of videos")
     search = _Search(folder, endings, avoid)
     search.run()
-    return Found(dict(sorted(search.found.files.items())), search.found.left_out)
+    return FileListing(dict(sorted(search.listing.files.items())), search.listing.left_out)
 
 
 class _Search:
@@ -178,7 +178,7 @@ class _Search:
         self._avoid = _key(avoid.stat()) if avoid is not None and avoid.is_dir() else None
         self._taken: dict[tuple[int, int], str] = {}  # names of files and folders by inode
         self._links: deque[Path] = deque()
-        self.found = Found()
+        self.listing = FileListing()
 
     def run(self) -> None:
         self._walk(self._folder)
@@ -231,17 +231,17 @@ class _Search:
             return self._leave(path, _OTHERS.get(kind, "is no video by its name"))
         name = self._name(path)
         self._taken.setdefault(_key(state), name)
-        self.found.files[name] = path
+        self.listing.files[name] = path
         return None
 
     def _leave(self, path: Path, reason: str) -> None:
-        self.found.left_out[self._name(path)] = reason
+        self.listing.left_out[self._name(path)] = reason
 
     def _name(self, path: Path) -> str:
         """Its name; one that stands for other bytes already gets a number."""
         name = first = readable(path.relative_to(self._folder))
         number = 1
-        while name in self.found.files or name in self.found.left_out:
+        while name in self.listing.files or name in self.listing.left_out:
             number += 1
             name = f"{first} ({number})"
         return "" if name == "." else name

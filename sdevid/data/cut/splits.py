@@ -41,7 +41,7 @@ def by_name(sources: Sequence[Any]) -> list[Any]:
 
     UserError where one names none of train, val and test.
     """
-    found = []
+    matches = []
     for source in sources:
         words = re.split(r"[/_:.@-]", source.name.rpartition(":")[2])
         split = next((word for word in words[:1] if word in _USUAL), None)
@@ -50,8 +50,8 @@ def by_name(sources: Sequence[Any]) -> list[Any]:
                 f"--splits names takes the split from the first word of each name, but "
                 f"{source.name} begins with none of {', '.join(_USUAL)}; give shares instead"
             )
-        found.append(replace(source, split=split))
-    return found
+        matches.append(replace(source, split=split))
+    return matches
 
 
 def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:
@@ -62,13 +62,13 @@ def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:
             "give more, or e.g. --splits train=1"
         )
     exact = {name: share * total for name, share in shares.items()}
-    given = {name: max(1, int(amount)) for name, amount in exact.items()}
-    while sum(given.values()) != total:
-        lacking = sum(given.values()) < total
-        by_need = sorted(given, key=lambda name: given[name] - exact[name], reverse=not lacking)
-        name = next(name for name in by_need if lacking or given[name] > 1)
-        given[name] += 1 if lacking else -1
-    return given
+    amounts = {name: max(1, int(amount)) for name, amount in exact.items()}
+    while sum(amounts.values()) != total:
+        lacking = sum(amounts.values()) < total
+        by_need = sorted(amounts, key=lambda name: amounts[name] - exact[name], reverse=not lacking)
+        name = next(name for name in by_need if lacking or amounts[name] > 1)
+        amounts[name] += 1 if lacking else -1
+    return amounts
 
 
 def assign(

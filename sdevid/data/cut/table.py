@@ -10,7 +10,7 @@ from sdevid.errors import UserError
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One record: its fields by column, or the fault that makes it useless."""
 
     line: int  # on which it begins, from 1
@@ -18,7 +18,7 @@ class Row:
     fault: str | None = None
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> list[Row]:
+def read_table(path: Path, columns: tuple[str, ...]) -> list[TableRow]:
     """The records of a csv with a header. Empty lines are none.
 
     Raises UserError where it does not read, lacks a column or names one twice.
@@ -42,7 +42,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[Row]:
     return [_row(line, header, fields, fault) for line, fields, fault in records]
 
 
-def _row(line: int, header: list[str], fields: list[str], fault: str | None) -> Row:
+def _row(line: int, header: list[str], fields: list[str], fault: str | None) -> TableRow:
     if fault is None and len(fields) != len(header):
         more = len(fields) > len(header)
         advice = "; put a text that holds commas in quotes" if more else ""
@@ -50,7 +50,7 @@ def _row(line: int, header: list[str], fields: list[str], fault: str | None) -> 
             f"has {len(fields)} fields, {'more' if more else 'fewer'} than the {len(header)} of "
             f"the header{advice}"
         )
-    return Row(line, dict(zip(header, fields, strict=False)), fault)
+    return TableRow(line, dict(zip(header, fields, strict=False)), fault)
 
 
 def _records(text: str) -> Iterator[tuple[int, list[str], str | None]]:

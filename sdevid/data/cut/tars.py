@@ -170,8 +170,8 @@ def find_tars(location: str) -> list[tuple[str, str]]:
     if location.endswith(".tar"):
         from braceexpand import braceexpand
 
-        places = [text.rpartition("/") for text in braceexpand(location)]
-        return [(folder or ".", name) for folder, _, name in places]
+        folders = [text.rpartition("/") for text in braceexpand(location)]
+        return [(folder or ".", name) for folder, _, name in folders]
     names = open_folder(location).names()
     if names is None:
         raise UserError(
@@ -244,13 +244,13 @@ def _add_sample(
             listing.lists += 1
     member = sample[first]
     stem = member.name.rpartition(".")[0]
-    fields, fault = _said(sample, stream)
+    fields, fault = _described_by(sample, stream)
     listing.sources.append(
         TarSource(folder, tar, member, f"{tar}/{_PART.sub('', stem)}", fault=fault, **fields)
     )
 
 
-def _said(sample: dict[str, TarMember], stream: BinaryIO) -> Described:
+def _described_by(sample: dict[str, TarMember], stream: BinaryIO) -> Described:
     """Captions, label and rate of a sample, or why they do not read."""
     try:
         texts = {name: _text(sample[name], stream) for name in _SAID if name in sample}

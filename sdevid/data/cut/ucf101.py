@@ -25,16 +25,16 @@ def ucf101(
     With `official`, splits are those of `split_files` or else, where they are there, of the
     first official ones in `folder`/ucfTrainTestlist.
     """
-    found = find(folder, VIDEO, avoid)
-    if not found.files:
+    videos = find(folder, VIDEO, avoid)
+    if not videos.files:
         raise UserError(f"--input_dir {folder} holds no video of UCF101; get it from {WHERE}")
     if official and not split_files:
         split_files = [folder / name for name in _OFFICIAL if (folder / name).is_file()]
-    listing = found.listing(tuple(split_files) if official else (), folder)
+    listing = videos.listing(tuple(split_files) if official else (), folder)
     rows = _read_splits(split_files, listing) if official else {}
-    for name, path in found.files.items():
-        said = rows.pop(path.name, None)
-        if said is None and split_files and official:
+    for name, path in videos.files.items():
+        row = rows.pop(path.name, None)
+        if row is None and split_files and official:
             listing.left_out.append(LeftOut(name, "is in none of the split files"))
             continue
         match = re.fullmatch(r"(v_.+_g\d+)_c\d+", path.stem)
@@ -43,10 +43,10 @@ def ucf101(
                 path,
                 name,
                 group=match[1] if match else name,
-                split=said[0] if said else None,
+                split=row[0] if row else None,
                 label=path.parent.name,
                 file=name,
-                rows=1 if said else 0,
+                rows=1 if row else 0,
             )
         )
     listing.left_out += [

@@ -83,14 +83,14 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
     side_of: dict[str, str] = {}
     embedded = dataset.get("text_encoder") is not None
     keys: Counter[str] = Counter()
-    for split, said in dataset["splits"].items():
+    for split, entry in dataset["splits"].items():
         try:
-            table = read_split(folder, said)
+            table = read_split(folder, entry)
         except UserError:
             continue  # check_shard names it
         clips = list(table)
-        if len(clips) != said["clips"]:
-            yield f"split {split} has {len(clips)} clips, but dataset.json says {said['clips']}"
+        if len(clips) != entry["clips"]:
+            yield f"split {split} has {len(clips)} clips, but dataset.json says {entry['clips']}"
         keys.update(clip.key for clip in clips)
         odd = [clip.key for clip in clips if (TEXT in clip.members) != embedded]
         if odd:
@@ -107,7 +107,7 @@ def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
             if side_of.setdefault(source, split) != split:
                 yield f"source {source} is in both {side_of[source]} and {split}"
     yield from (f"key {key} occurs {count} times" for key, count in keys.items() if count > 1)
-    named = {shard for said in dataset["splits"].values() for shard in said["shards"]}
+    named = {shard for entry in dataset["splits"].values() for shard in entry["shards"]}
     for name in folder.names() or ():
         if ".tar" in name and name not in named:
             yield f"{name} is not named in dataset.json"
@@ -127,11 +127,11 @@ def _tar_faults(
     file = io.BufferedReader(FolderFile(folder, shard), _AHEAD)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for info in tar:
-            found = indexed.pop(info.name, None)
-            if found is None:
+            indexed_entry = indexed.pop(info.name, None)
+            if indexed_entry is None:
                 yield f"member {info.name} is not in the index"
                 continue
-            entry, extension = found
+            entry, extension = indexed_entry
             member = entry.members[extension]
             file.seek(member.offset)
             content = file.read(member.size)

@@ -66,12 +66,12 @@ def inspect(container: InputContainer) -> Inspection:
     end = max((float((at + (lasts or period / base)) * base) for at, lasts in video), default=0.0)
     untimed = container.format.name in _UNTIMED
     notes = [] if _alone(container, stream) else ["several video streams"]
-    found = Inspection(
+    inspection = Inspection(
         stream.index, period, end, _REORDERED if untimed else _STEP_BACK, tuple(notes)
     )
     start = min((float(at * base) for at, _ in video), default=0.0)
-    _check_whole(container, stream, found, max(ends.values(), default=0.0), start)
-    return found
+    _check_whole(container, stream, inspection, max(ends.values(), default=0.0), start)
+    return inspection
 
 
 def choose_stream(container: InputContainer) -> VideoStream:
@@ -118,27 +118,31 @@ def _base(packet: Packet[Stream]) -> Fraction:
 
 
 def _check_whole(
-    container: InputContainer, stream: VideoStream, found: Inspection, last: float, start: float
+    container: InputContainer,
+    stream: VideoStream,
+    inspection: Inspection,
+    last: float,
+    start: float,
 ) -> None:
     """Compare the time shown with the time stated, edit lists counted. BadVideoError if cut off.
 
     `last` is the end of the last packet of any stream, `start` the first of the video, in seconds.
     """
     kind, whole = container.format.name.split(",")[0], (container.duration or 0) / 1e6
-    shown, stated = found.end, whole
+    shown, stated = inspection.end, whole
     if kind == "mov":
-        shown = found.end - start
+        shown = inspection.end - start
         stated = float(stream.duration * _ticks(stream)) if stream.duration else 0.0
     elif kind == "avi":
-        shown, stated = found.end - start, float(stream.frames * found.period)
+        shown, stated = inspection.end - start, float(stream.frames * inspection.period)
     elif kind == _MATROSKA:
         own = _tagged(stream)
-        shown, stated = (found.end, own) if own else (last, whole)
+        shown, stated = (inspection.end, own) if own else (last, whole)
     elif kind in _HEADED:
         shown = last
     else:
         return  # no header states a time
-    if shown < stated * (1 - MISSING_SHARE) - found.slack:
+    if shown < stated * (1 - MISSING_SHARE) - inspection.slack:
         raise BadVideoError(
             f"is cut off: its header states {stated:.1f} s, but it holds {max(shown, 0):.1f} s"
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from sdevid.data import stream
 from sdevid.evaluate.context import EvalContext
-from sdevid.evaluate.digits.reader import Reader, followed, middles, read, train_reader
+from sdevid.evaluate.digits.reader import DigitReader, followed, middles, read, train_reader
 from sdevid.evaluate.generation import futures
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.progress import batches
@@ -74,7 +74,7 @@ def best_and_mean(samples: Any, real: Any) -> dict[str, Floats]:
 
 
 def _read_scores(
-    reader: Reader,
+    reader: DigitReader,
     samples: Any,
     real: Any,
     true: Floats,

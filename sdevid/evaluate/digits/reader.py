@@ -30,14 +30,14 @@ _LEAST = 0.1  # chance of a digit, below which none is said to be there
 
 
 @dataclass(frozen=True)
-class Reading:
+class DigitReading:
     """Of frames (n,): the digits found, brightest chance first."""
 
     place: Floats  # (n, digits, 2), the middle (x, y) in pixels of the drawn frame; NaN: none
     name: Floats  # (n, digits), 0 to 9; NaN likewise
 
 
-class Reader(nn.Module):
+class DigitReader(nn.Module):
     """Frames to what each of 16 x 16 cells holds, and where in it the middle lies."""
 
     def __init__(self, frame_size: int, channels: int) -> None:
@@ -64,12 +64,12 @@ class Reader(nn.Module):
 
 def train_reader(
     index: ShardIndex, frame_size: int, channels: int, seed: int, steps: int = STEPS
-) -> Reader:
+) -> DigitReader:
     """Train a reader on the frames of `index`, whose clips have `label` and `corners`."""
     frames, names, middles = _examples(index)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        reader = Reader(frame_size, channels)
+        reader = DigitReader(frame_size, channels)
     rate = 4e-3
     optimizer = torch.optim.AdamW(reader.parameters(), lr=rate)
     source = torch.Generator().manual_seed(seed)
@@ -95,9 +95,9 @@ def train_reader(
 
 
 @torch.no_grad()
-def read(reader: Reader, frames: Pixels, digits: int, frame_side: int) -> Reading:
+def read(reader: DigitReader, frames: Pixels, digits: int, frame_side: int) -> DigitReading:
     """The `digits` likeliest places in each of (n, height, width, channels), apart by two cells."""
-    places, names = [], []
+    positions, names = [], []
     for start in range(0, len(frames), 256):
         logits, offset = reader(torch.from_numpy(frames[start : start + 256]))
         logits[:, _NOTHING] -= math.log(_RARE)  # undoes the weight that it was trained with
@@ -119,12 +119,12 @@ def read(reader: Reader, frames: Pixels, digits: int, frame_side: int) -> Readin
             near = (grid - row[:, None]).abs()[:, :, None] <= 1
             near = near & ((grid - column[:, None]).abs()[:, None, :] <= 1)
             there = there.masked_fill(near, 0.0)
-        places.append(torch.stack([place for place, _ in readings], dim=1))
+        positions.append(torch.stack([place for place, _ in readings], dim=1))
         names.append(torch.stack([name for _, name in readings], dim=1))
-    return Reading(torch.cat(places).double().numpy(), torch.cat(names).double().numpy())
+    return DigitReading(torch.cat(positions).double().numpy(), torch.cat(names).double().numpy())
 
 
-def followed(reading: Reading, starts: Floats, frames: int) -> Reading:
+def followed(reading: DigitReading, starts: Floats, frames: int) -> DigitReading:
     """The readings of videos of `frames` frames, sorted: each digit by the nearest to where it was.
 
     `starts` (videos, digits, 2) are the middles just before the first frame. Returns place (videos,
@@ -141,7 +141,7 @@ def followed(reading: Reading, starts: Floats, frames: int) -> Reading:
         place[:, k] = np.take_along_axis(place[:, k], best[..., None], axis=1)
         name[:, k] = np.take_along_axis(name[:, k], best, axis=1)
         last = np.where(np.isfinite(place[:, k]), place[:, k], last)
-    return Reading(place, name)
+    return DigitReading(place, name)
 
 
 def middles(meta: dict[str, Any], side: int) -> Floats:
@@ -153,14 +153,14 @@ def middles(meta: dict[str, Any], side: int) -> Floats:
 def _examples(index: ShardIndex) -> tuple[Tensor, Tensor, Tensor]:
     """Frames, the digits in each, and where their middles are."""
     side = index.dataset["truth"]["digit_side"]
-    frames, names, places = [], [], []
+    frames, names, positions = [], [], []
     for part in batches(evenly(CLIPS, len(index)), 1, "clips to learn to read"):
         clip = index.read(part.start)
         every = slice(part.start % 4, None, 4)  # neighbouring frames say the same
         place = middles(clip.meta, side)[every]
         frames.append(clip.video[every])
-        places.append(place)
+        positions.append(place)
         names.append(np.tile([int(digit) for digit in clip.meta["label"]], (len(place), 1)))
-    parts = (np.concatenate(frames), np.concatenate(names), np.float32(np.concatenate(places)))
+    parts = (np.concatenate(frames), np.concatenate(names), np.float32(np.concatenate(positions)))
     images, named, placed = (torch.from_numpy(part) for part in parts)
     return images, named, placed

@@ -106,8 +106,8 @@ def optical_flow(case: Case) -> Forecast:
     grid = np.stack(np.meshgrid(*map(np.arange, last.shape[:2]), indexing="ij")).astype(np.float64)
     source, fields = grid.copy(), []
     for _ in range(case.ahead):
-        moved = [map_coordinates(part, source, order=1, mode="nearest") for part in velocity]
-        source = source - np.stack(moved)
+        advected = [map_coordinates(part, source, order=1, mode="nearest") for part in velocity]
+        source = source - np.stack(advected)
         layers = [
             map_coordinates(last[..., c], source, order=1, mode="nearest")
             for c in range(last.shape[-1])

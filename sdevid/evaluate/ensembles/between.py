@@ -68,14 +68,16 @@ def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> 
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
     video = batch.pixels[0]
-    given = list(range(0, len(video), every))
-    inner = [k for k in range(given[-1]) if k % every]
-    samples = generation.between(context.model, batch, given, inner, options.samples, context.seed)
+    indices = list(range(0, len(video), every))
+    inner = [k for k in range(indices[-1]) if k % every]
+    samples = generation.between(
+        context.model, batch, indices, inner, options.samples, context.seed
+    )
     observed = units.values(batch.video[0, inner].numpy())
     seed = context.seed + clip.start
     past = baselines.past_clips(context)
     case = Case(video[:1], len(inner), options.samples, units, past, seed)
-    ends = units.values(video[given])
+    ends = units.values(video[indices])
     share = np.array([k % every / every for k in inner], np.float32)[:, None, None, None]
     gap = np.array([k // every for k in inner])
     line = (1 - share) * ends[gap] + share * ends[gap + 1]
@@ -90,11 +92,11 @@ def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> 
     }
 
 
-def _by_place(forecast: Forecast, observed: Field, places: int, seed: int) -> Totals:
+def _by_place(forecast: Forecast, observed: Field, positions: int, seed: int) -> Totals:
     """Totals (places, channels, ...), summed over the gaps."""
     totals = clip_totals(forecast, observed, (), seed)
     return {
-        name: value.reshape(-1, places, *value.shape[1:]).sum(axis=0)
+        name: value.reshape(-1, positions, *value.shape[1:]).sum(axis=0)
         for name, value in totals.items()
     }
 
@@ -103,12 +105,12 @@ def rows(results: Results) -> Iterator[Row]:
     """Every score of every forecast."""
     if "between" not in results:
         return
-    found = results["between"]
+    scores = results["between"]
     head = (
-        f"{found['members']} ways through {found['clips']} clips of {found['sources']} source "
-        f"videos, 1 frame of {found['every']} given"
+        f"{scores['members']} ways through {scores['clips']} clips of {scores['sources']} source "
+        f"videos, 1 frame of {scores['every']} given"
     )
-    yield from score_rows(head, found["unit"], found["forecasts"])
+    yield from score_rows(head, scores["unit"], scores["forecasts"])
 
 
 METRIC = Metric(

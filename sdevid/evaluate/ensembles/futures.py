@@ -173,15 +173,15 @@ def rows(results: Results) -> Iterator[Row]:
     """Every score of every forecast."""
     if "futures" not in results:
         return
-    found = results["futures"]
+    scores = results["futures"]
     head = (
-        f"{found['members']} futures of {found['clips']} prefixes from {found['sources']} source "
-        f"videos, {found['context']} frames given"
+        f"{scores['members']} futures of {scores['clips']} prefixes from {scores['sources']} "
+        f"source videos, {scores['context']} frames given"
     )
-    yield from score_rows(head, found["unit"], found["forecasts"])
-    score = found["forecasts"]["model"]["energy_score"]
+    yield from score_rows(head, scores["unit"], scores["forecasts"])
+    score = scores["forecasts"]["model"]["energy_score"]
     yield Row(f"{head}: energy score of random features", "model", score)
-    for name, reason in found["left_out"].items():
+    for name, reason in scores["left_out"].items():
         yield Row(f"{head}: left out", name, {"mean": None}, reason)
 
 

@@ -21,7 +21,9 @@ FEWEST = 20  # steps in a cell, below which its field is unknown
 class FilmSums:
     """Sums over the tracks of one film."""
 
-    moved: Floats  # (lags, 4): squared displacements, displacements along x and y, their number
+    displacements: (
+        Floats  # (lags, 4): squared displacements, displacements along x and y, their number
+    )
     cells: Floats  # (cells, cells, 4): the same of single steps, by the cell where they start
     tracks: int
     counts: tuple[float, float]  # tracked things at the first and the last frame
@@ -32,19 +34,19 @@ def film_sums(tracks: Tracks, counts: list[int], side: tuple[int, int], shortest
 
     A track counts from `shortest` places.
     """
-    moved, cells = np.zeros((LAGS, 4)), np.zeros((CELLS, CELLS, 4))
+    displacements, cells = np.zeros((LAGS, 4)), np.zeros((CELLS, CELLS, 4))
     kept = [track for track in tracks if len(track) >= shortest]
     for track in kept:
         for lag in range(1, min(LAGS, len(track) - 1) + 1):
             step = track[lag:] - track[:-lag]
-            moved[lag - 1] += (step**2).sum(), *step.sum(axis=0), len(step)
+            displacements[lag - 1] += (step**2).sum(), *step.sum(axis=0), len(step)
         step = np.diff(track, axis=0)
         place = np.array([CELLS / side[1], CELLS / side[0]]) * track[:-1]
         column, row = np.clip(place.astype(int), 0, CELLS - 1).T
         each = np.column_stack([(step**2).sum(axis=1), step, np.ones(len(step))])
         np.add.at(cells, (row, column), each)
     ends = (float(counts[0]), float(counts[-1]))
-    return FilmSums(moved, cells, len(kept), ends)
+    return FilmSums(displacements, cells, len(kept), ends)
 
 
 def _displacement(sums: Floats) -> Floats:
@@ -81,15 +83,15 @@ def law_of(films: list[FilmSums], sources: list[str], interval: float) -> dict[s
     """
     names = sorted(set(sources))
     rows = np.array([names.index(name) for name in sources])
-    moved = np.zeros((len(names), LAGS, 4))
-    np.add.at(moved, rows, np.stack([film.moved for film in films]))
+    displacements = np.zeros((len(names), LAGS, 4))
+    np.add.at(displacements, rows, np.stack([film.displacements for film in films]))
     time: Floats = interval * np.arange(1, LAGS + 1, dtype=np.float64)
 
     def estimate(statistic: Callable[[Floats], Floats]) -> dict[str, Any]:
         """Of `statistic` of sums (resamples, lags, 4)."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return bootstrap(
-                len(names), lambda weight: statistic(np.tensordot(weight, moved, axes=1))
+                len(names), lambda weight: statistic(np.tensordot(weight, displacements, axes=1))
             ).as_json()
 
     counts = np.array([film.counts for film in films])

@@ -47,8 +47,8 @@ class TrackpyTracker:
         if not len(located):
             return [], counts
         linked: Any = trackpy.link(located, self.reach, memory=0)
-        places = linked.sort_values("frame").groupby("particle")
-        return [track[["x", "y"]].to_numpy(np.float64) for _, track in places], counts
+        tracks = linked.sort_values("frame").groupby("particle")
+        return [track[["x", "y"]].to_numpy(np.float64) for _, track in tracks], counts
 
 
 def build_tracker(name: TrackerName, threshold: float, reach: float, sign: Sign) -> FilmTracker:

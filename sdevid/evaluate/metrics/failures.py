@@ -241,9 +241,9 @@ def rows(results: Results) -> Iterator[Row]:
     """Every part, with standing still or the real as notes."""
     if "failures" not in results:
         return
-    found = results["failures"]
-    head = f"Where it fails, {found['clips']} clips, {found['context']} frames given"
-    for name, entry in found["psnr"].items():
+    scores = results["failures"]
+    head = f"Where it fails, {scores['clips']} clips, {scores['context']} frames given"
+    for name, entry in scores["psnr"].items():
         yield Row(f"{head}: PSNR, dB", plain(name), entry)
     for key, title, note in (
         (
@@ -254,11 +254,11 @@ def rows(results: Results) -> Iterator[Row]:
         ("brightness", "brightness as a share of the real", ""),
         ("sharpness", "sharpness as a share of the real", ""),
     ):
-        for name, entry in found[key].items():
+        for name, entry in scores[key].items():
             yield Row(f"{head}: {title}", plain(name), entry, note)
-    for name, entry in found["nats"].items():
+    for name, entry in scores["nats"].items():
         yield Row(f"{head}: nats", plain(name), entry)
-    correlation = found["content_state_correlation"]
+    correlation = scores["content_state_correlation"]
     chance = correlation["chance"]
     note = "fewer than 8 clips" if chance is None else f"by chance {chance:.2f}"
     yield Row(f"{head}: content", "largest correlation of w with the state", correlation, note)

@@ -8,14 +8,14 @@ from functools import lru_cache
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics.networks import FeatureNetwork, video_network
-from sdevid.evaluate.metrics.video_sets import distance_row, gather
+from sdevid.evaluate.metrics.video_sets import collect_sets, distance_row
 from sdevid.evaluate.statistics.distribution import resampled_frechet_distance
 
 
 def needs(context: EvalContext) -> str | None:
     """A network that the user gives."""
-    given = context.options.fvd_i3d is not None
-    return None if given else "no network is given for it by --fvd_i3d"
+    is_set = context.options.fvd_i3d is not None
+    return None if is_set else "no network is given for it by --fvd_i3d"
 
 
 @lru_cache(maxsize=1)
@@ -34,7 +34,7 @@ def prepare(context: EvalContext) -> None:
 
 def run(context: EvalContext) -> Results:
     """FVD and its floor."""
-    sets = gather(context)
+    sets = collect_sets(context)
     generated, real, training = sets.features(context, _network(context), "I3D features")
     return {
         "fvd": sets.protocol()

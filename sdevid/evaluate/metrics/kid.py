@@ -12,7 +12,7 @@ from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics.frame_networks import video_features
 from sdevid.evaluate.metrics.networks import SEEDS, FeatureNetwork, random_features
-from sdevid.evaluate.metrics.video_sets import VideoSets, distance_row, gather
+from sdevid.evaluate.metrics.video_sets import VideoSets, collect_sets, distance_row
 from sdevid.evaluate.statistics.distribution import kernel_distance
 from sdevid.evaluate.statistics.estimate import Floats
 
@@ -34,10 +34,10 @@ def prepare(context: EvalContext) -> None:
 
 def run(context: EvalContext) -> Results:
     """KID on the user's network, or else on three random ones; each with its floor."""
-    sets, given = gather(context), context.options.features
-    if given is not None:
-        entry = _distance(sets, context, _network(context), given.name)
-        return {"kid": sets.protocol() | {"network": given.name, "seeds": [entry]}}
+    sets, network = collect_sets(context), context.options.features
+    if network is not None:
+        entry = _distance(sets, context, _network(context), network.name)
+        return {"kid": sets.protocol() | {"network": network.name, "seeds": [entry]}}
     entries = [
         {"feature_seed": seed}
         | _distance(

@@ -25,8 +25,8 @@ Distance = Callable[[Tensor, Tensor], Any]
 
 def needs(context: EvalContext) -> str | None:
     """A network that the user gives."""
-    given = context.options.lpips is not None
-    return None if given else "no network is given for it by --lpips"
+    is_set = context.options.lpips is not None
+    return None if is_set else "no network is given for it by --lpips"
 
 
 @lru_cache(maxsize=1)

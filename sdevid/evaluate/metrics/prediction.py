@@ -79,23 +79,23 @@ def predict(
     wanted = set(clips[:: max(1, len(clips) // examples)][:examples])
     for part in batches(clips, max(1, ROWS // samples), "prediction"):
         batch = stream.fixed(index, model.config, part)
-        (made, mean), video = futures(model, batch, context, samples, seed), batch.pixels
+        (drawn, mean), video = futures(model, batch, context, samples, seed), batch.pixels
         true = video[:, context:] / 255
-        forecasts = _forecasts(made, mean, video, context, reference)
+        forecasts = _forecasts(drawn, mean, video, context, reference)
         forecasts |= _through_autoencoder(model, batch, context)
         errors = {name: squared_error(frames, true) for name, frames in forecasts.items()}
-        each = squared_error(made / np.float32(255), true[:, None])
+        each = squared_error(drawn / np.float32(255), true[:, None])
         for name, values in (errors | {"one_sample": each.mean(axis=1)}).items():
             table["psnr", name].append(values)
         for name, frames in forecasts.items():
             table["ssim", name].append(structural_similarity(frames, true))
         if tracker is not None and reference.position is not None:
-            energies = _energy(made, video, context, reference.position, tracker)
+            energies = _energy(drawn, video, context, reference.position, tracker)
             for name, values in energies.items():
                 table["energy_score", name].append(values)
         for place, number in enumerate(part):
             if number in wanted:
-                pictures.append(_example(video[place], mean[place], made[place]))
+                pictures.append(_example(video[place], mean[place], drawn[place]))
     scores: dict[str, dict[str, Scores]] = defaultdict(dict)
     for (measure, name), parts in table.items():
         values = np.concatenate(parts)
@@ -109,12 +109,12 @@ def _example(clip: Pixels, mean: Floats, samples: Pixels) -> Example:
 
 
 def _forecasts(
-    made: Pixels, mean: Floats, video: Pixels, context: int, reference: Mean
+    forecasts: Pixels, mean: Floats, video: Pixels, context: int, reference: Mean
 ) -> dict[str, Floats]:
     """Frames in [0, 1] that broadcast to the predicted ones; of the samples, the first."""
     return {
         "mean_of_samples": mean,
-        "one_sample": made[:, 0] / 255,
+        "one_sample": forecasts[:, 0] / 255,
         "copy_last_frame": video[:, context - 1 : context] / 255,
         "mean_frame": reference.frame,
     }
@@ -130,10 +130,10 @@ def _through_autoencoder(model: VideoModel, batch: Batch, context: int) -> dict[
 
 
 def _energy(
-    made: Pixels, video: Pixels, context: int, mean_position: Floats, tracker: SceneTracker
+    forecasts: Pixels, video: Pixels, context: int, mean_position: Floats, tracker: SceneTracker
 ) -> dict[str, Floats]:
     true = tracker.place(video)
-    samples = tracker.place(made).swapaxes(0, 1)
+    samples = tracker.place(forecasts).swapaxes(0, 1)
     future, last = true[:, context:], true[:, context - 1 : context]
     return {
         "samples": energy_score(samples, future),

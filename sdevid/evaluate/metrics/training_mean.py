@@ -26,13 +26,13 @@ class Mean:
 
 def training_mean(index: ShardIndex, config: Config, tracker: SceneTracker | None) -> Mean:
     """Over up to 512 clips of `index`, at even distances. Positions where one is tracked."""
-    frames, places = [], []
+    frames, positions = [], []
     for part in batches(evenly(CLIPS, len(index)), 32, "mean of training clips"):
         video = stream.fixed(index, config, part).pixels
         frames.append(video.mean(axis=(0, 1), dtype=np.float64) * (len(part) / 255))
         if tracker is not None:
             place = tracker.place(video)
-            places.append(place.reshape(-1, place.shape[-1]))
+            positions.append(place.reshape(-1, place.shape[-1]))
     count = min(CLIPS, len(index))
-    position = np.nanmean(np.concatenate(places), axis=0) if places else None
+    position = np.nanmean(np.concatenate(positions), axis=0) if positions else None
     return Mean(np.sum(frames, axis=0) / count, position)

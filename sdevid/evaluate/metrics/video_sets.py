@@ -60,7 +60,7 @@ class VideoSets:
 
 
 @lru_cache(maxsize=1)
-def gather(context: EvalContext) -> VideoSets:
+def collect_sets(context: EvalContext) -> VideoSets:
     """Gather sets of `set_size` videos, or as many as both splits hold, 2,048 at most."""
     options, config = context.options, context.config
     number = min(options.set_size or MOST, len(context.index), len(context.training))

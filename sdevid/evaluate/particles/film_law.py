@@ -45,18 +45,18 @@ def compare(
     """
     first = index.clips[clips[0]]
     video = _whole(index, model.config, clips, first.num_frames, first.fps)
-    found = []
+    errors = []
     for stride in STRIDES:
         taken = video[:, ::stride]
         if taken.shape[1] < LEAST:
             continue
         fps = first.fps / stride
-        made = _futures(model, taken[:, :1], taken.shape[1], fps, seed)
-        real, made = (_grey(films)[:, 1:] for films in (taken, made))
-        found.append(
-            Compared(fps, tracked_law(real, fps, tracker), tracked_law(made, fps, tracker))
+        generated = _futures(model, taken[:, :1], taken.shape[1], fps, seed)
+        real, generated = (_grey(films)[:, 1:] for films in (taken, generated))
+        errors.append(
+            Compared(fps, tracked_law(real, fps, tracker), tracked_law(generated, fps, tracker))
         )
-    return found
+    return errors
 
 
 def _whole(index: ShardIndex, config: Config, clips: range, frames: int, fps: float) -> Any:
@@ -73,14 +73,14 @@ def _futures(model: VideoModel, context: Any, frames: int, fps: float, seed: int
     parts = []
     for part in batches(range(len(context)), ROWS, f"futures at {fps:g} fps"):
         count, seen = len(part), torch.from_numpy(context[part.start : part.stop]).to(device)
-        made = model.sample(
+        video = model.sample(
             ticks.expand(count, -1),
             seed=seed,
             serial=torch.tensor(part, device=device),
             context=as_frames(seen),
             context_ticks=ticks[:1].expand(count, 1),
         )
-        parts.append((255 * made.clamp(0, 1)).round().byte().movedim(2, -1).cpu().numpy())
+        parts.append((255 * video.clamp(0, 1)).round().byte().movedim(2, -1).cpu().numpy())
     return np.concatenate(parts)
 
 

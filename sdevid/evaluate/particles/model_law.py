@@ -25,6 +25,7 @@ from sdevid.errors import UserError
 from sdevid.evaluate.blobs import Floats, Tracker
 from sdevid.evaluate.progress import batches
 from sdevid.models.particles.model import ParticleSDE
+from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.particles import ParticleObjective
 from sdevid.types import Serial, Ticks, Video, as_frames
 
@@ -34,7 +35,7 @@ RESAMPLES = 400
 
 
 @dataclass(frozen=True)
-class Interval:
+class Bounds:
     """A figure with its 95 % interval: clips drawn again."""
 
     value: float
@@ -55,13 +56,13 @@ class ModelLaw:
     particles: int  # followed, over all clips
     clips: int
     windows: int  # of training length, that those clips were cut into
-    diffusion: Interval  # D = g^2 / 2, mean over the particles, pixel^2 / s (order 1); see below
+    diffusion: Bounds  # D = g^2 / 2, mean over the particles, pixel^2 / s (order 1); see below
     diffusion_spread: tuple[float, float, float]  # 5, 50 and 95 % quantiles over the particles
-    drift: tuple[Interval, Interval]  # mean of h along x and y, pixel / s (order 1)
+    drift: tuple[Bounds, Bounds]  # mean of h along x and y, pixel / s (order 1)
     length: float | None  # l of the carried noise, pixels; None: independent
-    posterior_drift: tuple[Interval, Interval]  # mean velocity of its path, pixel / s
-    posterior_step: Interval  # D of the posterior's path by one step, pixel^2 / s
-    posterior_slope: Interval  # and by the slope of its displacement over lags 2 to 6
+    posterior_drift: tuple[Bounds, Bounds]  # mean velocity of its path, pixel / s
+    posterior_step: Bounds  # D of the posterior's path by one step, pixel^2 / s
+    posterior_slope: Bounds  # and by the slope of its displacement over lags 2 to 6
     displacement: tuple[float, ...]  # mean square of the posterior's path by lag, pixel^2
     step_correlation: float  # of its successive steps; 0 is white
     factor: float  # posterior_slope over diffusion: what calibration multiplies g^2 by
@@ -93,14 +94,14 @@ def model_law(
         for part in batches(clips, 1, "the posterior's paths")
         for number in part
     ]
-    found = sum(window.places.shape[1] for windows in followed for window in windows)
-    if not found:
+    particles = sum(window.places.shape[1] for windows in followed for window in windows)
+    if not particles:
         raise UserError(
             f"the tracker sees no {tracker.sign} blob of contrast {tracker.threshold:g} at a "
             f"particle in {len(clips)} clips; give another --threshold or --sign"
         )
     length = float(model.law.log_length.exp()) if config.sde.noise == "carried" else None
-    return _summary(followed, config, length, seed)
+    return law_of_clips(followed, config, length, seed)
 
 
 def calibrate(model: ParticleSDE, law: ModelLaw) -> float:
@@ -145,25 +146,25 @@ def _windows(index: ShardIndex, config: Config, number: int) -> Windows:
 def _follow(objective: ParticleObjective, windows: Windows, tracker: Tracker) -> list[Followed]:
     model, device = objective.model, next(objective.parameters()).device
     video, ticks, serial = (part.to(device) for part in windows)
-    draw = objective.posterior(video, ticks, serial, context=1)
+    draw = objective.posterior(Clips(video, ticks, serial, context=1))
     state, content = draw.birth.state, draw.birth.content
     pull = model.law.pull(state, draw.conditions).cpu().double().numpy()
     half = (0.5 * draw.conditions.diffusion[..., 0].square()).cpu().double().numpy()
-    places = model.layout.split(draw.path.states)[0].cpu().double().numpy()
+    positions = model.layout.split(draw.path.states)[0].cpu().double().numpy()
     absent = (content.logit[..., 0] < 0).cpu().numpy()
     grey = as_frames(windows.video[:, :1]).mean(2)[:, 0].numpy()
     followed = []
     for row, frame in enumerate(grey):
-        chosen = _standing(places[row, 0], absent[row], tracker.find(frame))
-        followed.append(Followed(places[row][:, chosen], half[row, chosen], pull[row, chosen]))
+        chosen = _standing(positions[row, 0], absent[row], tracker.find(frame))
+        followed.append(Followed(positions[row][:, chosen], half[row, chosen], pull[row, chosen]))
     return followed
 
 
-def _standing(places: Floats, absent: Any, blobs: Floats) -> list[int]:
+def _standing(positions: Floats, absent: Any, blobs: Floats) -> list[int]:
     """The nearest present particle to each blob, where it is near; each particle once."""
     chosen: set[int] = set()
     for blob in blobs:
-        apart = np.linalg.norm(places - blob, axis=1) + np.where(absent, np.inf, 0.0)
+        apart = np.linalg.norm(positions - blob, axis=1) + np.where(absent, np.inf, 0.0)
         if apart.min() < NEAR:
             chosen.add(int(apart.argmin()))
     return sorted(chosen)
@@ -176,36 +177,36 @@ class _Bootstrap:
         draws = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
         self.draws = [rows for rows in draws if counts[rows].sum() > 0]
 
-    def interval(self, figure: Callable[[Any], float]) -> Interval:
+    def interval(self, figure: Callable[[Any], float]) -> Bounds:
         """`figure` of all clips, which takes an index of clips."""
         low, high = np.nanquantile([figure(rows) for rows in self.draws], (0.025, 0.975))
-        return Interval(float(figure(slice(None))), float(low), float(high))
+        return Bounds(float(figure(slice(None))), float(low), float(high))
 
-    def ratio(self, sums: Floats, counts: Floats, scale: float) -> Interval:
+    def ratio(self, sums: Floats, counts: Floats, scale: float) -> Bounds:
         """`scale` times the sum of `sums` over that of `counts`."""
         return self.interval(lambda rows: scale * sums[rows].sum() / counts[rows].sum())
 
 
-def _summary(
+def law_of_clips(
     clips: list[list[Followed]], config: Config, length: float | None, seed: int
 ) -> ModelLaw:
     """The law of clips, each followed in one window or more; clips are what is drawn again."""
     fps, per_second = config.fps, 1 / config.time_unit
     followed = [window for windows in clips for window in windows]
-    moved = _each_clip(clips, lambda window: (window.places[-1] - window.places[0]).sum(0))
+    travelled = _each_clip(clips, lambda window: (window.places[-1] - window.places[0]).sum(0))
     taken = _each_clip(clips, lambda window: np.prod(window.places[1:].shape[:2], dtype=float))
-    mean = moved.sum(0) / taken.sum()
+    mean = travelled.sum(0) / taken.sum()
     counts = _each_clip(clips, lambda window: float(window.places.shape[1]))
     half = _each_clip(clips, lambda window: window.diffusion.sum())
     pull = _each_clip(clips, lambda window: window.drift.sum(0))
-    moments = _each_clip(clips, lambda window: _moments(window.places, mean))
+    moments = _each_clip(clips, lambda window: displacement_moments(window.places, mean))
     again, total = _Bootstrap(counts, seed), moments.sum(0)
     diffusion = again.ratio(half, counts, per_second)
-    slope = again.interval(lambda rows: _slope(moments[rows].sum(0), fps))
+    slope = again.interval(lambda rows: diffusion_by_slope(moments[rows].sum(0), fps))
     everyone = np.concatenate([window.diffusion for window in followed]) * per_second
     low, middle, high = np.quantile(everyone, (0.05, 0.5, 0.95))
     along_x, along_y = (again.ratio(pull[:, axis], counts, per_second) for axis in (0, 1))
-    moved_x, moved_y = (again.ratio(moved[:, axis], taken, fps) for axis in (0, 1))
+    moved_x, moved_y = (again.ratio(travelled[:, axis], taken, fps) for axis in (0, 1))
     return ModelLaw(
         order=config.sde.order,
         particles=int(counts.sum()),
@@ -229,26 +230,29 @@ def _each_clip(clips: list[list[Followed]], figure: Callable[[Followed], Any]) -
     return np.array([np.sum([figure(window) for window in windows], axis=0) for windows in clips])
 
 
-def _moments(places: Floats, mean: Floats) -> Floats:
+def displacement_moments(positions: Floats, mean: Floats) -> Floats:
     """(sum, count) x lags of squared displacements, then (products, squares) of successive steps.
 
     The `mean` step of all particles of all clips is taken out. That of one clip's few particles
     would take part of their diffusion with it.
     """
     sums = np.zeros((2, LAGS + 1))
-    if not places.shape[1]:
+    if not positions.shape[1]:
         return sums
-    steps = np.diff(places, axis=0)
+    steps = np.diff(positions, axis=0)
     for lag in range(1, min(LAGS, len(steps)) + 1):
-        moved = places[lag:] - places[:-lag] - lag * mean
-        sums[:, lag - 1] = np.square(moved).sum(), moved.shape[0] * moved.shape[1]
+        displacements = positions[lag:] - positions[:-lag] - lag * mean
+        sums[:, lag - 1] = (
+            np.square(displacements).sum(),
+            displacements.shape[0] * displacements.shape[1],
+        )
     steps = steps - mean
     successive = (steps[1:] * steps[:-1]).sum() / max(1, len(steps) - 1)
     sums[:, LAGS] = successive, np.square(steps).sum() / len(steps)
     return sums
 
 
-def _slope(sums: Floats, fps: float) -> float:
+def diffusion_by_slope(sums: Floats, fps: float) -> float:
     """D by least squares of the mean square displacement over lags FIRST_LAG to LAGS."""
     lags = np.arange(FIRST_LAG, LAGS + 1)
     counts = sums[1, lags - 1]

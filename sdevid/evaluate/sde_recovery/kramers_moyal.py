@@ -25,7 +25,7 @@ FEWEST = 8  # increments in a cell, below which it is left NaN
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class CoefficientEstimates:
     """Estimates at the centres of the cells, with standard errors; units of x and seconds."""
 
     position: Floats
@@ -36,11 +36,14 @@ class Coefficients:
     count: NDArray[np.int64]  # increments that start in the cell
 
 
-def coefficients(paths: Floats, interval: float, edges: Floats, order: int = 1) -> Coefficients:
-    """Of `paths` (number, frames), `interval` seconds apart, in the cells between `edges`.
+def coefficients(
+    paths: Floats, interval: float, edges: Floats, order: int = 1
+) -> CoefficientEstimates:
+    """Estimate drift and diffusion of `paths` (number, frames) in the cells between `edges`.
 
-    Increments with a NaN at either end are left out. Errors of the squared diffusion hold for
-    Gaussian increments. Siegert, Friedrich & Peinke 1998; local lines: Fan & Gijbels 1996.
+    Frames are `interval` seconds apart. Increments with a NaN at either end are left out. Errors of
+    the squared diffusion hold for Gaussian increments. Siegert, Friedrich & Peinke 1998; local
+    lines: Fan & Gijbels 1996.
     """
     start, step = (part.ravel() for part in increments(paths, interval, order))
     cell = np.digitize(start, edges) - 1
@@ -67,7 +70,7 @@ def coefficients(paths: Floats, interval: float, edges: Floats, order: int = 1) 
         for value in (level, level_error, scale * residual, scale * residual_error)
     )
     whole = count.astype(np.int64)
-    return Coefficients(centre, drift, drift_error, squared, squared_error, whole)
+    return CoefficientEstimates(centre, drift, drift_error, squared, squared_error, whole)
 
 
 def increments(paths: Floats, interval: float, order: int) -> tuple[Floats, Floats]:

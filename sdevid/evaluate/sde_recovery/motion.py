@@ -16,7 +16,7 @@ from sdevid.data.drawn import SDE
 from sdevid.data.radius import GeometricBrownian
 from sdevid.data.synthetic import OrnsteinUhlenbeck
 from sdevid.evaluate.sde_recovery.kramers_moyal import (
-    Coefficients,
+    CoefficientEstimates,
     coefficients,
     overall_squared_diffusion,
 )
@@ -30,15 +30,17 @@ PATHS = 4096  # simulated
 
 
 @dataclass(frozen=True)
-class Motion:
+class MotionStatistics:
     """Statistics of a set of paths along one axis."""
 
     statistics: dict[str, Estimate]
-    grid: Coefficients
+    grid: CoefficientEstimates
 
 
-def describe(paths: Floats, interval: float, sde: SDE, horizon: float | None = None) -> Motion:
-    """Of `paths` (number, frames) in units, `interval` seconds apart; errors by path.
+def motion_statistics(
+    paths: Floats, interval: float, sde: SDE, horizon: float | None = None
+) -> MotionStatistics:
+    """Measure `paths` (number, frames) in units, `interval` seconds apart; errors by path.
 
     `crossings` counts changes of the sign of x - middle between two frames, scaled to 64 frames;
     `right_share` is the share of frames on the right of the middle. The first-passage time is from
@@ -64,7 +66,7 @@ def describe(paths: Floats, interval: float, sde: SDE, horizon: float | None = N
         ),
         "lost": mean_over(np.isnan(paths).mean(axis=1)),
     }
-    return Motion(statistics, coefficients(paths, interval, _edges(sde), order))
+    return MotionStatistics(statistics, coefficients(paths, interval, _edges(sde), order))
 
 
 def simulate_truth(
@@ -74,11 +76,11 @@ def simulate_truth(
     frames: int = WINDOW,
     paths: int = PATHS,
     horizon: float | None = None,
-) -> Motion:
+) -> MotionStatistics:
     """The same statistics of simulated paths."""
     times = interval * np.arange(frames)
     states = sde.simulate(np.random.default_rng(seed), paths, times)
-    return describe(states[..., 0] if sde.order == 2 else states, interval, sde, horizon)
+    return motion_statistics(states[..., 0] if sde.order == 2 else states, interval, sde, horizon)
 
 
 def compare(
@@ -96,12 +98,12 @@ def compare(
     quarters of the length of the shorter of `generated` and `real`.
     """
     horizon = (3 * min(generated.shape[1], real.shape[1]) // 4 - 1) * interval
-    found = {
-        "generated": describe(generated, interval, sde, horizon),
-        "real": describe(real, interval, sde, horizon),
+    entry = {
+        "generated": motion_statistics(generated, interval, sde, horizon),
+        "real": motion_statistics(real, interval, sde, horizon),
         "truth": simulate_truth(sde, interval, seed, frames, paths, horizon),
     }
-    truth, position = found["truth"], found["truth"].grid.position
+    truth, position = entry["truth"], entry["truth"].grid.position
     exact = _exact(sde, truth.grid, horizon)
     return {
         "frame_interval": interval,
@@ -109,16 +111,16 @@ def compare(
         "order": sde.order,
         "statistics": {
             name: {key: value.as_json() for key, value in motion.statistics.items()}
-            for name, motion in found.items()
+            for name, motion in entry.items()
         }
         | {"exact": exact},
-        "ratio_to_truth": {name: _ratios(found[name], truth) for name in ("generated", "real")},
+        "ratio_to_truth": {name: _ratios(entry[name], truth) for name in ("generated", "real")},
         "ratio_to_exact": {
-            name: {key: finite(found[name].statistics[key].mean / exact[key]) for key in exact}
+            name: {key: finite(entry[name].statistics[key].mean / exact[key]) for key in exact}
             for name in ("generated", "real", "truth")
         },
-        "curve_error": {name: _curve_errors(found[name], truth) for name in ("generated", "real")},
-        "grid": {name: _grid(motion.grid) for name, motion in found.items()}
+        "curve_error": {name: _curve_errors(entry[name], truth) for name in ("generated", "real")},
+        "grid": {name: _grid(motion.grid) for name, motion in entry.items()}
         | {"exact": _exact_grid(sde, position)},
     }
 
@@ -131,7 +133,7 @@ def _edges(sde: SDE) -> Floats:
     return edges
 
 
-def _exact(sde: SDE, law: Coefficients, horizon: float) -> dict[str, float]:
+def _exact(sde: SDE, law: CoefficientEstimates, horizon: float) -> dict[str, float]:
     """What is known without simulation; the squared diffusion is averaged over the law of x."""
     squared = sde.diffusion(law.position) ** 2
     exact = {
@@ -151,7 +153,7 @@ def _by_path(values: Floats) -> Floats:
     return mean
 
 
-def _ratios(motion: Motion, truth: Motion) -> dict[str, float | None]:
+def _ratios(motion: MotionStatistics, truth: MotionStatistics) -> dict[str, float | None]:
     keys = (
         "variance",
         "squared_diffusion",
@@ -164,7 +166,7 @@ def _ratios(motion: Motion, truth: Motion) -> dict[str, float | None]:
     return {key: finite(float(value)) for key, value in ratio.items()}
 
 
-def _curve_errors(motion: Motion, truth: Motion) -> dict[str, float | None]:
+def _curve_errors(motion: MotionStatistics, truth: MotionStatistics) -> dict[str, float | None]:
     """Root mean square difference over that of truth, weighted by how often truth is there."""
     errors = {}
     for key in ("drift", "squared_diffusion"):
@@ -176,7 +178,7 @@ def _curve_errors(motion: Motion, truth: Motion) -> dict[str, float | None]:
     return errors
 
 
-def _grid(grid: Coefficients) -> dict[str, list[float | None]]:
+def _grid(grid: CoefficientEstimates) -> dict[str, list[float | None]]:
     return {name: [finite(value) for value in values] for name, values in vars(grid).items()}
 
 

@@ -58,11 +58,11 @@ def angles(video: NDArray[np.uint8], half_width: float) -> Floats:
 
 def unwrapped(paths: Floats) -> Floats:
     """Angles (paths, frames) without jumps of a whole turn from one frame seen to the next."""
-    found, last = paths.copy(), np.zeros(len(paths))
-    for frame in found.T:
+    continuous, last = paths.copy(), np.zeros(len(paths))
+    for frame in continuous.T:
         frame -= 2 * np.pi * np.round((frame - last) / (2 * np.pi))
         last = np.where(np.isfinite(frame), frame, last)
-    return found
+    return continuous
 
 
 def _light(video: NDArray[np.uint8]) -> tuple[Any, Any, Any]:

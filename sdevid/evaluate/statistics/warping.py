@@ -37,8 +37,8 @@ def _error(now: Floats, after: Floats) -> float:
     place = np.stack(np.meshgrid(*map(np.arange, grey.shape), indexing="ij")) + forward
     returned = np.stack([warp(part, place, mode="edge", preserve_range=True) for part in backward])
     gap = ((forward + returned) ** 2).sum(axis=0)
-    moved = (forward**2).sum(axis=0) + (returned**2).sum(axis=0)
+    squared_flow = (forward**2).sum(axis=0) + (returned**2).sum(axis=0)
     inside = ((place >= 0) & (place <= np.array(grey.shape)[:, None, None] - 1)).all(axis=0)
-    valid = (gap <= 0.01 * moved + 0.5) & inside
+    valid = (gap <= 0.01 * squared_flow + 0.5) & inside
     back = np.stack([warp(part, place, mode="edge") for part in np.moveaxis(after, -1, 0)], -1)
     return float(((back - now) ** 2).mean(axis=-1)[valid].mean()) if valid.any() else float("nan")

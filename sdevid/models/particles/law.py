@@ -18,7 +18,7 @@ SPREAD = 3.0  # most by which log g_k leaves its common value
 HEADS = 4
 
 
-class Conditions(NamedTuple):
+class ParticleConditions(NamedTuple):
     """What the law takes from the content, worked out once a clip."""
 
     root: carried_noise.Root
@@ -45,13 +45,13 @@ class ParticleLaw(nn.Module):
         super().__init__()
         settings, self.layout = config.particles, layout_of(config)
         self.carried, self.side = config.sde.noise == "carried", config.frame_size
-        hidden, told = settings.hidden, settings.appearance + 1
+        hidden, inputs = settings.hidden, settings.appearance + 1
         self.log_diffusion = nn.Parameter(torch.tensor([settings.diffusion_start]).log())
         self.log_length = nn.Parameter(torch.tensor([settings.length_start]).log())
         self.register_buffer("calibration", torch.zeros(1))  # added to log g after training
         self.calibration: Tensor
-        self.by_content = mlp(told, hidden // 2, 1, 0.0)
-        self.token = nn.Linear(told, hidden)
+        self.by_content = mlp(inputs, hidden // 2, 1, 0.0)
+        self.token = nn.Linear(inputs, hidden)
         self.moving = nn.Linear(2 * self.layout.order, hidden)
         self.attended = nn.Linear(hidden, 3 * hidden)
         self.drift = nn.Sequential(
@@ -67,11 +67,11 @@ class ParticleLaw(nn.Module):
 
     def conditions(
         self, content: Content, text: Float[Tensor, "batch features"] | None = None
-    ) -> Conditions:
+    ) -> ParticleConditions:
         """Read diffusion, correlations and what the drift needs from the content."""
-        told = content.told
-        own = SPREAD * (self.by_content(told).float() / SPREAD).tanh()
-        token = self.token(told)
+        condition = content.condition
+        own = SPREAD * (self.by_content(condition).float() / SPREAD).tanh()
+        token = self.token(condition)
         if self.text is not None and text is not None:
             token = token + self.text(text)[:, None]
         if self.carried:
@@ -79,11 +79,11 @@ class ParticleLaw(nn.Module):
         else:
             root = carried_noise.independent(content.born)
         presence = content.logit.sigmoid()
-        return Conditions(
+        return ParticleConditions(
             root, (self.log_diffusion + own + self.calibration).exp(), token, presence
         )
 
-    def pull(self, z: State, conditions: Conditions) -> Float[Tensor, "batch particles 2"]:
+    def pull(self, z: State, conditions: ParticleConditions) -> Float[Tensor, "batch particles 2"]:
         """h, in pixel/frame, or in pixel/frame^2 for a state of second order.
 
         Each particle attends to the others, each as much as it is present.
@@ -100,8 +100,8 @@ class ParticleLaw(nn.Module):
         others = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=seen.to(query.dtype)
         )
-        told = torch.cat([token, others.transpose(1, 2).flatten(2)], dim=-1)
-        drift: Tensor = self.drift(told).float()
+        inputs = torch.cat([token, others.transpose(1, 2).flatten(2)], dim=-1)
+        drift: Tensor = self.drift(inputs).float()
         return drift
 
     def depth(self) -> Depth:

@@ -12,7 +12,7 @@ from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.particles.decoder import ParticleDecoder
 from sdevid.models.particles.law import ParticleLaw
-from sdevid.models.particles.path import walk
+from sdevid.models.particles.path import solve_path
 from sdevid.models.particles.posterior import Features, NeighbourFeatures, ParticleControl
 from sdevid.models.particles.reader import ParticleReader, with_ring
 from sdevid.models.particles.ring import Outside, Ring
@@ -90,7 +90,7 @@ class ParticleSDE(VideoModel):
             )
             dw = sampler.temperature * noise.increments(grid)
             dt = self.steps(grid).to(dw)
-            states = walk(self.law, z, conditions, dt, dw, saved[1:]).states
+            states = solve_path(self.law, z, conditions, dt, dw, saved[1:]).states
             z, reference = states[:, -1], part[:, -1:]
             yield Chunk(self.decoder(states, content), z.new_zeros(len(z)))
 
@@ -98,8 +98,8 @@ class ParticleSDE(VideoModel):
         """The ring's particles, of the prior or of the posterior that reads `features`, if any."""
         if self.ring is None:
             return None
-        found: Outside = self.ring(normal(seed, serial, Stream.RING, (self.ring.size, 3)), features)
-        return found
+        ring: Outside = self.ring(normal(seed, serial, Stream.RING, (self.ring.size, 3)), features)
+        return ring
 
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
         """Lengths of the steps between grid points, in training frames."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sdevid.models.particles.law import Conditions, ParticleLaw
+from sdevid.models.particles.law import ParticleConditions, ParticleLaw
 from sdevid.models.particles.posterior import Observation
 from sdevid.models.particles.state import Layout, State
 from sdevid.sde import carried_noise
@@ -17,7 +17,7 @@ from sdevid.sde import carried_noise
 Observe = Callable[[State, int], Observation]  # (state before step k, k)
 
 
-class Path(NamedTuple):
+class ParticlePath(NamedTuple):
     """A solved path."""
 
     states: Float[Tensor, "batch saved particles components"]
@@ -32,15 +32,15 @@ class Scales(NamedTuple):
     noise: Float[Tensor, "batch particles 1"]  # pixels
 
 
-def walk(
+def solve_path(
     law: ParticleLaw,
     start: State,
-    conditions: Conditions,
+    conditions: ParticleConditions,
     dt: Float[Tensor, "batch steps"],
     increments: Float[Tensor, "batch steps particles noises"],
     saved: Sequence[int],
     observe: Observe | None = None,
-) -> Path:
+) -> ParticlePath:
     """Step the prior, or the posterior that `observe` gives, and keep the grid points `saved`.
 
     `dt` is in training frames; a step of no time changes neither state nor KL. `increments` are
@@ -54,13 +54,13 @@ def walk(
         z, kl, energy = _step(law, z, conditions, dt[:, k, None, None], white[:, k], seen)
         spent = [spent[0] + kl, spent[1] + energy]
         states.append(z)
-    return Path(torch.stack([states[k] for k in saved], dim=1), *spent)
+    return ParticlePath(torch.stack([states[k] for k in saved], dim=1), *spent)
 
 
 def _step(
     law: ParticleLaw,
     z: State,
-    conditions: Conditions,
+    conditions: ParticleConditions,
     dt: Float[Tensor, "batch 1 1"],
     xi: Float[Tensor, "batch particles noises"],
     seen: Observation | None,

@@ -13,7 +13,7 @@ from torch.nn import functional
 from sdevid.config import Config
 from sdevid.models.particles.state import (
     Content,
-    Places,
+    Positions,
     State,
     centred,
     conv,
@@ -66,8 +66,8 @@ class NeighbourFeatures(nn.Module):
             after = torch.cat([x[:, 2:], x[:, -1:]], dim=1)
             seen += [after, torch.cat([x[:, :1], x[:, :-2]], dim=1)]
         stacked = torch.cat(seen, dim=2)
-        found = self.layers(stacked.flatten(0, 1))
-        return torch.unflatten(found, 0, stacked.shape[:2])
+        features = self.layers(stacked.flatten(0, 1))
+        return torch.unflatten(features, 0, stacked.shape[:2])
 
 
 class ParticleControl(nn.Module):
@@ -77,12 +77,12 @@ class ParticleControl(nn.Module):
         super().__init__()
         settings, self.layout = config.particles, layout_of(config)
         self.side = config.frame_size
-        told = settings.features + 1 + settings.appearance + 2
-        self.place = mlp(told + 2 * (self.layout.order - 1), settings.hidden, 3, 0.1)
+        inputs = settings.features + 1 + settings.appearance + 2
+        self.place = mlp(inputs + 2 * (self.layout.order - 1), settings.hidden, 3, 0.1)
         start = 0.5 * (math.log(settings.precision_start) - MIDDLE)
         nn.init.constant_(self.place.get_parameter("4.bias")[2:], start)
         if self.layout.has_depth:
-            self.depth = mlp(told + 1, settings.hidden // 2, 2, 0.0)
+            self.depth = mlp(inputs + 1, settings.hidden // 2, 2, 0.0)
 
     def forward(
         self,
@@ -93,22 +93,22 @@ class ParticleControl(nn.Module):
     ) -> Observation:
         """`left` is the step's share of what is left of its interval, and its length in frames."""
         place, velocity, depth = self.layout.split(z)
-        read = [at_places(features, place, self.side), content.told]
+        read = [features_at(features, place, self.side), content.condition]
         read.append(left[:, None].expand(-1, place.shape[1], -1))
-        told = torch.cat(read, dim=-1)
-        moving = told if velocity is None else torch.cat([told, velocity / 4], dim=-1)
+        inputs = torch.cat(read, dim=-1)
+        moving = inputs if velocity is None else torch.cat([inputs, velocity / 4], dim=-1)
         raw = self.place(moving).float()
         precision = (MIDDLE + 2 * raw[..., 2:]).clamp(LOWEST, HIGHEST).exp()
         if depth is None:
             return Observation(raw[..., :2], precision, None, None)
-        change, width = self.depth(torch.cat([told, depth], dim=-1)).float().chunk(2, dim=-1)
+        change, width = self.depth(torch.cat([inputs, depth], dim=-1)).float().chunk(2, dim=-1)
         return Observation(raw[..., :2], precision, change, (2 * width - 1).clamp(-8, 8).exp())
 
 
-def at_places(
-    features: Float[Tensor, "batch features rows columns"], places: Places, side: int
+def features_at(
+    features: Float[Tensor, "batch features rows columns"], positions: Positions, side: int
 ) -> Float[Tensor, "batch particles features"]:
-    """Features at `places` in pixels of a frame of `side`, by bilinear interpolation."""
-    grid = ((2 * places + 1) / side - 1).to(features.dtype)[:, :, None]
-    found = functional.grid_sample(features, grid, padding_mode="border", align_corners=False)
-    return found[..., 0].transpose(1, 2)
+    """Read features at `positions` in pixels of a frame of `side`, by bilinear interpolation."""
+    grid = ((2 * positions + 1) / side - 1).to(features.dtype)[:, :, None]
+    sampled = functional.grid_sample(features, grid, padding_mode="border", align_corners=False)
+    return sampled[..., 0].transpose(1, 2)

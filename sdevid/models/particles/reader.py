@@ -30,7 +30,7 @@ FREE_SCALE = 0.1  # of the posterior's code before training, where no frame is o
 Code = Float[Tensor, "batch particles code"]  # place, velocity, presence, appearance
 
 
-class Birth(NamedTuple):
+class ParticleBirth(NamedTuple):
     """Where a film of particles begins."""
 
     state: State
@@ -42,13 +42,13 @@ def with_ring(
     layout: Layout, state: Tensor, content: Content, ring: Outside
 ) -> tuple[Tensor, Content]:
     """The particles read inside the picture, then those born around it, at rest."""
-    still = torch.zeros_like(ring.places) if layout.order == 2 else None
+    still = torch.zeros_like(ring.positions) if layout.order == 2 else None
     depth = torch.zeros_like(ring.logit) if layout.has_depth else None
-    outside = layout.join(ring.places, still, depth)
+    outside = layout.join(ring.positions, still, depth)
     joined = Content(
         torch.cat([content.logit, ring.logit], dim=1),
         torch.cat([content.look, ring.look], dim=1),
-        torch.cat([content.born, ring.places], dim=1),
+        torch.cat([content.born, ring.positions], dim=1),
         content.ground,
     )
     return torch.cat([state, outside], dim=1), joined
@@ -107,7 +107,7 @@ class ParticleReader(nn.Module):
         eps: Code,
         text: Float[Tensor, "batch features"] | None,
         detail: float | Tensor = 1.0,
-    ) -> Birth:
+    ) -> ParticleBirth:
         """Read the posterior's start from the last `memory` of `frames`, drawn by `eps` if free.
 
         `detail` weights the ground's fine part.
@@ -120,7 +120,7 @@ class ParticleReader(nn.Module):
         spent = torch.where(is_free, kl(posterior, prior), 0.0)
         ground = self.ground(centred(frames[:, -1], level), detail) + level
         ground = torch.where(free[..., None], self._bare(ground), ground)
-        return Birth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
+        return ParticleBirth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
 
     def observed(self, frames: Frames) -> tuple[State, Content]:
         """The prior's start given observed `frames`, the last one where the path begins."""
@@ -183,5 +183,5 @@ class Ground(nn.Module):
         broad = functional.interpolate(
             self.coarse(frame), size=frame.shape[-2:], mode="bilinear", align_corners=False
         )
-        found: Tensor = (broad + detail * self.fine(frame)).float()
-        return found
+        ground: Tensor = (broad + detail * self.fine(frame)).float()
+        return ground

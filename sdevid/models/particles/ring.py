@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models.particles.posterior import Features, at_places
-from sdevid.models.particles.state import Places, mlp
+from sdevid.models.particles.posterior import Features, features_at
+from sdevid.models.particles.state import Positions, mlp
 
 ABSENT, SPREAD = -2.0, 2.0  # presence's logit before training, and how far one draw moves it
 INSIDE = 2.0  # pixels from the frame's edge at which features stand for what lies outside
@@ -19,7 +19,7 @@ INSIDE = 2.0  # pixels from the frame's edge at which features stand for what li
 class Outside(NamedTuple):
     """The ring's particles, and what their presence costs."""
 
-    places: Places
+    positions: Positions
     logit: Float[Tensor, "batch ring 1"]
     look: Float[Tensor, "batch ring appearance"]
     kl: Float[Tensor, " batch"]  # nats
@@ -58,15 +58,15 @@ class Ring(nn.Module):
         """Particles drawn by `eps`, from the prior or from the posterior that reads `features`."""
         home = self.home
         share = 0.5 * torch.erf(eps[..., :2] * 0.5**0.5)  # uniform in (-1/2, 1/2)
-        places = home + share * self.pixels
+        positions = home + share * self.pixels
         drawn, spent = eps[..., 2:], eps.new_zeros(len(eps))
         if features is not None:
             batch, intervals = features.shape[:2]
             near = home.clamp(INSIDE, self.frame - 1 - INSIDE).expand(batch * intervals, -1, -1)
-            seen = at_places(features.flatten(0, 1), near, self.frame)
+            seen = features_at(features.flatten(0, 1), near, self.frame)
             read = torch.unflatten(self.read(seen), 0, (batch, intervals)).float().mean(1)
             mean, log_scale = SPREAD * read[..., :1], read[..., 1:].clamp(-3, 1)
             drawn = mean + log_scale.exp() * drawn
             spent = (0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale).sum((1, 2))
         logit = self.log_odds + SPREAD * drawn
-        return Outside(places, logit, self.look.expand(*places.shape[:2], -1), spent)
+        return Outside(positions, logit, self.look.expand(*positions.shape[:2], -1), spent)

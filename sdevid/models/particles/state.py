@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 
-Places = Float[Tensor, "batch particles 2"]  # (x, y), pixels; x to the right, y down
+Positions = Float[Tensor, "batch particles 2"]  # (x, y), pixels; x to the right, y down
 State = Float[Tensor, "batch particles components"]  # as `Layout` says
 
 
@@ -20,11 +20,11 @@ class Content(NamedTuple):
 
     logit: Float[Tensor, "batch particles 1"]  # of its presence
     look: Float[Tensor, "batch particles appearance"]
-    born: Places
+    born: Positions
     ground: Float[Tensor, "batch channels height width"]
 
     @property
-    def told(self) -> Float[Tensor, "batch particles told"]:
+    def condition(self) -> Float[Tensor, "batch particles condition"]:
         """Presence and appearance, which the law and the posterior read."""
         return torch.cat([self.logit.sigmoid(), self.look], dim=-1)
 

@@ -44,9 +44,9 @@ def load(
     universal = aside / folder.name
     try:
         failure = _convert(engine, folder, universal, manifest, trusted) if world.main else None
-        told = next(filter(None, world.gather(failure)), None)
-        if told:
-            raise UserError(told)
+        message = next(filter(None, world.gather(failure)), None)
+        if message:
+            raise UserError(message)
         if engine.config.zero_stage == 0:
             engine.load_whole(lambda name: _parameter(universal, name))
         else:
@@ -119,11 +119,11 @@ def _take_apart(folder: Path, universal: Path, manifest: Manifest, trusted: bool
     names = list(manifest.parameters)
     step = torch.tensor(0.0)
     for key, (place, _) in enumerate(order):
-        name, moments = names[place], held[key]
+        name, shard = names[place], held[key]
         for part in _PARTS:
-            tensor = state["module"][name] if part == "fp32" else moments[part]
+            tensor = state["module"][name] if part == "fp32" else shard[part]
             _write(universal / "zero" / name / f"{part}.pt", {"param": tensor.float().clone()})
-        step = moments["step"]
+        step = shard["step"]
     del state["module"], state["optimizer"]
     torch.save(state | {"optimizer": None, "module": {}}, universal / "mp_rank_00_model_states.pt")
     return step
@@ -145,8 +145,8 @@ def _even_out(engine: Engine, universal: Path, manifest: Manifest, step: Tensor)
         _write(zero / name / "step.pt", step)
         for part in _PARTS if manifest.zero_stage == 3 else ():  # flat, and not in a dict
             path = zero / name / f"{part}.pt"
-            found = data_only.read(path)
-            tensor = found["param"] if isinstance(found, dict) else found
+            content = data_only.read(path)
+            tensor = content["param"] if isinstance(content, dict) else content
             _write(path, {"param": tensor.view(shape)})
     groups: list[dict[str, Any]] = [
         {"params": []} for _ in range(1 + max(engine.groups()))
@@ -165,8 +165,8 @@ def _even_out(engine: Engine, universal: Path, manifest: Manifest, step: Tensor)
 
 def _parameter(universal: Path, name: str) -> dict[str, Tensor]:
     folder = universal / "zero" / name
-    found = {part: data_only.read(folder / f"{part}.pt")["param"] for part in _PARTS}
-    return found | {"step": data_only.read(folder / "step.pt")}
+    parts = {part: data_only.read(folder / f"{part}.pt")["param"] for part in _PARTS}
+    return parts | {"step": data_only.read(folder / "step.pt")}
 
 
 def _write(path: Path, value: Any) -> None:

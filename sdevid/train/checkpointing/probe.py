@@ -59,17 +59,17 @@ def score(engine: Engine) -> float | None:
     return loss if math.isfinite(loss) else None
 
 
-def check(engine: Engine, saved: float | None, folder: Path) -> None:
+def check_probe(engine: Engine, saved: float | None, folder: Path) -> None:
     """Raise UserError, on every rank, where the probe batch no longer has the loss `saved`."""
     if saved is None:
         return
     losses = engine.world.gather(score(engine))
     allowed = tolerance(engine.config) * max(1.0, abs(saved))
-    for rank, found in enumerate(losses):
-        if found is None or abs(found - saved) > allowed:
+    for rank, loss in enumerate(losses):
+        if loss is None or abs(loss - saved) > allowed:
             raise UserError(
                 f"checkpoint {folder} was loaded, but on rank {rank} its probe batch has a loss "
-                f"of {found} where {saved} was stored: float32 sums in another order differ by "
+                f"of {loss} where {saved} was stored: float32 sums in another order differ by "
                 f"{allowed:.2g} at most. The code, a library or the hardware computes something "
                 "else; go back to what wrote it, or set `probe` to null in its manifest.json"
             )

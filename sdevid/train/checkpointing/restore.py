@@ -106,7 +106,7 @@ def _verify(engine: Engine, folder: Path, manifest: Manifest, changed: list[str]
             "that they were saved with; start from the one before it by removing this one"
         )
     if probe.comparable(changed):
-        probe.check(engine, manifest.probe, folder)
+        probe.check_probe(engine, manifest.probe, folder)
 
 
 def _faults(folder: Path, world: World) -> list[str]:

@@ -34,13 +34,13 @@ def kept(run_dir: Path, steps: Sequence[int], settings: CheckpointConfig) -> set
 
 
 def _manifests(run_dir: Path, steps: Sequence[int]) -> list[tuple[int, Manifest]]:
-    found = []
+    manifests = []
     for step in steps:
         try:
-            found.append((step, checkpoint.read_manifest(checkpoint.folder_of(run_dir, step))))
+            manifests.append((step, checkpoint.read_manifest(checkpoint.folder_of(run_dir, step))))
         except UserError:  # damaged: only its age keeps it
             continue
-    return found
+    return manifests
 
 
 def _one_a_stretch(manifests: dict[int, Manifest], every: int | None) -> set[int]:

@@ -9,10 +9,10 @@ from pathlib import Path
 def free(path: Path) -> str:
     """What is free at `path`, in words; says when inodes and not bytes have run out."""
     try:
-        found = os.statvfs(path)
+        status = os.statvfs(path)
     except OSError as error:
         return f"how much is free at {path} cannot be told: {error.strerror}"
-    mib = found.f_bavail * found.f_frsize / 2**20
-    if found.f_files and not found.f_favail:
+    mib = status.f_bavail * status.f_frsize / 2**20
+    if status.f_files and not status.f_favail:
         return f"{mib:,.0f} MiB are free there, but no inode: remove files, whatever their size"
     return f"{mib:,.0f} MiB are free there"

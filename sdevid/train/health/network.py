@@ -68,8 +68,8 @@ def bandwidth(world: World) -> float:
                 "heard the one before it; look at the network between the nodes, and at "
                 "NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME in slurm/env.sh"
             )
-    moved = 2 * (world.size - 1) / world.size * tensor.numel() * tensor.element_size()
-    return moved / min(times)
+    bytes_moved = 2 * (world.size - 1) / world.size * tensor.numel() * tensor.element_size()
+    return bytes_moved / min(times)
 
 
 def _finish(start: Callable[[], list[dist.Work]], device: torch.device) -> bool:

@@ -55,7 +55,7 @@ class Report:
     faults: list[str] = field(default_factory=list)  # with this node alone
 
 
-def check(config: Config, world: World) -> ShardIndex:
+def check_nodes(config: Config, world: World) -> ShardIndex:
     """The opened data, once every node is found fit to train. Every rank takes part.
 
     Raises BadNodeError, on every rank alike, where one is not.
@@ -75,7 +75,7 @@ def check(config: Config, world: World) -> ShardIndex:
         if not world.main:  # srun ends all nodes once one has ended: the main rank speaks first
             time.sleep(_HEAD_START)
             raise BadNodeError("preflight: see rank 0")
-        raise BadNodeError(_told(faults, nodes))
+        raise BadNodeError(_message(faults, nodes))
     world.say(_summary(config, world, reports, network.bandwidth(world), began))
     return index
 
@@ -92,7 +92,7 @@ def _meet(world: World, nodes: Sequence[str], what: str) -> None:
         time.sleep(_HEAD_START)
         raise BadNodeError(f"preflight: see rank 0; where it is silent, look at node {nodes[0]}")
     within = f"{what} within {network.MEETING_SECONDS} s"
-    raise BadNodeError(_told([f"node {nodes[r]}: rank {r} {within}" for r in absent], nodes))
+    raise BadNodeError(_message([f"node {nodes[r]}: rank {r} {within}" for r in absent], nodes))
 
 
 def judge(reports: Sequence[Report]) -> list[str]:
@@ -108,10 +108,10 @@ def judge(reports: Sequence[Report]) -> list[str]:
 def _differences(nodes: Sequence[Report]) -> Iterator[str]:
     """Facts in which a node is not like most, or on a tie not like the first."""
     for name in nodes[0].facts if nodes else ():
-        found = {r.node: r.facts[name] for r in nodes if name in r.facts}
-        usual = Counter(found.values()).most_common(1)[0][0]
-        like = next(node for node, fact in found.items() if fact == usual)
-        for node, fact in found.items():
+        by_node = {r.node: r.facts[name] for r in nodes if name in r.facts}
+        usual = Counter(by_node.values()).most_common(1)[0][0]
+        like = next(node for node, fact in by_node.items() if fact == usual)
+        for node, fact in by_node.items():
             if fact != usual:
                 yield f"node {node}: {name} {fact}, but {usual} on node {like}"
 
@@ -147,7 +147,7 @@ def _deaf(world: World, reports: Sequence[Report]) -> list[str]:
     ]
 
 
-def _told(faults: Sequence[str], nodes: Sequence[str]) -> str:
+def _message(faults: Sequence[str], nodes: Sequence[str]) -> str:
     bad = dict.fromkeys(fault.split(":")[0].removeprefix("node ") for fault in faults)
     several = len(set(nodes)) > 1
     without = f", or leave it out: sbatch --exclude={','.join(bad)}" if several else ""
@@ -174,7 +174,7 @@ def _report(
     facts: dict[str, str] = {}
     parameters = sum(p.numel() for p in model_on_meta(config).parameters())
     if os.environ["LOCAL_RANK"] == "0":  # once a node
-        facts = versions.found() | ({"data index": index_digest(index)} if index else {})
+        facts = versions.installed() | ({"data index": index_digest(index)} if index else {})
         faults += [*_gpu_count(), *gpus.ecc_faults(), *_node_disk()]
         try:
             faults += _run_disk(config, parameters)
@@ -200,9 +200,9 @@ def _mark(config: Config, world: World) -> Path:
 
 def _gpu_count() -> Iterator[str]:
     asked = int(os.environ.get("SLURM_GPUS_ON_NODE", 0))
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found < asked:
-        yield f"{found} GPUs answer, but {asked} were asked for"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count < asked:
+        yield f"{count} GPUs answer, but {asked} were asked for"
 
 
 def _run_disk(config: Config, parameters: int) -> Iterator[str]:

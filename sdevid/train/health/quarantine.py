@@ -44,25 +44,25 @@ class Quarantine:
         Raises UserError on every rank where the share of damaged clips is past
         `data_max_damaged`.
         """
-        found = sorted(
+        damages = sorted(
             (damage for part in self._world.gather(self._new) for damage in part),
             key=lambda damage: damage.serial,
         )
         self._new = []
-        first = {(damage.shard, damage.key): damage for damage in reversed(found)}
+        first = {(damage.shard, damage.key): damage for damage in reversed(damages)}
         unnamed = [first[name] for name in reversed(first) if name not in self._named]
         self._met.update(first)
         self._named.update(first)
         if unnamed and self._world.main:
             self._write(unnamed)
-        self._bound(found)
+        self._bound(damages)
         return {"quarantined": float(len(self._named))}
 
-    def _bound(self, found: list[Damage]) -> None:
+    def _bound(self, damages: list[Damage]) -> None:
         read = min(self._taken, self._clips)
         rate, allowed = len(self._met) / max(read, 1), self._config.data_max_damaged
-        if found and len(self._met) >= _LEAST and rate > allowed:
-            last = found[-1]
+        if damages and len(self._met) >= _LEAST and rate > allowed:
+            last = damages[-1]
             raise UserError(
                 f"{len(self._met)} of the {read} clips read from {self._config.data} are damaged, "
                 f"more than data_max_damaged allows ({allowed:g}); the last: {last.key} of "

@@ -59,12 +59,12 @@ class Recovery:
         at_most = self._policy.return_point
         with self._engine.world.heartbeat.phase("checkpoint"):
             self._saver.wait()
-            found = restore.resume(self._engine, self._saver.ema, self._engine.config, at_most)
-        if found is None:
+            progress = restore.resume(self._engine, self._saver.ema, self._engine.config, at_most)
+        if progress is None:
             raise NonFiniteError(f"{why}, and there is no checkpoint from before them")
-        self._policy.returned_to(found.step)
+        self._policy.returned_to(progress.step)
         self._engine.world.say(
-            f"{why}: back to the weights of step {found.step}, and on with the data from clip "
+            f"{why}: back to the weights of step {progress.step}, and on with the data from clip "
             f"{self._progress.clips:,}",
             "warning",
         )

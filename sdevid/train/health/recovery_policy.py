@@ -38,15 +38,15 @@ class RecoveryPolicy:
     """
 
     def __init__(self, settings: FaultsConfig, state: Mapping[str, Any] | None = None) -> None:
-        given = dict(state or {})
+        saved = dict(state or {})
         self.settings = settings
-        self.in_a_row = int(given.get("in_a_row", 0))  # faults since the last good step
-        self.sound = int(given.get("sound", 0))  # good steps since the last fault
-        self.rollbacks = int(given.get("rollbacks", 0))
-        self.good_step = int(given.get("good_step", 0))
-        self.saves = [int(step) for step in given.get("saves", [])]
-        self.save_due = bool(given.get("save_due", False))
-        self.losses = deque((float(x) for x in given.get("losses", [])), maxlen=settings.window)
+        self.in_a_row = int(saved.get("in_a_row", 0))  # faults since the last good step
+        self.sound = int(saved.get("sound", 0))  # good steps since the last fault
+        self.rollbacks = int(saved.get("rollbacks", 0))
+        self.good_step = int(saved.get("good_step", 0))
+        self.saves = [int(step) for step in saved.get("saves", [])]
+        self.save_due = bool(saved.get("save_due", False))
+        self.losses = deque((float(x) for x in saved.get("losses", [])), maxlen=settings.window)
         self.fault: str | None = None
 
     def state(self) -> dict[str, Any]:

@@ -65,10 +65,10 @@ def slowest(world: World, seconds: float, elapsed: float, ratio: float) -> dict[
     """
     if world.size == 1 or not ratio:
         return {}
-    found: list[tuple[float, str]] = world.gather((seconds, node_name()))
-    rank = max(range(world.size), key=lambda r: found[r][0])
-    own, node = found[rank]
-    others = statistics.median(s for r, (s, _) in enumerate(found) if r != rank)
+    times: list[tuple[float, str]] = world.gather((seconds, node_name()))
+    rank = max(range(world.size), key=lambda r: times[r][0])
+    own, node = times[rank]
+    others = statistics.median(s for r, (s, _) in enumerate(times) if r != rank)
     measured = own / max(others, 1e-9)
     if measured > ratio and own - others > max(_LEAST, _LEAST_SHARE * elapsed):
         world.say(

@@ -14,7 +14,7 @@ _PACKAGES = ("deepspeed", "numpy", "triton", "xformers")
 _SHOWN = 12  # digits of a digest
 
 
-def found() -> dict[str, str]:
+def installed() -> dict[str, str]:
     """Versions of Python and of what the trainer stands on, and a digest of our own source."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for name in _PACKAGES:

@@ -146,9 +146,9 @@ class Watchdog:
         for rank in range(self._world.size):
             if self._fresh(rank):
                 stands[rank] = self._path(rank).read_text(encoding="utf-8").partition("\n")[0]
-        said = [f"rank {rank} is in {stand}" for rank, stand in stands.items() if stand != WAITS]
-        said += [f"rank {rank} does not answer" for rank in self._missing()]
-        return ", ".join(said[:8]) or "all ranks wait for each other"
+        states = [f"rank {rank} is in {stand}" for rank, stand in stands.items() if stand != WAITS]
+        states += [f"rank {rank} does not answer" for rank in self._missing()]
+        return ", ".join(states[:8]) or "all ranks wait for each other"
 
 
 WAITS = "a collective"

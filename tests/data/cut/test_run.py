@@ -77,17 +77,17 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_clips_lie_in_order_in_full_shards(tmp_path):
-    said = run(plan(Film(0), Film(1), Film(2)), tmp_path)
-    told = {
+    output = run(plan(Film(0), Film(1), Film(2)), tmp_path)
+    text = {
         split: [part[name] for name in ("clips", "videos", "shards")]
-        for split, part in said["splits"].items()
+        for split, part in output["splits"].items()
     }
-    assert told == {
+    assert text == {
         "train": [10, 2, [f"train-00000{n}.tar" for n in range(3)]],
         "val": [5, 1, ["val-000000.tar", "val-000001.tar"]],
     }
     kind = {"num_frames": 2, "fps": 8.0, "height": 8, "width": 8, "channels": 3}
-    assert [part["kinds"] for part in said["splits"].values()] == [[kind], [kind]]
+    assert [part["kinds"] for part in output["splits"].values()] == [[kind], [kind]]
     index = open_shards(tmp_path, "train")
     clips = [index.read(i) for i in range(len(index))]
     assert [int(clip.video[0, 0, 0, 0]) for clip in clips] == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
@@ -103,7 +103,7 @@ def test_clips_lie_in_order_in_full_shards(tmp_path):
         "label": "flat",
         "caption": "",
     }
-    assert not list(folder_faults(open_folder(tmp_path), said))
+    assert not list(folder_faults(open_folder(tmp_path), output))
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 5, 7, 100])
@@ -135,8 +135,8 @@ def test_bad_videos_are_named_and_the_rest_goes_on(tmp_path):
     films = [Film(number, reason="is torn" if number == 1 else None) for number in range(6)]
     films[5] = replace(films[5], reason="is short", whole=True)
     listing = Listing(left_out=[LeftOut("x.txt", "is no video by its name")])
-    said = run(replace(plan(*films), listing=listing), tmp_path, bad=0.2)
-    assert (said["quarantined"], said["left_out"]) == (1, 2)
+    output = run(replace(plan(*films), listing=listing), tmp_path, bad=0.2)
+    assert (output["quarantined"], output["left_out"]) == (1, 2)
     lines = (tmp_path / "quarantine.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"source": "films/1.mp4", "reason": "is torn", "kind": "bad"},
@@ -185,7 +185,7 @@ def test_strange_tars_are_left_alone(tmp_path):
 
 
 def test_shards_are_verified(tmp_path):
-    said = run(plan(Film(0), Film(1), Film(2)), tmp_path)
+    output = run(plan(Film(0), Film(1), Film(2)), tmp_path)
     assert check_shard(str(tmp_path), "train-000000.tar", decoding=True).faults == ()
     path = tmp_path / "train-000000.tar"
     sound = path.read_bytes()
@@ -200,8 +200,8 @@ def test_shards_are_verified(tmp_path):
     path.unlink()
     assert check_shard(str(tmp_path), path.name, decoding=False).faults
     (tmp_path / "old-000000.tar").touch()
-    said["splits"]["val"]["clips"] = 6
-    assert sorted(folder_faults(open_folder(tmp_path), said)) == [
+    output["splits"]["val"]["clips"] = 6
+    assert sorted(folder_faults(open_folder(tmp_path), output)) == [
         "old-000000.tar is not named in dataset.json",
         "split val has 5 clips, but dataset.json says 6",
     ]

@@ -102,9 +102,9 @@ def test_what_is_real_comes_before_links_and_broken_ones_are_named(tmp_path):
     (tmp_path / "in/other").symlink_to(tmp_path / "out")
     (tmp_path / "in/third").symlink_to(tmp_path / "out")
     os.mkfifo(tmp_path / "in/pipe.mp4")
-    found = find(tmp_path / "in", frozenset([".mp4"]))
-    assert list(found.files) == ["jump/a.mp4", "other/b.mp4"]
-    assert found.left_out == {
+    result = find(tmp_path / "in", frozenset([".mp4"]))
+    assert list(result.files) == ["jump/a.mp4", "other/b.mp4"]
+    assert result.left_out == {
         "pipe.mp4": "is not a regular file",
         "a_link": "is a link to jump, which is taken",
         "again.mp4": "is a link to jump/a.mp4, which is taken",

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdevid.data.cut.table import Row, read_table
+from sdevid.data.cut.table import TableRow, read_table
 from sdevid.errors import UserError
 
 
-def rows(folder: Path, text: str) -> list[Row]:
+def rows(folder: Path, text: str) -> list[TableRow]:
     path = folder / "t.csv"
     path.write_bytes(text.encode())
     return read_table(path, ("path", "caption"))
@@ -48,12 +48,12 @@ def test_a_faulty_row_is_named_and_the_next_is_read(tmp_path, line, fault):
     first, *_, last = rows(tmp_path, f"path,caption\r\n{line}\r\n\r\n2.mp4,next\r\n")
     assert first.line == 2
     assert fault in (first.fault or "")
-    assert last == Row(4, {"path": "2.mp4", "caption": "next"})
+    assert last == TableRow(4, {"path": "2.mp4", "caption": "next"})
 
 
 def test_a_quoted_text_may_hold_lines_commas_and_quotes(tmp_path):
     (row,) = rows(tmp_path, '\ufeffpath,caption\n1.mp4, "a ""dog"",\nrunning"\n')
-    assert row == Row(2, {"path": "1.mp4", "caption": 'a "dog",\nrunning'})
+    assert row == TableRow(2, {"path": "1.mp4", "caption": 'a "dog",\nrunning'})
 
 
 @pytest.mark.parametrize("text", ["file,text\n", "", "path,caption,path\n", 'path,"caption\n'])

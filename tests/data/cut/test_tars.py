@@ -41,8 +41,8 @@ def tars(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
         return {"__key__": key, **members}
 
     with wds.TarWriter(str(folder / "00000.tar"), encoder=False) as tar:
-        said = json.dumps({"caption": "another", "videoID": 7}).encode()
-        tar.write(sample("000000_00000", mp4=video, txt=b"a dog", json=said))
+        metadata = json.dumps({"caption": "another", "videoID": 7}).encode()
+        tar.write(sample("000000_00000", mp4=video, txt=b"a dog", json=metadata))
         tar.write(sample("000000_00001", mp4=video, txt=b"a dog again"))
         tar.write(sample("000001", jpg=b"\xff\xd8", txt=b"a picture"))
     with wds.TarWriter(str(folder / "00001.tar"), encoder=False) as tar:

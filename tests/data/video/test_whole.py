@@ -129,9 +129,9 @@ def test_the_stream_is_ffmpegs_own_choice(tmp_path, sizes, default, chosen):
     with open_video(path) as container:
         assert choose_stream(container).index == chosen
     with open_video(path) as container:
-        found = inspect(container)
-    assert (found.stream, found.notes) == (chosen, ("several video streams",))
-    assert found.period == Fraction(1, 25)
+        result = inspect(container)
+    assert (result.stream, result.notes) == (chosen, ("several video streams",))
+    assert result.period == Fraction(1, 25)
 
 
 def test_a_cover_is_never_the_video(tmp_path, make_spec, ffmpeg):

@@ -17,7 +17,7 @@ from sdevid.config import dump, parse
 from sdevid.data.shards import open_shards
 from sdevid.evaluate.__main__ import main
 from sdevid.evaluate.digits.futures import best_and_mean, speeds
-from sdevid.evaluate.digits.reader import Reading, followed, middles, read, train_reader
+from sdevid.evaluate.digits.reader import DigitReading, followed, middles, read, train_reader
 from sdevid.objectives import build_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,12 +67,12 @@ def test_places_are_sorted_by_where_each_digit_was():
     name = np.tile([3.0, 7.0], (9, 1))
     place[::2], name[::2] = place[::2, ::-1], name[::2, ::-1]
     place[4, 0] = name[4, 0] = np.nan
-    found = followed(Reading(place.copy(), name.copy()), np.array([[a[0], b[0]]]), 9)
-    seen = np.isfinite(found.name[0])
+    estimate = followed(DigitReading(place.copy(), name.copy()), np.array([[a[0], b[0]]]), 9)
+    seen = np.isfinite(estimate.name[0])
     assert seen.sum() == 17
-    assert (found.name[0][:, 0][seen[:, 0]] == 3).all()
-    assert (found.name[0][:, 1][seen[:, 1]] == 7).all()
-    np.testing.assert_allclose(found.place[0][:, 0][seen[:, 0]], a[seen[:, 0]])
+    assert (estimate.name[0][:, 0][seen[:, 0]] == 3).all()
+    assert (estimate.name[0][:, 1][seen[:, 1]] == 7).all()
+    np.testing.assert_allclose(estimate.place[0][:, 0][seen[:, 0]], a[seen[:, 0]])
 
 
 def test_speed_is_that_between_walls():
@@ -89,13 +89,13 @@ def test_speed_is_that_between_walls():
 def test_best_of_k_takes_the_best_mean_over_frames():
     rng = np.random.default_rng(0)
     real = rng.integers(0, 255, (3, 16, 16, 1)).astype(np.uint8)
-    made = np.stack([np.clip(real + rng.normal(0, s, real.shape), 0, 255) for s in (40, 10, 80)])
-    made = made.astype(np.uint8)
-    found = best_and_mean(made, real)
-    each = [np.mean([peak_signal_noise_ratio(r, f) for r, f in zip(real, k)]) for k in made]  # noqa: B905
-    assert found["psnr_best"] == pytest.approx(max(each))
-    assert found["psnr_mean"] == pytest.approx(np.mean(each))
-    assert found["ssim_best"] > found["ssim_mean"]
+    result = np.stack([np.clip(real + rng.normal(0, s, real.shape), 0, 255) for s in (40, 10, 80)])
+    result = result.astype(np.uint8)
+    estimate = best_and_mean(result, real)
+    each = [np.mean([peak_signal_noise_ratio(r, f) for r, f in zip(real, k)]) for k in result]  # noqa: B905
+    assert estimate["psnr_best"] == pytest.approx(max(each))
+    assert estimate["psnr_mean"] == pytest.approx(np.mean(each))
+    assert estimate["ssim_best"] > estimate["ssim_mean"]
 
 
 @pytest.mark.slow
@@ -122,10 +122,10 @@ def test_the_protocol_says_how_it_was_done(shards, tmp_path):
     (tmp_path / "config.yaml").write_text(dump(config))
     asked = ["--metrics", "digits", "--best_of", "5", "--num_clips", "4"]
     assert main(["--model_path", str(tmp_path), *asked]) == 0
-    found = json.loads((tmp_path / "results.json").read_text())["digits"]
-    told = [found[key] for key in ("generator", "best_of", "context", "predicted", "clips")]
-    assert told == ["srvp", 5, 5, 20, 4]
-    scores = found["scores"]
+    result = json.loads((tmp_path / "results.json").read_text())["digits"]
+    text = [result[key] for key in ("generator", "best_of", "context", "predicted", "clips")]
+    assert text == ["srvp", 5, 5, 20, 4]
+    scores = result["scores"]
     assert len(scores["energy_score"]["by_frame"]) == 20
     assert scores["identity_real"]["mean"] > 0.9
     assert scores["psnr_best"]["mean"] > scores["psnr_mean"]["mean"]

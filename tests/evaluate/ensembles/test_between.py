@@ -46,28 +46,28 @@ def context(monkeypatch):
     index = type("Index", (), {"dataset": {}, "clips": clips, "__len__": lambda _: 5})()
 
     def make(**options):
-        given = EvalOptions(Path("unused"), samples=3, **options)
+        arguments = EvalOptions(Path("unused"), samples=3, **options)
         model = objectives.build(config).model.eval()
-        return EvalContext(model, config, index, index, range(5), given)
+        return EvalContext(model, config, index, index, range(5), arguments)
 
     return make
 
 
 def test_linear_interpolation_of_a_line_is_exact_and_frames_count_by_place(context):
-    found = between.run(context(every=3))["between"]
-    crps = {name: one["channels"][0]["crps"]["1"] for name, one in found["forecasts"].items()}
+    scores = between.run(context(every=3))["between"]
+    crps = {name: one["channels"][0]["crps"]["1"] for name, one in scores["forecasts"].items()}
     assert crps["linear_interpolation"]["mean"] == pytest.approx(0, abs=1e-4)
     assert crps["frame_before"]["by_lead"] == [20.0, 40.0]  # one and two frames after it
     assert len(crps["model"]["by_lead"]) == 2
-    assert found["forecasts"]["model"]["channels"][0]["coverage"]["0.9"]["mean"] is not None
-    titles = [row.section for row in between.rows({"between": found})]
+    assert scores["forecasts"]["model"]["channels"][0]["coverage"]["0.9"]["mean"] is not None
+    titles = [row.section for row in between.rows({"between": scores})]
     assert any("1 frame of 3 given: fair CRPS, grey levels" in title for title in titles)
 
 
 def test_end_frames_alone_leave_one_gap(context):
-    found = between.run(context())["between"]
-    assert found["every"] == 6
-    assert len(found["forecasts"]["model"]["channels"][0]["rmse"]["by_lead"]) == 5
+    scores = between.run(context())["between"]
+    assert scores["every"] == 6
+    assert len(scores["forecasts"]["model"]["channels"][0]["rmse"]["by_lead"]) == 5
 
 
 def test_needs_name_what_is_missing(context):

@@ -14,7 +14,7 @@ from sdevid.evaluate.law.tracking import TrackpyTracker, build_tracker
 SIDE = (64, 64)
 
 
-def walks(rng, step, drift=(0.0, 0.0), tracks=12, frames=60, noise=0.0):
+def tracks_of(rng, step, drift=(0.0, 0.0), tracks=12, frames=60, noise=0.0):
     """Tracks of Brownian motion from the middle of the frame, `step` pixels a frame and axis."""
     moves = rng.normal(drift, step, (tracks, frames, 2))
     places = 32 + np.cumsum(moves, axis=1) + rng.normal(0, noise, moves.shape)
@@ -28,35 +28,35 @@ def law(films, interval=0.5, sources=None):
 
 def test_brownian_tracks_have_einsteins_diffusion_and_exponent_one():
     rng = np.random.default_rng(0)
-    found = law([walks(rng, 1.5, drift=(0.4, -0.2)) for _ in range(20)])
+    estimate = law([tracks_of(rng, 1.5, drift=(0.4, -0.2)) for _ in range(20)])
     want = 1.5**2 / 2 / 0.5  # sd^2 / (2 interval)
-    low, high = found["diffusion"]["interval"]
+    low, high = estimate["diffusion"]["interval"]
     assert low < want < high
-    assert found["diffusion"]["mean"] == pytest.approx(want, rel=0.05)
-    assert found["exponent"]["mean"] == pytest.approx(1, abs=0.03)
-    assert found["drift"]["x"]["mean"] == pytest.approx(0.8, abs=0.1)
-    assert found["drift"]["y"]["mean"] == pytest.approx(-0.4, abs=0.1)
-    assert found["displacement"][0]["lag"] == 0.5
+    assert estimate["diffusion"]["mean"] == pytest.approx(want, rel=0.05)
+    assert estimate["exponent"]["mean"] == pytest.approx(1, abs=0.03)
+    assert estimate["drift"]["x"]["mean"] == pytest.approx(0.8, abs=0.1)
+    assert estimate["drift"]["y"]["mean"] == pytest.approx(-0.4, abs=0.1)
+    assert estimate["displacement"][0]["lag"] == 0.5
 
 
 def test_tracking_error_does_not_reach_the_slope():
     rng = np.random.default_rng(1)
-    found = law([walks(rng, 1.0, noise=1.0) for _ in range(30)], interval=1.0)
-    assert found["diffusion"]["mean"] == pytest.approx(0.5, rel=0.1)
-    assert found["displacement"][0]["mean"] > 1.8 * 2  # 2 from the walk, 4 from the error
+    estimate = law([tracks_of(rng, 1.0, noise=1.0) for _ in range(30)], interval=1.0)
+    assert estimate["diffusion"]["mean"] == pytest.approx(0.5, rel=0.1)
+    assert estimate["displacement"][0]["mean"] > 1.8 * 2  # 2 from the walk, 4 from the error
 
 
 def test_ballistic_tracks_have_exponent_two():
     rng = np.random.default_rng(2)
     angles = rng.uniform(0, 2 * np.pi, (20, 16))
     heading = np.stack([np.cos(angles), np.sin(angles)], -1)
-    found = law([[32 + np.outer(np.arange(12), v) for v in film] for film in heading])
-    assert found["exponent"]["mean"] == pytest.approx(2, abs=0.02)
+    estimate = law([[32 + np.outer(np.arange(12), v) for v in film] for film in heading])
+    assert estimate["exponent"]["mean"] == pytest.approx(2, abs=0.02)
 
 
 def test_intervals_are_over_source_videos():
     rng = np.random.default_rng(3)
-    several = [walks(rng, step) for step in [1.0] * 10 + [2.0] * 10]
+    several = [tracks_of(rng, step) for step in [1.0] * 10 + [2.0] * 10]
     by_film = law(several)["diffusion"]["standard_error"]
     by_source = law(several, sources=["a"] * 10 + ["b"] * 10)["diffusion"]["standard_error"]
     assert by_source > 2 * by_film
@@ -64,8 +64,8 @@ def test_intervals_are_over_source_videos():
 
 def test_fields_show_where_diffusion_is_larger():
     rng = np.random.default_rng(4)
-    left = [track + np.array([-16, 0]) for track in walks(rng, 0.1)]
-    right = [track + np.array([16, 0]) for track in walks(rng, 0.4)]
+    left = [track + np.array([-16, 0]) for track in tracks_of(rng, 0.1)]
+    right = [track + np.array([16, 0]) for track in tracks_of(rng, 0.4)]
     field = np.array(law([left + right])["fields"]["diffusion"], float)
     assert field.shape == (CELLS, CELLS)
     known = np.isfinite(field)
@@ -91,9 +91,9 @@ class Walker:
 
 
 def film(rng, frames, fps, step, start=(32.0, 32.0)):
-    places = np.array(start) + np.cumsum(rng.normal(0, step * fps**-0.5, (frames, 2)), axis=0)
+    positions = np.array(start) + np.cumsum(rng.normal(0, step * fps**-0.5, (frames, 2)), axis=0)
     rows, columns = np.mgrid[:64, :64]
-    frames = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18) for x, y in places]
+    frames = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18) for x, y in positions]
     return (230 - 200 * np.stack(frames)).astype(np.uint8)[..., None]
 
 
@@ -109,8 +109,8 @@ def walking(monkeypatch):
     def fixed(_index, _config, part):
         return SimpleNamespace(pixels=real[part.start : part.stop])
 
-    def continued(model, given, frames, fps, seed, title):
-        del given, title
+    def continued(model, arguments, frames, fps, seed, title):
+        del arguments, title
         source = np.random.default_rng(seed)
         return np.stack([film(source, frames, fps, model.step) for _ in index.clips])
 
@@ -133,9 +133,9 @@ def test_generated_film_is_tracked_as_real_film_is(walking, step, tmp_path):
     assert laws[0]["real"]["diffusion"]["mean"] == pytest.approx(0.5, rel=0.6)
     present.picture(laws, tmp_path / "law.png")
     assert (tmp_path / "law.png").stat().st_size > 5_000
-    told = present.text(laws, "dark")
-    assert "the films are at no multiple of this rate" in told
-    assert "over seeds D" in told
+    text = present.text(laws, "dark")
+    assert "the films are at no multiple of this rate" in text
+    assert "over seeds D" in text
 
 
 def test_a_tracker_that_finds_nothing_says_so(walking):

@@ -18,10 +18,10 @@ SMALL = factories.settings(
 )
 
 
-def spots(places):
+def spots(positions):
     """Frames with a spot at (x, y) each: (frames, 1, 16, 16)."""
     rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
-    frames = [torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 4) for x, y in places]
+    frames = [torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 4) for x, y in positions]
     return torch.stack(frames)[:, None]
 
 
@@ -35,8 +35,8 @@ def test_content_that_carries_the_state_correlates_and_other_content_by_chance()
     rng = np.random.default_rng(0)
     state = rng.normal(size=(64, 2))
     carries = np.stack([rng.normal(size=64), 0.1 * rng.normal(size=64) - state[:, 1]], axis=1)
-    found = failures.largest_correlation(carries, state)
-    assert found["mean"] > 0.95 > 0.5 > found["chance"]
+    estimate = failures.largest_correlation(carries, state)
+    assert estimate["mean"] > 0.95 > 0.5 > estimate["chance"]
     apart = failures.largest_correlation(rng.normal(size=(64, 2)), state)
     assert apart["mean"] < 2 * apart["chance"]
     assert failures.largest_correlation(carries[:7], state[:7])["mean"] is None
@@ -46,8 +46,8 @@ def test_content_that_carries_the_state_correlates_and_other_content_by_chance()
 def test_every_objective_with_states_is_scored_part_by_part(kind, monkeypatch):
     config = parse(SMALL | {"model_type": kind})
     context = still_context(config, monkeypatch)
-    found = failures.run(context)["failures"]
-    psnr = {name: entry["mean"] for name, entry in found["psnr"].items()}
+    scores = failures.run(context)["failures"]
+    psnr = {name: entry["mean"] for name, entry in scores["psnr"].items()}
     assert psnr["still_1"] > 90  # the film stands still
     parts = {
         f"from_{start}_{n}_{noise}"
@@ -56,10 +56,10 @@ def test_every_objective_with_states_is_scored_part_by_part(kind, monkeypatch):
         for noise in ("noise", "no_noise")
     }
     assert {"posterior", "prior_start", "still_3", *parts} == set(psnr) - {"still_1"}
-    assert found["shift_slope"]["posterior"]["mean"] is None  # nothing moves
-    assert found["brightness"]["posterior"]["mean"] > 0
-    assert any(name.startswith("kl_path") for name in found["nats"]) == (kind != "follmer")
-    names = [row.name for row in failures.rows({"failures": found})]
+    assert scores["shift_slope"]["posterior"]["mean"] is None  # nothing moves
+    assert scores["brightness"]["posterior"]["mean"] > 0
+    assert any(name.startswith("kl_path") for name in scores["nats"]) == (kind != "follmer")
+    names = [row.name for row in failures.rows({"failures": scores})]
     assert "from posterior 1 no noise" in names
 
 
@@ -83,12 +83,12 @@ def still_context(config, monkeypatch):
 
 def test_slope_is_that_of_generated_on_real_shifts():
     base = [(4, 4), (8, 8), (5, 9)]
-    moved = [(6, 4), (8, 11), (4, 9)]
+    shifted = [(6, 4), (8, 11), (4, 9)]
     half = [(5, 4), (8, 9.5), (4.5, 9)]
     totals = failures.compared(
         "x",
         (spots(half)[:, None], spots(base)[:, None]),
-        (spots(moved)[:, None], spots(base)[:, None]),
+        (spots(shifted)[:, None], spots(base)[:, None]),
     )
     slope = totals["shift_with_x"].sum() / totals["shift_real_x"].sum()
     assert slope == pytest.approx(0.5, abs=0.03)

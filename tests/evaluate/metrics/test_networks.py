@@ -80,9 +80,9 @@ def test_random_features_tell_brighter_video_from_the_same():
 def test_an_i3d_is_called_as_its_exports_want(tmp_path):
     judge = video_network(saved(tmp_path, Video()), 6, CPU)
     clips = videos(3)
-    found = features(judge, clips, "", CPU)
+    estimate = features(judge, clips, "", CPU)
     want = as_input(torch.from_numpy(clips)).mean([1, 2, 3, 4])
-    torch.testing.assert_close(torch.from_numpy(found[:, 0]).float(), want, atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(estimate[:, 0]).float(), want, atol=1e-3, rtol=0)
     plain = video_network(saved(tmp_path, Plain()), 6, CPU)
     assert features(plain, clips, "", CPU).shape == (3, 3)
 

@@ -73,10 +73,10 @@ def trained(shards, steps, latent="vector"):
     batch = stream.fixed(shards, config, range(len(shards)))
     adam = torch.optim.Adam(objective.parameters(), 1e-2)
     for step in range(steps):
-        told = text.text_inputs(read, batch, torch.device("cpu"))
+        inputs = text.text_inputs(read, batch, torch.device("cpu"))
         serial = batch.serial + step * len(shards)
         adam.zero_grad()
-        objective(batch.video, batch.ticks, serial, 1.0, None, **told)["loss"].backward()
+        objective(batch.video, batch.ticks, serial, 1.0, None, **inputs)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         adam.step()
     return context(objective.model, config, shards)
@@ -90,14 +90,14 @@ def context(model, config, shards):
 @pytest.mark.parametrize("latent", ["vector", "map"])
 def test_a_model_that_has_learnt_its_captions_follows_them(shards, latent):
     """Light on the left or on the right: a map's cells must know their places to begin so."""
-    found = prompts.followed(trained(shards, 150, latent))
-    assert found["prompts"] == ["left", "right"]
-    assert found["chance"] == 0.5
-    plain, guided = found["scales"]["1"], found["scales"]["3"]
+    estimate = prompts.followed(trained(shards, 150, latent))
+    assert estimate["prompts"] == ["left", "right"]
+    assert estimate["chance"] == 0.5
+    plain, guided = estimate["scales"]["1"], estimate["scales"]["3"]
     assert plain["share"]["mean"] == 1
     assert plain["nats"]["mean"] == 0
     assert guided["nats"]["mean"] >= 0
-    assert "by chance 0.5" in table.text(prompts.rows({"prompts": found}))
+    assert "by chance 0.5" in table.text(prompts.rows({"prompts": estimate}))
 
 
 def test_an_untrained_model_follows_them_by_chance(shards):

@@ -26,9 +26,9 @@ def distances(drift):
     nothing = SimpleNamespace(dataset={})
     options = EvalOptions(Path("unused"))
     context = EvalContext(model, config, nothing, nothing, range(0), options)
-    found = refinement.at_finer_rates(context)["rates"]
-    assert [entry["fps"] for entry in found.values()] == [16, 32]
-    return [entry["distance"]["mean"] for entry in found.values()]
+    scores = refinement.at_finer_rates(context)["rates"]
+    assert [entry["fps"] for entry in scores.values()] == [16, 32]
+    return [entry["distance"]["mean"] for entry in scores.values()]
 
 
 def test_without_drift_the_frames_are_the_same():

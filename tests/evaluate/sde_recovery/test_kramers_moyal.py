@@ -23,48 +23,50 @@ def paths():
 
 
 def test_ou_drift_and_squared_diffusion_at_a_finite_interval(paths):
-    found = coefficients(paths, INTERVAL, np.linspace(-0.7, 1.3, 11))
-    drift = (1 - DECAY) * (OU.mean - found.position) / INTERVAL
-    assert (np.abs(found.drift - drift) < 4 * found.drift_error).all()
-    assert (np.abs(found.squared_diffusion - SQUARED) < 4 * found.squared_diffusion_error).all()
-    assert found.drift_error.max() < 0.05
-    assert found.squared_diffusion_error.max() < 0.03
+    estimate = coefficients(paths, INTERVAL, np.linspace(-0.7, 1.3, 11))
+    drift = (1 - DECAY) * (OU.mean - estimate.position) / INTERVAL
+    assert (np.abs(estimate.drift - drift) < 4 * estimate.drift_error).all()
+    assert (
+        np.abs(estimate.squared_diffusion - SQUARED) < 4 * estimate.squared_diffusion_error
+    ).all()
+    assert estimate.drift_error.max() < 0.05
+    assert estimate.squared_diffusion_error.max() < 0.03
 
 
 def test_errors_are_those_of_repeated_estimates():
     edges = np.linspace(-0.7, 1.3, 6)
     rng = np.random.default_rng(1)
-    found = [
+    results = [
         coefficients(OU.simulate(rng, 100, INTERVAL * np.arange(16)), INTERVAL, edges)
         for _ in range(200)
     ]
     for name in ("drift", "squared_diffusion"):
-        spread = np.std([getattr(one, name) for one in found], axis=0)
-        told = np.mean([getattr(one, f"{name}_error") for one in found], axis=0)
-        np.testing.assert_allclose(told, spread, rtol=0.25)
+        spread = np.std([getattr(one, name) for one in results], axis=0)
+        stated_error = np.mean([getattr(one, f"{name}_error") for one in results], axis=0)
+        np.testing.assert_allclose(stated_error, spread, rtol=0.25)
 
 
 def test_a_straight_drift_leaves_nothing_in_the_diffusion():
     """Cells have a width: a level alone would count the drift's slope as diffusion."""
     start = np.random.default_rng(2).uniform(-1, 1, (400, 1))
     paths = np.concatenate([start, start - 2.0 * start * INTERVAL], axis=1)
-    found = coefficients(paths, INTERVAL, np.linspace(-1, 1, 5))
-    np.testing.assert_allclose(found.squared_diffusion, 0, atol=1e-12)
-    np.testing.assert_allclose(found.drift, -2 * found.position, atol=1e-9)
+    estimate = coefficients(paths, INTERVAL, np.linspace(-1, 1, 5))
+    np.testing.assert_allclose(estimate.squared_diffusion, 0, atol=1e-12)
+    np.testing.assert_allclose(estimate.drift, -2 * estimate.position, atol=1e-9)
 
 
 def test_cells_with_few_increments_are_left_open():
     paths = np.random.default_rng(3).uniform(0, 1, (FEWEST - 1, 2))
-    found = coefficients(paths, INTERVAL, np.array([0.0, 1.0, 2.0]))
-    assert np.isnan(found.drift).all()
-    assert found.count.tolist() == [FEWEST - 1, 0]
+    estimate = coefficients(paths, INTERVAL, np.array([0.0, 1.0, 2.0]))
+    assert np.isnan(estimate.drift).all()
+    assert estimate.count.tolist() == [FEWEST - 1, 0]
 
 
 def test_lost_positions_cost_only_their_own_increments(paths):
     torn = paths[:200].copy()
     torn[:, 20] = np.nan
-    found = coefficients(torn, INTERVAL, np.array([-9.0, 9.0]))
-    assert found.count[0] == 200 * 61
+    estimate = coefficients(torn, INTERVAL, np.array([-9.0, 9.0]))
+    assert estimate.count[0] == 200 * 61
 
 
 def test_overall_squared_diffusion_of_ou(paths):
@@ -83,9 +85,9 @@ def test_a_motion_of_second_order_shows_its_force_and_noise_in_its_positions():
     """At 1/64 s the bias is of the order of an interval's share of a period, 0.7 %."""
     sde, interval = Pendulum(), 1 / 64
     angle = sde.simulate(np.random.default_rng(4), 400, interval * np.arange(64))[..., 0]
-    found = coefficients(angle, interval, np.linspace(-0.8, 0.8, 9), order=2)
-    force = sde.drift(found.position)
-    assert (np.abs(found.drift - force) < 4 * found.drift_error + 0.02 * np.abs(force)).all()
-    np.testing.assert_allclose(found.squared_diffusion, sde.sigma**2, rtol=0.08)
+    estimate = coefficients(angle, interval, np.linspace(-0.8, 0.8, 9), order=2)
+    force = sde.drift(estimate.position)
+    assert (np.abs(estimate.drift - force) < 4 * estimate.drift_error + 0.02 * np.abs(force)).all()
+    np.testing.assert_allclose(estimate.squared_diffusion, sde.sigma**2, rtol=0.08)
     overall = overall_squared_diffusion(angle, interval, order=2)
     assert overall.mean() == pytest.approx(sde.sigma**2, rel=0.03)

@@ -9,58 +9,62 @@ from sdevid.evaluate.sde_recovery.timescales import autocorrelation_time, first_
 OVERSHOOT = 0.5826  # -zeta(1/2) / sqrt(2 pi): how far a walk seen at steps passes a level, in steps
 
 
-def walk(sde, seed, number, frames, interval):
+def draw_paths(sde, seed, number, frames, interval):
     return sde.simulate(np.random.default_rng(seed), number, interval * np.arange(frames))
 
 
 @pytest.mark.parametrize("theta", [0.5, 2.0])
 def test_autocorrelation_time_of_ou_is_one_over_theta(theta):
     ou = OrnsteinUhlenbeck(theta=theta, mean=0.4, sigma=0.6)
-    found = autocorrelation_time(walk(ou, 0, 1500, 64, 0.125), 0.125, ou.mean)
-    assert abs(found.mean - 1 / theta) < 4 * found.standard_error
-    assert found.standard_error < 0.05 / theta
-    assert found.interval[0] < found.mean < found.interval[1]
+    estimate = autocorrelation_time(draw_paths(ou, 0, 1500, 64, 0.125), 0.125, ou.mean)
+    assert abs(estimate.mean - 1 / theta) < 4 * estimate.standard_error
+    assert estimate.standard_error < 0.05 / theta
+    assert estimate.interval[0] < estimate.mean < estimate.interval[1]
 
 
 def test_it_is_carried_on_where_the_paths_are_shorter():
     ou = OrnsteinUhlenbeck(theta=0.4)
-    found = autocorrelation_time(walk(ou, 1, 4000, 16, 0.125), 0.125, ou.mean)  # 1.9 s of 2.5 s
-    assert abs(found.mean - 2.5) < 4 * found.standard_error
-    assert found.standard_error < 0.3
+    estimate = autocorrelation_time(
+        draw_paths(ou, 1, 4000, 16, 0.125), 0.125, ou.mean
+    )  # 1.9 s of 2.5 s
+    assert abs(estimate.mean - 2.5) < 4 * estimate.standard_error
+    assert estimate.standard_error < 0.3
 
 
 def test_of_an_oscillation_it_is_where_the_cosine_falls():
     rng = np.random.default_rng(2)
     phase, times = rng.uniform(0, 2 * np.pi, (400, 1)), np.arange(100) / 50
-    found = autocorrelation_time(np.cos(2 * np.pi * times + phase), 1 / 50, 0.0)
-    assert found.mean == pytest.approx(np.arccos(np.exp(-1)) / (2 * np.pi), abs=0.005)
+    estimate = autocorrelation_time(np.cos(2 * np.pi * times + phase), 1 / 50, 0.0)
+    assert estimate.mean == pytest.approx(np.arccos(np.exp(-1)) / (2 * np.pi), abs=0.005)
 
 
 def test_lost_frames_do_not_bias_it():
     ou = OrnsteinUhlenbeck()
-    paths = walk(ou, 3, 1500, 64, 0.125)
+    paths = draw_paths(ou, 3, 1500, 64, 0.125)
     paths[np.random.default_rng(4).random(paths.shape) < 0.1] = np.nan
-    found = autocorrelation_time(paths, 0.125, ou.mean)
-    assert abs(found.mean - 1) < 4 * found.standard_error
+    estimate = autocorrelation_time(paths, 0.125, ou.mean)
+    assert abs(estimate.mean - 1) < 4 * estimate.standard_error
 
 
 def test_errors_are_those_of_repeated_estimates():
     ou, rng = OrnsteinUhlenbeck(), np.random.default_rng(5)
     times = np.arange(40) / 8
-    found = [autocorrelation_time(ou.simulate(rng, 200, times), 1 / 8, 0.0) for _ in range(60)]
-    told = np.mean([one.standard_error for one in found])
-    assert told == pytest.approx(np.std([one.mean for one in found]), rel=0.3)
+    estimates = [autocorrelation_time(ou.simulate(rng, 200, times), 1 / 8, 0.0) for _ in range(60)]
+    stated_error = np.mean([one.standard_error for one in estimates])
+    assert stated_error == pytest.approx(np.std([one.mean for one in estimates]), rel=0.3)
 
 
 @pytest.mark.parametrize("horizon", [0.5, 1.0])
 def test_first_passage_of_ou_has_its_closed_form(horizon):
     """Levels are passed between frames: both ends lie an overshoot of 0.58 steps further."""
     ou, interval, level = OrnsteinUhlenbeck(theta=1.0, sigma=0.5), 1 / 250, 0.35
-    found = first_passage_time(walk(ou, 6, 1500, 500, interval), interval, 0.0, level, horizon)
+    estimate = first_passage_time(
+        draw_paths(ou, 6, 1500, 500, interval), interval, 0.0, level, horizon
+    )
     beyond = 2 * OVERSHOOT * ou.sigma * np.sqrt(interval)
     exact = ou.passage_time(level + beyond, horizon)
-    assert abs(found.mean - exact) < 4 * found.standard_error
-    assert found.standard_error < 0.03 * exact
+    assert abs(estimate.mean - exact) < 4 * estimate.standard_error
+    assert estimate.standard_error < 0.03 * exact
 
 
 def test_closed_form_of_ou_is_that_of_fine_simulation():

@@ -10,24 +10,24 @@ from sdevid.evaluate.sde_recovery.tracker import positions
 @pytest.mark.parametrize("size", [32, 64])
 def test_finds_the_drawn_position_to_a_fraction_of_a_pixel(size):
     true = np.random.default_rng(0).uniform(-1.6, 1.6, (500, 2))
-    found = positions(draw(true, size), HALF_WIDTH)
+    estimate = positions(draw(true, size), HALF_WIDTH)
     pixel = 2 * HALF_WIDTH / size
-    assert np.abs(found - true).max() < 0.06 * pixel
+    assert np.abs(estimate - true).max() < 0.06 * pixel
 
 
 def test_haze_and_a_dim_disc_do_not_pull_it_to_the_middle():
     true = np.full((1, 2), 1.2)
     clean = draw(true, 32).astype(float)
-    found = positions((60 + 0.5 * clean).astype(np.uint8), HALF_WIDTH)
-    assert np.abs(found - true).max() < 0.02
+    estimate = positions((60 + 0.5 * clean).astype(np.uint8), HALF_WIDTH)
+    assert np.abs(estimate - true).max() < 0.02
 
 
 def test_noise_of_a_tenth_of_the_disc_costs_less_than_half_a_pixel():
     rng = np.random.default_rng(1)
     true = rng.uniform(-1.5, 1.5, (200, 2))
     noisy = draw(true, 32) + rng.normal(0, 8, (200, 32, 32, 1))
-    found = positions(noisy.clip(0, 255).astype(np.uint8), HALF_WIDTH)
-    assert np.sqrt(np.mean((found - true) ** 2)) < HALF_WIDTH / 32
+    estimate = positions(noisy.clip(0, 255).astype(np.uint8), HALF_WIDTH)
+    assert np.sqrt(np.mean((estimate - true) ** 2)) < HALF_WIDTH / 32
 
 
 def test_a_frame_without_a_disc_is_lost():
@@ -37,6 +37,6 @@ def test_a_frame_without_a_disc_is_lost():
 
 
 def test_axes_are_right_and_down():
-    found = positions(draw(np.array([[1.0, -0.5]]), 32), HALF_WIDTH)[0]
-    assert found[0] == pytest.approx(1.0, abs=0.01)
-    assert found[1] == pytest.approx(-0.5, abs=0.01)
+    estimate = positions(draw(np.array([[1.0, -0.5]]), 32), HALF_WIDTH)[0]
+    assert estimate[0] == pytest.approx(1.0, abs=0.01)
+    assert estimate[1] == pytest.approx(-0.5, abs=0.01)

@@ -19,25 +19,25 @@ def case(width, seed=0, clips=400, leads=6, members=64):
 
 def test_calibrated_ensembles_have_spread_as_skill_and_flat_ranks():
     samples, truth = case(1.0)
-    found = spread_skill(samples, truth)
-    assert abs(found.mean - 1) < 4 * found.standard_error
-    assert found.standard_error < 0.03
-    told = ranks(samples.reshape(64, -1), truth.ravel(), 13)
-    assert told.p_value > 1e-3
-    assert told.cases == truth.size
-    assert told.share.sum() == pytest.approx(1)
+    estimate = spread_skill(samples, truth)
+    assert abs(estimate.mean - 1) < 4 * estimate.standard_error
+    assert estimate.standard_error < 0.03
+    histogram = ranks(samples.reshape(64, -1), truth.ravel(), 13)
+    assert histogram.p_value > 1e-3
+    assert histogram.cases == truth.size
+    assert histogram.share.sum() == pytest.approx(1)
     # each bin's share has standard deviation sqrt(p (1 - p) / n); its mean distance is 0.8 of that
-    assert told.reliability < 2 * 0.8 * np.sqrt(1 / 13 * 12 / 13 / truth.size)
+    assert histogram.reliability < 2 * 0.8 * np.sqrt(1 / 13 * 12 / 13 / truth.size)
 
 
 @pytest.mark.parametrize(("width", "ends"), [(0.5, 3.0), (2.0, 0.3)])
 def test_narrow_and_wide_ones_are_told(width, ends):
     samples, truth = case(width)
-    found = spread_skill(samples, truth)
-    assert found.mean == pytest.approx(width, rel=0.08)
-    told = ranks(samples.reshape(64, -1), truth.ravel(), 13)
-    assert told.p_value < 1e-6
-    outer = 13 * (told.share[0] + told.share[-1]) / 2
+    estimate = spread_skill(samples, truth)
+    assert estimate.mean == pytest.approx(width, rel=0.08)
+    histogram = ranks(samples.reshape(64, -1), truth.ravel(), 13)
+    assert histogram.p_value < 1e-6
+    outer = 13 * (histogram.share[0] + histogram.share[-1]) / 2
     assert (outer > ends) == (width < 1)
 
 
@@ -70,6 +70,6 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 def test_bootstrap_of_a_mean_has_its_standard_error():
     units = np.random.default_rng(1).standard_normal(200)
-    found = bootstrap(200, lambda weight: weight @ units / 200)
-    assert found.mean == pytest.approx(units.mean())
-    assert found.standard_error == pytest.approx(units.std() / np.sqrt(200), rel=0.15)
+    estimate = bootstrap(200, lambda weight: weight @ units / 200)
+    assert estimate.mean == pytest.approx(units.mean())
+    assert estimate.standard_error == pytest.approx(units.std() / np.sqrt(200), rel=0.15)

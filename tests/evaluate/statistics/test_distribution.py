@@ -57,30 +57,32 @@ def test_more_features_than_videos_stay_real_and_equal_sets_are_at_nothing():
 def test_spread_of_resamples_lies_about_the_distance():
     rng = np.random.default_rng(2)
     a, b = rng.standard_normal((200, 3)), rng.standard_normal((200, 3)) + 1
-    found = resampled_frechet_distance(a, b)
-    assert found.mean == frechet_distance(a, b)
-    assert found.interval[0] < found.mean < found.interval[1]
-    assert found.interval[0] < 3 < found.interval[1]
+    estimate = resampled_frechet_distance(a, b)
+    assert estimate.mean == frechet_distance(a, b)
+    assert estimate.interval[0] < estimate.mean < estimate.interval[1]
+    assert estimate.interval[0] < 3 < estimate.interval[1]
 
 
 def test_kernel_distance_of_equal_laws_is_nothing_on_average():
     rng = np.random.default_rng(3)
-    found = [kernel_distance(*rng.standard_normal((2, 30, 4))) for _ in range(120)]
-    values = np.array([one.mean for one in found])
+    estimates = [kernel_distance(*rng.standard_normal((2, 30, 4))) for _ in range(120)]
+    values = np.array([one.mean for one in estimates])
     assert abs(values.mean()) < 4 * values.std() / np.sqrt(120)
     assert (values < 0).mean() > 0.3
-    told = np.mean([one.standard_error for one in found])
-    assert 1 < told / values.std() < 2.2  # the statistic is degenerate here: rather too large
+    stated_error = np.mean([one.standard_error for one in estimates])
+    assert (
+        1 < stated_error / values.std() < 2.2
+    )  # the statistic is degenerate here: rather too large
 
 
 def test_kernel_distance_of_different_laws_has_the_error_of_repeated_ones():
     rng = np.random.default_rng(7)
-    found = [
+    results = [
         kernel_distance(rng.normal(0.7, 1, (60, 3)), rng.standard_normal((60, 3)))
         for _ in range(120)
     ]
-    told = np.mean([one.standard_error for one in found])
-    assert told == pytest.approx(np.std([one.mean for one in found]), rel=0.3)
+    stated_error = np.mean([one.standard_error for one in results])
+    assert stated_error == pytest.approx(np.std([one.mean for one in results]), rel=0.3)
 
 
 def test_kernel_distance_of_shifted_gaussians_has_its_closed_form():
@@ -108,6 +110,8 @@ def test_kernel_distance_by_its_definition():
 
 def test_ratio_of_means_has_the_error_of_repeated_ratios():
     rng = np.random.default_rng(6)
-    found = [ratio_of_means(rng.exponential(2.0, 60), rng.exponential(1.0, 90)) for _ in range(150)]
-    told = np.mean([one.standard_error for one in found])
-    assert told == pytest.approx(np.std([one.mean for one in found]), rel=0.25)
+    estimates = [
+        ratio_of_means(rng.exponential(2.0, 60), rng.exponential(1.0, 90)) for _ in range(150)
+    ]
+    stated_error = np.mean([one.standard_error for one in estimates])
+    assert stated_error == pytest.approx(np.std([one.mean for one in estimates]), rel=0.25)

@@ -127,11 +127,11 @@ def test_contingency_by_hand():
 def test_fractions_skill_is_one_for_the_right_fraction_at_another_place():
     observed = np.zeros((4, 4, 1))
     observed[0, 0] = 5.0
-    moved = np.roll(observed, 1, axis=1) >= 1.0
-    error, reference = fractions_skill(moved.astype(float), observed, 1.0, side=2)
+    shifted = np.roll(observed, 1, axis=1) >= 1.0
+    error, reference = fractions_skill(shifted.astype(float), observed, 1.0, side=2)
     assert error[0] == 0
     assert reference[0] > 0
-    error, reference = fractions_skill(moved.astype(float), observed, 1.0, side=1)
+    error, reference = fractions_skill(shifted.astype(float), observed, 1.0, side=1)
     assert 1 - error[0] / reference[0] == 0
 
 

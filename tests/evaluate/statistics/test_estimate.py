@@ -10,9 +10,9 @@ from sdevid.evaluate.statistics.estimate import mean_over
 
 
 def test_mean_and_error_of_units():
-    found = mean_over(np.array([1.0, 2.0, 3.0, np.nan]))
-    assert found.mean == 2.0
-    assert found.standard_error == pytest.approx(1 / np.sqrt(3))
+    estimate = mean_over(np.array([1.0, 2.0, 3.0, np.nan]))
+    assert estimate.mean == 2.0
+    assert estimate.standard_error == pytest.approx(1 / np.sqrt(3))
 
 
 def test_what_is_not_known_is_null_in_json():

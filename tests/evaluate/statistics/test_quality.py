@@ -38,9 +38,9 @@ def test_equal_frames_reach_the_ceiling_and_one_frame_serves_many():
 def test_ssim_of_flat_frames_has_its_formula():
     """Of constants a and b: (2 a b + c) / (a^2 + b^2 + c), c = 0.01^2 (Wang et al. 2004)."""
     a, b, c = 0.3, 0.6, 0.01**2
-    found = structural_similarity(np.full((2, 3, 16, 16, 1), a), np.full((2, 3, 16, 16, 1), b))
-    assert found.shape == (2, 3)
-    np.testing.assert_allclose(found, (2 * a * b + c) / (a**2 + b**2 + c), rtol=1e-5)
+    estimate = structural_similarity(np.full((2, 3, 16, 16, 1), a), np.full((2, 3, 16, 16, 1), b))
+    assert estimate.shape == (2, 3)
+    np.testing.assert_allclose(estimate, (2 * a * b + c) / (a**2 + b**2 + c), rtol=1e-5)
 
 
 def test_ssim_is_one_for_equal_frames_and_falls_with_noise():

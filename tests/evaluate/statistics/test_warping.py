@@ -12,9 +12,11 @@ def moving(seed, frames=5, flicker=0.0):
     rng = np.random.default_rng(seed)
     texture = gaussian_filter(rng.standard_normal((48, 48)), 3)
     texture = 0.5 + 0.4 * texture / np.abs(texture).max()
-    made = [shift(texture, (0.6 * t, -0.4 * t), mode="nearest")[8:40, 8:40] for t in range(frames)]
-    made = np.stack(made) + flicker * rng.standard_normal((frames, 1, 1))
-    return np.rint(255 * made.clip(0, 1)).astype(np.uint8)[..., None]
+    result = [
+        shift(texture, (0.6 * t, -0.4 * t), mode="nearest")[8:40, 8:40] for t in range(frames)
+    ]
+    result = np.stack(result) + flicker * rng.standard_normal((frames, 1, 1))
+    return np.rint(255 * result.clip(0, 1)).astype(np.uint8)[..., None]
 
 
 def test_steady_motion_has_far_less_error_than_its_frames_differ():

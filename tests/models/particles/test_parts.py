@@ -11,17 +11,17 @@ from sdevid.errors import UserError
 from sdevid.models.particles import path
 from sdevid.models.particles.decoder import ParticleDecoder
 from sdevid.models.particles.law import ParticleLaw
-from sdevid.models.particles.posterior import Observation, ParticleControl, at_places
+from sdevid.models.particles.posterior import Observation, ParticleControl, features_at
 from sdevid.models.particles.reader import ParticleReader
 from sdevid.models.particles.ring import Ring
 from sdevid.models.particles.state import Content, layout_of
 
 
 def content(batch: int, born: torch.Tensor | None = None) -> Content:
-    places = 32 * torch.rand(batch, 16, 2) if born is None else born
-    shape = (batch, places.shape[1])
+    positions = 32 * torch.rand(batch, 16, 2) if born is None else born
+    shape = (batch, positions.shape[1])
     return Content(
-        torch.zeros(*shape, 1), torch.ones(*shape, 3), places, torch.zeros(batch, 1, 32, 32)
+        torch.zeros(*shape, 1), torch.ones(*shape, 3), positions, torch.zeros(batch, 1, 32, 32)
     )
 
 
@@ -31,7 +31,7 @@ def walked(
     steps: int = 1,
     dt: float = 1.0,
     observe: path.Observe | None = None,
-) -> path.Path:
+) -> path.ParticlePath:
     layout = law.layout
     batch, count = w.born.shape[:2]
     speed = torch.zeros_like(w.born) if layout.order == 2 else None
@@ -39,7 +39,7 @@ def walked(
     start = layout.join(w.born, speed, depth)
     span = torch.full((batch, steps), dt)
     dw = math.sqrt(dt) * torch.randn(batch, steps, count, layout.noises)
-    return path.walk(law, start, law.conditions(w), span, dw, range(steps + 1), observe)
+    return path.solve_path(law, start, law.conditions(w), span, dw, range(steps + 1), observe)
 
 
 def test_prior_moves_particles_by_g_and_neighbours_together(small):
@@ -63,10 +63,10 @@ def test_sure_observation_puts_particles_where_it_says(order, small):
         sure = torch.full((*z.shape[:2], 1), 1e5)
         return Observation(shift.expand(*z.shape[:2], 2), sure, None, None)
 
-    found = walked(law, content(4), steps=3, observe=observe)
-    moved = found.states[:, 1:, :, :2] - found.states[:, :-1, :, :2]
-    assert_close(moved, shift.expand_as(moved), atol=0.05, rtol=0)
-    assert (found.kl > found.energy).all()
+    result = walked(law, content(4), steps=3, observe=observe)
+    shifted = result.states[:, 1:, :, :2] - result.states[:, :-1, :, :2]
+    assert_close(shifted, shift.expand_as(shifted), atol=0.05, rtol=0)
+    assert (result.kl > result.energy).all()
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -78,8 +78,8 @@ def test_observation_of_no_precision_costs_nothing(order, presence, small):
         none = torch.zeros(*z.shape[:2], 1)
         return Observation(torch.ones(*z.shape[:2], 2), none, none, none)
 
-    found = walked(law, content(4), steps=2, observe=observe)
-    assert_close(found.kl, torch.zeros(4), atol=1e-4, rtol=0)
+    result = walked(law, content(4), steps=2, observe=observe)
+    assert_close(result.kl, torch.zeros(4), atol=1e-4, rtol=0)
 
 
 def test_step_of_no_time_changes_nothing(small):
@@ -89,9 +89,9 @@ def test_step_of_no_time_changes_nothing(small):
         one = torch.ones(*z.shape[:2], 1)
         return Observation(torch.ones(*z.shape[:2], 2), one, one, one)
 
-    found = walked(law, content(3), steps=2, dt=0.0, observe=observe)
-    assert_close(found.states[:, -1], found.states[:, 0])
-    assert_close(found.kl, torch.zeros(3), atol=1e-5, rtol=0)
+    result = walked(law, content(3), steps=2, dt=0.0, observe=observe)
+    assert_close(result.states[:, -1], result.states[:, 0])
+    assert_close(result.kl, torch.zeros(3), atol=1e-5, rtol=0)
 
 
 def test_depth_has_its_stationary_variance_however_long_the_steps(small):
@@ -109,11 +109,11 @@ def test_drift_of_a_present_particle_does_not_depend_on_an_absent_one(small):
     w = content(2)
     logit = w.logit.clone()
     logit[:, 1:] = -40.0
-    told = law.conditions(w._replace(logit=logit))
+    text = law.conditions(w._replace(logit=logit))
     other = w.born.clone()
     other[:, 1:] += 5.0
-    first = law.pull(w.born, told)[:, 0]
-    assert_close(law.pull(other, told)[:, 0], first, atol=1e-4, rtol=1e-4)
+    first = law.pull(w.born, text)[:, 0]
+    assert_close(law.pull(other, text)[:, 0], first, atol=1e-4, rtol=1e-4)
 
 
 def test_particle_is_drawn_at_its_place_and_absent_one_is_not(small):
@@ -130,11 +130,11 @@ def test_particle_is_drawn_at_its_place_and_absent_one_is_not(small):
     assert frame.shape == (1, 1, 1, 32, 32)
 
 
-def test_features_are_read_at_places_in_pixels():
+def test_features_are_read_features_at_in_pixels():
     ramp = torch.arange(8.0) * 4 + 1.5  # centre of each cell of 4 pixels
     features = torch.stack([ramp.expand(8, 8), ramp[:, None].expand(8, 8)])[None]
-    places = torch.tensor([[[13.0, 22.5], [8.25, 4.0]]])
-    assert_close(at_places(features, places, 32), places)
+    positions = torch.tensor([[[13.0, 22.5], [8.25, 4.0]]])
+    assert_close(features_at(features, positions, 32), positions)
 
 
 def test_precision_before_training_is_that_of_its_setting(small):
@@ -181,8 +181,8 @@ def test_ring_lies_around_the_picture_and_its_posterior_begins_as_its_prior(smal
     assert len(ring.home) == ring.size == 20
     eps, features = torch.randn(500, 20, 3), torch.randn(500, 2, 24, 8, 8)
     prior, posterior = ring(eps, None), ring(eps, features)
-    outside = (prior.places < 0) | (prior.places > 31)
+    outside = (prior.positions < 0) | (prior.positions > 31)
     assert outside.any(-1).float().mean() > 0.9
-    assert (prior.places - ring.home).abs().max() <= 4.0
+    assert (prior.positions - ring.home).abs().max() <= 4.0
     assert_close(posterior.kl, torch.zeros(500), atol=1e-5, rtol=0)
     assert_close(posterior.logit, prior.logit)

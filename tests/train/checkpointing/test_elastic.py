@@ -131,12 +131,12 @@ def test_a_run_that_is_moved_at_each_checkpoint_is_the_unmoved_one(make_config):
     whole = make_config("whole", zero_stage=2, **settings)
     train_on(1, whole)
     for step, (ranks, stage) in enumerate(WAY):
-        moved = make_config("moved", zero_stage=stage, **settings)
-        said = train_on(ranks, moved)
-        assert ("converting" in said) == (step > 0)
-        assert_same(moved, whole)
+        other_folder = make_config("moved", zero_stage=stage, **settings)
+        output = train_on(ranks, other_folder)
+        assert ("converting" in output) == (step > 0)
+        assert_same(other_folder, whole)
         for later in range(step + 2, CLIPS // BATCH + 1):  # the next one starts after this step
-            checkpoint.remove(checkpoint.folder_of(moved.run_dir, later))
+            checkpoint.remove(checkpoint.folder_of(other_folder.run_dir, later))
 
 
 if "SDEVID_EVERY_CHANGE" in os.environ:  # no skipped test otherwise: in CI that is a failure

@@ -48,7 +48,7 @@ def terms(run_dir: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_run_stopped_and_carried_on_is_the_uninterrupted_one_to_the_bit(
-    stage, make_config, train_here, world
+    stage, make_config, train_here, train_restarted, world
 ):
     whole = make_config("whole", zero_stage=stage, max_clips=CLIPS)
     cut = make_config("cut", zero_stage=stage, max_clips=CLIPS, save_every=12)
@@ -56,8 +56,7 @@ def test_a_run_stopped_and_carried_on_is_the_uninterrupted_one_to_the_bit(
     world.ask_to_stop("preempted")
     assert train_here(cut) == "preempted"
     assert checkpoint.steps(cut.run_dir) == [1]
-    world._stop = 0
-    assert train_here(cut) == "done"
+    assert train_restarted(cut) == "done"
     assert checkpoint.steps(cut.run_dir) == [8, 6, 3]  # the newest three
     assert same(weights(whole.run_dir, 8), weights(cut.run_dir, 8))
     assert terms(whole.run_dir) == terms(cut.run_dir)
@@ -104,9 +103,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     damage(checkpoint.folder_of(config.run_dir, 2) / name)
     capsys.readouterr()
     train_here(config)
-    said = capsys.readouterr().out
-    assert f"step_2 is damaged: {name}" in said
-    assert "carries on from step 1" in said
+    message = capsys.readouterr().out
+    assert f"step_2 is damaged: {name}" in message
+    assert "carries on from step 1" in message
     assert same(after, weights(config.run_dir, 2))  # written again, over the damaged one
 
 
@@ -137,9 +136,9 @@ def test_a_save_that_fails_says_so_and_loses_nothing(stage, make_config, train_h
     more = make_config(zero_stage=stage, max_clips=8)
     with largest_file(20_000), pytest.raises(UserError) as raised:
         train_here(more)
-    said = str(raised.value)
-    assert "checkpoint of step 2 could not be written" in said
-    assert "the checkpoint of step 1 is as it was" in said
+    message = str(raised.value)
+    assert "checkpoint of step 2 could not be written" in message
+    assert "the checkpoint of step 1 is as it was" in message
     assert [p.name for p in (first.run_dir / "checkpoints").iterdir()] == ["step_1"]
     assert (first.run_dir / "latest").read_text().startswith("checkpoints/step_1\n")
     assert same(kept, weights(first.run_dir, 1))
@@ -163,10 +162,10 @@ def test_other_settings_may_change_and_are_said(make_config, train_here, capsys)
     train_here(make_config(max_clips=4))
     capsys.readouterr()
     assert train_here(make_config(max_clips=8, learning_rate=1e-4)) == "done"
-    said = capsys.readouterr().out
-    assert "settings changed since step_1" in said
-    assert "learning_rate (0.0003 there, 0.0001 now)" in said
-    assert "max_clips (4 there, 8 now)" in said
+    message = capsys.readouterr().out
+    assert "settings changed since step_1" in message
+    assert "learning_rate (0.0003 there, 0.0001 now)" in message
+    assert "max_clips (4 there, 8 now)" in message
 
 
 @pytest.mark.parametrize(
@@ -174,15 +173,14 @@ def test_other_settings_may_change_and_are_said(make_config, train_here, capsys)
     [(2, {"optimizer": "cpu"}), (3, {"optimizer": "cpu", "parameters": "cpu"})],
 )
 def test_what_is_offloaded_is_saved_and_carried_on_to_the_bit(
-    stage, offload, make_config, train_here, world
+    stage, offload, make_config, train_here, train_restarted, world
 ):
     settings = {"zero_stage": stage, "offload": offload, "max_clips": 16}
     whole, cut = make_config("whole", **settings), make_config("cut", **settings)
     train_here(whole)
     world.ask_to_stop("preempted")
     assert train_here(cut) == "preempted"
-    world._stop = 0
-    assert train_here(cut) == "done"
+    assert train_restarted(cut) == "done"
     assert same(weights(whole.run_dir, 4), weights(cut.run_dir, 4))
     assert terms(whole.run_dir) == terms(cut.run_dir)
 
@@ -203,12 +201,12 @@ def test_other_data_are_refused_with_both_values(make_config, train_here, world,
     other = open_shards(other_data(shards, tmp_path / "other"), "train")
     with pytest.raises(UserError) as raised:
         train(make_config(max_clips=16), other, world, checkpoint.Progress())
-    said = str(raised.value)
-    assert said.startswith("the data are not those of step_2 (")
+    message = str(raised.value)
+    assert message.startswith("the data are not those of step_2 (")
     for index in (other, open_shards(shards, "train")):
-        assert f"{len(index)} clips" in said
-        assert data_identity.identify(index).index in said
-    assert "data_changed=true" in said
+        assert f"{len(index)} clips" in message
+        assert data_identity.identify(index).index in message
+    assert "data_changed=true" in message
 
 
 def test_other_data_are_carried_on_with_where_told(
@@ -216,11 +214,11 @@ def test_other_data_are_carried_on_with_where_told(
 ):
     train_here(make_config(max_clips=8))
     other = open_shards(other_data(shards, tmp_path / "other"), "train")
-    told = make_config(max_clips=16, data_changed=True)
+    permitted = make_config(max_clips=16, data_changed=True)
     capsys.readouterr()
-    assert train(told, other, world, checkpoint.Progress()) == "done"
+    assert train(permitted, other, world, checkpoint.Progress()) == "done"
     assert "is now clip 8 of epoch 0 of these data" in capsys.readouterr().out
-    kept = yaml.safe_load((told.run_dir / "config.yaml").read_text(encoding="utf-8"))
+    kept = yaml.safe_load((permitted.run_dir / "config.yaml").read_text(encoding="utf-8"))
     assert kept["data_changed"] is False
     again = make_config(max_clips=20)  # told once is enough
     assert train(again, other, world, checkpoint.Progress()) == "done"
@@ -250,9 +248,9 @@ def test_longer_run_says_where_the_schedule_jumps(make_config, train_here, capsy
     train_here(make_config(max_clips=8, warmup_clips=0))
     capsys.readouterr()
     train_here(make_config(max_clips=80, warmup_clips=0))
-    said = capsys.readouterr().out
-    assert "the learning rate at clip 8 jumps from 3e-05 to" in said
-    assert "the schedule was of 8 clips and is of 80 now" in said
+    message = capsys.readouterr().out
+    assert "the learning rate at clip 8 jumps from 3e-05 to" in message
+    assert "the schedule was of 8 clips and is of 80 now" in message
 
 
 class Command:

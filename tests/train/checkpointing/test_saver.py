@@ -117,9 +117,9 @@ def test_a_live_engine_goes_back_to_a_checkpoint_and_repeats_its_steps(stage, ma
     following = list(itertools.islice(batches, 3))
 
     def go_on() -> list[float]:
-        found = [float(engine.step(batch, 1.0, 1e-2)["loss"]) for batch in following]
+        scores = [float(engine.step(batch, 1.0, 1e-2)["loss"]) for batch in following]
         ema.update(3)
-        return [*found, *(float(average.sum()) for average in ema.average)]
+        return [*scores, *(float(average.sum()) for average in ema.average)]
 
     first = go_on()
     for _ in range(2):

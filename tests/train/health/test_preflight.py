@@ -25,9 +25,9 @@ FACTS = {"torch": "2.13.0", "data index": "ab12"}
 GOOD = [Report(f"n{i}", i, clock=1e9 + i / 10, facts=FACTS, gpu_free=79.0) for i in range(4)]
 
 
-def judged(rank: int, **found: object) -> list[str]:
+def judged(rank: int, **value: object) -> list[str]:
     """What is said where that rank found something else."""
-    return judge([replace(r, **found) if r.rank == rank else r for r in GOOD])
+    return judge([replace(r, **value) if r.rank == rank else r for r in GOOD])
 
 
 def test_nodes_that_agree_are_fit():
@@ -35,7 +35,7 @@ def test_nodes_that_agree_are_fit():
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("value", "message"),
     [
         ({"facts": FACTS | {"torch": "2.12.1"}}, "node n2: torch 2.12.1, but 2.13.0 on node n0"),
         ({"facts": FACTS | {"data index": "cd34"}}, "node n2: data index cd34, but ab12"),
@@ -45,9 +45,9 @@ def test_nodes_that_agree_are_fit():
         ({"faults": ["its disk is full"]}, "node n2: its disk is full"),
     ],
 )
-def test_a_node_unlike_the_others_is_named_alone(found, said):
-    (fault,) = judged(2, **found)
-    assert fault.startswith(said)
+def test_a_node_unlike_the_others_is_named_alone(value, message):
+    (fault,) = judged(2, **value)
+    assert fault.startswith(message)
 
 
 def test_on_a_tie_the_first_node_is_right():
@@ -74,7 +74,7 @@ def test_the_data_digest_is_of_what_the_index_says(shards, tmp_path):
 
 def test_one_process_is_looked_at_and_nothing_is_left(make_config, index, world, capsys):
     config = make_config()
-    assert list(preflight.check(config, world).clips) == list(index.clips)
+    assert list(preflight.check_nodes(config, world).clips) == list(index.clips)
     assert "all fit" in capsys.readouterr().out
     assert [path.name for path in config.run_dir.rglob("*")] == ["checkpoints"]  # and no probe
 
@@ -84,13 +84,13 @@ def test_too_little_disk_for_the_checkpoints_is_told(make_config, world, monkeyp
     with pytest.raises(
         UserError, match=r"GiB free, but 4 more checkpoints of about .* are to come"
     ):
-        preflight.check(make_config(), world)
+        preflight.check_nodes(make_config(), world)
 
 
 def test_gpus_that_were_asked_for_and_do_not_answer_are_told(make_config, world, monkeypatch):
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "99")
     with pytest.raises(UserError, match=r"node \S+: \d+ GPUs answer, but 99 were asked for"):
-        preflight.check(make_config(), world)
+        preflight.check_nodes(make_config(), world)
 
 
 STUCK = """
@@ -170,6 +170,6 @@ def test_two_processes_by_hand(make_config, tmp_path):
     config.write_text(dump(make_config()))
     environment = os.environ | {"RANKS": "2", "PYTHON": sys.executable}
     command = ["bash", "launch/local.sh", "preflight", str(config)]
-    said = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
-    assert "1 node, 2 ranks" in said
-    assert "GB/s; all fit" in said
+    output = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+    assert "1 node, 2 ranks" in output
+    assert "GB/s; all fit" in output

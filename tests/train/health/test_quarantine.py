@@ -110,9 +110,9 @@ def test_two_ranks_name_the_same_and_stop_together(make_config, torn):
     worse = make_config("worse", data=str(torn), max_clips=72)
     done = launch(worse)
     assert done.returncode != 0
-    said = "read from .* are damaged, more than data_max_damaged"
+    output = "read from .* are damaged, more than data_max_damaged"
     for name in ("sdevid", "rank 1"):
-        assert re.search(f"{name}: \\d+ of the \\d+ clips {said}", done.stderr)
+        assert re.search(f"{name}: \\d+ of the \\d+ clips {output}", done.stderr)
     assert json.loads((worse.run_dir / "exit.json").read_text())["reason"] == "failed"
 
 

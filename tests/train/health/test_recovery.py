@@ -47,9 +47,7 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 def state(engine: Engine) -> list[torch.Tensor]:
     """This rank's weights and what its optimizer keeps."""
-    return tensors(
-        [[p.tensor for p in engine.parameter_shards()], engine._engine.optimizer.state_dict()]
-    )
+    return tensors([[p.tensor for p in engine.parameter_shards()], engine.moments()])
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -100,9 +98,11 @@ def test_several_in_a_row_go_back_to_the_checkpoint_and_on_behind_the_bad_data(
     settings = {"zero_stage": stage, "save_every": 3 * SIZE, "faults": {"skips": 2}}
     config = make_config(max_clips=10 * SIZE, **settings)
     assert train_here(config) == "done"
-    said = capsys.readouterr().out
-    assert "step 6: the loss is nan; its update is skipped" in said
-    assert "as 2 in a row: back to the weights of step 3, and on with the data from clip 28" in said
+    message = capsys.readouterr().out
+    assert "step 6: the loss is nan; its update is skipped" in message
+    assert (
+        "as 2 in a row: back to the weights of step 3, and on with the data from clip 28" in message
+    )
     assert [line["skipped"] for line in lines(config.run_dir)] == [0] * 5 + [1, 1] + [0] * 3
     assert checkpoint.steps(config.run_dir) == [10, 9, 8]  # what was due at 6 waited until 8
     assert not same(weights(config.run_dir, 8), weights(config.run_dir, 10))

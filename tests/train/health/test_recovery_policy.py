@@ -155,10 +155,10 @@ def test_no_spike_is_seen_before_the_window_is_full_or_where_it_is_off():
 
 
 @pytest.mark.parametrize(
-    ("loss", "norm", "said"),
+    ("loss", "norm", "message"),
     [(math.nan, 1.0, "the loss is nan"), (1.0, math.inf, "the gradient's norm is inf")],
 )
-def test_the_fault_is_named(loss, norm, said):
+def test_the_fault_is_named(loss, norm, message):
     policy = RecoveryPolicy(FaultsConfig())
     policy.verdict(1, loss, norm)
-    assert policy.fault == said
+    assert policy.fault == message

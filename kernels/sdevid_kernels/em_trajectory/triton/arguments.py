@@ -40,7 +40,7 @@ class Numbers(NamedTuple):
     bound: Any
 
 
-class Stack(NamedTuple):
+class MLPStack(NamedTuple):
     """A SiLU network's weights (out, in) and biases (out,), but for the first layer's shift."""
 
     first_ptr: Any
@@ -52,8 +52,8 @@ class Stack(NamedTuple):
 class Model(NamedTuple):
     """The networks, their first layers' shifts, and g or its level and slope, (rows, size)."""
 
-    drift: Stack
-    control: Stack | None
+    drift: MLPStack
+    control: MLPStack | None
     drift_shift_ptr: Any  # (rows, width)
     control_shift_ptr: Any  # (steps or 1, rows, width)
     level_ptr: Any
@@ -71,7 +71,7 @@ class Noise(NamedTuple):
     tokens: Any  # rows a clip
 
 
-class Grid(NamedTuple):
+class TimeGrid(NamedTuple):
     """The steps of a chain, and which of its points are saved."""
 
     dt_ptr: Any  # (steps, rows)
@@ -80,13 +80,13 @@ class Grid(NamedTuple):
     chunk: Any  # steps between two anchors
 
 
-class Chain(NamedTuple):
-    """Everything that is solved."""
+class ChainInputs(NamedTuple):
+    """All that a step reads: the model, its noise and the time grid."""
 
     model: Model
     numbers: Numbers
     noise: Noise
-    grid: Grid
+    grid: TimeGrid
 
 
 class Block(NamedTuple):

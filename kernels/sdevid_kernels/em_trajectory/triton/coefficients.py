@@ -16,7 +16,7 @@ from sdevid_kernels.em_trajectory.triton.mlp_stack import stack_forward
 WIDTH_START = tl.constexpr(reference.WIDTH_START)
 
 
-class Coefficients(NamedTuple):
+class StepCoefficients(NamedTuple):
     """A step's coefficients, and what their gradients need beside."""
 
     h: Any
@@ -109,7 +109,7 @@ def coefficients_at(z, k, chain, scratch, block, const, BACKWARD: tl.constexpr):
             if const.UNIT > 0:
                 raw_r += tl.log(unit / g)
             r = tl.where(is_element, tl.sigmoid(raw_r), 1.0)
-    return Coefficients(h, g, u, r, free_u, tanh_z, rise, slope)
+    return StepCoefficients(h, g, u, r, free_u, tanh_z, rise, slope)
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from sdevid_kernels.em_trajectory.reference import Diffusion, Posterior
-from sdevid_kernels.em_trajectory.triton.arguments import Constants, Model, Numbers, Stack
+from sdevid_kernels.em_trajectory.triton.arguments import Constants, MLPStack, Model, Numbers
 
 ROWS = 16  # the least that tl.dot takes
 TILES = {"TILE": 32, "K": 32, "F": 64}
@@ -19,7 +19,7 @@ MOST_SUMS = 2**24  # elements of all programs' weight gradients, at most
 MOST_PROGRAMS = 132  # that sum weight gradients: as many as an H100 runs at once
 
 
-class Form(NamedTuple):
+class LaunchForm(NamedTuple):
     """What a launch is about, as the operators' schemas take it."""
 
     seed: int
@@ -40,7 +40,7 @@ class Launch(NamedTuple):
     serial: Tensor
     cell: Tensor
     saved_index: Tensor
-    form: Form
+    form: LaunchForm
 
     @property
     def depth(self) -> int:
@@ -97,10 +97,10 @@ class Launch(NamedTuple):
         )
 
 
-def stack_of(network: list[Tensor]) -> Stack:
+def stack_of(network: list[Tensor]) -> MLPStack:
     """A network but for its shift, as the kernels take it."""
     first, _, *inner, last, bias = network
-    return Stack(first, tuple(zip(inner[::2], inner[1::2], strict=True)), last, bias)
+    return MLPStack(first, tuple(zip(inner[::2], inner[1::2], strict=True)), last, bias)
 
 
 def span_of(network: list[Tensor]) -> int:
@@ -120,7 +120,7 @@ def form_of(
     seed: int,
     saved: tuple[int, ...] | None,
     steps: int,
-) -> Form:
+) -> LaunchForm:
     """Say what a launch is about.
 
     Where all states are saved, there are no anchors. Where the control's shifts differ from step to
@@ -139,4 +139,4 @@ def form_of(
     points = steps + 1 if saved is None else len(saved)
     one_shift = posterior is None or len(posterior.shifts) == 1
     chunk = 0 if saved is None else min(steps, CHUNK) if one_shift else 1
-    return Form(seed, [floor, start, unit, bound], [heads, curved, unit_form], points, chunk)
+    return LaunchForm(seed, [floor, start, unit, bound], [heads, curved, unit_form], points, chunk)

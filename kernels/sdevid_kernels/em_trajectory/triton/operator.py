@@ -22,8 +22,8 @@ from sdevid_kernels.em_trajectory.triton import passes
 from sdevid_kernels.em_trajectory.triton.launch import (
     CHUNK,
     ROWS,
-    Form,
     Launch,
+    LaunchForm,
     form_of,
     gradient_programs,
     span_of,
@@ -56,7 +56,7 @@ def em_trajectory(
     neighbours. `saved_index` (steps + 1) is each point's index among the `points` saved ones, or
     -1. `chunk` 0: all are saved, and there are no anchors. The rest as in `Form`.
     """
-    form = Form(seed, numbers, flags, points, chunk)
+    form = LaunchForm(seed, numbers, flags, points, chunk)
     launch = Launch(drift, control, diffusion, dt, dw, serial, cell, saved_index, form)
     steps, rows = dt.shape
     states = z.new_empty(points, *z.shape)
@@ -109,7 +109,7 @@ def em_trajectory_backward(
 
     `anchors` are those of the forward pass or, with `chunk` 0, the states at all points.
     """
-    form = Form(seed, numbers, flags, points, chunk)
+    form = LaunchForm(seed, numbers, flags, points, chunk)
     launch = Launch(drift, control, diffusion, dt, dw, serial, cell, saved_index, form)
     rows, size = anchors.shape[1:]
     width, span = len(drift[0]), span_of(drift) + (span_of(control) if control else 0)
@@ -220,7 +220,7 @@ def _flat(network: Network, shift: Tensor) -> list[Tensor]:
     return [x.float().contiguous() for x in (network.first, shift, *inner, *network.last)]
 
 
-def run(
+def launch_trajectory(
     z: Tensor,
     drift: Network,
     drift_shift: Tensor,

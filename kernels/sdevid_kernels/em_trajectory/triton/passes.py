@@ -14,7 +14,13 @@ import triton
 import triton.language as tl
 
 from sdevid_kernels.em_trajectory.triton import weight_grad
-from sdevid_kernels.em_trajectory.triton.arguments import Chain, Gradients, Grid, Noise, Scratch
+from sdevid_kernels.em_trajectory.triton.arguments import (
+    ChainInputs,
+    Gradients,
+    Noise,
+    Scratch,
+    TimeGrid,
+)
 from sdevid_kernels.em_trajectory.triton.blocks import (
     block_from,
     element_of,
@@ -57,8 +63,8 @@ def forward(
 ):
     """Solve a block of rows; store saved states, anchors, energy and the width's KL."""
     noise = Noise(dw_ptr, serial_ptr, cell_ptr, seed, clips, tokens)
-    grid = Grid(dt_ptr, saved_index_ptr, steps, chunk)
-    chain = Chain(model, numbers, noise, grid)
+    grid = TimeGrid(dt_ptr, saved_index_ptr, steps, chunk)
+    chain = ChainInputs(model, numbers, noise, grid)
     program = tl.program_id(0).to(tl.int64)
     block = block_from(program * const.ROWS, rows, size, width, const)
     element, is_element = element_of(block), block.is_element
@@ -154,8 +160,8 @@ def backward(
 ):
     """Walk blocks of rows back; store the inputs' gradients, and the program's weight gradients."""
     noise = Noise(dw_ptr, serial_ptr, cell_ptr, seed, clips, tokens)
-    grid = Grid(dt_ptr, saved_index_ptr, steps, chunk)
-    chain = Chain(model, numbers, noise, grid)
+    grid = TimeGrid(dt_ptr, saved_index_ptr, steps, chunk)
+    chain = ChainInputs(model, numbers, noise, grid)
     shifts = (grad_drift_shift_ptr, grad_control_shift_ptr)
     grads = Gradients(grad_states_ptr, grad_level_ptr, grad_slope_ptr, *shifts)
     program = tl.program_id(0).to(tl.int64)
