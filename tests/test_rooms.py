@@ -267,12 +267,12 @@ def lengths(path: str) -> Iterator[tuple[str, int]]:
             yield f"{path}:{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def _check(imported: dict[str, int], allowed: dict[str, int]) -> None:
-    new = {name: size for name, size in imported.items() if name not in allowed}
+def _check(sizes: dict[str, int], allowed: dict[str, int]) -> None:
+    new = {name: size for name, size in sizes.items() if name not in allowed}
     assert not new, f"too long: {new}"
-    grown = {name: size for name, size in imported.items() if size > allowed[name]}
+    grown = {name: size for name, size in sizes.items() if size > allowed[name]}
     assert not grown, f"these may only shrink: {grown}"
-    stale = {name: size for name, size in allowed.items() if imported.get(name, 0) < size}
+    stale = {name: size for name, size in allowed.items() if sizes.get(name, 0) < size}
     assert not stale, f"shorter now; lower or remove their exceptions: {stale}"
 
 

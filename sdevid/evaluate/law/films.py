@@ -38,8 +38,8 @@ def compare(
     divide its own. Raises UserError where the tracker finds nothing in real film.
     """
     stride, film = _read(model, index, clips)
-    context_frames = film[:, : context * stride : stride]
-    last = (context_frames.shape[1] - 1) * stride
+    start = film[:, : context * stride : stride]
+    last = (start.shape[1] - 1) * stride
     film_rate = stride * model.config.fps
     seconds = (film.shape[1] - 1 - last) / film_rate
     sources = [index.clips[clip].source for clip in clips]
@@ -52,12 +52,9 @@ def compare(
         real = None if every is None else _tracked(film[:, last::every], tracker)
         generated = []
         for seed in seeds:
-            future = continued(
-                model, context_frames, frames, fps, seed, f"futures at {fps:g} a second"
-            )
-            generated.append(
-                _tracked(np.concatenate([context_frames[:, -1:], future], axis=1), tracker)
-            )
+            title = f"futures at {fps:g} a second"
+            future = continued(model, start, frames, fps, seed, title)
+            generated.append(_tracked(np.concatenate([start[:, -1:], future], axis=1), tracker))
         laws.append(_entry(fps, real, generated, sources))
     if not any(law["real"] and law["real"]["tracks"] for law in laws):
         raise UserError(
