@@ -37,6 +37,14 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path, help="a run that was trained and evaluated")
     parser.add_argument("--output_dir", type=Path, default=Path("docs"), help="for the pictures")
     options = parser.parse_args()
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    if missing:
+        print(
+            f"screenshots: {' and '.join(missing)} not found; on Debian: apt-get install chromium "
+            "chromium-driver",
+            file=sys.stderr,
+        )
+        return 2
     with browser() as driver, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
         path.write_text(page(read(options.run_dir)), encoding="utf-8")

@@ -44,13 +44,20 @@ def _curves(runs: Sequence[Record]) -> str:
     panels = []
     for name, label in CURVES:
         drawn = [
-            Series(_name(run), *thin(*run.curve(name)), COLOURS[i % len(COLOURS)])
+            Series(_name(run), *thin(*run.curve(name)), _colour(i, len(runs)))
             for i, run in enumerate(runs)
             if run.curve(name)[0]
         ]
         if drawn:
             panels.append(plot(label, drawn, "clips"))
     return f'<div class="plots">{"".join(panels)}</div>'
+
+
+def _colour(number: int, count: int) -> str:
+    """A colour of the style sheet; of many runs, hues at even distances."""
+    if count <= len(COLOURS):
+        return COLOURS[number]
+    return f"hsl({360 * number / count:.0f} 65% 50%)"
 
 
 def _differences(runs: Sequence[Record]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import threading
@@ -14,6 +15,7 @@ from sdevid.config import dump, parse
 from sdevid.report.__main__ import main
 from sdevid.report.watch import Watch
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
 pytestmark = [
     pytest.mark.browser,
@@ -179,6 +181,52 @@ def test_watched_page_reloads_when_the_run_writes(browser, run):
             setTimeout(() => done(false), 9000);"""
         )
         assert reloaded
+        assert errors(browser) == []
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_studio_draws_three_futures_at_a_press(browser, tmp_path):
+    """As a visitor does it: nothing touched but the button."""
+    import factories
+    from safetensors.torch import save_file
+
+    from sdevid.objectives import build_model
+
+    config = parse(factories.settings(sequence_length=8))
+    save_file(build_model(config).state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.yaml").write_text(dump(config))
+    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "tools/screenshots.py")
+    screenshots = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(screenshots)
+    with screenshots.studio(tmp_path) as address:
+        browser.get_log("performance")
+        browser.get(address)
+        screenshots.generate(browser)
+        assert browser.execute_script("return document.querySelectorAll('video').length") == 1
+        assert [url for url in fetched(browser) if not url.startswith((address, "blob:"))] == []
+
+
+def test_index_of_fifty_runs_is_sorted_by_a_key_press(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    for number in range(50):
+        folder = tmp_path / f"run-{number:02d}"
+        folder.mkdir()
+        line = {"clips": (7 * number) % 50, "step": 1, "loss": 1.0}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    server = Watch(tmp_path, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    errors(browser)  # of a server that a test before this ended
+    try:
+        browser.get(server.address)
+        heads = browser.find_elements("css selector", "th[data-sort]")
+        heads[1].send_keys(Keys.ENTER)
+        cells = browser.find_elements("css selector", "tbody td:nth-child(2)")
+        assert [int(cell.text) for cell in cells] == list(range(50))
         assert errors(browser) == []
     finally:
         server.shutdown()

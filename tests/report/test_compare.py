@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from sdevid.config import dump, parse
@@ -29,6 +30,15 @@ def test_two_runs_are_overlaid_and_their_settings_differ_by_name(tmp_path):
     assert "<td>seed</td><td>0</td><td>7</td>" in text
     assert "second &lt;script&gt;" in text
     assert "second <script>" not in text
+
+
+def test_fifty_runs_have_a_colour_each_on_one_page(tmp_path):
+    folders = [run(tmp_path / f"run-{k:02d}", [1, 2, 3], seed=k) for k in range(50)]
+    assert main([*map(str, folders), "--output", str(tmp_path / "all.html")]) == 0
+    text = (tmp_path / "all.html").read_text()
+    assert "<h1>50 runs</h1>" in text
+    assert len(set(re.findall(r'"colour":"(hsl[^"]*)"', text))) == 50
+    assert len(text) < 2**20
 
 
 def test_steps_that_run_backwards_are_said_first(tmp_path):
