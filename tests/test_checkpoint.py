@@ -300,3 +300,36 @@ def test_a_reader_of_a_replaced_file_never_sees_half_of_it(tmp_path):
         replace_text(path, "x" * 10_000)
         assert json.load(reader) == {"reason": "done"}
     assert path.read_text() == "x" * 10_000
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_manifest_that_is_no_regular_file_is_damage_and_holds_nobody_up(tmp_path, make):
+    make(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match="it is no regular file"):
+        checkpoint.read_manifest(tmp_path)
+
+
+def test_shapes_beyond_the_files_are_refused_before_memory_is_asked_for(tmp_path):
+    write(tmp_path / "checkpoints" / "partial")
+    folder = checkpoint.folder_of(tmp_path, 1)
+    manifest = checkpoint.read_manifest(folder)
+    huge = checkpoint.signed(replace(manifest, parameters=SHAPES | {"scale": [2**40, 2**10]}))
+    (folder / "manifest.json").write_text(json.dumps(asdict(huge)), encoding="utf-8")
+    with pytest.raises(UserError, match="but its files have"):
+        checkpoint.read_weights(folder, "raw")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["[]", "{", '{"000000": [{"name": "none", "in_parameter": 0, "in_shard": 0, "count": 1}]}']
+    + [
+        f'{{"000000": [{{"name": "scale", "in_parameter": {p}, "in_shard": {s}, "count": {c}}}]}}'
+        for p, s, c in ((0, 0, 2), (1, 0, 1), (0, 10**6, 1), (-1, 0, 1), (0, 0, '"1"'))
+    ],
+)
+def test_layout_that_misplaces_a_slice_is_damage(tmp_path, layout):
+    write(tmp_path / "checkpoints" / "partial")
+    folder = checkpoint.folder_of(tmp_path, 1)
+    (folder / "layout-00000.json").write_text(layout, encoding="utf-8")
+    with pytest.raises(UserError, match="use another checkpoint"):
+        checkpoint.read_weights(folder, "raw")

@@ -70,6 +70,8 @@ def signed(manifest: Manifest) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a checkpoint. Raises UserError where there is none that can be relied on."""
     try:
+        if (folder / NAME).exists() and not (folder / NAME).is_file():
+            raise ValueError("it is no regular file")
         with (folder / NAME).open("rb") as file:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:

@@ -1,6 +1,9 @@
 """Arrays in: every kind of stack goes into shards with its values, times and what is missing."""
 
 import json
+import struct
+import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,11 +13,13 @@ from PIL import Image
 
 from sdevid.config import parse as parse_config
 from sdevid.data import source_units, stream, transforms
-from sdevid.data.arrays import keep
+from sdevid.data.arrays import keep, references
+from sdevid.data.arrays.stack import open_stack
 from sdevid.data.cut.options import parse
 from sdevid.data.cut.plans import make_plan
 from sdevid.data.cut.run import cut
 from sdevid.data.shards import open_shards
+from sdevid.data.spec import BadVideoError
 from sdevid.errors import UserError
 from sdevid.types import TICKS_PER_UNIT
 
@@ -245,3 +250,103 @@ def test_a_picture_alone_is_no_video_and_channels_must_fit(tmp_path):
     assert any("is a picture, not a video" in json.loads(line)["reason"] for line in lines)
     with pytest.raises(UserError, match=r"channels is 3, but .* set channels=1"):
         stream.check_clips(index, parse_config(SMALL | {"channels": 3}))
+
+
+def hdf5_that_takes_from(kind, path, private):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        if kind == "storage":
+            file.create_dataset("film", (8, 16, 16), "uint8", external=[(str(private), 0, 2048)])
+        elif kind == "link":
+            file["group/film"] = h5py.ExternalLink(str(private), "/film")
+        else:
+            layout = h5py.VirtualLayout((8, 16, 16), "uint8")
+            layout[:] = h5py.VirtualSource(str(private), "film", (8, 16, 16))
+            file.create_virtual_dataset("film", layout)
+
+
+@pytest.mark.parametrize("ending", ["h5", "nc"])
+@pytest.mark.parametrize("kind", ["storage", "link", "virtual"])
+def test_hdf5_that_takes_from_another_file_is_not_read(tmp_path, kind, ending):
+    h5py = pytest.importorskip("h5py")
+    private, path = tmp_path / "private", tmp_path / f"film.{ending}"
+    with h5py.File(private, "w") as file:
+        file["film"] = np.full((8, 16, 16), 77, np.uint8)
+    hdf5_that_takes_from(kind, path, private)
+    with pytest.raises(BadVideoError, match="private, which is not followed"):
+        open_stack(path, "film")
+
+
+def test_hdf5_whose_groups_hold_each_other_is_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "film.h5", "w") as file:
+        file["a/film"] = np.full((8, 16, 16), 7, np.uint8)
+        file["a/b"] = file["/"]
+        file["soft"] = h5py.SoftLink("/a/film")
+    assert open_stack(tmp_path / "film.h5", "soft").read(0, 8).mean() == 7
+
+
+def test_zarr_with_a_link_out_of_it_is_not_read(tmp_path):
+    private, path = tmp_path / "private", tmp_path / "film.zarr"
+    private.write_bytes(bytes(2048))
+    (path / "c").mkdir(parents=True)
+    (path / "c" / "inside").touch()
+    (path / "inside").symlink_to("c/inside")
+    assert references.of_zarr(path) is None
+    (path / "c" / "0").symlink_to(private)
+    with pytest.raises(BadVideoError, match="c/0 is a link out of it"):
+        open_stack(path, "film")
+
+
+def test_ome_tiff_opens_no_other_file(tmp_path):
+    private, path = tmp_path / "private.tif", tmp_path / "film.tif"
+    tifffile.imwrite(private, np.full((16, 16), 77, np.uint8))
+    blocks = "".join(
+        f'<TiffData FirstT="{t}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{private if t else path.name}">urn:uuid:{t}</UUID></TiffData>'
+        for t in range(8)
+    )
+    ome = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+        'UUID="urn:uuid:0"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+        'Type="uint8" SizeX="16" SizeY="16" SizeZ="1" SizeC="1" SizeT="8">'
+        f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{blocks}</Pixels></Image></OME>'
+    )
+    tifffile.imwrite(path, np.zeros((16, 16), np.uint8), description=ome, metadata=None)
+    with tifffile.TiffFile(path) as file:
+        assert 77 in file.series[0].asarray(), "the premise: by itself tifffile reads the other"
+    with suppress(BadVideoError):
+        assert 77 not in open_stack(path, "").read(0, 8)
+
+
+def picture_bomb():
+    """A PNG of 0.6 MB that opens to 600 MB."""
+    header = struct.pack(">IIBBBBB", 30_000, 20_000, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(30_001 * 20_000))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def test_picture_that_opens_to_gigabytes_is_damage_of_its_film(tmp_path):
+    for film in ("good", "bad"):
+        (tmp_path / "films" / film).mkdir(parents=True)
+        for number, frame in enumerate(stack("uint8")):
+            Image.fromarray(frame).save(tmp_path / "films" / film / f"{number}.png")
+    (tmp_path / "films" / "bad" / "7.png").write_bytes(picture_bomb())
+    asked = parse(
+        [
+            *BASE,
+            "--interval",
+            "1s",
+            "--input_dir",
+            f"{tmp_path}/films",
+            "--output_dir",
+            f"{tmp_path}/out",
+        ]
+    )
+    out = tmp_path / "out"
+    cut(make_plan(asked), out, workers=0, max_bad_fraction=0.6, overwrite=False)
+    (fault,) = map(json.loads, (out / "quarantine.jsonl").read_text().splitlines())
+    assert fault["reason"].startswith("does not read (DecompressionBombError")

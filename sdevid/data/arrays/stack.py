@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdevid.data.arrays import references
 from sdevid.data.spec import BadVideoError
 from sdevid.errors import UserError
 
@@ -53,6 +55,7 @@ def open_stack(path: Path, variable: str) -> Stack:
         if path.is_dir() and path.suffix.lower() != ".zarr":
             return _pictures(path)
         ending = path.suffix.lower()
+        _check_inside(path)
         if ending in FIELDS:
             return _fields(path, variable)
         if ending in (".h5", ".hdf5"):
@@ -65,6 +68,17 @@ def open_stack(path: Path, variable: str) -> Stack:
         return _tiff(path)
 
 
+def _check_inside(path: Path) -> None:
+    """BadVideoError where reading a file of arrays would read another file of this machine."""
+    outside = None
+    if path.suffix.lower() == ".zarr":
+        outside = references.of_zarr(path)
+    elif path.suffix.lower() in (".nc", ".nc4", ".h5", ".hdf5") and find_spec("h5py"):
+        outside = references.of_hdf5(path)
+    if outside:
+        raise BadVideoError(outside)
+
+
 class _reading:  # noqa: N801
     """Says of a file that does not read which one it was."""
 
@@ -74,8 +88,10 @@ class _reading:  # noqa: N801
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError | ValueError | KeyError | EOFError | IndexError):
-            raise BadVideoError(f"does not read ({error})") from error
+        if isinstance(error, BadVideoError | UserError) or not isinstance(error, Exception):
+            return
+        # whatever a reader makes of bytes of any origin
+        raise BadVideoError(f"does not read ({type(error).__name__}: {error})") from error
 
 
 def _whole(path: Path, array: Any, channel_names: tuple[str, ...] = ()) -> Stack:
@@ -115,9 +131,7 @@ def _type(path: Path, dtype: np.dtype[Any]) -> str:
 
 
 def _tiff(path: Path) -> Stack:
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
+    with open_tiff(path) as file:
         series = file.series[0]
         axes, array = series.axes, series.asarray()
     if array.ndim > 2 and axes[-1] in "SC" and array.ndim == 3:
@@ -125,6 +139,13 @@ def _tiff(path: Path) -> Stack:
     if array.ndim < 3:
         raise BadVideoError("is a picture, not a video: a TIFF of one page")
     return _whole(path, array)
+
+
+def open_tiff(path: Path) -> Any:
+    """A TIFF by itself: OME's metadata may name further files, which are not opened."""
+    import tifffile
+
+    return tifffile.TiffFile(path, _multifile=False)
 
 
 def _pictures(folder: Path) -> Stack:
@@ -158,9 +179,8 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 def _picture(path: Path) -> Array:
     if path.suffix.lower() in (".tif", ".tiff"):
-        import tifffile
-
-        image = tifffile.imread(path)
+        with open_tiff(path) as file:
+            image: Array = file.asarray()
     else:
         from PIL import Image
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sdevid.data.arrays.stack import ARRAYS, Stack, names, pictures
+from sdevid.data.arrays.stack import ARRAYS, Stack, names, open_tiff, pictures
 from sdevid.data.cut.arrays import ArraySource, Tile, times_of
 from sdevid.data.cut.sources import VIDEO, LeftOut, Listing, readable
 from sdevid.data.cut.splits import parse_splits
@@ -91,12 +91,11 @@ def _is_stack(path: Path) -> bool:
     """Whether a TIFF holds several frames."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
-    import tifffile
 
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             shape, axes = file.series[0].shape, file.series[0].axes
-    except (ValueError, OSError, IndexError):
+    except Exception:  # whatever tifffile makes of bytes of any origin
         return True  # damaged, which opening it says
     return len(shape) > 3 or (len(shape) == 3 and axes[-1] not in "SC")
 

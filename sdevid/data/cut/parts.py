@@ -7,6 +7,7 @@ and let an interrupted cut keep what is done.
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 from sdevid.data.payload import EXTENSION, encode
 from sdevid.data.shard_file import write_json
 from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec, LeftOutError
+from sdevid.errors import UserError
 
 _CRASH = "the process that decoded it died (a crash in the decoder, or out of memory)"
 
@@ -97,6 +99,12 @@ class _Noting:
             except StopIteration as end:
                 self.notes = end.value or self.notes
                 return
+            except (BadVideoError, LeftOutError, UserError):
+                raise
+            except Exception as error:  # whatever a decoder makes of bytes of any origin
+                if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
+                    raise  # of this machine, not of the file
+                raise BadVideoError(f"does not read ({type(error).__name__}: {error})") from error
             yield clip
 
 
