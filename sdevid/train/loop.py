@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 import torch
 
-from sdevid import objectives
+from sdevid import checkpoint, objectives
 from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Progress
 from sdevid.config import Config, record
@@ -55,7 +55,7 @@ def train(
     read, text_summary = text_conditioning.open_text(config, index, world)
     torch.manual_seed(config.seed)
     objective = objectives.build(config)
-    if config.start_from is not None:
+    if config.start_from is not None and not checkpoint.steps(config.run_dir):
         text_summary += "\n" + warm_start.start_from(objective.model, config.start_from)
     if config.compile:
         compiled.compile_parts(objective.model)

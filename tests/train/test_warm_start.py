@@ -1,5 +1,7 @@
 """A run that starts from the weights of another."""
 
+import shutil
+
 import factories
 import pytest
 import torch
@@ -56,8 +58,11 @@ def test_a_model_of_which_nothing_fits_is_named(tmp_path):
         start_from(model, source)
 
 
-def test_a_run_starts_from_a_model_and_says_so(tmp_path, make_config, train_here, capsys):
+def test_a_run_starts_from_a_model_once_and_says_so(tmp_path, make_config, train_here, capsys):
     train_here(make_config("first", max_clips=8))
     source = tmp_path / "first"
     train_here(make_config("second", max_clips=8, start_from=str(source)))
     assert f"start_from {source}: " in capsys.readouterr().out
+    shutil.rmtree(source)
+    train_here(make_config("second", max_clips=16, start_from=str(source)))
+    assert "carries on from step 2" in capsys.readouterr().out
