@@ -123,6 +123,10 @@ def studio(run_dir: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             served.send_signal(signal.SIGINT)
+            try:
+                served.wait(timeout=20)
+            except subprocess.TimeoutExpired:  # one started in the background does not hear it
+                served.terminate()
 
 
 def _wait_for(port: int) -> None:

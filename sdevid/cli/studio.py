@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,5 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from sdevid.report import studio
 
-    studio.launch(options.model_path, options.host, options.port)
+    with contextlib.suppress(KeyboardInterrupt):  # also before Gradio listens for it
+        studio.launch(options.model_path, options.host, options.port)
     return 0

@@ -78,11 +78,13 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def moving(number: int) -> np.ndarray:
-    film = np.random.default_rng(number).integers(0, 40, (40, 64, 64, 3), np.uint8)
-    for k, frame in enumerate(film):
-        left = (3 * number + k) % 48
-        frame[20:36, left : left + 16] = 220
-    return film
+    """A dark blob that wanders over a light ground, as under a microscope."""
+    random = np.random.default_rng(number)
+    places = 32 + np.cumsum(random.normal(0, 0.7, (40, 2)), axis=0)
+    y, x = np.mgrid[:64, :64]
+    squared = np.square(x - places[:, 0, None, None]) + np.square(y - places[:, 1, None, None])
+    grey = 190 - 150 * np.exp(-squared / (2 * 2.5**2))
+    return np.repeat(grey[..., None].astype(np.uint8), 3, axis=-1)
 
 
 def environment(checkout: Path) -> dict[str, str]:
