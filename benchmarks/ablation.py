@@ -39,7 +39,7 @@ COLUMNS = {  # of the table, and where `failures` has them
 
 
 def variant(text: str) -> tuple[str, list[str]]:
-    """A name and its overrides from NAME=SETTING=VALUE[,...]."""
+    """Return a name and its overrides from NAME=SETTING=VALUE[,...]."""
     name, equals, settings = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} must read NAME=SETTING=VALUE[,...] or NAME=")
@@ -56,7 +56,7 @@ def run(command: list[str]) -> float:
 
 
 def measured(results: Mapping[str, Any]) -> dict[str, str]:
-    """The table's columns, a mean and its standard error each where there is one."""
+    """Return the table's columns, a mean and its standard error each where there is one."""
     cells = {}
     for title, (group, name) in COLUMNS.items():
         entry = results["failures"][group].get(name)

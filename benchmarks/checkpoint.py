@@ -51,7 +51,7 @@ Seconds = dict[str, list[float]]
 
 
 def filesystem(folder: Path) -> str:
-    """The kind of file system that a folder is on."""
+    """Return the kind of file system that a folder is on."""
     mounts = [
         line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
     ]
@@ -60,14 +60,14 @@ def filesystem(folder: Path) -> str:
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Return what the figures were measured on."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return provenance.one_core()
 
 
 def timed_steps(engine: Engine, count: int) -> list[float]:
-    """Seconds of so many steps."""
+    """Return seconds of so many steps."""
     batch, spent = probe.batch(engine.config), []
     for _ in range(count):
         began = time.perf_counter()
@@ -91,7 +91,7 @@ def save_once(saver: Saver, asynchronous: bool, step: int, seconds: Seconds) -> 
 
 
 def measure(config: Config, world: World, saves: int) -> tuple[dict[bool, Seconds], float, float]:
-    """Times by whether asynchronous, MB written, and the seconds of a probe."""
+    """Return times by whether asynchronous, MB written, and the seconds of a probe."""
     torch.manual_seed(0)
     engine = Engine(objectives.build(config), config, world)
     ema = EMA([shard.tensor for shard in engine.parameter_shards()], config.ema_decay)

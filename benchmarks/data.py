@@ -75,7 +75,7 @@ def _waves(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def webdataset_reader(index: ShardIndex) -> Reader:
-    """The tars in sequence through webdataset, decoded by numpy or PyAV."""
+    """Return the tars in sequence through webdataset, decoded by numpy or PyAV."""
     tars = [
         str(Path(index.folder.location) / s) for s in dict.fromkeys(c.shard for c in index.clips)
     ]
@@ -129,7 +129,10 @@ def _settings(index: ShardIndex) -> Config:
 
 
 def race(readers: dict[str, Reader], rounds: int) -> dict[str, float]:
-    """The most clips a second of each, the readers taking turns; the first round is not counted."""
+    """Return the most clips a second of each, the readers taking turns.
+
+    The first round is not counted.
+    """
     best = dict.fromkeys(readers, 0.0)
     for number in range(rounds + 1):
         for name, read in readers.items():
@@ -141,7 +144,7 @@ def race(readers: dict[str, Reader], rounds: int) -> dict[str, float]:
 
 
 def compare(folder: Path, store: Store, size: int, clips: int, rounds: int) -> Iterator[Row]:
-    """Clips a second of each reader, and how many times webdataset's."""
+    """Yield clips a second of each reader, and how many times webdataset's."""
     index = open_shards(make_shards(folder, store, size, clips), "train")
     best = race(
         {
@@ -158,7 +161,7 @@ def compare(folder: Path, store: Store, size: int, clips: int, rounds: int) -> I
 
 
 def waiting(folder: Path, store: Store, workers: int) -> Row:
-    """The share of a step spent waiting for data in a short training of the demo's model."""
+    """Return the share of a step spent waiting for data in a short training of the demo's model."""
     shards = folder / f"{store}-64"
     run = folder / f"run-{store}-{workers}"
     clip = open_shards(shards, "train").clips[0]

@@ -42,7 +42,7 @@ Row = dict[str, Any]
 
 
 def entry(shard: str, number: int) -> ClipEntry:
-    """A clip of 64 pixels as a cut names it."""
+    """Return a clip of 64 pixels as a cut names it."""
     where = number * 200_000
     payload = Member(where + 512, 196_736, hashlib.sha256(b"%d" % number).hexdigest(), "a" * 32)
     fields = Member(where + 198_000, 300, hashlib.sha256(b"json%d" % number).hexdigest(), "b" * 32)
@@ -70,7 +70,7 @@ def make(folder: Path, shards: int, clips: int, kind: str) -> None:
 
 
 def measure(folder: Path) -> Row:
-    """One rank's start, and its first clips."""
+    """Return one rank's start, and its first clips."""
     shape = {"frame_size": KIND.height, "channels": KIND.channels, "fps": KIND.fps}
     config = parse(shape | {"sequence_length": KIND.num_frames})
     process = psutil.Process()

@@ -32,7 +32,7 @@ SEED = 0
 
 @torch.no_grad()
 def rolled(model: HistoryModel, given: Frames) -> tuple[Tensor, Frames]:
-    """States and frames at `AT` from the last of the `given` frames on, each once."""
+    """Return states and frames at `AT` from the last of the `given` frames on, each once."""
     seen = given.shape[1]
     ticks = model.config.frame_ticks(seen + AT[-1]).expand(len(given), -1)
     sampler, serial = SamplerConfig(SEED), torch.arange(len(given))
@@ -51,7 +51,7 @@ def nearest(frames: Frames, real: Frames) -> np.ndarray:
 
 
 def sharpness(frames: Frames) -> Tensor:
-    """Mean size of the difference between neighbouring pixels, (clips, times)."""
+    """Return mean size of the difference between neighbouring pixels, (clips, times)."""
     right, down = frames.diff(dim=-1).abs(), frames.diff(dim=-2).abs()
     return right.flatten(2).mean(2) + down.flatten(2).mean(2)
 

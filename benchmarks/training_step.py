@@ -31,7 +31,7 @@ WAYS = {"one operator": "auto", "step by step": "reference"}
 
 
 def build(path: Path, kernels: str) -> tuple[nn.Module, tuple[Tensor, Tensor, Tensor]]:
-    """The objective and clips for it, the same for each setting of the kernels."""
+    """Return the objective and clips for it, the same for each setting of the kernels."""
     torch.manual_seed(0)
     config = load(path, [f"sde.kernels={kernels}"])
     side, frames, count = config.frame_size, config.sequence_length, config.batch_size
@@ -42,7 +42,7 @@ def build(path: Path, kernels: str) -> tuple[nn.Module, tuple[Tensor, Tensor, Te
 
 
 def step(objective: nn.Module, clips: tuple[Tensor, Tensor, Tensor]) -> float:
-    """Seconds of the thread for a loss and its gradients."""
+    """Return seconds of the thread for a loss and its gradients."""
     began = time.thread_time()
     objective.zero_grad()
     objective(*clips, kl_weight=1.0)["loss"].backward()
@@ -50,7 +50,7 @@ def step(objective: nn.Module, clips: tuple[Tensor, Tensor, Tensor]) -> float:
 
 
 def race(path: Path, seconds: float) -> dict[str, float]:
-    """The least time of each way, in seconds."""
+    """Return the least time of each way, in seconds."""
     contestants = {way: build(path, kernels) for way, kernels in WAYS.items()}
     best = dict.fromkeys(contestants, float("inf"))
     stop = time.monotonic() + seconds

@@ -47,7 +47,7 @@ CASE = ("device", "state MB", "pass", "gradient", "steps", "size", "contestant")
 
 
 def clock() -> float:
-    """Seconds: the thread's own on a CPU, the device's on a GPU."""
+    """Return seconds: the thread's own on a CPU, the device's on a GPU."""
     if ON_GPU:
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -55,7 +55,7 @@ def clock() -> float:
 
 
 def race(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
-    """The least time of each, in seconds, interleaved in random order."""
+    """Return the least time of each, in seconds, interleaved in random order."""
     best = {}
     for name, run in runs.items():
         run()
@@ -70,7 +70,10 @@ def race(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float
 
 
 def time_training(names: list[str], seconds: float, compile_limit: float) -> list[Row]:
-    """Rows of a whole training step's times and ratios; no torch.compile where its limit is 0."""
+    """Return rows of a whole training step's times and ratios.
+
+    No torch.compile where its limit is 0.
+    """
     rows: list[Row] = []
     for name in names:
         step = Step(SIZES[name])
@@ -105,7 +108,10 @@ def _blank(device: str, size: str, contestant: str, why: str) -> Row:
 
 
 def compiled_step(step: Step, limit: float) -> Callable[[], None] | None:
-    """The loop by torch.compile, with CUDA graphs on a GPU; None where compiling takes longer."""
+    """Return the loop by torch.compile, with CUDA graphs on a GPU.
+
+    None where compiling takes longer.
+    """
     loop = torch.compile(step.loop, mode="reduce-overhead" if ON_GPU else "default")
 
     def run() -> None:
@@ -132,7 +138,7 @@ def compiled_step(step: Step, limit: float) -> Callable[[], None] | None:
 
 
 def measure_memory(counts: list[int]) -> list[Row]:
-    """Rows of peak memory against steps, on a CPU each from a process of its own."""
+    """Return rows of peak memory against steps, on a CPU each from a process of its own."""
     rows: list[Row] = []
     for gradient in ("backprop", "checkpoint", "reversible", "em_trajectory"):
         for steps in counts:
@@ -147,7 +153,10 @@ def measure_memory(counts: list[int]) -> list[Row]:
 
 
 def red(operators: tuple[str, ...]) -> list[str]:
-    """The operators whose tests do not pass; those that passed on this very code count as green."""
+    """Return the operators whose tests do not pass.
+
+    Those that passed on this very code count as green.
+    """
     memory = ROOT / "build" / "green.json"
     earlier = json.loads(memory.read_text(encoding="utf-8")) if memory.exists() else {}
     mark = fingerprint()
@@ -177,7 +186,7 @@ def fingerprint() -> str:
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Return what the figures were measured on."""
     if ON_GPU:
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
@@ -220,7 +229,7 @@ def _case(row: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def table(rows: list[Row]) -> str:
-    """Rows under one another in columns."""
+    """Return rows under one another in columns."""
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(

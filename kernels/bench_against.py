@@ -37,7 +37,7 @@ def serve(size: str, way: str) -> None:
 
 
 def start(tree: Path, size: str, way: str) -> subprocess.Popen[str]:
-    """A process that serves steps of `tree`."""
+    """Return a process that serves steps of `tree`."""
     paths = os.pathsep.join(map(str, (tree, tree / "kernels")))
     command = [sys.executable, "-P", str(Path(__file__).resolve()), "--serve", size, way]
     process = subprocess.Popen(
@@ -52,7 +52,7 @@ def start(tree: Path, size: str, way: str) -> subprocess.Popen[str]:
 
 
 def race(other: Path, size: str, rounds: int) -> dict[str, float]:
-    """The least seconds of each contestant's step."""
+    """Return the least seconds of each contestant's step."""
     running = {
         name: start(other if name == "other" else ROOT, size, way) for name, way in WAYS.items()
     }

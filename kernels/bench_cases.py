@@ -85,7 +85,7 @@ class Step:
         self.finish(*self.solve())
 
     def solve(self) -> tuple[Tensor, Tensor]:
-        """em_trajectory's states at frames and KL of each row."""
+        """Return em_trajectory's states at frames and KL of each row."""
         key: Key | Tensor = (1, self.serial, self.cells) if ON_GPU else self.increments()
         posterior = Posterior(self.control, self.shifts)
         arguments = (self.start, self.drift, self.drift_shift, self.g, posterior, self.dt, key)
@@ -98,7 +98,7 @@ class Step:
         self.finish(*self.loop(self.increments()))
 
     def loop(self, dw: Tensor) -> tuple[Tensor, Tensor]:
-        """States at frames and KL of each row."""
+        """Return states at frames and KL of each row."""
         z, kl, kept = self.start, torch.zeros(self.rows, device=DEVICE), []
         each = self.size.steps // self.size.frames
         d = CELL / TICKS_PER_UNIT
@@ -111,7 +111,7 @@ class Step:
         return torch.stack(kept), kl
 
     def products(self) -> Callable[[], None]:
-        """The matrix products of such a step alone, preallocated."""
+        """Return the matrix products of such a step alone, preallocated."""
         size, networks = (
             self.size,
             [(n.first.detach(), n.last[0].detach()) for n in (self.drift, self.control)],

@@ -16,7 +16,7 @@ REPEATS = 10  # launches a replay, so that starting it does not count
 
 
 def device_seconds(run: Callable[[], object], seconds: float) -> float:
-    """The least device time of one `run`, from replays of a CUDA graph of several."""
+    """Return the least device time of one `run`, from replays of a CUDA graph of several."""
     for _ in range(3):
         run()
     torch.cuda.synchronize()
@@ -37,7 +37,7 @@ def device_seconds(run: Callable[[], object], seconds: float) -> float:
 
 
 def time_em_step(seconds: float) -> list[Row]:
-    """Rows of em_step's bandwidth beside a copy's, for states of 64 MB and more."""
+    """Return rows of em_step's bandwidth beside a copy's, for states of 64 MB and more."""
     rows: list[Row] = []
     for megabytes in (64, 256):
         base: Row = {"device": "cuda", "state MB": megabytes}
@@ -75,7 +75,7 @@ def _bandwidth(elements: int, seconds: float) -> dict[str, float]:
 
 
 def time_arithmetic(seconds: float) -> list[Row]:
-    """Rows of em_trajectory's arithmetic beside that of a large matrix product."""
+    """Return rows of em_trajectory's arithmetic beside that of a large matrix product."""
     rows: list[Row] = []
     names = ("small", "map", "medium")
     columns = ("TFLOP/s", "fp32 matmul TFLOP/s", "tf32 matmul TFLOP/s", "share of matmul")

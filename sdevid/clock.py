@@ -55,7 +55,8 @@ _REMOVED = {
 
 
 def frame_rate(value: object) -> float:
-    """Frames a second, from a number or a text such as `8`, `29.97`, `30000/1001` or `1/120`.
+    """Return frames a second, from a number or a text such as `8`, `29.97`, `30000/1001` or
+    `1/120`.
 
     Raises ValueError with the rule and the remedy.
     """
@@ -69,7 +70,8 @@ def frame_rate(value: object) -> float:
 
 
 def interval(value: object, setting: str = "interval") -> float:
-    """Seconds between frames, from a number or a text such as `2min`, `0.5 s`, `40ms`, `1/25`.
+    """Return seconds between frames, from a number or a text such as `2min`, `0.5 s`, `40ms`,
+    `1/25`.
 
     Raises ValueError with the rule and the remedy; `setting` is what it is called there.
     """
@@ -99,7 +101,9 @@ def _read(value: object, name: str, rule: str) -> tuple[Fraction, str]:
 
 
 def rational(number: float) -> Fraction:
-    """The fraction that `number` stands for: 29.97002997 is 30000/1001, and 0.00833 is 1/120."""
+    """Return the fraction that `number` stands for: 29.97002997 is 30000/1001, and 0.00833 is
+    1/120.
+    """
     if number >= 1:
         return Fraction(number).limit_denominator(100_000)
     return 1 / Fraction(1 / number).limit_denominator(100_000)
@@ -167,20 +171,23 @@ class Clock(Section):
         return resolved
 
     def frames_per_unit(self, fps: float | None = None) -> Fraction:
-        """Frames in a unit of time, at `fps` frames a second or at the training rate."""
+        """Return frames in a unit of time, at `fps` frames a second or at the training rate."""
         return rational((self.fps if fps is None else fps) * self.time_unit)
 
     def frame_ticks(self, num_frames: int, fps: float | None = None) -> Int64[Tensor, " time"]:
-        """Times of `num_frames` frames, in ticks from the first; `fps` None: the training rate."""
+        """Return times of `num_frames` frames, in ticks from the first.
+
+        `fps` None: the training rate.
+        """
         return types.frame_ticks(num_frames, self.frames_per_unit(fps))
 
     def step_ticks(self, steps: int) -> int:
-        """Ticks of one of `steps` equal parts of a training frame interval, 1 or more."""
+        """Return ticks of one of `steps` equal parts of a training frame interval, 1 or more."""
         return max(1, round(types.TICKS_PER_UNIT / (self.frames_per_unit() * steps)))
 
 
 def of_saved(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that a run saved, with its unit: one that names none counts in seconds.
+    """Return settings that a run saved, with its unit: one that names none counts in seconds.
 
     Such a run is of 0.1.0. Settings that nothing reads any more are left out.
     """
@@ -192,7 +199,8 @@ def of_saved(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_run(settings: dict[str, Any], config: Path) -> dict[str, Any]:
-    """`settings` with the clock of the run that saved `config`, where they do not name their own.
+    """Return `settings` with the clock of the run that saved `config`, where they do not name their
+    own.
 
     What is counted in the run's unit must go with it, or a run could not be carried on.
     """

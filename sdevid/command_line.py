@@ -83,7 +83,7 @@ class CommandParser(argparse.ArgumentParser):
         return parsed
 
     def format_usage(self) -> str:
-        """One line: the command, what it needs, and `[options]` for the rest."""
+        """Return one line: the command, what it needs, and `[options]` for the rest."""
         actions = [a for a in self._actions if not isinstance(a, argparse._HelpAction)]
         needed = [f"{a.option_strings[0]} {_value(a)}" for a in actions if a.required and _named(a)]
         positional = [_place(a) for a in actions if not _named(a)]

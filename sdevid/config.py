@@ -327,12 +327,13 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
 
 @cache
 def settings_by_path() -> dict[str, Setting]:
-    """Every setting by its path with dots, in the order of a dumped config."""
+    """Return every setting by its path with dots, in the order of a dumped config."""
     return {setting.path: setting for setting in all_settings(Config)}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config in the YAML file `path`, with `key=value` overrides (dots reach into sections).
+    """Return the config in the YAML file `path`, with `key=value` overrides (dots reach into
+    sections).
 
     Raises UserError where the file is missing or no YAML, or a setting is unknown or ill-typed.
     """
@@ -346,7 +347,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse(settings: dict[str, Any]) -> Config:
-    """`settings` as a checked Config. Raises UserError that names every setting at fault."""
+    """Return `settings` as a checked Config. Raises UserError that names every setting at fault."""
     try:
         return Config.model_validate(sizes.applied(settings))
     except ValidationError as error:
@@ -354,7 +355,7 @@ def parse(settings: dict[str, Any]) -> Config:
 
 
 def dump(config: Config) -> str:
-    """The whole config as YAML that `load` reads back to an equal one."""
+    """Return the whole config as YAML that `load` reads back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 

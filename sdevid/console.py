@@ -26,7 +26,7 @@ def set_level(level: Level) -> None:
 
 
 def shows(level: Level) -> bool:
-    """Whether what is of `level` is said."""
+    """Return whether what is of `level` is said."""
     return LEVELS.index(level) >= LEVELS.index(_least)
 
 
@@ -37,7 +37,7 @@ def say(text: str, level: Level = "info") -> None:
 
 
 def redacted(text: str) -> str:
-    """`text` with user, password and query of every URL in it left out."""
+    """Return `text` with user, password and query of every URL in it left out."""
     return _SIGNED.sub(r"\1", _CREDENTIALS.sub(r"\1", text))
 
 

@@ -12,7 +12,10 @@ _MOST_SHOWN = 800  # characters of a message
 
 
 def explain(error: ValidationError, settings: type[BaseModel]) -> Iterator[str]:
-    """A line for each of `settings` at fault; a name that is none brings the nearest right one."""
+    """Yield a line for each of `settings` at fault.
+
+    a name that is none brings the nearest right one.
+    """
     known = list(_names(settings))
     for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"])

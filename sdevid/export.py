@@ -24,7 +24,8 @@ _PREFIX = "model."  # of the model's tensors within the objective's
 
 
 def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config]:
-    """The model in a run folder (its newest whole checkpoint), a checkpoint or an exported folder.
+    """Return the model in a run folder (its newest whole checkpoint), a checkpoint or an exported
+    folder.
 
     On the CPU, in evaluation mode. Raises UserError where there is none or it does not fit.
     """
@@ -104,7 +105,7 @@ def _copy_autoencoder(config: Config, output_dir: Path) -> Config:
 
 
 def without_site(config: Config) -> Config:
-    """`config` without what is of the site that trained it, by the settings' roles.
+    """Return `config` without what is of the site that trained it, by the settings' roles.
 
     Runtime settings that do not alter the loss, and the data's location, have their defaults; of a
     path that is part of the model, such as a text encoder's folder, the last part stays.

@@ -88,7 +88,7 @@ def refuse_if_owned(folder: Path, what: str) -> None:
 
 
 def identify() -> Owner:
-    """This process as an owner."""
+    """Return this process as an owner."""
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
     return Owner(
         token=secrets.token_hex(8),
@@ -104,7 +104,10 @@ def identify() -> Owner:
 
 
 def read(folder: Path) -> Owner | None:
-    """The owner that the folder names; None where there is none or its file cannot be read."""
+    """Return the owner that the folder names.
+
+    None where there is none or its file cannot be read.
+    """
     try:
         if not (folder / NAME).is_file():  # a pipe would hold the reader
             return None
@@ -118,7 +121,7 @@ def read(folder: Path) -> Owner | None:
 
 
 def stale(folder: Path, holder: Owner | None, mine: Owner) -> str | None:
-    """Why `holder` no longer writes `folder`, or None if it may still do so."""
+    """Say why `holder` no longer writes `folder`, or None if it may still do so."""
     if holder is not None:
         if holder.machine == mine.machine:
             if process_start(holder.pid) == holder.started:

@@ -69,7 +69,7 @@ def frame_ticks(num_frames: int, rate: float | Fraction = 1) -> Int64[Tensor, " 
 
 
 def units(ticks: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Ticks as float32 units of time. Take differences of ticks first: they are exact."""
+    """Return ticks as float32 units of time. Take differences of ticks first: they are exact."""
     return (ticks.to(torch.float64) / TICKS_PER_UNIT).to(torch.float32)
 
 

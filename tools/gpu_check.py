@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
 
 
 def steps(cpu: bool, work: Path, results: Path) -> list[Step]:
-    """The check's steps, those first that the others stand on."""
+    """Return the check's steps, those first that the others stand on."""
     commands = [
         _tests(cpu),
         *(_sanitizer(tool, cpu) for tool in ("memcheck", "racecheck")),
@@ -281,7 +281,7 @@ def write(outcomes: list[Outcome], about: Figures, path: Path) -> None:
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """A line a step."""
+    """Return a line a step."""
     wide = max(len(outcome.name) for outcome in outcomes)
     return "\n".join(
         f"{outcome.name:<{wide}}  {outcome.word:<9}  {outcome.seconds:6.1f} s  {outcome.note}"
@@ -290,7 +290,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def check(todo: list[Step], seconds: float, logs: Path, path: Path) -> list[Outcome]:
-    """Every step's outcome, written to `path` as they come in, within `seconds` in all."""
+    """Return every step's outcome, written to `path` as they come in, within `seconds` in all."""
     about, outcomes, began = environment(), [], time.monotonic()
     for step in todo:
         print(f"\n== {step.name}", flush=True)

@@ -116,9 +116,10 @@ def _description(kind: str, settings: dict[str, Any]) -> Description:
 
 
 def identity(folder: Path) -> dict[str, Any]:
-    """What tells autoencoders apart, as JSON; no path, so that a copy elsewhere is the same one.
+    """Return what tells autoencoders apart, as JSON.
 
-    Raises UserError where the folder holds no autoencoder or no safetensors.
+    No path, so that a copy elsewhere is the same one. Raises UserError where the folder holds no
+    autoencoder or no safetensors.
     """
     description, weights = describe(folder), sorted(folder.glob("*.safetensors"))
     if not weights:

@@ -70,7 +70,9 @@ class FrozenAutoencoder:
     def stored(
         self, video: UInt8[np.ndarray, "time height width channels"]
     ) -> Float16[np.ndarray, "time rows columns values"]:
-        """The latents of a clip as shards hold them: the means and, where there are, the scales."""
+        """Return the latents of a clip as shards hold them: the means and, where there are, the
+        scales.
+        """
         frames = torch.from_numpy(np.array(video)).permute(0, 3, 1, 2).float() / 255
         mean, scale = self.encode(frames.to(self._shift.device))
         values = mean if scale is None else torch.cat([mean, scale], dim=1)

@@ -90,14 +90,14 @@ class TAEF2(nn.Module):
     def encode(
         self, pictures: Float[Tensor, "n 3 height width"]
     ) -> Float[Tensor, "n 32 rows columns"]:
-        """Latents of pictures in [0, 1]."""
+        """Return latents of pictures in [0, 1]."""
         latents: Tensor = self.encoder(pictures)
         return latents
 
     def decode(
         self, latents: Float[Tensor, "n 32 rows columns"]
     ) -> Float[Tensor, "n 3 height width"]:
-        """Pictures, in [0, 1] but for overshoot."""
+        """Return pictures, in [0, 1] but for overshoot."""
         pictures: Tensor = self.decoder(latents)
         return pictures
 

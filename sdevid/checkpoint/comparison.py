@@ -7,7 +7,10 @@ from typing import Any
 
 
 def first_difference(saved: dict[str, list[int]], here: dict[str, tuple[int, ...]]) -> str | None:
-    """The first tensor in which two architectures differ, told; None where they are the same."""
+    """Return the first tensor in which two architectures differ, told.
+
+    None where they are the same.
+    """
     for name in [*here, *saved]:
         if name not in saved:
             return f"{name} of shape {here[name]} is not in it"
@@ -19,7 +22,7 @@ def first_difference(saved: dict[str, list[int]], here: dict[str, tuple[int, ...
 
 
 def differences(saved: dict[str, Any], here: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Settings (with dots) that are not equal in two dumped configs."""
+    """Yield settings (with dots) that are not equal in two dumped configs."""
     for name in [*here, *(n for n in saved if n not in here)]:
         a, b = saved.get(name), here.get(name)
         if isinstance(a, dict) and isinstance(b, dict):

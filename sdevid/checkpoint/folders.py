@@ -17,12 +17,15 @@ _STEP = re.compile(r"step_(0|[1-9][0-9]{0,17})")
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Return where the checkpoint of a step lies."""
     return run_dir / "checkpoints" / f"step_{step}"
 
 
 def steps(run_dir: Path) -> list[int]:
-    """Steps at which the run has checkpoints, newest first; whether they are whole is not said."""
+    """Return steps at which the run has checkpoints, newest first.
+
+    Whether they are whole is not said.
+    """
     names = (path.name for path in (run_dir / "checkpoints").glob("step_*"))
     matches = (_STEP.fullmatch(name) for name in names)
     return sorted((int(match[1]) for match in matches if match), reverse=True)
@@ -43,7 +46,7 @@ def faults(folder: Path, manifest: Manifest, share: slice = slice(None)) -> list
 
 
 def digest(path: Path, *, sync: bool = False) -> str:
-    """SHA-256 of a file; with `sync`, the file is on the disk when this returns."""
+    """Return SHA-256 of a file; with `sync`, the file is on the disk when this returns."""
     with path.open("rb") as file:
         if sync:
             os.fsync(file.fileno())
@@ -51,7 +54,7 @@ def digest(path: Path, *, sync: bool = False) -> str:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a checkpoint but its manifest, in order."""
+    """Return the files of a checkpoint but its manifest, in order."""
     every = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in every if path.name != NAME)
 

@@ -34,7 +34,7 @@ class Progress:
         self.clips, self.step = self.clips + clips, self.step + 1
 
     def passed(self, every: int, clips: int) -> bool:
-        """Whether the last step, of `clips` clips, reached a multiple of `every` clips."""
+        """Return whether the last step, of `clips` clips, reached a multiple of `every` clips."""
         return self.clips // every > (self.clips - clips) // every
 
 
@@ -63,12 +63,15 @@ _READER = TypeAdapter(Manifest)
 
 
 def signed(manifest: Manifest) -> Manifest:
-    """The manifest with the hash of its other fields, which is the last line of its file."""
+    """Return the manifest with the hash of its other fields, which is the last line of its file."""
     return replace(manifest, sha256=_digest(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a checkpoint. Raises UserError where there is none that can be relied on."""
+    """Return the manifest of a checkpoint.
+
+    Raises UserError where there is none that can be relied on.
+    """
     try:
         if (folder / NAME).exists() and not (folder / NAME).is_file():
             raise ValueError("it is no regular file")

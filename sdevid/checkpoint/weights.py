@@ -46,7 +46,8 @@ _ANOTHER = "use another checkpoint"
 
 
 def read_weights(folder: Path, which: Weights) -> dict[str, Tensor]:
-    """Every parameter of a checkpoint, put together on the CPU from all ranks, and the buffers.
+    """Return every parameter of a checkpoint, put together on the CPU from all ranks, and the
+    buffers.
 
     Reads neither pickles nor DeepSpeed's files. Raises UserError where a part is missing.
     """
@@ -195,7 +196,7 @@ def _copy_overlap(flat: Tensor, mine: Slice, file: Any, key: str, theirs: Slice)
 
 
 def random_state() -> dict[str, Tensor]:
-    """The state of torch's generators in this process."""
+    """Return the state of torch's generators in this process."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()

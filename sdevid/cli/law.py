@@ -154,7 +154,7 @@ def _films(
 
 
 def law_text(law: ModelLaw, fps: float) -> str:
-    """The law in a few lines."""
+    """Return the law in a few lines."""
     unit = "pixel^2/s" if law.order == 1 else "pixel^2/s^3, of velocities"
     speed = "pixel/s" if law.order == 1 else "pixel/s^2"
     low, middle, high = law.diffusion_spread

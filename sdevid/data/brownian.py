@@ -49,7 +49,7 @@ class BlobFilm:
     motion: MotionName = "brownian"
 
     def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
-        """`count` clips, each with its blobs and their places, in pixels, at each frame."""
+        """Yield `count` clips, each with its blobs and their places, in pixels, at each frame."""
         times = np.arange(spec.clip_length) / spec.fps
         scale = spec.frame_size / SIDE
         for _ in range(count):
@@ -86,7 +86,7 @@ class BlobFilm:
         return {axis: d * (frame_size / SIDE) ** 2 for axis, d in along.items()}
 
     def truth(self) -> dict[str, Any]:
-        """What dataset.json says of the motion; lengths for frames of `side` pixels."""
+        """Return what dataset.json says of the motion; lengths for frames of `side` pixels."""
         laws: dict[MotionName, dict[str, Any]] = {
             "brownian": {"walls": [WALL, SIDE - WALL]},
             "ou": {"x": asdict(PULL), "y": asdict(PULL)},
@@ -112,7 +112,10 @@ def _reflected(
 def draw(
     positions: Positions, blobs: list[Blob], frame_size: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "time height width 1"]:
-    """Blobs with soft edges on grey ground; where they meet, the darkest is seen; pixel noise."""
+    """Return blobs with soft edges on grey ground; where they meet, the darkest is seen.
+
+    Pixel noise.
+    """
     pixel = np.arange(frame_size, dtype=np.float32)
     dark = np.zeros((len(positions), frame_size, frame_size), np.float32)
     for number, blob in enumerate(blobs):

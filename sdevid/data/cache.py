@@ -46,7 +46,9 @@ class BlockCache:
             ) from error
 
     def read_slice(self, file: str, number: int, part: slice, fetch: Callable[[], bytes]) -> bytes:
-        """A part of a block of `file` (any name that is unique), fetched where it is not kept."""
+        """Return a part of a block of `file` (any name that is unique), fetched where it is not
+        kept.
+        """
         path = self.block_path(file, number)
         content = _kept(path, part)
         if content is not None:

@@ -31,12 +31,12 @@ _NO_XXH3 = 32 * "0"  # of members that were indexed before 0.2.0
 
 
 def columns_name(shard: str) -> str:
-    """The name of the binary index beside the tar `shard`."""
+    """Return the name of the binary index beside the tar `shard`."""
     return shard.removesuffix(".tar") + ".index.npy"
 
 
 def encode_columns(clips: Sequence[ClipEntry], tar_size: int) -> bytes:
-    """The binary index of a tar's clips; the same bytes for the same clips."""
+    """Return the binary index of a tar's clips; the same bytes for the same clips."""
     texts: dict[str, int] = {}
 
     def number(text: str) -> int:

@@ -41,7 +41,7 @@ CutVideo = tuple[float, ClipVideo, dict[str, Any]]  # start in seconds, frames, 
 def cut_video(
     path: Path, spec: CutSpec, section: Section | None = None
 ) -> Generator[CutVideo, None, Counter[str]]:
-    """Clips of a video: start in seconds, frames, and further fields of KEY.json.
+    """Yield clips of a video: start in seconds, frames, and further fields of KEY.json.
 
     Target times are k / fps from the first frame of a stretch (or from the start of `section`);
     each takes the frame nearest in time. A clip lies within one stretch, and at least half of the
@@ -63,7 +63,7 @@ def cut_video(
 
 
 def is_grey(path: Path) -> bool:
-    """Whether a video has one channel by its pixel format; False where it does not open."""
+    """Return whether a video has one channel by its pixel format; False where it does not open."""
     try:
         with open_video(path) as container:
             return str(container.streams.video[0].codec_context.pix_fmt).startswith("gray")
@@ -90,7 +90,7 @@ class _Cut:
         self._fit = Fit(spec.frame_size, spec.fit, aspect, self._notes)
 
     def clips(self) -> Generator[CutVideo, None, Counter[str]]:
-        """Clips of one stretch after the other; the notes."""
+        """Yield clips of one stretch after the other; the notes."""
         cut = longest = 0
         frames = deinterlaced(self._decoded(), self._notes)
         shown: Iterator[Timed] = takewhile(self._before_stop, timed(frames, self._video))

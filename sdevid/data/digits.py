@@ -39,7 +39,7 @@ class DigitArtist:
     high: float
 
     def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
-        """`count` clips with label and caption."""
+        """Yield `count` clips with label and caption."""
         glyphs, labels = _font_digits() if self.folder is None else read_mnist(self.folder)
         if self.folder is not None:
             part = slice(int(self.low * len(glyphs)), math.ceil(self.high * len(glyphs)))
@@ -60,7 +60,7 @@ class DigitArtist:
 def digit_artists(
     count: int, folder: Path | None, shares: Mapping[str, float]
 ) -> dict[str, DigitArtist]:
-    """An artist for each split; the splits share no digit of MNIST."""
+    """Return an artist for each split; the splits share no digit of MNIST."""
     if folder is not None:
         read_mnist(folder)
     artists, low = {}, 0.0
@@ -72,7 +72,7 @@ def digit_artists(
 
 @lru_cache(maxsize=1)
 def read_mnist(folder: Path) -> tuple[Glyphs, UInt8[np.ndarray, " n"]]:
-    """All digits and labels of the IDX files in `folder`, plain or gzipped.
+    """Return all digits and labels of the IDX files in `folder`, plain or gzipped.
 
     UserError where there are none or one is damaged.
     """

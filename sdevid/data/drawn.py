@@ -27,11 +27,11 @@ class Artist(Protocol):
     """Draws the clips of one data set."""
 
     def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
-        """`count` independent clips."""
+        """Return `count` independent clips."""
         ...
 
     def truth(self) -> dict[str, Any] | None:
-        """What is known of the motion, or None."""
+        """Return what is known of the motion, or None."""
         ...
 
 
@@ -42,18 +42,20 @@ class DiscArtist:
     scene: Scene
 
     def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
-        """`count` clips, each with the scene's state, in units, at each frame."""
+        """Yield `count` clips, each with the scene's state, in units, at each frame."""
         times = np.arange(spec.clip_length) / spec.fps
         for path in self.scene.simulate(rng, count, times):
             yield self.scene.draw(path, spec.frame_size), self.scene.metadata(path)
 
     def truth(self) -> dict[str, Any]:
-        """The motion and the drawing, as `known_scene` reads them."""
+        """Return the motion and the drawing, as `known_scene` reads them."""
         return self.scene.truth()
 
 
 def disc_artist(dataset: str, vertical: str) -> DiscArtist:
-    """The artist of double-well or ou (`vertical`: none or ou along y), pendulum or gbm-radius."""
+    """Return the artist of double-well or ou (`vertical`: none or ou along y), pendulum or
+    gbm-radius.
+    """
     if dataset == "pendulum":
         return DiscArtist(Swing())
     if dataset == "gbm-radius":
@@ -63,7 +65,7 @@ def disc_artist(dataset: str, vertical: str) -> DiscArtist:
 
 
 def known_scene(truth: Mapping[str, Any]) -> Scene:
-    """The scene that a `truth` of dataset.json names."""
+    """Return the scene that a `truth` of dataset.json names."""
     axes = truth["axes"]
     if "angle" in axes:
         return Swing(Pendulum(**_parameters(axes["angle"])))
@@ -100,11 +102,11 @@ class DrawnSource:
         return self.name
 
     def identity(self) -> list[Any]:
-        """What a cut carried on must find unchanged."""
+        """Return what a cut carried on must find unchanged."""
         return [self.name, self.split, self.seed, self.count]
 
     def clips(self, spec: CutSpec) -> Iterator[CutClip]:
-        """The clips of the block."""
+        """Yield the clips of the block."""
         rng = np.random.default_rng([self.seed, self.first])
         for number, (video, extra) in enumerate(self.artist.clips(rng, self.count, spec)):
             yield CutClip(f"{self.dataset}-{self.first + number:06d}", 0.0, video, extra)
@@ -117,7 +119,7 @@ def drawn_sources(
     num_clips: int,
     shares: Mapping[str, float],
 ) -> list[DrawnSource]:
-    """`num_clips` clips, shared out over the splits, in blocks."""
+    """Return `num_clips` clips, shared out over the splits, in blocks."""
     sources, first = [], 0
     for split, number in counts(num_clips, shares, "clips").items():
         for start in range(first, first + number, _BLOCK):

@@ -15,12 +15,12 @@ TEXT = "text.npy"  # the member's extension
 
 
 def member_name(caption: int) -> str:
-    """The extension of the embedding of a clip's caption with this number."""
+    """Return the extension of the embedding of a clip's caption with this number."""
     return TEXT if caption == 0 else f"text-{caption}.npy"
 
 
 def member(draw: float, members: Mapping[str, object]) -> str:
-    """The embedding that `draw` in [0, 1) picks of those that a clip has."""
+    """Return the embedding that `draw` in [0, 1) picks of those that a clip has."""
     count = 1
     while member_name(count) in members:
         count += 1
@@ -48,7 +48,7 @@ def encode(embedding: Embedding) -> bytes:
 
 
 def decode(content: bytes, width: int) -> Embedding:
-    """The embedding in a member's bytes. ValueError where they hold anything else."""
+    """Return the embedding in a member's bytes. ValueError where they hold anything else."""
     try:
         array = read_npy(content)
     except ValueError as error:

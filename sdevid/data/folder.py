@@ -49,7 +49,7 @@ class Folder(Protocol):
         ...
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """`size` bytes of a file, from `offset` on."""
+        """Return `size` bytes of a file, from `offset` on."""
         ...
 
     def read_into(self, name: str, offset: int, target: memoryview) -> int:
@@ -61,23 +61,32 @@ class Folder(Protocol):
         ...
 
     def whole(self, name: str, limit: int) -> bytes:
-        """All bytes of a file, never from a cache. ValueError where they are more than `limit`."""
+        """Return all bytes of a file, never from a cache.
+
+        ValueError where they are more than `limit`.
+        """
         ...
 
     def mapped(self, name: str, limit: int) -> memoryview:
-        """All bytes of a file, of a local one as pages that processes share. Like `whole` else."""
+        """Return all bytes of a file, of a local one as pages that processes share.
+
+        Like `whole` else.
+        """
         ...
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return bytes of a file."""
         ...
 
     def stamp(self, name: str) -> tuple[int, int, int] | None:
-        """What changes when an open file is replaced: inode, size, time. None where not steady."""
+        """Return what changes when an open file is replaced: inode, size, time.
+
+        None where not steady.
+        """
         ...
 
     def names(self) -> list[str] | None:
-        """The files there; None where the folder cannot be listed, as on the web."""
+        """Return the files there; None where the folder cannot be listed, as on the web."""
         ...
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class ClipTable(Sequence[ClipEntry]):
 
     @classmethod
     def of(cls, location: str, clips: Iterable[ClipEntry]) -> ClipTable:
-        """A table of entries that are read already."""
+        """Return a table of entries that are read already."""
         shards = [(shard, list(those)) for shard, those in groupby(clips, lambda c: c.shard)]
         return cls(location, [Part(s, len(those), partial(list, those)) for s, those in shards])
 
@@ -99,19 +99,22 @@ class ClipTable(Sequence[ClipEntry]):
         return self._told or frozenset(clip.kind for clip in self)
 
     def clips_with(self, extension: str) -> int:
-        """How many clips have a member of this extension."""
+        """Return how many clips have a member of this extension."""
         if self._members is not None:
             return self._members.get(extension, 0)
         return sum(extension in clip.members for clip in self)
 
     def clip_ranges(self, shard: str) -> list[range]:
-        """Where the clips of a shard stand in this table."""
+        """Return where the clips of a shard stand in this table."""
         named = [number for number, part in enumerate(self.parts) if part.shard == shard]
         return [range(self._first[number], self._first[number + 1]) for number in named]
 
 
 def read_split(folder: Folder, split: Mapping[str, Any]) -> ClipTable:
-    """The clips of a split that dataset.json describes. UserError where an index does not read."""
+    """Return the clips of a split that dataset.json describes.
+
+    UserError where an index does not read.
+    """
     named: Mapping[str, Mapping[str, Any]] = split.get("indices") or {}
     kinds = kinds_of(split)
     if folder.steady and named:
@@ -137,14 +140,14 @@ def read_split(folder: Folder, split: Mapping[str, Any]) -> ClipTable:
 
 
 def kinds_of(split: Mapping[str, Any]) -> frozenset[Kind]:
-    """The kinds of clips of a split, as dataset.json tells them."""
+    """Return the kinds of clips of a split, as dataset.json tells them."""
     return frozenset(Kind(*(kind[f] for f in Kind._fields)) for kind in split.get("kinds") or ())
 
 
 def open_columns(
     folder: Folder, shard: str, entry: Mapping[str, Any], kinds: frozenset[Kind]
 ) -> Columns:
-    """The binary index of a shard, held to what dataset.json says of it.
+    """Return the binary index of a shard, held to what dataset.json says of it.
 
     Raises ValueError where it is another, FileNotFoundError, UserError where it cannot be read.
     """
@@ -176,7 +179,10 @@ def open_columns(
 
 
 def read_index(folder: Folder, shard: str) -> list[ClipEntry]:
-    """The clips of the tar `shard`, from the JSON beside it. UserError where it does not read."""
+    """Return the clips of the tar `shard`, from the JSON beside it.
+
+    UserError where it does not read.
+    """
     name = index_name(shard)
     try:
         content = read_json(folder, name)

@@ -33,7 +33,7 @@ class PictureEncoder(Protocol):
         ...
 
     def stored(self, video: ClipVideo) -> StoredLatents:
-        """The latents of a clip."""
+        """Return the latents of a clip."""
         ...
 
 

@@ -27,7 +27,8 @@ _MARGIN = 64  # pixels that a decoder may work with beyond a frame's sides
 
 
 def images(payload: bytes, shape: tuple[int, int, int, int]) -> Iterator[Image] | None:
-    """The frames of a file in order, or None where it is not as simple as `payload.encode` writes.
+    """Return the frames of a file in order, or None where it is not as simple as `payload.encode`
+    writes.
 
     `shape` is what the clip should have: time, height, width, channels.
 

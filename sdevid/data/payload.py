@@ -27,12 +27,12 @@ _JPEG_QUALITY = 95
 
 
 def default_store(frame_size: int) -> Store:
-    """npy up to 128 pixels, jpeg above."""
+    """Return npy up to 128 pixels, jpeg above."""
     return "npy" if frame_size <= 128 else "jpeg"
 
 
 def encode(store: Store, video: ClipVideo, fps: float) -> bytes:
-    """`video` as the bytes of one tar member; the same bytes for the same video."""
+    """Return `video` as the bytes of one tar member; the same bytes for the same video."""
     if store == "npy":
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(video), allow_pickle=False)
@@ -41,7 +41,7 @@ def encode(store: Store, video: ClipVideo, fps: float) -> bytes:
 
 
 def decode(extension: str, payload: bytes, shape: Shape, dtype: str = "uint8") -> ClipVideo:
-    """The clip of `shape` (time, height, width, channels) and `dtype` in a member's bytes.
+    """Return the clip of `shape` (time, height, width, channels) and `dtype` in a member's bytes.
 
     Raises ValueError where the bytes hold anything else.
     """
@@ -58,7 +58,7 @@ def decode(extension: str, payload: bytes, shape: Shape, dtype: str = "uint8") -
 
 @lru_cache(maxsize=64)
 def npy_header(shape: Shape, dtype: str = "uint8") -> bytes:
-    """What comes before the pixels in an npy payload of this kind, as `encode` writes it."""
+    """Return what comes before the pixels in an npy payload of this kind, as `encode` writes it."""
     buffer = io.BytesIO()
     layout = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, layout)

@@ -31,7 +31,7 @@ class Pendulum:
     mean = middle = 0.0  # hanging at rest
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Mean acceleration at an angle, radians a second squared: v is 0 on average."""
+        """Return mean acceleration at an angle, radians a second squared: v is 0 on average."""
         pull: Float[np.ndarray, "*n"] = -(self.omega**2) * np.sin(x)
         return pull
 
@@ -103,31 +103,31 @@ class Swing:
         return self.sde.simulate(rng, n, times, start)
 
     def seen(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time 1"]:
-        """The angle."""
+        """Return the angle."""
         return states[..., :1]
 
     def located(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time 2"]:
-        """Where the bob is, (x, y) in units."""
+        """Return where the bob is, (x, y) in units."""
         angle = states[..., 0]
         return LENGTH * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
 
     def draw(
         self, states: Float[np.ndarray, "*time 2"], frame_size: int
     ) -> UInt8[np.ndarray, "*time height width 1"]:
-        """A disc at each angle."""
+        """Return a disc at each angle."""
         return draw(self.located(states), frame_size)
 
     def metadata(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
-        """Fields of KEY.json; `state` reads them."""
+        """Return fields of KEY.json; `state` reads them."""
         angle, velocity = states.T.round(6).tolist()
         return {"angle": angle, "velocity": velocity}
 
     def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
-        """The state at one frame."""
+        """Return the state at one frame."""
         return np.array([metadata["angle"][frame], metadata["velocity"][frame]])
 
     def truth(self) -> dict[str, Any]:
-        """What dataset.json says of the motion and of the drawing."""
+        """Return what dataset.json says of the motion and of the drawing."""
         return {
             "axes": {"angle": {"sde": "pendulum", **asdict(self.sde)}},
             "units": units() | {"length": LENGTH, "angle": "radian"},

@@ -37,11 +37,11 @@ class GeometricBrownian:
         return float(np.sqrt(self.low * self.high))
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Units a second, off the ends of the range."""
+        """Return units a second, off the ends of the range."""
         return self.sigma**2 / 2 * x
 
     def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Units per square root of a second."""
+        """Return units per square root of a second."""
         return self.sigma * x
 
     def stationary_variance(self) -> float:
@@ -56,7 +56,9 @@ class GeometricBrownian:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, " n"] | None = None,
     ) -> Float[np.ndarray, "n time"]:
-        """`n` paths at rising `times`, from `start` or from the stationary law, without error."""
+        """Return `n` paths at rising `times`, from `start` or from the stationary law, without
+        error.
+        """
         floor, length = np.log(self.low), np.log(self.high / self.low)
         first = length * rng.random(n) if start is None else np.log(start) - floor
         steps = self.sigma * np.sqrt(np.diff(times)) * rng.standard_normal((n, len(times) - 1))
@@ -84,34 +86,34 @@ class Pulse:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, "n 1"] | None = None,
     ) -> Float[np.ndarray, "n time 1"]:
-        """The radius at `times`, from `start` or the stationary law."""
+        """Return the radius at `times`, from `start` or the stationary law."""
         return self.sde.simulate(rng, n, times, None if start is None else start[:, 0])[..., None]
 
     def seen(self, states: Float[np.ndarray, "*time 1"]) -> Float[np.ndarray, "*time 1"]:
-        """The radius."""
+        """Return the radius."""
         return states
 
     def located(self, states: Float[np.ndarray, "*time 1"]) -> Float[np.ndarray, "*time 1"]:
-        """What a forecast of it is scored on: the radius, in units."""
+        """Return what a forecast of it is scored on: the radius, in units."""
         return states
 
     def draw(
         self, states: Float[np.ndarray, "*time 1"], frame_size: int
     ) -> UInt8[np.ndarray, "*time height width 1"]:
-        """A disc of each radius in the middle."""
+        """Return a disc of each radius in the middle."""
         centre = np.zeros((*states.shape[:-1], 2))
         return draw(centre, frame_size, states[..., 0])
 
     def metadata(self, states: Float[np.ndarray, "time 1"]) -> dict[str, Any]:
-        """Fields of KEY.json; `state` reads them."""
+        """Return fields of KEY.json; `state` reads them."""
         return {"radius": states[:, 0].round(6).tolist()}
 
     def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 1"]:
-        """The state at one frame."""
+        """Return the state at one frame."""
         return np.array([metadata["radius"][frame]])
 
     def truth(self) -> dict[str, Any]:
-        """What dataset.json says of the motion and of the drawing."""
+        """Return what dataset.json says of the motion and of the drawing."""
         metadata = units()
         del metadata["disc_radius"]
         return {"axes": {"radius": {"sde": "gbm", **asdict(self.sde)}}, "units": metadata}

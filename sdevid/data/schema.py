@@ -205,7 +205,7 @@ _META = TypeAdapter(MetaFields)
 
 
 def parse_json(content: bytes, limit: int) -> dict[str, Any]:
-    """A JSON object of at most `limit` bytes and 200 levels. ValueError where it is none."""
+    """Return a JSON object of at most `limit` bytes and 200 levels. ValueError where it is none."""
     if len(content) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
     parsed = from_json(content, allow_inf_nan=False)
@@ -217,7 +217,10 @@ def parse_json(content: bytes, limit: int) -> dict[str, Any]:
 
 
 def parse_meta(content: bytes) -> dict[str, Any]:
-    """The fields of a KEY.json. ValueError where it does not read or a field is out of form."""
+    """Return the fields of a KEY.json.
+
+    ValueError where it does not read or a field is out of form.
+    """
     parsed = parse_json(content, MOST_BYTES["KEY.json"])
     try:
         _META.validate_python(parsed)
@@ -227,7 +230,8 @@ def parse_meta(content: bytes) -> dict[str, Any]:
 
 
 def parse_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
-    """What is said of a clip: the fields of its json, and in tars of other makers its txt and cls.
+    """Return what is said of a clip: the fields of its json, and in tars of other makers its txt
+    and cls.
 
     ValueError where they do not read.
     """
@@ -239,7 +243,7 @@ def parse_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first of the faults: field, value, rule."""
+    """Return the first of the faults: field, value, rule."""
     fault = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in fault["loc"]) or "the whole"
     return f"{place} is {str(fault['input'])[:60]!r}: {fault['msg']}"

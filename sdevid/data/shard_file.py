@@ -25,19 +25,19 @@ _NAMED = ("source", "label", "num_frames", "fps", "height", "width", "channels")
 
 
 def index_name(shard: str) -> str:
-    """The name of the JSON index beside the tar `shard`."""
+    """Return the name of the JSON index beside the tar `shard`."""
     return shard.removesuffix(".tar") + ".index.json"
 
 
 def digest(content: bytes, kind: Hash) -> str:
-    """The hash of a member's bytes: xxh3_128 takes a twentieth of sha256's time."""
+    """Return the hash of a member's bytes: xxh3_128 takes a twentieth of sha256's time."""
     if kind == "xxh3":
         return xxhash.xxh3_128_hexdigest(content)
     return hashlib.sha256(content).hexdigest()
 
 
 def member_at(offset: int, content: bytes) -> Member:
-    """The index's entry of a member whose bytes begin at `offset`."""
+    """Return the index's entry of a member whose bytes begin at `offset`."""
     return Member(offset, len(content), digest(content, "sha256"), digest(content, "xxh3"))
 
 

@@ -138,7 +138,7 @@ class ShardIndex:
         raise DamagedClipError(self.folder.location, entry.shard, entry.key, reason)
 
     def read_member(self, entry: ClipEntry, extension: str) -> bytes:
-        """The bytes of one member, unchecked. ValueError where the tar ends before them."""
+        """Return the bytes of one member, unchecked. ValueError where the tar ends before them."""
         member = entry.members[extension]
         content = self.folder.read(entry.shard, member.offset, member.size)
         if missing := member.size - len(content):
@@ -245,7 +245,7 @@ def _fault(
 
 
 def open_shards(location: Path | str, split: str, access: Access | None = None) -> ShardIndex:
-    """The clips of `split` in the folder at a path or URL.
+    """Return the clips of `split` in the folder at a path or URL.
 
     Raises UserError where the folder is missing or empty, the cut was not finished, the split is
     unknown or an index does not read.
@@ -264,7 +264,7 @@ def open_shards(location: Path | str, split: str, access: Access | None = None) 
 
 
 def read_dataset(folder: Folder) -> dict[str, Any]:
-    """dataset.json of `folder`. UserError where there is none that this version reads."""
+    """Return dataset.json of `folder`. UserError where there is none that this version reads."""
     try:
         dataset = read_json(folder, "dataset.json")
     except FileNotFoundError as error:

@@ -129,7 +129,7 @@ class StochasticDigits:
     high: float
 
     def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
-        """`count` clips, each with its digits' names, corners and bounces."""
+        """Yield `count` clips, each with its digits' names, corners and bounces."""
         glyphs, labels = _share(self.folder, self.low, self.high, DIGIT[self.generator])
         for _ in range(count):
             which = rng.integers(len(glyphs), size=self.count)
@@ -150,7 +150,7 @@ class StochasticDigits:
             )
 
     def truth(self) -> dict[str, Any]:
-        """Which generator, and the sizes that `corners` are to be read with."""
+        """Return which generator, and the sizes that `corners` are to be read with."""
         return {
             "generator": self.generator,
             "digits": self.count,
@@ -162,7 +162,10 @@ class StochasticDigits:
 def stochastic_digits(
     generator: Generator, count: int, folder: Path, shares: Mapping[str, float], frame_size: int
 ) -> dict[str, StochasticDigits]:
-    """An artist for each split; the splits share no image. UserError where no MNIST is there."""
+    """Return an artist for each split; the splits share no image.
+
+    UserError where no MNIST is there.
+    """
     if SIDE % frame_size:
         raise UserError(
             f"--frame_size is {frame_size}, but Stochastic Moving MNIST is drawn at {SIDE} and "

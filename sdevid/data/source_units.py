@@ -45,7 +45,7 @@ class SourceUnits:
         return interpolated
 
     def pixels(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Values of the source as the nearest grey levels, uint8."""
+        """Return values of the source as the nearest grey levels, uint8."""
         table = self._table()
         middles = (table[1:] + table[:-1]) / 2
         return np.searchsorted(middles, values).astype(np.uint8)

@@ -62,16 +62,20 @@ class ClipSource(Protocol):
         ...
 
     def identity(self) -> list[Any]:
-        """What a cut carried on must find unchanged, as JSON."""
+        """Return what a cut carried on must find unchanged, as JSON."""
         ...
 
     def clips(self, spec: CutSpec) -> Iterator[CutClip]:
-        """Its clips in order of time. BadVideoError where it does not decode or gives none."""
+        """Return its clips in order of time.
+
+        BadVideoError where it does not decode or gives none.
+        """
         ...
 
 
 def words(meta: Mapping[str, Any], draw: float = 0.0) -> str:
-    """What the model is told of a clip whose KEY.json is `meta`: a caption, or else the label.
+    """Return what the model is told of a clip whose KEY.json is `meta`: a caption, or else the
+    label.
 
     Of several captions, `draw` in [0, 1) picks one; 0 is the first.
     """

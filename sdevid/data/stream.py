@@ -81,13 +81,13 @@ def _misfit(kind: Kind, config: Config) -> str | None:
 
 
 def total_clips(index: ShardIndex, config: Config) -> int:
-    """Clips of the whole run: `num_epochs` epochs, or `max_clips` if that is less."""
+    """Return clips of the whole run: `num_epochs` epochs, or `max_clips` if that is less."""
     whole = config.num_epochs * len(index)
     return whole if config.max_clips is None else min(whole, config.max_clips)
 
 
 def micro_batch_size(config: Config, world_size: int) -> int:
-    """Clips a rank and pass. UserError where the ranks cannot share the batch evenly."""
+    """Return clips a rank and pass. UserError where the ranks cannot share the batch evenly."""
     unit = world_size * (config.micro_batch_size or 1)
     if config.batch_size % unit:
         below = config.batch_size // unit * unit
@@ -103,7 +103,7 @@ def micro_batch_size(config: Config, world_size: int) -> int:
 def steps(
     index: ShardIndex, config: Config, rank: int, world_size: int, start: int
 ) -> Iterator[list[Batch]]:
-    """This rank's micro-batches of one optimizer step after the other, without end.
+    """Yield this rank's micro-batches of one optimizer step after the other, without end.
 
     `start` is the number of clips consumed, over all ranks. With `data_workers` that many threads
     decode ahead. Where there is a GPU, batches lie in pinned memory: it copies from there while the
@@ -133,10 +133,10 @@ def steps(
 
 
 def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
-    """The clips with these numbers in the index, as one batch, always the same; for evaluation.
+    """Return the clips with these numbers in the index, as one batch, always the same.
 
-    Frames follow each other at the config's rate, whatever the training's strides. UserError names
-    a clip that is damaged.
+    For evaluation. Frames follow each other at the config's rate, whatever the training's strides.
+    UserError names a clip that is damaged.
     """
     return _BatchReader(
         index, times.every_frame(config), lambda number: iter((number,)), pinned=False
@@ -144,7 +144,7 @@ def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
 
 
 def first_frame(index: ShardIndex, config: Config, number: int) -> int:
-    """The frame at which `fixed` cuts the clip with this number in the index."""
+    """Return the frame at which `fixed` cuts the clip with this number in the index."""
     crop = uniform(config.seed, torch.tensor([number]), Stream.CROP, (1,)).item()
     return _cut(crop, index.clips[number].num_frames, config.sequence_length)
 
@@ -184,7 +184,7 @@ class _BatchReader:
         return self.index.dtype if self.index.transform is None else "float32"
 
     def batch(self, serials: range) -> Batch:
-        """The clips of `serials`, read here and now."""
+        """Return the clips of `serials`, read here and now."""
         video = self._room(serials)
         return self._finished(video, serials, self._fill(serials, video.numpy()))
 

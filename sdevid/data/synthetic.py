@@ -37,23 +37,24 @@ class OrnsteinUhlenbeck:
         return self.mean
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Units a second."""
+        """Return units a second."""
         return self.theta * (self.mean - x)
 
     def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Units per square root of a second."""
+        """Return units per square root of a second."""
         return np.full_like(x, self.sigma)
 
     def stationary_variance(self) -> float:
-        """sigma^2 / (2 theta), in units squared."""
+        """Return sigma^2 / (2 theta), in units squared."""
         return self.sigma**2 / (2 * self.theta)
 
     def autocorrelation_time(self) -> float:
-        """Seconds in which the autocorrelation falls to 1/e."""
+        """Return seconds in which the autocorrelation falls to 1/e."""
         return 1 / self.theta
 
     def passage_time(self, distance: float, horizon: float) -> float:
-        """Mean seconds from `distance` off the mean to the mean, each counted up to `horizon`.
+        """Return mean seconds from `distance` off the mean to the mean, each counted up to
+        `horizon`.
 
         The chance not to have passed by t is erf(distance / sqrt(2 s)), s = sigma^2 (exp(2 theta t)
         - 1) / (2 theta): the process is exp(-theta t) times a Brownian motion at time s.
@@ -97,12 +98,12 @@ class DoubleWell:
     mean = middle = 0.0  # the barrier
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Units a second."""
+        """Return units a second."""
         pull: Float[np.ndarray, "*n"] = self.k * (x - x**3)
         return pull
 
     def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Units per square root of a second."""
+        """Return units per square root of a second."""
         return np.full_like(x, self.sigma)
 
     def stationary_variance(self) -> float:
@@ -117,7 +118,7 @@ class DoubleWell:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, " n"] | None = None,
     ) -> Positions:
-        """`n` independent paths at rising `times`, from `start` or from the stationary law.
+        """Return `n` independent paths at rising `times`, from `start` or from the stationary law.
 
         Euler-Maruyama with at least 512 steps a second.
         """
@@ -153,7 +154,7 @@ _NAMES: dict[str, type[DoubleWell] | type[OrnsteinUhlenbeck]] = {
 
 
 def named(name: str, **parameters: float) -> DoubleWell | OrnsteinUhlenbeck:
-    """The SDE called `name` (double-well or ou). Raises KeyError for another name."""
+    """Return the SDE called `name` (double-well or ou). Raises KeyError for another name."""
     return _NAMES[name](**parameters)
 
 
@@ -176,9 +177,9 @@ class Motion:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, "clips 2"] | None = None,
     ) -> Float[np.ndarray, "clips time 2"]:
-        """Positions (x, y), in units, of `n` discs at `times`; y is 0 without an SDE along it.
+        """Return positions (x, y), in units, of `n` discs at `times`.
 
-        From `start`, or from the stationary law.
+        y is 0 without an SDE along it. From `start`, or from the stationary law.
         """
         first = (None, None) if start is None else (start[:, 0], start[:, 1])
         x = self.x.simulate(rng, n, times, first[0])
@@ -186,29 +187,29 @@ class Motion:
         return np.stack([x, y], axis=-1)
 
     def seen(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time axes"]:
-        """The positions along `axes`."""
+        """Return the positions along `axes`."""
         return states[..., : len(self.axes)]
 
     def located(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time 2"]:
-        """Where the disc is, (x, y) in units."""
+        """Return where the disc is, (x, y) in units."""
         return states
 
     def draw(
         self, states: Float[np.ndarray, "*time 2"], frame_size: int
     ) -> UInt8[np.ndarray, "*time height width 1"]:
-        """A disc at each position."""
+        """Return a disc at each position."""
         return draw(states, frame_size)
 
     def metadata(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
-        """Fields of KEY.json; `state` reads them."""
+        """Return fields of KEY.json; `state` reads them."""
         return {"position": states.round(6).tolist()}
 
     def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
-        """The state at one frame."""
+        """Return the state at one frame."""
         return np.array(metadata["position"][frame])
 
     def truth(self) -> dict[str, Any]:
-        """What dataset.json says of the motion and of the drawing; `from_truth` reads it."""
+        """Return what dataset.json says of the motion and of the drawing; `from_truth` reads it."""
         axes = {"x": self.x, "y": self.y}
         return {
             "axes": {
@@ -221,12 +222,12 @@ class Motion:
 
 
 def units() -> dict[str, Any]:
-    """What dataset.json says of the drawing's units."""
+    """Return what dataset.json says of the drawing's units."""
     return {"half_width": HALF_WIDTH, "disc_radius": 2 * HALF_WIDTH * RADIUS, "time": "second"}
 
 
 def from_truth(truth: dict[str, Any]) -> Motion:
-    """The motion that a `truth` of dataset.json names."""
+    """Return the motion that a `truth` of dataset.json names."""
     sdes = {
         axis: None
         if parameters is None
@@ -244,7 +245,7 @@ def draw(
     frame_size: int,
     radii: Float[np.ndarray, "*time"] | None = None,
 ) -> UInt8[np.ndarray, "*time height width 1"]:
-    """A bright disc, antialiased, at each (x, y) in units, on dark ground.
+    """Return a bright disc, antialiased, at each (x, y) in units, on dark ground.
 
     Its radius is an eighth of the frame, or one of `radii`, in units.
     """

@@ -19,18 +19,19 @@ FrameIndices = Int64[np.ndarray, "clips time"]  # of frames, from the first take
 
 
 def reach(config: Config) -> int:
-    """Frames that a clip must hold: `sequence_length` at the largest of `frame_strides`."""
+    """Return frames that a clip must hold: `sequence_length` at the largest of `frame_strides`."""
     return (config.sequence_length - 1) * max(config.frame_strides) + 1
 
 
 def every_frame(config: Config) -> Config:
-    """`config` with frames that follow each other at its rate."""
+    """Return `config` with frames that follow each other at its rate."""
     return config.model_copy(update={"frame_strides": (1,), "irregular_fraction": 0.0})
 
 
 def frame_indices(config: Config, serial: Serial) -> FrameIndices:
-    """Which frames are taken of the clip of each serial: at a stride drawn for it, or at random
-    times within that stride's reach. A pure function of the seed and the serial."""
+    """Return which frames are taken of the clip of each serial: at a stride drawn for it, or at
+    random times within that stride's reach. A pure function of the seed and the serial.
+    """
     length, strides = config.sequence_length, config.frame_strides
     if strides == (1,):
         return np.tile(np.arange(length), (len(serial), 1))
@@ -58,11 +59,11 @@ def seconds(meta: Mapping[str, Any], taken: Int64[np.ndarray, " time"]) -> Secon
 
 
 def real(config: Config, instants: Seconds) -> Int64[Tensor, " time"]:
-    """Times in seconds as ticks from the first."""
+    """Return times in seconds as ticks from the first."""
     apart = (instants - instants[0]) * (TICKS_PER_UNIT / config.time_unit)
     return torch.from_numpy(np.round(apart).astype(np.int64))
 
 
 def ticks(config: Config, taken: FrameIndices) -> Ticks:
-    """Times of these frames, in ticks from the first."""
+    """Return times of these frames, in ticks from the first."""
     return config.frame_ticks(int(taken.max()) + 1)[taken]

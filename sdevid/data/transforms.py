@@ -33,13 +33,13 @@ class Transform:
     unit: str = ""  # of the source's values
 
     def apply(self, values: Values) -> NDArray[np.float32]:
-        """The source's values as those of a model, float32."""
+        """Return the source's values as those of a model, float32."""
         low, high = self._ends()
         mapped = (self._curve(values.astype(np.float32, copy=False)) - low) * (1 / (high - low))
         return mapped.astype(np.float32, copy=False)
 
     def undo(self, mapped: Values) -> NDArray[np.float32]:
-        """The values of a model as those of the source, float32."""
+        """Return the values of a model as those of the source, float32."""
         low, high = self._ends()
         curved = mapped.astype(np.float32, copy=False) * (high - low) + low
         if self.name == "log":
@@ -49,7 +49,7 @@ class Transform:
         return curved.astype(np.float32, copy=False)
 
     def as_json(self) -> dict[str, Any]:
-        """What dataset.json and the config keep of it."""
+        """Return what dataset.json and the config keep of it."""
         return asdict(self)
 
     def _ends(self) -> tuple[float, float]:
@@ -98,7 +98,8 @@ def parse(text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def fit(text: str, statistics: Statistics, unit: str) -> Transform:
-    """The transform that `text` names, its range taken from the training split where it has none.
+    """Return the transform that `text` names, its range taken from the training split where it has
+    none.
 
     Raises UserError where the range is empty.
     """
@@ -122,7 +123,7 @@ def fit(text: str, statistics: Statistics, unit: str) -> Transform:
 
 
 def of_dataset(dataset: Mapping[str, Any]) -> Transform | None:
-    """The transform that dataset.json names; None for uint8 video in [0, 255]."""
+    """Return the transform that dataset.json names; None for uint8 video in [0, 255]."""
     text = dataset.get("transform")
     return None if text is None else Transform(**text)
 

@@ -33,7 +33,10 @@ class Tracker:
     sign: Sign = "dark"
 
     def find(self, frame: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "blobs 2"]:
-        """Places (x, y) of the blobs of a grey frame in [0, 1]; NaN is missing, and shows none."""
+        """Return places (x, y) of the blobs of a grey frame in [0, 1].
+
+        NaN is missing, and shows none.
+        """
         if np.isnan(frame).all():
             return np.empty((0, 2))
         above = frame - np.nanmedian(frame)
@@ -46,7 +49,9 @@ class Tracker:
         ).reshape(-1, 2)
 
     def follow(self, film: Float[np.ndarray, "time height width"]) -> tuple[Tracks, list[int]]:
-        """Tracks of blobs, each an unbroken run of places, and how many blobs each frame has."""
+        """Return tracks of blobs, each an unbroken run of places, and how many blobs each frame
+        has.
+        """
         live: list[list[Floats]] = []
         ended: list[list[Floats]] = []
         counts = []

@@ -137,12 +137,12 @@ class EvalContext:
         return generation.free_videos(self.model, videos, frames, fps, self.seed, title)
 
     def real(self, clips: range, title: str) -> Pixels:
-        """Held-out clips with these indices."""
+        """Return held-out clips with these indices."""
         return read_clips(self.index, self.config, clips, title)
 
 
 def read_clips(index: ShardIndex, config: Config, clips: range, title: str) -> Pixels:
-    """uint8 video (clips, time, height, width, channels) of the clips with these indices."""
+    """Return uint8 video (clips, time, height, width, channels) of the clips with these indices."""
     parts = batches(clips, 64, title)
     return np.concatenate([stream.fixed(index, config, part).pixels for part in parts])
 

@@ -47,7 +47,7 @@ def evaluate_and_write(options: EvalOptions, asked: str | None, output: Path) ->
 
 
 def evaluate(context: EvalContext, metrics: Sequence[Metric]) -> Results:
-    """Results of `metrics`, ready for JSON."""
+    """Return results of `metrics`, ready for JSON."""
     for metric in metrics:
         metric.prepare(context)
     results: Results = {"protocol": _protocol(context, metrics)}

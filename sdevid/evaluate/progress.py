@@ -26,7 +26,7 @@ def overall(count: int) -> Iterator[Display]:
 
 
 def each(metrics: Sequence[Metric]) -> Iterator[Metric]:
-    """The metrics in turn, under one display."""
+    """Yield the metrics in turn, under one display."""
     with overall(len(metrics)) as display:
         for metric in metrics:
             display.advance(0, note=metric.name.replace("_", " "))
@@ -35,7 +35,10 @@ def each(metrics: Sequence[Metric]) -> Iterator[Metric]:
 
 
 def batches(clips: range, size: int, title: str) -> Iterator[range]:
-    """`clips` cut into ranges of at most `size`; counted by `each`'s display, or by its own."""
+    """Yield `clips` cut into ranges of at most `size`.
+
+    Counted by `each`'s display, or by its own.
+    """
     if _current:
         for start in range(0, len(clips), size):
             _current[-1].advance(0, note=f"{title}: {start:,} of {len(clips):,}")
@@ -49,6 +52,6 @@ def batches(clips: range, size: int, title: str) -> Iterator[range]:
 
 
 def evenly(number: int, available: int) -> range:
-    """`number` of `available` clips at even distances; all, where there are no more."""
+    """Return `number` of `available` clips at even distances; all, where there are no more."""
     chosen = min(number, available)
     return range(0, available, available // chosen)[:chosen]

@@ -13,7 +13,7 @@ PACKAGES = ("sdevid", "torch", "deepspeed", "triton", "numpy", "webdataset")
 
 
 def machine() -> dict[str, object]:
-    """The kind of machine (never its name): processor, cores, memory, accelerators."""
+    """Return the kind of machine (never its name): processor, cores, memory, accelerators."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -29,7 +29,7 @@ def machine() -> dict[str, object]:
 
 
 def one_core() -> str:
-    """The machine in a few words, for figures that were taken on one of its cores."""
+    """Return the machine in a few words, for figures that were taken on one of its cores."""
     description = machine()
     return f"{description['processor']}, 1 of {description['cores']} cores"
 
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def command(name: str) -> str:
-    """The running command line of `python -m sdevid NAME`, as a user would type it."""
+    """Return the running command line of `python -m sdevid NAME`, as a user would type it."""
     arguments = sys.argv[1:]
     return shlex.join(["python", "-m", "sdevid", name, *arguments[arguments[:1] == [name] :]])
 

@@ -43,7 +43,7 @@ NAMES = tuple(metric.name for metric in METRICS)
 
 
 def choose(asked: str | None, context: EvalContext) -> tuple[Metric, ...]:
-    """Metrics named in `asked`, a list with commas, in the order of the registry.
+    """Return metrics named in `asked`, a list with commas, in the order of the registry.
 
     `auto` (the default) stands for the automatic metrics whose needs are met, `all` for every
     metric whose needs are met. UserError for an unknown name, or one whose needs are not met.
@@ -82,7 +82,7 @@ def rows(results: Results) -> list[Row]:
 
 
 def documentation() -> str:
-    """The metrics as a table in Markdown; docs/evaluation.md shows it."""
+    """Return the metrics as a table in Markdown; docs/evaluation.md shows it."""
     lines = ["| metric | run by `auto` | what it is |", "| --- | --- | --- |"]
     for metric in METRICS:
         when = "where it can" if metric.automatic else "when named"

@@ -18,7 +18,7 @@ Heads = Float[Tensor, "batch length heads width"]
 
 @cache
 def backend(choice: Literal["auto", "xformers", "sdpa"], device: str) -> Backend:
-    """The attention that `choice` means on a device type ("cpu", "cuda").
+    """Return the attention that `choice` means on a device type ("cpu", "cuda").
 
     xformers runs on CUDA alone; "auto" takes it there where it is installed.
     Raises UserError where xformers is asked for and cannot run.
@@ -48,7 +48,8 @@ def attend(
     seen: Bool[Tensor, "batch *queries length"] | None,
     using: Backend,
 ) -> Heads:
-    """softmax(q k^T / sqrt(width)) v over those keys that are `seen` (Vaswani et al. 2017, eq. 1).
+    """Return softmax(q k^T / sqrt(width)) v over those keys that are `seen` (Vaswani et al. 2017,
+    eq. 1).
 
     `seen` is the same for all queries of a row or differs between them; None: all keys. A mask that
     differs between queries always runs by PyTorch's attention.
@@ -82,5 +83,5 @@ def _attend_packed(
 
 
 def heads(x: Float[Tensor, "batch length features"], count: int) -> Heads:
-    """Features split into `count` heads of equal width."""
+    """Return features split into `count` heads of equal width."""
     return torch.unflatten(x, -1, (count, -1))

@@ -48,7 +48,10 @@ class StateNetwork(nn.Module):
         return nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def silu_layers(self, condition: Tensor) -> tuple[Network, Tensor] | str:
-        """The layers' weights and what the first adds to its product, float32; or why not."""
+        """Return the layers' weights and what the first adds to its product, float32.
+
+        Or why not.
+        """
         layers = [self.first, *self.hidden, self.last]
         if not all(isinstance(layer, nn.Linear) for layer in layers):
             return "its layers are convolutions"
@@ -74,7 +77,7 @@ class StateNetwork(nn.Module):
 def state_network(
     config: SDEConfig, outputs: int, inputs: int | None = None
 ) -> StateNetwork | StateTransformer:
-    """The network over the state that `sde.backbone` names."""
+    """Return the network over the state that `sde.backbone` names."""
     chosen = StateTransformer if config.backbone == "transformer" else StateNetwork
     return chosen(config, outputs, inputs)
 
@@ -87,7 +90,7 @@ class Conditions(NamedTuple):
     slope: Tensor | None  # b, where g depends on z
 
     def repeated(self, count: int) -> Conditions:
-        """Each clip's, `count` times in a row."""
+        """Return each clip's, `count` times in a row."""
         slope = None if self.slope is None else self.slope.repeat_interleave(count, 0)
         drift, diffusion = (x.repeat_interleave(count, 0) for x in (self.drift, self.diffusion))
         return Conditions(drift, diffusion, slope)
@@ -118,12 +121,12 @@ class PlaceConditions(nn.Module):
 
 
 def pooled(w: Float[Tensor, "batch content *cells"]) -> Float[Tensor, "batch content"]:
-    """A content map's mean over its places; a vector as it is."""
+    """Return a content map's mean over its places; a vector as it is."""
     return w.flatten(2).mean(2) if w.dim() > 2 else w
 
 
 def by_place(config: SDEConfig) -> bool:
-    """Whether the cells of a map are told their own context."""
+    """Return whether the cells of a map are told their own context."""
     return config.latent == "map" and config.conditions == "cells"
 
 
@@ -156,7 +159,7 @@ class Prior(nn.Module):
     def conditions(
         self, w: Float[Tensor, "batch content *cells"], c: Float[Tensor, "batch cells features"]
     ) -> Conditions:
-        """What the networks are told of a clip whose history's summary is `c`."""
+        """Return what the networks are told of a clip whose history's summary is `c`."""
         known = torch.cat([pooled(w), c.mean(1)], dim=1)
         drift = self.condition(known)
         level = self.level(known).float()
@@ -175,7 +178,7 @@ class Prior(nn.Module):
         return Diffusion(level, slope, floor, self.start, self.stratonovich)
 
     def diffusion_law(self, conditions: Conditions) -> Diffusion | Tensor:
-        """g as a function of what it drives, or g itself where it does not depend on it."""
+        """Return g as a function of what it drives, or g itself where it does not depend on it."""
         if conditions.slope is None:
             return conditions.diffusion
         return self._of_level(conditions.diffusion, conditions.slope)
@@ -188,14 +191,15 @@ class Prior(nn.Module):
         return z.narrow(axis, self.config.latent_size, self.config.latent_size)
 
     def diffusion(self, z: Float[Tensor, "*any"], conditions: Conditions) -> Float[Tensor, "*any2"]:
-        """g at `z`, broadcastable to what it drives; `z` may have axes before the batch."""
+        """Return g at `z`, broadcastable to what it drives; `z` may have axes before the batch."""
         law = self.diffusion_law(conditions)
         return law if isinstance(law, Tensor) else law.at(self._driven(z))
 
     def forward(
         self, z: State, conditions: Conditions, bridge: BridgeTerm | None = None
     ) -> tuple[Driven, DiffusionAt]:
-        """Drift and diffusion at `z`, float32, the diffusion broadcastable to what it drives.
+        """Return drift and diffusion at `z`, float32, the diffusion broadcastable to what it
+        drives.
 
         `bridge` is what an observed frame ahead adds to the drift.
         """
@@ -204,7 +208,7 @@ class Prior(nn.Module):
     def rates(
         self, z: State, conditions: Conditions, bridge: BridgeTerm | None = None
     ) -> tuple[Driven, DiffusionAt, DiffusionAt | None]:
-        """Drift and diffusion as `forward`, and dg/dz; None where g does not depend on z."""
+        """Return drift and diffusion as `forward`, and dg/dz; None where g does not depend on z."""
         if bridge is None:
             drift = self.drift(z, conditions.drift)
         else:
@@ -243,11 +247,14 @@ class Control(nn.Module):
     def conditions(
         self, tokens: Float[Tensor, "batch steps cells features"], side: int | None
     ) -> tuple[Tensor, ...]:
-        """One condition a solver step from the token that the step sees."""
+        """Return one condition a solver step from the token that the step sees."""
         return lay_out(self.condition(tokens), side).unbind(1)
 
     def forward(
         self, z: State, condition: Tensor, drift: Driven, diffusion: DiffusionAt
     ) -> tuple[Driven, Driven | None]:
-        """u and r at `z`, where the prior has this drift and diffusion; r None without a width."""
+        """Return u and r at `z`, where the prior has this drift and diffusion.
+
+        r None without a width.
+        """
         return self.reading(self.network(z, condition), drift, diffusion)

@@ -52,7 +52,7 @@ class EndpointNetwork(nn.Module):
         )
 
     def conditions(self, history: History) -> Float[Tensor, "batch hidden *map"]:
-        """What the network is told of a clip, once for all steps."""
+        """Return what the network is told of a clip, once for all steps."""
         projected = self.context(history.summary)
         if self.text is not None and history.text is not None:
             projected = projected + self.text(history.text)[:, None]
@@ -149,7 +149,9 @@ class Birth(nn.Module):
         history: History,
         noise: Float[Tensor, "batch steps size"],
     ) -> Float[Tensor, " batch"]:
-        """An unbiased importance weight of p(w, z_0 | c, e), in log: see `sde.birth.log_ratio`."""
+        """Return an unbiased importance weight of p(w, z_0 | c, e), in log: see
+        `sde.birth.log_ratio`.
+        """
         y, level = self._standardised(w, z)
         return birth.log_ratio(y, self._predict(history), self.schedule(w.device), noise) - level
 
@@ -174,16 +176,17 @@ class Birth(nn.Module):
         return SampledStart(w, z, born.nats)
 
     def continued(self, history: History) -> tuple[Gaussian, Gaussian]:
-        """p(w | c) and p(z_0 | c), from which a path goes on after a seen frame."""
+        """Return p(w | c) and p(z_0 | c), from which a path goes on after a seen frame."""
         assert self.after is not None
         return self.after.continued(history)
 
     def divergence(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """The bound on KL(q(w, z_0) || p) in nats; from few steps drawn at random in training.
+        """Return the bound on KL(q(w, z_0) || p) in nats.
 
-        Of a path that goes on after a seen frame it is that of a Gaussian start, by name.
+        From few steps drawn at random in training. Of a path that goes on after a seen frame it is
+        that of a Gaussian start, by name.
         """
         steps, draws = self.settings.steps, None
         if self.training:
@@ -201,7 +204,7 @@ class Birth(nn.Module):
     def log_prob(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> Float[Tensor, " batch"]:
-        """log of an unbiased weight of p(w, z_0 | c, e), from one path of the chain."""
+        """Return log of an unbiased weight of p(w, z_0 | c, e), from one path of the chain."""
         noise = normal(seed, serial, Stream.BIRTH, (self.settings.steps, self.size))
         born = self.log_ratio(draw.w, draw.z, history, noise)
         if self.after is None or history.continued is None:
@@ -226,7 +229,7 @@ class Birth(nn.Module):
         )
 
     def schedule(self, device: torch.device) -> Schedule:
-        """The chain's grid, as the settings have it."""
+        """Return the chain's grid, as the settings have it."""
         return birth.schedule(self.settings.steps, self.settings.last, device)
 
     def _predict(self, history: History) -> Predict:
@@ -257,5 +260,5 @@ def negative_entropy(scale: Float[Tensor, "batch *shape"]) -> Float[Tensor, " ba
 
 
 def build_start(config: Config, side: int | None) -> Birth | PriorStart:
-    """The start that `sde.start` names."""
+    """Return the start that `sde.start` names."""
     return Birth(config, side) if config.sde.start == "birth" else PriorStart(config, side)

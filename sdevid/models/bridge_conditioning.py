@@ -37,12 +37,12 @@ class BridgeTerm(NamedTuple):
     pull: Float[Tensor, "batch *any"]  # per unit of time
 
     def unbind(self) -> list[BridgeTerm]:
-        """One at each time."""
+        """Return one at each time."""
         parts = (part.unbind(1) for part in self)
         return [BridgeTerm(*each) for each in zip(*parts, strict=True)]
 
     def flatten(self) -> BridgeTerm:
-        """(batch * times, ...)"""
+        """Return the terms with the times in the batch, (batch * times, ...)."""
         return BridgeTerm(*(part.flatten(0, 1) for part in self))
 
 

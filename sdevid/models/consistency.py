@@ -15,7 +15,7 @@ from sdevid.types import Frames
 def frame_difference(
     decoded: Frames, real: Frames, counts: Bool[Tensor, "batch time"]
 ) -> Float[Tensor, " batch"]:
-    """L1 distance between decoded and real changes from frame to frame, summed over a clip.
+    """Return L1 distance between decoded and real changes from frame to frame, summed over a clip.
 
     `counts` says which frames belong to the clip; a change counts where both its frames do.
     """
@@ -24,7 +24,7 @@ def frame_difference(
 
 
 def warp(image: Float[Tensor, "batch channels height width"], flow: Tensor) -> Tensor:
-    """`image` read at each pixel's place plus `flow` (batch, 2, height, width; x then y).
+    """Return `image` read at each pixel's place plus `flow` (batch, 2, height, width; x then y).
 
     Flow is in pixels, bilinear between them; outside the image its edge is read.
     """

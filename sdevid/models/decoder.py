@@ -80,7 +80,7 @@ class SkipConnection(nn.Module):
         x: Float[Tensor, "frames channels height width"],
         skip: Float[Tensor, "batch channels height width"],
     ) -> Float[Tensor, "frames channels height width"]:
-        """`x` holds as many frames of each clip, clip by clip."""
+        """Add the observed features to `x`, which holds as many frames of each clip, clip by clip."""
         observed = self.skip(skip).repeat_interleave(len(x) // len(skip), 0)
         out: Tensor = x + self.gate(x).sigmoid() * observed
         return out
@@ -139,7 +139,10 @@ class FrameDecoder(nn.Module):
         before: Carried | None,
         skip: Maps | None = None,
     ) -> tuple[Frames, Carried | None]:
-        """The frames of `z`, which go on from those whose last one is `before`; and their last."""
+        """Return the frames of `z`, which go on from those whose last one is `before`.
+
+        And their last.
+        """
         batch, time = z.shape[:2]
         content = w.repeat_interleave(time, 0)
         features = self._grown(self.seed(z[:, :, : self.size].flatten(0, 1), content), skip)

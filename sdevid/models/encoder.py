@@ -27,7 +27,7 @@ class EncodedFrames(NamedTuple):
 def maps_of(
     frames: EncodedFrames, index: Int64[Tensor, " batch"], exists: Bool[Tensor, " batch"]
 ) -> Maps | None:
-    """The feature maps of one frame of each clip, 0 where it has none; None without any."""
+    """Return the feature maps of one frame of each clip, 0 where it has none; None without any."""
     if not frames.maps:
         return None
     rows = torch.arange(len(index), device=index.device)
@@ -36,7 +36,7 @@ def maps_of(
 
 
 def widths(config: Config) -> list[int]:
-    """Channels of each stage, from the pictures' size down to the latent map."""
+    """Return channels of each stage, from the pictures' size down to the latent map."""
     stages = int(math.log2(config.picture.side // config.encoder.map_size))
     return [config.encoder.channels * 2 ** min(i, 3) for i in range(stages + 1)]
 

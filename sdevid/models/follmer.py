@@ -60,7 +60,7 @@ class BridgeDrift(nn.Module):
         self.places = PlaceConditions(sde, features, 0) if by_place(sde) else None
 
     def eps(self, span: Float[Tensor, " batch"], like: State) -> Tensor:
-        """The noise's amplitude over an interval of `span` units of time, to broadcast."""
+        """Return the noise's amplitude over an interval of `span` units of time, to broadcast."""
         return (self.noise * span.sqrt()).view(-1, *[1] * (like.dim() - 1))
 
     def conditions(
@@ -80,7 +80,7 @@ class BridgeDrift(nn.Module):
         condition: Float[Tensor, "batch hidden *map"],
         memory: Memory | None = None,
     ) -> State:
-        """b at `x` and `s` in [0, 1), from `x0`, for frames `span` units of time apart."""
+        """Return b at `x` and `s` in [0, 1), from `x0`, for frames `span` units of time apart."""
         angles = math.pi * s[:, None] * 2.0 ** torch.arange(_WAVES, device=s.device)
         anchor, level = memory or Memory()
         pace = torch.stack([s, (span * self.rate).clamp(min=1e-3).log()], dim=1)
@@ -212,7 +212,7 @@ class Anchors:
         self._age = 0  # frames
 
     def at(self, z: State) -> Memory:
-        """The memory of the bridge that leaves `z`; called once a frame, in order."""
+        """Return the memory of the bridge that leaves `z`; called once a frame, in order."""
         if self._anchor is None or self._age == self.settings.anchor_every:
             self._anchor, self._age = z, 0
         self._age += 1

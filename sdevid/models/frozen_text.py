@@ -82,7 +82,7 @@ class FrozenText:
 
 
 def identity(folder: Path, length: int) -> dict[str, Any]:
-    """What tells encoders apart, as JSON; no path, so that a copy elsewhere is the same one.
+    """Return what tells encoders apart, as JSON; no path, so that a copy elsewhere is the same one.
 
     `length` is the most tokens of a caption. `weights` and `tokenizer` are None where the folder
     does not hold them.
@@ -104,7 +104,7 @@ def identity(folder: Path, length: int) -> dict[str, Any]:
 
 
 def width(folder: Path) -> int:
-    """Values a token that the encoder in `folder` gives, from its config.json.
+    """Return values a token that the encoder in `folder` gives, from its config.json.
 
     Raises UserError where no T5 or CLIP is there.
     """

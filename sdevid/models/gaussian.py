@@ -20,12 +20,12 @@ class Gaussian(NamedTuple):
     scale: Float[Tensor, "*shape"]  # standard deviation
 
     def at(self, eps: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """The sample that standard normal `eps` stands for."""
+        """Return the sample that standard normal `eps` stands for."""
         return self.mean + self.scale * eps
 
 
 def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
-    """KL(q || p) in nats, summed over all axes but the first."""
+    """Return KL(q || p) in nats, summed over all axes but the first."""
     ratio = q.scale / p.scale
     apart = (q.mean - p.mean) / p.scale
     return (0.5 * (ratio.square() + apart.square() - 1) - ratio.log()).flatten(1).sum(1)
@@ -55,13 +55,13 @@ class Mixture(NamedTuple):
     def at(
         self, choice: Float[Tensor, "batch 1"], eps: Float[Tensor, "batch *shape"]
     ) -> Float[Tensor, "batch *shape"]:
-        """The sample that uniform `choice` and standard normal `eps` stand for."""
+        """Return the sample that uniform `choice` and standard normal `eps` stand for."""
         below = self.logits.softmax(1).cumsum(1)[:, :-1] <= choice
         rows, part = torch.arange(len(eps), device=eps.device), below.sum(1)
         return Gaussian(self.parts.mean[rows, part], self.parts.scale[rows, part]).at(eps)
 
     def log_prob(self, z: Float[Tensor, "batch *shape"]) -> Float[Tensor, " batch"]:
-        """log density at `z`, in nats."""
+        """Return log density at `z`, in nats."""
         apart = (z[:, None] - self.parts.mean) / self.parts.scale
         level = self.parts.scale.log() + 0.5 * math.log(2 * math.pi)
         each = -(0.5 * apart.square() + level).flatten(2).sum(2)
@@ -71,7 +71,9 @@ class Mixture(NamedTuple):
 def kl_to_mixture(
     q: Gaussian, p: Mixture, z: Float[Tensor, "batch *shape"], eps: Float[Tensor, "batch *shape"]
 ) -> Float[Tensor, " batch"]:
-    """KL(q || p) in nats: exact for one component, else its unbiased estimate at z = q.at(eps)."""
+    """Return KL(q || p) in nats: exact for one component, else its unbiased estimate at z =
+    q.at(eps).
+    """
     if p.logits.shape[1] == 1:
         return kl(q, Gaussian(p.parts.mean[:, 0], p.parts.scale[:, 0]))
     level = q.scale.log() + 0.5 * math.log(2 * math.pi)

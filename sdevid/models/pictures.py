@@ -25,31 +25,34 @@ class Pictures(Protocol):
     """A way from frames in [0, 1] to what a model sees of them, and back."""
 
     def drawn(self, video: Video, serial: Serial) -> Seen:
-        """What the model sees of clips in training, by the noise of each clip's serial."""
+        """Return what the model sees of clips in training, by the noise of each clip's serial."""
 
     def encode(self, frames: Frames) -> Seen:
-        """What the model sees of observed frames, without noise."""
+        """Return what the model sees of observed frames, without noise."""
 
     def decode(self, pictures: Seen) -> Frames:
-        """Frames in [0, 1] of what the model draws."""
+        """Return frames in [0, 1] of what the model draws."""
 
     def reconstructed(self, frames: Frames) -> Frames | None:
-        """Frames encoded and decoded, the most that a prediction can reach; None for pixels."""
+        """Return frames encoded and decoded, the most that a prediction can reach.
+
+        None for pixels.
+        """
 
 
 class Pixels:
     """The frames themselves."""
 
     def drawn(self, video: Video, serial: Serial) -> Seen:  # noqa: ARG002
-        """The video as float32 frames."""
+        """Return the video as float32 frames."""
         return as_frames(video)
 
     def encode(self, frames: Frames) -> Seen:
-        """The frames."""
+        """Return the frames."""
         return frames
 
     def decode(self, pictures: Seen) -> Frames:
-        """The frames."""
+        """Return the frames."""
         return pictures
 
     def reconstructed(self, frames: Frames) -> None:
@@ -75,7 +78,7 @@ class FrozenPictures:
         return FrozenAutoencoder(self.folder)
 
     def drawn(self, video: Video, serial: Serial) -> Seen:
-        """A draw of each frame's latents: as shards hold them (float16), or encoded here."""
+        """Return a draw of each frame's latents: as shards hold them (float16), or encoded here."""
         if video.dtype == torch.float16:
             values = video.permute(0, 1, 4, 2, 3).float()
             mean, *scales = torch.split(values, self._description.latent_channels, dim=2)
@@ -89,7 +92,7 @@ class FrozenPictures:
         return drawn
 
     def encode(self, frames: Frames) -> Seen:
-        """The latents' means."""
+        """Return the latents' means."""
         return self._encoded(frames)[0]
 
     def decode(self, pictures: Seen) -> Frames:
@@ -99,7 +102,7 @@ class FrozenPictures:
         return torch.unflatten(frames, 0, pictures.shape[:2])
 
     def reconstructed(self, frames: Frames) -> Frames:
-        """Frames encoded to the latents' means and decoded."""
+        """Return frames encoded to the latents' means and decoded."""
         return self.decode(self.encode(frames))
 
     def _encoded(self, frames: Frames) -> tuple[Tensor, Tensor | None]:
@@ -124,5 +127,5 @@ def check_fingerprint(folder: Path, wanted: str) -> None:
 
 
 def build_pictures(config: Config) -> Pictures:
-    """What `encoder.frozen` names."""
+    """Return what `encoder.frozen` names."""
     return Pixels() if config.encoder.frozen is None else FrozenPictures(config)

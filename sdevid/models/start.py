@@ -95,14 +95,17 @@ class PriorStart(nn.Module):
             nn.init.zeros_(self.weights.bias)
 
     def continued(self, history: History) -> tuple[Gaussian, Gaussian]:
-        """p(w | c) and p(z_0 | c), from which a path goes on after a seen frame; one component."""
+        """Return p(w | c) and p(z_0 | c), from which a path goes on after a seen frame.
+
+        One component.
+        """
         content, state = self(history.summary)
         return content, Gaussian(state.parts.mean[:, 0], state.parts.scale[:, 0])
 
     def divergence(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """KL(q || p) of w and of z_0 in nats, by name."""
+        """Return KL(q || p) of w and of z_0 in nats, by name."""
         del seed, serial  # a Gaussian's is exact
         content, state = self(history.summary)
         return {
@@ -113,7 +116,7 @@ class PriorStart(nn.Module):
     def log_prob(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> Float[Tensor, " batch"]:
-        """log p(w, z_0 | c) in nats."""
+        """Return log p(w, z_0 | c) in nats."""
         del seed, serial
         content, state = self(history.summary)
         apart = ((draw.w - content.mean) / content.scale).square()

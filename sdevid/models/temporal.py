@@ -102,7 +102,7 @@ class CellAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Rows, cells: int) -> Rows:
-        """`x` has a row a cell, clip by clip."""
+        """Mix the cells of each frame; `x` has a row a cell, clip by clip."""
         by_frame = rearrange(x, "(b n) t d -> (b t) n d", n=cells)
         side = math.isqrt(cells)
         place = self.place(cell_positions(side, side, self.place.in_features, x.device).to(x.dtype))
@@ -167,7 +167,10 @@ class TemporalEncoder(nn.Module):
         text: Float[Tensor, "batch features"] | None = None,
         visible: Observed | None = None,
     ) -> History:
-        """`visible`: the frames that a causal pass lets later ones see; None: the observed."""
+        """Encode the tokens.
+
+        `visible` are the frames that a causal pass lets later ones see; None: the observed.
+        """
         cells = tokens.shape[2]
         at = torch.cat([times.new_zeros(len(times), 1), times], dim=1)
         x = self.summary(tokens, text) + self.time(at)[:, :, None]

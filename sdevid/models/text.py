@@ -67,7 +67,10 @@ def text_inputs(
 
 
 def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
-    """Embeddings of several captions side by side, in float32; zeros after each one's end."""
+    """Return embeddings of several captions side by side, in float32.
+
+    Zeros after each one's end.
+    """
     lengths = torch.tensor([len(each) for each in embeddings])
     longest = max(1, int(lengths.max()))
     tokens = torch.zeros(len(embeddings), longest, embeddings[0].shape[1])
@@ -77,7 +80,7 @@ def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
 
 
 def as_bytes(captions: Sequence[str], length: int) -> Text:
-    """UTF-8 bytes, the first `length` of each caption; zeros after its end."""
+    """Return UTF-8 bytes, the first `length` of each caption; zeros after its end."""
     tokens = torch.zeros(len(captions), length, dtype=torch.int64)
     mask = torch.zeros(len(captions), length, dtype=torch.bool)
     for row, caption in enumerate(captions):

@@ -54,7 +54,10 @@ class Drive:
         condition: Tensor | None,
         temperature: float = 1.0,
     ) -> Step:
-        """Coefficients at `z`, g times the temperature; `condition` is the control's there."""
+        """Return coefficients at `z`, g times the temperature.
+
+        `condition` is the control's there.
+        """
         drift, g = self.prior(z, self.conditions, term)
         g = temperature * g if temperature != 1 else g
         if self.control is not None:
@@ -65,7 +68,7 @@ class Drive:
         return Step(drift, g, (self.guidance_scale - 1) * apart / g)
 
     def coefficients(self, ticks: Int64[Tensor, "batch points"]) -> Coefficients:
-        """Those of the chain along `ticks`."""
+        """Return those of the chain along `ticks`."""
         controls = None if self.control is None else self.control[1]
 
         @cache
@@ -82,7 +85,7 @@ class Drive:
     def fields(
         self, ticks: Int64[Tensor, "batch points"], noise: str, temperature: float = 1.0
     ) -> SDE:
-        """Those of an SDE: a control's condition holds for its step of `ticks`; r is 1."""
+        """Return those of an SDE: a control's condition holds for its step of `ticks`; r is 1."""
         fields = _Fields(self, ticks, temperature)
         steered = self.control is not None or self.other is not None
         return SDE(
@@ -94,7 +97,7 @@ class Drive:
         )
 
     def silu(self) -> SiluForm | str:
-        """The networks' weights, or why they cannot be conditioning."""
+        """Return the networks' weights, or why they cannot be conditioning."""
         if self.bridge is not None:
             return "frames ahead make the drift depend on time"
         if self.other is not None:
@@ -134,7 +137,7 @@ class _Fields:
         return control
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Parameters and conditions that the coefficients close over."""
+        """Return parameters and conditions that the coefficients close over."""
         drive = self.drive
         tensors = [*drive.prior.drift.parameters(), *drive.conditions]
         if drive.control is not None:
@@ -153,7 +156,7 @@ class _Fields:
 
 
 def silu_layers(network: nn.Module, condition: Tensor) -> tuple[Network, Tensor] | str:
-    """The network's SiLU layers and the shift of the first, or why it has none."""
+    """Return the network's SiLU layers and the shift of the first, or why it has none."""
     layers = getattr(network, "silu_layers", None)
     if layers is None:
         return f"{type(network).__name__} does not give its weights as layers of SiLU"
@@ -196,17 +199,19 @@ def solved(
     saved: list[int],
     drive: Drive,
 ) -> Path:
-    """The drive's path at the grid points `saved`, by the first solver that takes it."""
+    """Return the drive's path at the grid points `saved`, by the first solver that takes it."""
     return solve.solve(problem(config, start, ticks, noise, saved, drive))
 
 
 def step_of(config: Config) -> Callable[[State, Tensor, Tensor, float, Tensor], State]:
-    """(z, drift, diffusion, dt, dW) to the state after one step of the chain without control."""
+    """Return (z, drift, diffusion, dt, dW) to the state after one step of the chain without
+    control.
+    """
     return second_order.prior_step if config.sde.order == 2 else stepwise.prior_step
 
 
 def training_choice(config: Config, device: torch.device, clips: int) -> solve.Choice:
-    """The solver that takes the paths of `clips` clips at once in training on `device`.
+    """Return the solver that takes the paths of `clips` clips at once in training on `device`.
 
     Raises UserError where none does, or `sde.kernels` cannot run there.
     """

@@ -77,7 +77,7 @@ class VideoModel(nn.Module, ABC):
             yield chunk
 
     def notes(self) -> tuple[str, ...]:
-        """What whoever samples is told of this model, such as a change after training."""
+        """Return what whoever samples is told of this model, such as a change after training."""
         return ()
 
     def named(self, part: str) -> AbstractContextManager[None]:
@@ -90,21 +90,21 @@ class VideoModel(nn.Module, ABC):
         return self.config.step_ticks(self.config.sde.steps_per_frame)
 
     def build_text(self) -> TextEncoder | None:
-        """The text encoder of a model that is told captions."""
+        """Return the text encoder of a model that is told captions."""
         with self.named("text"):
             return TextEncoder(self.config) if self.config.text.encoder != "none" else None
 
     def parts(self) -> dict[str, nn.Module]:
-        """The model's parts by name, for counting parameters."""
+        """Return the model's parts by name, for counting parameters."""
         return dict(self.named_children())
 
     def prior_parameter_names(self) -> set[str]:
-        """Parameters that learn through a divergence alone."""
+        """Return parameters that learn through a divergence alone."""
         chosen = tuple(f"{part}." for part in self.prior_parts)
         return {name for name, _ in self.named_parameters() if f"{name}.".startswith(chosen)}
 
     def brownian(self, seed: int, serial: Serial) -> Brownian:
-        """The Brownian path that drives the clip of each serial."""
+        """Return the Brownian path that drives the clip of each serial."""
         return Brownian(seed, serial, self.noise_shape, self.cell, self.rhythm)
 
     @contextmanager

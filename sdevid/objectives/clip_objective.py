@@ -63,7 +63,9 @@ class ClipObjective(nn.Module, ABC):
         return self.clip_terms(Clips(video, ticks, serial, context, text))
 
     def prior_parameter_names(self) -> set[str]:
-        """Names, among this module's, of the parameters that learn through a divergence alone."""
+        """Return names, among this module's, of the parameters that learn through a divergence
+        alone.
+        """
         return {f"model.{name}" for name in self.model.prior_parameter_names()}
 
     def forward(
@@ -103,7 +105,7 @@ class ClipObjective(nn.Module, ABC):
         return loss
 
     def observed(self, serial: Serial, frames: int, context: int | None) -> Mask:
-        """Which frames the prior is shown: the first `context`, or drawn ones."""
+        """Return which frames the prior is shown: the first `context`, or drawn ones."""
         if context is not None:
             return first_frames(serial, frames, context)
         return sample_observed(self.config.observation, self.config.seed, serial, frames)

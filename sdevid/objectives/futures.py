@@ -28,7 +28,7 @@ _SMOOTH = 1e-4  # squared values, so that the distance of equal frames has a gra
 def terms(
     model: SDEModel, clips: EncodedClips, start: Start, conditions: Conditions
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """`futures`, where its weight is not 0: 0 for a clip of which no frame is seen."""
+    """Return the term `futures`, if its weight is not 0; it is 0 for a clip without seen frames."""
     if not model.config.consistency.futures:
         return {}
     rollouts = roll(model, clips, start, conditions)
@@ -67,7 +67,9 @@ def roll(
 def energy_score(
     rollouts: Float[Tensor, "batch 2 time channels height width"], real: Frames
 ) -> Float[Tensor, "batch time"]:
-    """1/2 (|a - y| + |b - y| - |a - b|) of two made frames a and b and a real one, each frame's."""
+    """Return 1/2 (|a - y| + |b - y| - |a - b|) of two made frames a and b and a real one, each
+    frame's.
+    """
     a, b = rollouts.unbind(1)
     return 0.5 * (_distance(a, real) + _distance(b, real) - _distance(a, b))
 

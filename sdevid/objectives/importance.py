@@ -39,10 +39,11 @@ class WeightedObjective(Protocol):
 def log_weight(
     objective: WeightedObjective, video: Video, ticks: Ticks, serial: Serial
 ) -> Float[Tensor, " batch"]:
-    """log p(x, w, z) - log q(w, z | x) at one draw of the posterior, in nats; no frame is observed.
+    """Return log p(x, w, z) - log q(w, z | x) at one draw of the posterior, in nats.
 
-    Its mean over draws is the evidence lower bound, and the log of the mean of K exponentials the
-    tighter importance weighted one (Burda et al. 2016). `serial` keys the draw.
+    No frame is observed. Its mean over draws is the evidence lower bound, and the log of the mean
+    of K exponentials the tighter importance weighted one (Burda et al. 2016). `serial` keys the
+    draw.
     """
     model, seed = objective.model, objective.config.seed
     clips = objective.encode(Clips(video, ticks, serial, context=0))
@@ -61,7 +62,9 @@ def log_weight(
 
 
 def bound(log_weights: Float[Tensor, "draws *batch"]) -> Float[Tensor, "*batch"]:
-    """log of the mean of exp over the draws: a lower bound on log p(x) that tightens with them."""
+    """Return log of the mean of exp over the draws: a lower bound on log p(x) that tightens with
+    them.
+    """
     return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))
 
 

@@ -33,7 +33,7 @@ class Rolled(NamedTuple):
 
 
 def terms(model: SDEModel, rolled: Rolled) -> dict[str, Float[Tensor, " batch"]]:
-    """The terms whose weight is not 0, a clip each."""
+    """Return the terms whose weight is not 0, a clip each."""
     settings = model.config.consistency
     scored: dict[str, Tensor] = {}
     rolled = rolled._replace(states=rolled.states.detach())
@@ -78,7 +78,7 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
 
 
 def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
-    """One step of the training's length against two of half of it on the same Brownian path.
+    """Return one step of the training's length against two of half of it on the same Brownian path.
 
     From the posterior's state at each frame; squared, in units of the step's noise g^2 d, summed
     over components and averaged over frames. Of a state of second order, its velocities.

@@ -118,7 +118,10 @@ PARTICLES: dict[ModelType, Entry] = {  # with sde.latent: particles
 
 
 def entry_of(model_type: ModelType, latent: str) -> Entry:
-    """The entry of `model_type` for `sde.latent`. ValueError where particles are not for it."""
+    """Return the entry of `model_type` for `sde.latent`.
+
+    ValueError where particles are not for it.
+    """
     if latent != "particles":
         return ENTRIES[model_type]
     if model_type not in PARTICLES:
@@ -130,7 +133,7 @@ def entry_of(model_type: ModelType, latent: str) -> Entry:
 
 
 def takers_of(option: str) -> tuple[str, ...]:
-    """Names of the objectives that take this option of sampling."""
+    """Return names of the objectives that take this option of sampling."""
     return tuple(
         name for name, entry in ENTRIES.items() if option in entry.capabilities.sampling_options
     )

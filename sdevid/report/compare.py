@@ -17,7 +17,7 @@ CURVES = (*TERMS, ("loss", "Loss"), ("grad_norm", "Gradient norm"), ("clips_per_
 
 
 def sections(runs: Sequence[Record]) -> Iterator[str]:
-    """The parts of the page for two or more runs."""
+    """Yield the parts of the page for two or more runs."""
     yield _overview(runs)
     yield f"<h2>Curves</h2><p>One colour a run.</p>{_curves(runs)}"
     yield _differences(runs)

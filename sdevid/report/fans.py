@@ -16,7 +16,7 @@ SHOWN = 3  # futures that play beside the clip
 
 
 def fans(run: Record) -> str:
-    """Futures that play beside the real clip, and the quantiles of all of them."""
+    """Return futures that play beside the real clip, and the quantiles of all of them."""
     if "fans" not in run.pictures or run.results is None:
         return ""
     count = run.results["protocol"]["samples"]

@@ -24,7 +24,7 @@ SIDE = 64  # least side of a moving picture, in pixels
 
 
 def summary(run: Record) -> str:
-    """The main figures, each with what it is to be compared with."""
+    """Return the main figures, each with what it is to be compared with."""
     assert run.results is not None
     results, protocol = run.results, run.results["protocol"]
     clips = f"{protocol['clips']} clips of {protocol['split']}"
@@ -142,7 +142,7 @@ def videos(run: Record) -> str:
 
 
 def prediction(run: Record) -> str:
-    """Futures of held-out clips, and how good they are beside the baselines."""
+    """Return futures of held-out clips, and how good they are beside the baselines."""
     assert run.results is not None
     if "prediction" not in run.results:
         return ""
@@ -242,7 +242,7 @@ def _strip(run: Record, i: int, context: int) -> str:
 
 
 def motion(run: Record) -> str:
-    """Drift and squared diffusion of the tracked motion, beside truth."""
+    """Return drift and squared diffusion of the tracked motion, beside truth."""
     assert run.results is not None
     entries, protocol = run.results.get("motion"), run.results["protocol"]
     if not entries:

@@ -62,7 +62,7 @@ def _worst_lead(scores: dict[str, Any], model: dict[str, Any], best: str) -> str
 
 
 def futures(run: Record) -> str:
-    """Every score of the futures beside the baselines'."""
+    """Return every score of the futures beside the baselines'."""
     scores = (run.results or {}).get("futures")
     if not scores:
         return ""
@@ -147,7 +147,7 @@ def _plots(scores: dict[str, Any], forecasts: dict[str, Any]) -> str:
 
 
 def failures(run: Record) -> str:
-    """Where the model fails, part after part."""
+    """Return where the model fails, part after part."""
     scores = (run.results or {}).get("failures")
     if not scores:
         return ""

@@ -15,7 +15,7 @@ FEW = 3  # held-out source videos; intervals over fewer say little
 
 
 def warnings(run: Record) -> str:
-    """What is wrong with the run or its evaluation, as one block; empty where nothing is."""
+    """Return what is wrong with the run or its evaluation, as one block; empty where nothing is."""
     warnings_of_run = [*_order(run), *_owners(run), *_ending(run), *_evaluation(run)]
     if not warnings_of_run:
         return ""
@@ -24,7 +24,7 @@ def warnings(run: Record) -> str:
 
 
 def section(run: Record) -> str:
-    """Starts, resumes and pauses as the metrics tell them."""
+    """Return starts, resumes and pauses as the metrics tell them."""
     if not run.metrics:
         return ""
     rows = [[text, when] for text, when in _events(run)]

@@ -46,9 +46,10 @@ def write_page(args: argparse.Namespace) -> int:
 
 
 def page(record: Record, *, refreshed: bool = False) -> str:
-    """The whole page of one run; `refreshed`: it looks for a newer one, as `watch` serves it.
+    """Return the whole page of one run.
 
-    Raises UserError where a file of the run is out of form, whatever it holds.
+    `refreshed`: it looks for a newer one, as `watch` serves it. Raises UserError where a file of
+    the run is out of form, whatever it holds.
     """
     with _files_are_told(record):
         return _page(record, refreshed)
@@ -86,7 +87,7 @@ def _page(record: Record, refreshed: bool) -> str:
 
 
 def comparison(records: list[Record]) -> str:
-    """The page of several runs."""
+    """Return the page of several runs."""
     names = ", ".join(record.folder.resolve().name for record in records)
     head = f'<h1>{len(records)} runs</h1><p class="quiet">{html.escape(names)}</p>'
     with _files_are_told(records[0]):

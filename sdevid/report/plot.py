@@ -38,7 +38,7 @@ def plot(
     note: str = "",
     from_zero: bool = False,
 ) -> str:
-    """A titled figure. Without `limits` the y axis holds every value and bar; they cut it.
+    """Return a titled figure. Without `limits` the y axis holds every value and bar; they cut it.
 
     `from_zero`: the x axis begins at 0.
     """

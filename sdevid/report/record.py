@@ -51,13 +51,16 @@ class Record:
         )
 
     def curve(self, name: str) -> tuple[list[float], list[float | None]]:
-        """Clips and the values of one metric; None where it was not finite."""
+        """Return clips and the values of one metric; None where it was not finite."""
         lines = [line for line in self.metrics if name in line]
         return [float(line["clips"] or 0) for line in lines], [line[name] for line in lines]
 
 
 def read(folder: Path) -> Record:
-    """The run in `folder`. Raises UserError where that is no run folder, or a file is damaged."""
+    """Return the run in `folder`.
+
+    Raises UserError where that is no run folder, or a file is damaged.
+    """
     if not folder.is_dir():
         raise UserError(f"run folder {folder} does not exist")
     config, metrics = folder / "config.yaml", folder / "metrics.jsonl"

@@ -66,13 +66,13 @@ _ENDING = TypeAdapter(dict[str, str | FiniteFloat | bool | None])
 
 
 def read_results(path: Path) -> dict[str, Any] | None:
-    """results.json, None where there is none. UserError where it is out of form."""
+    """Return results.json, None where there is none. UserError where it is out of form."""
     fields = _read(path, _RESULTS)
     return None if fields is None else dict(fields.model_dump())
 
 
 def read_ending(path: Path) -> dict[str, Any] | None:
-    """exit.json, None where there is none. UserError where it is out of form."""
+    """Return exit.json, None where there is none. UserError where it is out of form."""
     fields: dict[str, Any] | None = _read(path, _ENDING)
     return fields
 

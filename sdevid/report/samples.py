@@ -27,7 +27,10 @@ class Samples(NamedTuple):
 
 
 def over_training(run: Record) -> str:
-    """Samples of up to `MOST` checkpoints, oldest first, and real video; empty without any."""
+    """Return samples of up to `MOST` checkpoints, oldest first, and real video.
+
+    Empty without any.
+    """
     paths = files(run.folder)
     chosen = [paths[k] for k in _evenly(len(paths))]
     records = [one for one in map(_read, chosen) if one is not None]
@@ -42,7 +45,7 @@ def over_training(run: Record) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    """The files of samples in a run folder, by step."""
+    """Return the files of samples in a run folder, by step."""
     by_name = {}
     for path in (folder / FOLDER).glob("step_*.npz"):
         number = path.stem.removeprefix("step_")

@@ -22,7 +22,7 @@ TERMS = (
 
 
 def bound(run: Record) -> str:
-    """The evidence lower bound and its terms over the clips trained on."""
+    """Return the evidence lower bound and its terms over the clips trained on."""
     title = "<h2>The bound over training</h2>"
     if not run.metrics:
         command = f"python -m sdevid train --config {run.folder / 'config.yaml'}"
@@ -78,7 +78,7 @@ def _limits(curves: list[Series]) -> tuple[float, float] | None:
 
 
 def diagnostics(run: Record) -> str:
-    """Whether training went as it should."""
+    """Return whether training went as it should."""
     if not run.metrics:
         return ""
     panels = [
@@ -114,7 +114,7 @@ def _curve(run: Record, name: str, label: str = "", colour: str = "generated") -
 
 
 def thin(x: list[float], y: list[float | None]) -> tuple[list[float], list[float | None]]:
-    """A curve of at most `POINTS` points, each the mean of as many lines; gaps stay gaps."""
+    """Return a curve of at most `POINTS` points, each the mean of as many lines; gaps stay gaps."""
     if len(x) <= POINTS:
         return x, y
     values = np.array([np.nan if value is None else value for value in y])

@@ -102,7 +102,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def stamp(folder: Path) -> str:
-    """A text that changes when a file of the run does."""
+    """Return a text that changes when a file of the run does."""
     parts = []
     for name in FILES:
         try:
@@ -115,7 +115,7 @@ def stamp(folder: Path) -> str:
 
 
 def index(runs: dict[str, Path], query: str) -> str:
-    """The page of all runs, sortable by each column."""
+    """Return the page of all runs, sortable by each column."""
     rows = "".join(_row(name, folder, query) for name, folder in runs.items())
     head = "".join(f'<th data-sort scope="col">{column}</th>' for column in COLUMNS)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

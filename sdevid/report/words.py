@@ -14,7 +14,7 @@ MINUS = "\u2212"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`value` with so many significant digits and thousands apart."""
+    """Return `value` with so many significant digits and thousands apart."""
     if value is None:
         return NOT_MEASURED
     if abs(value) >= 1000:
@@ -26,7 +26,10 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def measured(entry: Measure, digits: int = 3) -> str:
-    """Mean and, small, its standard error with two digits; `digits` of the mean without one."""
+    """Return mean and, small, its standard error with two digits.
+
+    `digits` of the mean without one.
+    """
     if entry is None or entry.get("mean") is None:
         return NOT_MEASURED
     mean, error = entry["mean"], entry.get("standard_error")
@@ -38,7 +41,7 @@ def measured(entry: Measure, digits: int = 3) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[int] = ()) -> str:
-    """Rows of HTML cells under plain headings; `best` holds the rows to set off."""
+    """Return rows of HTML cells under plain headings; `best` holds the rows to set off."""
     heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = ""
     for i, row in enumerate(rows):
@@ -51,12 +54,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[int
 
 
 def missing(what: str, command: str) -> str:
-    """What is not there yet and the command that makes it."""
+    """Return what is not there yet and the command that makes it."""
     return f'<div class="missing"><p>{html.escape(what)}</p><pre>{html.escape(command)}</pre></div>'
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Return seconds as a person says them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

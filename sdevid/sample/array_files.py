@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     attributes: Mapping[str, str]
 
     def shape(self, video: Values) -> dict[str, int]:
-        """Every axis and its length, for samples like `video`."""
+        """Return every axis and its length, for samples like `video`."""
         time, height, width, channels = video.shape
         return self.leading | {"time": time, "channel": channels, "y": height, "x": width}
 

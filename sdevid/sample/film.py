@@ -27,7 +27,7 @@ def film(videos: Pixels, fps: float, columns: int, side: int, title: str) -> str
 
 
 def png_uri(image: Image.Image) -> str:
-    """An image as a PNG data URI."""
+    """Return an image as a PNG data URI."""
     held = io.BytesIO()
     image.save(held, "PNG", optimize=True)
     return _uri("image/png", held.getvalue())

@@ -64,7 +64,7 @@ class Forecaster:
         )
 
     def forward(self, x: Any, steps: int, ensemble_size: int = 16) -> Any:
-        """`steps` frames ahead at the training rate, for harnesses that count in steps."""
+        """Return `steps` frames ahead at the training rate, for harnesses that count in steps."""
         interval = 1 / self.video_sde.config.fps
         return self(x, [interval * (k + 1) for k in range(steps)], ensemble_size)
 

@@ -46,7 +46,10 @@ def parse(text: str) -> tuple[str, ...]:
 
 
 def check_colormap(name: str | None, channels: int) -> str | None:
-    """`name` as given. UserError where matplotlib knows none of it, or frames are in colour."""
+    """Return `name` where matplotlib knows it.
+
+    Raises UserError where it does not, or frames are in colour.
+    """
     if name is None:
         return None
     from matplotlib import colormaps

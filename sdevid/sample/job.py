@@ -66,7 +66,7 @@ class SamplingJob:
         return self.prompts[min(sample // self.num_samples, len(self.prompts) - 1)]
 
     def batches(self) -> list[range]:
-        """The samples' numbers in batches of one size; the last may go past `total`."""
+        """Return the samples' numbers in batches of one size; the last may go past `total`."""
         size = self.batch_size
         return [range(first, first + size) for first in range(0, self.total, size)]
 

@@ -69,7 +69,7 @@ class SampleRecord(NamedTuple):
         return source_units.of_config(self.source)
 
     def common(self) -> dict[str, object]:
-        """What all samples have in common, ready for JSON."""
+        """Return what all samples have in common, ready for JSON."""
         job, observed = self.job, self.job.observed
         sampler = job.sampler._asdict()
         del sampler["serial"]  # each sample's own
@@ -93,14 +93,14 @@ class SampleRecord(NamedTuple):
         }
 
     def sample(self, number: int) -> dict[str, object]:
-        """How one sample was made: the same, however many are."""
+        """Return how one sample was made: the same, however many are."""
         common = self.common()
         del common["num_samples"]
         own = {"number": number, "serial": number, "prompt": self.job.prompt(number)}
         return own | {"files": names(number, self.job.formats)} | common
 
     def whole(self, device: str) -> dict[str, object]:
-        """How all samples were made."""
+        """Return how all samples were made."""
         job = self.job
         return {
             **self.common(),
@@ -211,7 +211,7 @@ def _layout(record: SampleRecord) -> array_files.Layout:
 
 
 def names(number: int, formats: Sequence[str]) -> tuple[str, ...]:
-    """The files of a sample: those of `formats`, and its JSON."""
+    """Return the files of a sample: those of `formats`, and its JSON."""
     own = [FORMATS[name].ending for name in formats if not FORMATS[name].shared]
     return tuple(f"{_stem(number)}.{ending}" for ending in (*own, "json"))
 

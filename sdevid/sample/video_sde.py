@@ -42,7 +42,7 @@ class VideoSDE:
     def from_pretrained(
         cls, path: str | Path, weights: Weights = "ema", device: str | None = None
     ) -> VideoSDE:
-        """The model in a run folder, a checkpoint or an exported folder.
+        """Return the model in a run folder, a checkpoint or an exported folder.
 
         On a GPU where there is one, or on `device`. Raises UserError where there is no model.
         """
@@ -63,13 +63,14 @@ class VideoSDE:
         return f'<p>{html.escape(repr(self))}</p><div style="max-width:26rem">{shown}</div>'
 
     def sample(self, num_samples: int = 1, **options: Any) -> Pixels:
-        """Videos from nothing but the options: `num_frames`, `fps`, `seed`, `temperature`,
+        """Return videos from nothing but the options: `num_frames`, `fps`, `seed`, `temperature`,
         `steps_per_frame`, `solver`, `prompt`, `negative_prompt`, `guidance_scale`,
-        `bridge_diffusion`, `batch_size`. Raises UserError where one is wrong."""
+        `bridge_diffusion`, `batch_size`. Raises UserError where one is wrong.
+        """
         return self._generate(self._job(num_samples, options))
 
     def predict(self, frames: Pixels, num_samples: int = 1, **options: Any) -> Pixels:
-        """Videos that begin with `frames`, uint8 (time, height, width, channels), and go on.
+        """Return videos that begin with `frames`, uint8 (time, height, width, channels), and go on.
 
         `num_frames` counts the given ones too. Raises UserError where frames or options are wrong.
         """
@@ -84,7 +85,7 @@ class VideoSDE:
     def fill(
         self, frames: Pixels, indices: Sequence[int], num_samples: int = 1, **options: Any
     ) -> Pixels:
-        """Videos in which `frames` stand at these indices.
+        """Return videos in which `frames` stand at these indices.
 
         Raises UserError where frames, indices or options are wrong.
         """

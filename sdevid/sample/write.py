@@ -104,7 +104,7 @@ def npz(
 
 
 def as_uint8(video: Frames) -> Pixels:
-    """`video` as pixels: a model's values beyond [0, 1] are cut off, NaN is black."""
+    """Return `video` as pixels: a model's values beyond [0, 1] are cut off, NaN is black."""
     if video.dtype == np.uint8:
         return video
     pixels: Pixels = (np.nan_to_num(video).clip(0, 1) * 255).round().astype(np.uint8)
@@ -112,7 +112,9 @@ def as_uint8(video: Frames) -> Pixels:
 
 
 def for_the_eye(video: Pixels, colormap: str | None) -> Pixels:
-    """`video` in one channel or three: of other numbers the first, in `colormap` where named."""
+    """Return `video` in one channel or three: of other numbers the first, in `colormap` where
+    named.
+    """
     channels = video if video.shape[-1] in (1, 3) else video[..., :1]
     if colormap is None or channels.shape[-1] == 3:
         return channels
@@ -124,12 +126,14 @@ def for_the_eye(video: Pixels, colormap: str | None) -> Pixels:
 
 
 def picture(frame: Pixels) -> Image.Image:
-    """A frame (height, width, channels) as a Pillow image."""
+    """Return a frame (height, width, channels) as a Pillow image."""
     return Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
 
 
 def enlarge(video: Pixels, side: int) -> Pixels:
-    """`video` (..., height, width, channels) times the factor that makes no side below `side`."""
+    """Return `video` (..., height, width, channels) times the factor that makes no side below
+    `side`.
+    """
     factor = max(1, -(-side // min(video.shape[-3:-1])))
     return video.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
@@ -150,7 +154,7 @@ def tile(videos: Pixels, columns: int) -> Pixels:
 
 
 def contact_sheet(videos: Pixels, columns: int) -> Pixels:
-    """A row a video, `columns` of its frames evenly from first to last: one picture."""
+    """Return a row a video, `columns` of its frames evenly from first to last: one picture."""
     number, time = videos.shape[:2]
     shown = np.unique(np.linspace(0, time - 1, min(columns, time)).round().astype(int))
     cells = videos[:, shown].reshape(number * len(shown), 1, *videos.shape[2:])

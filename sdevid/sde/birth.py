@@ -50,7 +50,7 @@ class Schedule(NamedTuple):
 
 
 def schedule(steps: int, last: float, device: torch.device | str = "cpu") -> Schedule:
-    """A grid of `steps` steps whose remaining times fall geometrically from 1 to `last`.
+    """Return a grid of `steps` steps whose remaining times fall geometrically from 1 to `last`.
 
     Raises UserError where there is no step or `last` lies outside (0, 1).
     """
@@ -77,7 +77,7 @@ class Drawn(NamedTuple):
 
 
 def draw_steps(grid: Schedule, draws: Float[Tensor, "batch chosen"]) -> Drawn:
-    """One step in each of equal parts of the chain's cost, from uniform `draws` in [0, 1).
+    """Return one step in each of equal parts of the chain's cost, from uniform `draws` in [0, 1).
 
     A step is chosen in proportion to 1 - rho_k, to which its term is about proportional, so that
     the sum over the chosen steps, each times its `weight`, is unbiased with little variance.
@@ -97,7 +97,7 @@ def bound(
     noise: Steps,
     drawn: Drawn | None = None,
 ) -> Float[Tensor, " batch"]:
-    """An upper bound on -log p(y) in nats, for the chain on `grid`; add log q(y) for KL_0.
+    """Return an upper bound on -log p(y) in nats, for the chain on `grid`; add log q(y) for KL_0.
 
     `noise` is standard normal, one draw a step of the chain, or one a step of `drawn`, which makes
     the bound an unbiased estimate from these steps alone.
@@ -127,7 +127,8 @@ def bridge(y: Float[Tensor, "batch *shape"], remaining: Remaining, noise: Steps)
 def log_ratio(
     y: Float[Tensor, "batch *shape"], predict: Predict, grid: Schedule, noise: Steps
 ) -> Float[Tensor, " batch"]:
-    """log p(X, y) - log q(X | y) in nats along one bridge to `y`: a weight of importance sampling.
+    """Return log p(X, y) - log q(X | y) in nats along one bridge to `y`: a weight of importance
+    sampling.
 
     Its mean is minus `bound`, that of its exponential p(y). `noise`: one draw a step but the last.
     """

@@ -62,7 +62,7 @@ class NoisePosterior(NamedTuple):
     kl: Float[Tensor, " *batch"]  # nats, from the prior
 
     def draw(self, xi: PerAxis) -> PerAxis:
-        """f = L (e + C^-T xi) for standard normal `xi`, in units of g sqrt(d)."""
+        """Return f = L (e + C^-T xi) for standard normal `xi`, in units of g sqrt(d)."""
         upper = self.factor.transpose(-1, -2)
         columns = _by_factor(xi.to(upper.dtype), upper.shape[-3])
         spread = torch.linalg.solve_triangular(upper, columns, upper=True)
@@ -71,7 +71,7 @@ class NoisePosterior(NamedTuple):
 
 
 def prior_draw(root: Root, xi: PerAxis) -> PerAxis:
-    """f = L xi for standard normal `xi`, in units of g sqrt(d)."""
+    """Return f = L xi for standard normal `xi`, in units of g sqrt(d)."""
     return root @ xi.to(root.dtype)
 
 
@@ -80,7 +80,7 @@ def posterior(
     observed: PerAxis,
     precision: Float[Tensor, "*batch particles factors"],
 ) -> NoisePosterior:
-    """The step's noise given `observed`, each particle's own f seen with `precision` >= 0.
+    """Return the step's noise given `observed`, each particle's own f seen with `precision` >= 0.
 
     `observed` is y in units of g sqrt(d), `precision` is Lam in units of 1 over its square, one an
     axis or one for all, which takes one factorisation. The sums are float32 or wider. Raises

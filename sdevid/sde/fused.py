@@ -17,7 +17,7 @@ NAME = "fused"
 
 
 def unsupported(problem: Problem) -> str | None:
-    """Why this solver cannot take `problem`, or None if it can."""
+    """Say why this solver cannot take `problem`, or None if it can."""
     start, silu = problem.start, problem.silu
     if problem.scheme != EULER:
         return f"the scheme is {problem.scheme}"
@@ -38,7 +38,7 @@ def unsupported(problem: Problem) -> str | None:
 
 
 def solve(problem: Problem) -> Path:
-    """The chain: one launch each way on CUDA, one autograd function on a CPU.
+    """Return the chain: one launch each way on CUDA, one autograd function on a CPU.
 
     Numbers are those of `stepwise` up to rounding; a path that is lost comes back in NaNs. Raises
     UserError where a tensor, time or setting does not fit, or there are no SiLU networks.

@@ -56,7 +56,7 @@ class Stream(IntEnum):
 def normal(
     seed: int, serial: Int64[Tensor, " batch"], stream: Stream, shape: tuple[int, ...]
 ) -> Float[Tensor, "batch *shape"]:
-    """Standard normal draws for each clip, float32 on the device of `serial`."""
+    """Return standard normal draws for each clip, float32 on the device of `serial`."""
     groups, size = _groups(shape)
     if not on_host(serial):
         cell = serial.new_zeros(len(serial), 1)
@@ -82,7 +82,7 @@ def uniform(
 
 
 def on_host(serial: Int64[Tensor, " batch"]) -> bool:
-    """Whether numpy draws for these clips; else a kernel does, on their device."""
+    """Return whether numpy draws for these clips; else a kernel does, on their device."""
     return serial.device.type == "cpu"
 
 
@@ -115,7 +115,7 @@ class Brownian:
     def increments(
         self, ticks: Int64[Tensor, "batch points"]
     ) -> Float[Tensor, "batch steps *shape"]:
-        """W(t[k+1]) - W(t[k]) in sqrt(units of time), float32; zero between equal ticks.
+        """Return W(t[k+1]) - W(t[k]) in sqrt(units of time), float32; zero between equal ticks.
 
         Raises UserError where ticks are negative or fall.
         """
@@ -130,7 +130,7 @@ class Brownian:
     def whole_cells(
         self, ticks: Int64[Tensor, "batch points"]
     ) -> Int64[Tensor, "batch steps"] | None:
-        """Each step's cell, where every step spans one whole cell or no time; else None.
+        """Return each step's cell, where every step spans one whole cell or no time; else None.
 
         A step's increment is then its cell's draw times the root of its time.
         """

@@ -64,7 +64,7 @@ class _Work:
 
 
 def words(seed: int, index: Counters, c2: Counters, c3: Counters) -> Words:
-    """Words (counters, 4) for each counter (index low, index high, c2, c3)."""
+    """Return words (counters, 4) for each counter (index low, index high, c2, c3)."""
     out = np.empty((len(index), LANES), np.uint32)
     for part, work, second in _blocks(seed, index, c2, c3):
         out[part, ::2], out[part, 1::2] = work.first.T, second.T
@@ -74,7 +74,7 @@ def words(seed: int, index: Counters, c2: Counters, c3: Counters) -> Words:
 def normals(
     seed: int, index: Counters, c2: Counters, c3: Counters, deviation: float = 1.0
 ) -> Normals:
-    """Normals (counters, 4) of mean 0 for each counter (index low, index high, c2, c3).
+    """Return normals (counters, 4) of mean 0 for each counter (index low, index high, c2, c3).
 
     Box-Muller on lanes (0, 1) and (2, 3): the radius from the upper 31 bits of the even lane, as a
     number in (0, 1], the angle in [-pi, pi] from the odd lane, signed.

@@ -24,10 +24,10 @@ class Solver(Protocol):
     NAME: str
 
     def unsupported(self, problem: Problem) -> str | None:
-        """Why this solver cannot take `problem`, or None if it can."""
+        """Say why this solver cannot take `problem`, or None if it can."""
 
     def solve(self, problem: Problem) -> Path:
-        """The path. Raises UserError where something does not fit."""
+        """Return the path. Raises UserError where something does not fit."""
 
 
 SOLVERS = cast(tuple[Solver, ...], (fused, stepwise, torchsde_bridge))
@@ -58,7 +58,10 @@ class Choice(NamedTuple):
 
 
 def choose(problem: Problem) -> Choice:
-    """The first solver that takes `problem`. Raises UserError with all reasons where none does."""
+    """Return the first solver that takes `problem`.
+
+    Raises UserError with all reasons where none does.
+    """
     try:
         runtime.backend(problem.start.device, problem.kernels)
     except ValueError as error:
@@ -74,5 +77,5 @@ def choose(problem: Problem) -> Choice:
 
 
 def solve(problem: Problem) -> Path:
-    """The path by the first solver that takes `problem`."""
+    """Return the path by the first solver that takes `problem`."""
     return choose(problem).solver.solve(problem)

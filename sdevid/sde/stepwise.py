@@ -35,7 +35,7 @@ Spent = tuple[Tensor, Tensor, Tensor]  # state, KL and the control's part of it
 
 
 def unsupported(problem: Problem) -> str | None:
-    """Why this solver cannot take `problem`, or None if it can."""
+    """Say why this solver cannot take `problem`, or None if it can."""
     scheme, fields = problem.scheme, problem.fields
     if scheme == EULER:
         if problem.gradient == "reversible":
@@ -80,7 +80,7 @@ def chain(
     order: Order = 1,
     recompute: bool = False,
 ) -> Path:
-    """The Euler-Maruyama chain z' = z + (h + g u) d + r g dW from `start` along `ticks`.
+    """Return the Euler-Maruyama chain z' = z + (h + g u) d + r g dW from `start` along `ticks`.
 
     States come back at the grid points `saved`, all by default. A step between equal ticks leaves
     state and KL as they are, which pads clips of fewer points. State and sums are float32, or

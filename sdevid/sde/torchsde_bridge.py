@@ -36,7 +36,7 @@ SCHEMES = tuple(PREFIX + method for method in METHODS)
 
 
 def unsupported(problem: Problem) -> str | None:
-    """Why this solver cannot take `problem`, or None if it can."""
+    """Say why this solver cannot take `problem`, or None if it can."""
     if problem.scheme not in SCHEMES:
         return f"{problem.scheme} is not one of {', '.join(SCHEMES)}"
     if problem.order == 2:
@@ -53,7 +53,7 @@ def unsupported(problem: Problem) -> str | None:
 
 
 def solve(problem: Problem) -> Path:
-    """The path by torchsde; with gradient "reversible", by its `sdeint_adjoint`.
+    """Return the path by torchsde; with gradient "reversible", by its `sdeint_adjoint`.
 
     That gradient is exact for reversible_heun, and else that of the continuous adjoint SDE (Li et
     al. 2020), whose error falls with the steps. Raises UserError where something does not fit.
@@ -87,11 +87,11 @@ class _Clock(NamedTuple):
         return cls(first, ticks[:, first], rate)
 
     def at(self, time: float) -> Int64[Tensor, " batch"]:
-        """The nearest ticks."""
+        """Return the nearest ticks."""
         return self.ticks + (self.rate * (time - self.point)).round().long()
 
     def span(self, like: Tensor) -> Tensor:
-        """A step's length in units of time, which broadcasts over states like `like`."""
+        """Return a step's length in units of time, which broadcasts over states like `like`."""
         span = (self.rate / types.TICKS_PER_UNIT).to(like)
         return span.view(-1, *[1] * (like.dim() - 1))
 

@@ -48,7 +48,7 @@ def setting(
     alters_loss: bool | None = None,
     **limits: Any,
 ) -> Any:
-    """A pydantic field that also states its role, unit and help.
+    """Return a pydantic field that also states its role, unit and help.
 
     `role` decides what a resumed run does with a change: `architecture` is refused, `objective` and
     `data` are named, `runtime` is free. `alters_loss` says whether the same weights have another
@@ -62,7 +62,7 @@ def setting(
 
 
 def all_settings(section: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
-    """Every setting of `section` and of the sections within it, in the order of declaration.
+    """Yield every setting of `section` and of the sections within it, in the order of declaration.
 
     Raises TypeError where a field was not declared by `setting`.
     """

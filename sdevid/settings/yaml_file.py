@@ -14,7 +14,10 @@ _MOST_VALUES = 100_000  # once aliases are expanded
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The `key: value` lines of a config file. Raises UserError that says what is wrong with it."""
+    """Return the `key: value` lines of a config file.
+
+    Raises UserError that says what is wrong with it.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)

@@ -48,5 +48,5 @@ def compile_parts(model: nn.Module) -> None:
 
 
 def compiled_summary(config: Config) -> str:
-    """What the start of a run says of it; nothing where nothing is compiled."""
+    """Return what the start of a run says of it; nothing where nothing is compiled."""
     return "; encoder, temporal encoder and decoder compiled" if config.compile else ""

@@ -24,7 +24,10 @@ class ControlFiles:
         self._looked = float("-inf")
 
     def asked(self) -> Asked:
-        """What is asked of this step boundary, by a file or a signal. Every rank, once a step."""
+        """Return what is asked of this step boundary, by a file or a signal.
+
+        Every rank, once a step.
+        """
         if self._world.main and time.monotonic() - self._looked >= _SECONDS_BETWEEN_LOOKS:
             self._looked = time.monotonic()
             if self._new(self._stop):

@@ -18,11 +18,14 @@ class CudaGraphs:
         self._pool: Any = None
 
     def unsupported(self, device: torch.device) -> str | None:
-        """Why nothing can be recorded on `device`, or None if it can."""
+        """Say why nothing can be recorded on `device`, or None if it can."""
         return None if device.type == "cuda" else f"training is on {device.type}"
 
     def record(self, step: Step, inputs: Inputs) -> Step:
-        """`step` for inputs of these shapes; each call writes over the result of the one before."""
+        """Return `step` for inputs of these shapes.
+
+        Each call writes over the result of the one before.
+        """
         own = {name: tensor.detach().clone() for name, tensor in inputs.items()}
         self._warm_up(step, own)
         if self._pool is None:

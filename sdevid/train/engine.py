@@ -107,7 +107,7 @@ class Engine:
         learning_rate: float,
         judge: Judge = lambda loss, norm: math.isfinite(loss + norm),
     ) -> Terms:
-        """One optimizer step over this rank's micro-batches.
+        """Return one optimizer step over this rank's micro-batches.
 
         The gradient is that of the loss per value of a clip. Returns the mean of each term over
         them in nats a clip; `grad_norm`, the norm over all ranks before clipping, infinite where a
@@ -144,7 +144,7 @@ class Engine:
 
     @torch.no_grad()
     def score(self, batch: Batch) -> float:
-        """The loss of `batch`, which every rank scores whole, at a KL weight of 1."""
+        """Return the loss of `batch`, which every rank scores whole, at a KL weight of 1."""
         return float(self._forward(batch, 1.0)["loss"])
 
     def _judge_before_updates(self) -> None:
@@ -201,7 +201,7 @@ class Engine:
         ]
 
     def buffers(self) -> dict[str, Tensor]:
-        """What the objective keeps beside its parameters: the same on every rank."""
+        """Return what the objective keeps beside its parameters: the same on every rank."""
         kept = self.objective.state_dict()
         return {n: kept[n] for n, _ in self.objective.named_buffers() if n in kept}
 
@@ -241,11 +241,14 @@ class Engine:
             )
 
     def groups(self) -> list[int]:
-        """The optimizer's group of each parameter, in the order of `shapes`."""
+        """Return the optimizer's group of each parameter, in the order of `shapes`."""
         return [self._place[id(p)] for p in self.objective.parameters()]
 
     def moments(self) -> list[dict[str, Any]]:
-        """Adam's state of each of `shards()`, live: cut as the shard is. Empty before a step."""
+        """Return Adam's state of each of `shards()`, live: cut as the shard is.
+
+        Empty before a step.
+        """
         state = self._base_optimizer().state
         keys = self.objective.parameters() if self.config.zero_stage == 0 else self._flats()
         return [state.get(key, {}) for key in keys] if self.parameter_shards() else []
@@ -258,7 +261,7 @@ class Engine:
         return cast(torch.optim.Optimizer, getattr(optimizer, "optimizer", optimizer))
 
     def state_dicts(self, folder: Path, keep: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-        """What DeepSpeed's files of this rank hold, by file name. Every rank takes part.
+        """Return what DeepSpeed's files of this rank hold, by file name. Every rank takes part.
 
         Each state passes through `keep` while it is as it shall be written. Writes nothing but
         makes `folder`.
@@ -330,7 +333,7 @@ def _detach_all_but_loss(_module: nn.Module, _inputs: Any, terms: Terms) -> Term
 
 
 def parameter_groups(objective: nn.Module, config: Config) -> list[dict[str, Any]]:
-    """Parameters by learning rate ("ratio", of `learning_rate`) and by weight decay.
+    """Return parameters by learning rate ("ratio", of `learning_rate`) and by weight decay.
 
     Decay is for matrices and kernels only: not for biases, norms and single vectors.
     """

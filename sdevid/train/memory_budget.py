@@ -13,7 +13,7 @@ NOTHING = OffloadConfig()  # offloaded
 def memory_bytes(
     parameters: int, ranks: int, stage: int, offload: OffloadConfig = NOTHING
 ) -> float:
-    """Bytes a rank holds on its device between two steps, and gradients at their peak.
+    """Return bytes a rank holds on its device between two steps, and gradients at their peak.
 
     float32 throughout, 4 bytes each: weights, gradients, and split over the ranks the master
     weights (under stage 3 they are the weights), Adam's two moments and the EMA. An optimizer that
@@ -35,7 +35,7 @@ def memory_bytes(
 
 
 def host_bytes(parameters: int, ranks: int, stage: int, offload: OffloadConfig) -> float:
-    """Bytes a rank holds in the host's memory, or on its NVMe disk, by what is offloaded."""
+    """Return bytes a rank holds in the host's memory, or on its NVMe disk, by what is offloaded."""
     share = 4.0 * parameters / ranks
     copies = 5 if stage and offload.optimizer != "none" else 0
     return share * (copies + (stage == 3 and offload.parameters != "none"))

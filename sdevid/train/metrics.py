@@ -63,7 +63,7 @@ class Metrics:
             sink.close()
 
     def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, with the time spent waiting for each counted as waiting for data."""
+        """Yield the items, with the time spent waiting for each counted as waiting for data."""
         iterator = iter(items)
         while True:
             before = time.perf_counter()

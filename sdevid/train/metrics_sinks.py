@@ -76,7 +76,7 @@ class _Wandb:
 
 
 def wandb_mode() -> str:
-    """WANDB_MODE if set; online with a key and a server that answers; offline otherwise."""
+    """Return WANDB_MODE if set; online with a key and a server that answers; offline otherwise."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
     if not os.environ.get("WANDB_API_KEY"):
@@ -121,7 +121,7 @@ class _Guarded:
 
 
 def open_sinks(config: Config, progress: Progress) -> list[Sink]:
-    """The sinks that the config asks for; one that fails is told in a line and left out."""
+    """Return the sinks that the config asks for; one that fails is told in a line and left out."""
     chosen: list[Sink] = []
     if config.metrics.tensorboard:
         chosen.append(_Guarded("TensorBoard", lambda: _TensorBoard(config, progress)))

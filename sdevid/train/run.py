@@ -118,7 +118,7 @@ def _owned(config: Config, world: World) -> Iterator[None]:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """`config` with every path made absolute, so that it means the same from any folder."""
+    """Return `config` with every path made absolute, so that it means the same from any folder."""
     changed: dict[str, object] = {"run_dir": config.run_dir.absolute()}
     if "://" not in config.data:
         changed["data"] = str(Path(config.data).absolute())

@@ -15,7 +15,7 @@ from sdevid.train.memory_budget import GIB
 
 
 def size_table(config: Config) -> Iterator[str]:
-    """A line a size: its parameters, as this config's frames and objective make them.
+    """Yield a line a size: its parameters, as this config's frames and objective make them.
 
     A transformer block has 18 hidden^2 (attention 4, MLP 8, modulation 6), a temporal layer
     8 features^2; bytes are of float32 weights, gradients, two moments and the EMA.
@@ -36,7 +36,7 @@ def size_table(config: Config) -> Iterator[str]:
 
 
 def sized(config: Config, name: str) -> Config:
-    """`config` at a named size: its frames, objective and text, the size's networks."""
+    """Return `config` at a named size: its frames, objective and text, the size's networks."""
     entry = {
         "size": name,
         "model_type": config.model_type,

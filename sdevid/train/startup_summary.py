@@ -51,7 +51,7 @@ def announce(engine: Engine, progress: Progress, total: int, text_summary: Seque
 
 
 def dry_run(config: Config) -> str:
-    """The resolved config, parameters by part and the memory that ZeRO needs, as text."""
+    """Return the resolved config, parameters by part and the memory that ZeRO needs, as text."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     micro = micro_batch_size(config, size)
     objective = model_on_meta(config)
@@ -71,7 +71,7 @@ def dry_run(config: Config) -> str:
 
 
 def model_on_meta(config: Config) -> nn.Module:
-    """The objective without memory behind its parameters."""
+    """Return the objective without memory behind its parameters."""
     with torch.device("meta"):
         return objectives.build(config)
 

@@ -30,14 +30,17 @@ class Recorder(Protocol):
     """What makes a graph of a micro-step: `CudaGraphs`."""
 
     def unsupported(self, device: torch.device) -> str | None:
-        """Why nothing can be recorded on `device`, or None if it can."""
+        """Say why nothing can be recorded on `device`, or None if it can."""
 
     def record(self, step: Step, inputs: Inputs) -> Step:
-        """`step` for inputs of these shapes; each call writes over the result of the one before."""
+        """Return `step` for inputs of these shapes.
+
+        Each call writes over the result of the one before.
+        """
 
 
 def unsupported(config: Config, device: torch.device, recorder: Recorder) -> str | None:
-    """Why training runs without graphs, or None if it has them."""
+    """Say why training runs without graphs, or None if it has them."""
     if config.train_graph == "off":
         return "train_graph is off"
     if config.zero_stage == 3:
@@ -57,7 +60,7 @@ def check(config: Config, device: torch.device, recorder: Recorder) -> None:
 
 
 def describe(config: Config, device: torch.device, recorder: Recorder | None = None) -> str:
-    """What the start of a run says of it."""
+    """Return what the start of a run says of it."""
     reason = unsupported(config, device, recorder or CudaGraphs())
     return "each micro-step one graph" if reason is None else f"no graph: {reason}"
 

@@ -68,7 +68,7 @@ class World:
         self._save = True
 
     def asked(self) -> Asked:
-        """What to do at this step boundary: the same answer on every rank.
+        """Return what to do at this step boundary: the same answer on every rank.
 
         With several ranks it is what was asked before the last call, so that the exchange runs
         beside a step and nobody waits for it. Every rank must call it once a step.
@@ -94,7 +94,7 @@ class World:
             dist.barrier(group=self.control)
 
     def gather(self, value: Any) -> list[Any]:
-        """`value` of every rank, by rank, on every rank."""
+        """Return `value` of every rank, by rank, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -102,14 +102,14 @@ class World:
         return values
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over ranks of a small tensor, on the CPU."""
+        """Return mean over ranks of a small tensor, on the CPU."""
         values = values.detach().to("cpu", torch.float64)
         if self.size > 1:
             dist.all_reduce(values, group=self.control)
         return values / self.size
 
     def mean_now(self, values: torch.Tensor) -> list[float]:
-        """Mean over ranks of a few figures, over the links of the devices they lie on."""
+        """Return mean over ranks of a few figures, over the links of the devices they lie on."""
         values = values.detach().double()
         if self.size > 1:
             dist.all_reduce(values)
@@ -191,7 +191,7 @@ def _at_most(seconds: float) -> Iterator[None]:
 
 
 def node_name() -> str:
-    """This machine, as Slurm calls it or else itself."""
+    """Return this machine, as Slurm calls it or else itself."""
     return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 

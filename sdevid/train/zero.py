@@ -13,7 +13,7 @@ _MOST_IN_A_BUCKET = 25_000_000  # elements reduced at once: 100 MB of float32
 
 
 def deepspeed_settings(config: Config, world_size: int, parameters: int) -> dict[str, Any]:
-    """DeepSpeed's config, derived from ours; what has changed between its versions is named."""
+    """Return DeepSpeed's config, derived from ours; changes between its versions are named."""
     micro = micro_batch_size(config, world_size)
     bucket = min(_MOST_IN_A_BUCKET, parameters + parameters % 2)  # DeepSpeed wants it even
     return {

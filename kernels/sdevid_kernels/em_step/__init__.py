@@ -21,9 +21,10 @@ def em_step(
     width: Tensor | None = None,
     setting: runtime.Setting = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The reference's step. `noise`: dW itself, or the key of a cell that the step spans exactly.
+    """Return the reference's step.
 
-    Raises ValueError where a shape, device or value does not fit (`runtime.check_step`).
+    `noise`: dW itself, or the key of a cell that the step spans exactly. Raises ValueError where a
+    shape, device or value does not fit (`runtime.check_step`).
     """
     coefficients = {"drift": drift, "control": control, "width": width}
     runtime.check_step("em_step", z, dt, noise, {"diffusion": diffusion}, **coefficients)
@@ -36,7 +37,7 @@ def em_step(
 
 
 def increment(z: Tensor, dt: Tensor, key: Key) -> Tensor:
-    """dW of the cell that `key` names, like `z`."""
+    """Return dW of the cell that `key` names, like `z`."""
     seed, serial, cell = key
     eps = philox.reference.normals(seed, serial, cell[:, None], z[0].numel())
     return (eps[:, 0] * dt.sqrt()[:, None]).view_as(z)

@@ -44,7 +44,7 @@ def elements_of(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    """The program's elements. dW is drawn and scaled by sqrt(dt), or read."""
+    """Return the program's elements. dW is drawn and scaled by sqrt(dt), or read."""
     programs = tl.cdiv(groups, G)  # a clip
     clip = (tl.program_id(0) // programs).to(tl.int64)
     first_group = (tl.program_id(0) % programs).to(tl.int64) * G
@@ -62,7 +62,7 @@ def elements_of(
 
 @triton.jit
 def load_elements(ptr, at, other: tl.constexpr):
-    """Elements `at` of an array in float32."""
+    """Return elements `at` of an array in float32."""
     return tl.load(ptr + at.offset, mask=at.is_element, other=other).to(tl.float32)
 
 
@@ -153,7 +153,7 @@ def backward(
 
 
 def grid_of(z: Tensor) -> tuple[int, int, int, int]:
-    """Components and counters a clip, counters a program, and programs a clip."""
+    """Return components and counters a clip, counters a program, and programs a clip."""
     size = z[0].numel()
     groups = triton.cdiv(size, LANES)
     block_groups = min(_GROUPS, triton.next_power_of_2(groups))
@@ -199,7 +199,8 @@ def em_step(
     cell: Tensor,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """The reference's step on contiguous float32 `z` (batch, *shape) and coefficients of its shape.
+    """Return the reference's step on contiguous float32 `z` (batch, *shape) and coefficients of its
+    shape.
 
     Without `dw`, the noise is drawn: cell `cell` of clip `serial`, times sqrt(dt).
     """
@@ -238,7 +239,7 @@ def em_step_backward(
     cell: Tensor,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of drift, diffusion, control and width; empty where one is absent."""
+    """Return gradients of drift, diffusion, control and width; empty where one is absent."""
     size, groups, block_groups, programs = grid_of(grad)
     outs = _gradients(grad, drift_like, diffusion, control, width)
     to_drift, to_diffusion, to_control, to_width = outs
@@ -300,7 +301,10 @@ def launch_step(
     control: Tensor | None,
     width: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """`em_step` on any strides and shapes that broadcast. `noise`: (seed, serial, cell) or dW."""
+    """Return `em_step` on any strides and shapes that broadcast.
+
+    `noise`: (seed, serial, cell) or dW.
+    """
     coefficients = [
         None if x is None else x.expand_as(z).contiguous()
         for x in (drift, diffusion, control, width)
@@ -310,7 +314,7 @@ def launch_step(
 
 
 def noise_arguments(z: Tensor, dt: Tensor, noise: tuple[int, Tensor, Tensor] | Tensor) -> Any:
-    """dt, dw, serial, cell and seed as the operators take them."""
+    """Return dt, dw, serial, cell and seed as the operators take them."""
     dt = dt.float().contiguous()
     if isinstance(noise, Tensor):
         unused = dt.new_zeros(1, dtype=torch.int64)

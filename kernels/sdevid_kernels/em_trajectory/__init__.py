@@ -27,12 +27,13 @@ def em_trajectory(
     setting: runtime.Setting = "auto",
     finite: bool = True,
 ) -> Trajectory:
-    """The reference's chain. `noise`: dW (steps, rows, d), or the key of cells that steps span.
+    """Return the reference's chain.
 
-    Rows of a clip are neighbours and its components count on through them. With Triton one launch
-    forward and one backward, on a CPU one autograd function; `setting` "reference" is autograd.
-    Raises ValueError where a shape, device, time, g or setting does not fit, or the kernel does not
-    take the networks (`why_not`); without `finite`, a g that is no number makes NaNs of its rows.
+    `noise`: dW (steps, rows, d), or the key of cells that steps span. Rows of a clip are neighbours
+    and its components count on through them. With Triton one launch forward and one backward, on a
+    CPU one autograd function; `setting` "reference" is autograd. Raises ValueError where a shape,
+    device, time, g or setting does not fit, or the kernel does not take the networks (`why_not`);
+    without `finite`, a g that is no number makes NaNs of its rows.
     """
     fused = runtime.backend(z.device, setting) == "triton"
     door.check_arguments(z, drift, drift_shift, diffusion, posterior, dt, noise, saved, finite)
@@ -57,7 +58,7 @@ def em_trajectory(
 def why_not(
     z: Tensor, drift: Network, posterior: Posterior | None, dt: Tensor, noise: Key | Tensor
 ) -> str | None:
-    """Why the fused kernel does not take these networks; None where it does."""
+    """Say why the fused kernel does not take these networks; None where it does."""
     networks = [drift] if posterior is None else [drift, posterior.network]
     tokens = 1 if isinstance(noise, Tensor) else len(z) // len(noise[1])
     size, hidden, depth = z.shape[1], len(drift.first), 1 + len(drift.hidden)

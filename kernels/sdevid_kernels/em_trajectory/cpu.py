@@ -55,7 +55,7 @@ class _Layers:
             self.pre[..., columns] = shift
 
     def run(self, z: Tensor, at: int) -> list[Tensor]:
-        """Each network's outputs for the states `z`; `at` is the step's index."""
+        """Return each network's outputs for the states `z`; `at` is the step's index."""
         pre, value = self.pre[at], self.value[at]
         pre.addmm_(z, self.first.t())
         _silu(pre, out=value)
@@ -69,7 +69,7 @@ class _Layers:
         return [out[at] for out in self.outs]
 
     def back(self, outs: list[Tensor], at: int, grad: Tensor) -> Tensor:
-        """The state's gradient: `grad` and that by the gradients `outs` of the outputs.
+        """Return the state's gradient: `grad` and that by the gradients `outs` of the outputs.
 
         Pre-activations give way to their gradients.
         """
@@ -85,7 +85,7 @@ class _Layers:
         return torch.addmm(grad, pre, self.first)
 
     def weight_grads(self, outs: list[Tensor], states: Tensor) -> list[Tensor]:
-        """The gradients of all weights, each in one product over the steps."""
+        """Return the gradients of all weights, each in one product over the steps."""
         firsts = self.pre.flatten(0, 1).t() @ states.flatten(0, 1)
         grads = []
         for n, columns in enumerate(self.columns):
@@ -281,7 +281,7 @@ def em_trajectory(
     dw: Tensor,
     saved: Sequence[int] | None = None,
 ) -> reference.Trajectory:
-    """The reference's chain, differentiable once; `dt` and the noise get no gradient."""
+    """Return the reference's chain, differentiable once; `dt` and the noise get no gradient."""
     weights, diffusion = _flat(drift), reference.settled(diffusion)
     points = range(len(dt) + 1) if saved is None else saved
     form = ChainForm(len(weights), None, points)

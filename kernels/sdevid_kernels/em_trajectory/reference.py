@@ -48,13 +48,13 @@ class Diffusion(NamedTuple):
     stratonovich: bool = False
 
     def at(self, z: Tensor) -> Tensor:
-        """g at `z`."""
+        """Return g at `z`."""
         if self.slope is None:
             return self._positive(self.level)
         return self._positive(self.level + self.slope * torch.tanh(z))
 
     def with_slope(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        """g at `z` and dg/dz; None where g does not depend on z."""
+        """Return g at `z` and dg/dz; None where g does not depend on z."""
         if self.slope is None:
             return self._positive(self.level), None
         bend = torch.tanh(z)
@@ -63,7 +63,7 @@ class Diffusion(NamedTuple):
         return self._positive(level), rise * self.slope * (1 - bend.square())
 
     def correction(self, g: Tensor, slope: Tensor | None) -> Tensor | None:
-        """What is added to the drift to make it Ito's; None where that is nothing."""
+        """Return what is added to the drift to make it Ito's; None where that is nothing."""
         return 0.5 * g * slope if self.stratonovich and slope is not None else None
 
     def _positive(self, level: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Trajectory(NamedTuple):
 
 
 def settled(diffusion: Tensor | Diffusion) -> Tensor | Diffusion:
-    """g itself where it does not depend on z."""
+    """Return g itself where it does not depend on z."""
     if isinstance(diffusion, Diffusion) and diffusion.slope is None:
         return diffusion.at(diffusion.level)
     return diffusion
@@ -134,7 +134,7 @@ def em_trajectory(
     saved: Sequence[int] | None = None,
     step: Callable[..., tuple[Tensor, Tensor]] = em_step,
 ) -> Trajectory:
-    """z' = z + (h(z) + g u_k(z)) dt + r_k(z) g dW from `z`, for every step of `dt`.
+    """Return z' = z + (h(z) + g u_k(z)) dt + r_k(z) g dW from `z`, for every step of `dt`.
 
     A row is one clip's vector latent, or one token of its map; rows share the networks. Drift
     h = drift(z, drift_shift) and g (of one row or all) do not change along time, the control does

@@ -16,7 +16,7 @@ def normals(
     tag: int = 0,
     setting: runtime.Setting = "auto",
 ) -> Tensor:
-    """Standard normals (batch, steps, size) at `cell` (batch, steps); see the reference."""
+    """Return standard normals (batch, steps, size) at `cell` (batch, steps); see the reference."""
     if runtime.backend(serial.device, setting) == "triton":
         from sdevid_kernels.philox import kernel
 

@@ -34,7 +34,7 @@ def words(seed, serial, index, tag):
 
 @triton.jit
 def lanes(seed, serial, index, tag):
-    """Four blocks of normals for a block of counters."""
+    """Return four blocks of normals for a block of counters."""
     w0, w1, w2, w3 = words(seed, serial, index, tag)
     n0, n1 = box_muller(w0, w1)
     n2, n3 = box_muller(w2, w3)
@@ -43,13 +43,13 @@ def lanes(seed, serial, index, tag):
 
 @triton.jit
 def unit(word):
-    """[0, 1) from the upper 24 bits of a word."""
+    """Return [0, 1) from the upper 24 bits of a word."""
     return (word >> 8).to(tl.int32, bitcast=True).to(tl.float32) * 5.960464477539063e-08
 
 
 @triton.jit
 def block(seed, serial, cell, groups, first_group, GROUPS: tl.constexpr):
-    """Normals of components 4 * first_group and on, in order: a block of 4 * GROUPS."""
+    """Return normals of components 4 * first_group and on, in order: a block of 4 * GROUPS."""
     index = cell * groups + first_group + tl.arange(0, GROUPS)
     n0, n1, n2, n3 = lanes(seed, serial, index, 0)
     return tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))

@@ -13,7 +13,7 @@ _MASK = 0xFFFFFFFF
 
 
 def words(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> list[Tensor]:
-    """Four lanes of 32-bit words (as int64) for counters (as int64) and a 64-bit seed.
+    """Return four lanes of 32-bit words (as int64) for counters (as int64) and a 64-bit seed.
 
     Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; the words of `tl.philox`.
     """
@@ -37,7 +37,7 @@ def normals(
     size: int,
     tag: int = 0,
 ) -> Float[Tensor, "batch steps size"]:
-    """Standard normals of `size` components for each clip and cell, float32.
+    """Return standard normals of `size` components for each clip and cell, float32.
 
     `tag` is c2's low 16 bits: stream | level << 8. Component i is lane i % 4 of the counter
     cell * groups + i // 4.

@@ -16,7 +16,7 @@ Frames = NDArray[Any]  # time, height, width, channels
 
 
 def fitted(frames: Frames, spec: CutSpec) -> Frames:
-    """`frames` in the channels and side of a cut: the middle square, of the same type."""
+    """Return `frames` in the channels and side of a cut: the middle square, of the same type."""
     frames = in_channels(frames, spec.channels)
     height, width = frames.shape[1:3]
     side = min(height, width)
@@ -28,7 +28,7 @@ def fitted(frames: Frames, spec: CutSpec) -> Frames:
 
 
 def in_channels(frames: Frames, channels: str) -> Frames:
-    """`frames` as grey, as RGB, or as they are. BadVideoError where they cannot be."""
+    """Return `frames` as grey, as RGB, or as they are. BadVideoError where they cannot be."""
     held = frames.shape[3]
     if channels == "keep" or (channels, held) in (("grey", 1), ("rgb", 3)):
         return frames

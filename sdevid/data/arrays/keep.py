@@ -30,7 +30,7 @@ Rule = Callable[[NDArray[Any]], bool]
 
 
 def parse(text: str) -> Rule:
-    """The rule in `text`: comparisons of statistics with numbers, with and, or, not.
+    """Return the rule in `text`: comparisons of statistics with numbers, with and, or, not.
 
     Statistics are of a clip's values: the source's own, of integers as shares of the type's
     largest. UserError where it is none.
@@ -47,7 +47,7 @@ def parse(text: str) -> Rule:
 
 
 def as_shares(values: NDArray[Any]) -> NDArray[np.float64]:
-    """float64; integers as shares of the largest of their type."""
+    """Return float64; integers as shares of the largest of their type."""
     if values.dtype.kind in "ui":
         return values.astype(np.float64) / np.iinfo(values.dtype).max
     return values.astype(np.float64)

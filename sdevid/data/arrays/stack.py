@@ -39,7 +39,7 @@ class Stack:
 
 
 def names(path: Path, variable: str | None) -> list[str]:
-    """What a file holds: the arrays of an .npz by name, else one entry, the variable."""
+    """Return what a file holds: the arrays of an .npz by name, else one entry, the variable."""
     if path.suffix.lower() != ".npz" or variable:
         return [variable or ""]
     with _reading(path), np.load(path, allow_pickle=False) as archive:
@@ -47,7 +47,7 @@ def names(path: Path, variable: str | None) -> list[str]:
 
 
 def open_stack(path: Path, variable: str) -> Stack:
-    """The stack in `path`. BadVideoError where it does not read or holds no stack of frames.
+    """Return the stack in `path`. BadVideoError where it does not read or holds no stack of frames.
 
     Raises UserError where the variable is missing, or a package is.
     """
@@ -166,13 +166,13 @@ def _pictures(folder: Path) -> Stack:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder in natural order: frame_2 before frame_10."""
+    """Return the pictures in a folder in natural order: frame_2 before frame_10."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
     return sorted((path for path in files if not path.name.startswith(".")), key=natural)
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """A key by which numbers within names sort as numbers."""
+    """Return a key by which numbers within names sort as numbers."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 

@@ -13,7 +13,7 @@ _ORDER = ("used", "bad", "left out")  # a file of several sections counts as the
 
 
 def account(listing: Listing, faults: Mapping[str, Fault]) -> dict[str, Any]:
-    """How many files and rows of `listing` were found, and what became of them.
+    """Return how many files and rows of `listing` were found, and what became of them.
 
     `faults` are those of the sources that gave no clip, by name. Raises RuntimeError where the
     sums do not agree, which is a fault of this program.

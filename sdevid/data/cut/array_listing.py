@@ -23,9 +23,10 @@ _APART = 0.01  # relative difference of intervals that counts as another one
 
 
 def array_listing(options: argparse.Namespace) -> Listing | None:
-    """The stacks under `input_dir`, as windows where there are tiles; None where it holds videos.
+    """Return the stacks under `input_dir`, as windows where there are tiles.
 
-    `input_dir` may be one file, with a variable after a colon. UserError where stacks differ.
+    None where it holds videos. `input_dir` may be one file, with a variable after a colon.
+    UserError where stacks differ.
     """
     folder, variable = _place(options.input_dir)
     listing = Listing()

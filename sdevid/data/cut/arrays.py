@@ -60,7 +60,7 @@ class ArraySource:
         return sum(path.stat().st_size for path in self._files())
 
     def digest(self) -> bytes:
-        """SHA-256 of its file or files."""
+        """Return SHA-256 of its file or files."""
         digest = hashlib.sha256()
         for path in self._files():
             with path.open("rb") as file:
@@ -72,13 +72,13 @@ class ArraySource:
         return [path for path in files if path.is_file()]
 
     def identity(self) -> list[Any]:
-        """What must be unchanged for an interrupted cut to be carried on."""
+        """Return what must be unchanged for an interrupted cut to be carried on."""
         sizes = [(path.name, path.stat().st_size) for path in self._files()]
         window = [self.tile, self.frames, self.keep_if, self.clip_span, self.seconds]
         return [self.name, self.group, self.variable, self.split, self.label, *window, sizes]
 
     def open(self) -> Stack:
-        """Its whole stack, with the times that a list told."""
+        """Return its whole stack, with the times that a list told."""
         stack = open_stack(self.path, self.variable)
         if self.seconds is None:
             return stack
@@ -89,7 +89,7 @@ class ArraySource:
         return replace(stack, seconds=np.array(self.seconds))
 
     def clips(self, spec: CutSpec) -> Generator[CutClip, None, Counter[str]]:
-        """Its clips in order of time; returns what is worth counting, by name.
+        """Yield its clips in order of time; returns what is worth counting, by name.
 
         Raises BadVideoError where it is damaged, LeftOutError where it gives no clip.
         """
@@ -146,7 +146,7 @@ class ArraySource:
 
 
 def times_of(stack: Stack, fps: float) -> NDArray[np.float64]:
-    """Seconds of the frames from the first. BadVideoError where they do not rise."""
+    """Return seconds of the frames from the first. BadVideoError where they do not rise."""
     if stack.seconds is None:
         return np.arange(stack.shape[0]) / fps
     if not (np.diff(stack.seconds) > 0).all():

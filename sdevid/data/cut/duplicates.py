@@ -13,9 +13,10 @@ Source = TypeVar("Source", bound=FileSource)
 
 
 def group_duplicates(sources: Sequence[Source]) -> tuple[list[Source], int]:
-    """The sources, duplicates in one group with all that shares theirs; and how many they are.
+    """Return the sources, duplicates in one group with all that shares theirs.
 
-    Only files of the same size are read. Sections of one file are no duplicates of each other.
+    And how many they are. Only files of the same size are read. Sections of one file are no
+    duplicates of each other.
     """
     by_size: dict[int, dict[str, Source]] = defaultdict(dict)  # a source of each file
     for source in sources:

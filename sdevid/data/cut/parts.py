@@ -109,7 +109,7 @@ class _Noting:
 
 
 def read_notes(job: Job) -> dict[str, int]:
-    """How often what is worth naming occurs in the source of a finished part."""
+    """Return how often what is worth naming occurs in the source of a finished part."""
     notes: dict[str, int] = _table(job)["notes"]
     return notes
 
@@ -120,7 +120,7 @@ def _table(job: Job) -> dict[str, Any]:
 
 
 def read_part(job: Job) -> Iterator[PartClip]:
-    """The clips of a finished part."""
+    """Yield the clips of a finished part."""
     with job.path("bin").open("rb") as file:
         for row in _table(job)["clips"]:
             extension = EXTENSION[job.spec.store]
@@ -134,7 +134,7 @@ def remove_part(job: Job) -> None:
 
 
 def make_parts(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Fault | None]]:
-    """`make_part` of each job, in order, in `workers` processes (0: in this one).
+    """Yield `make_part` of each job, in order, in `workers` processes (0: in this one).
 
     A source whose process dies twice, the second time alone, is given a reason like any bad one.
     """

@@ -53,7 +53,7 @@ class FileSource(ClipSource, Protocol):
         ...
 
     def digest(self) -> bytes:
-        """A hash of the video's bytes."""
+        """Return a hash of the video's bytes."""
         ...
 
 
@@ -85,7 +85,7 @@ class VideoSource:
         return self.path.stat().st_size
 
     def digest(self) -> bytes:
-        """The sha256 of the file."""
+        """Return the sha256 of the file."""
         digest = hashlib.sha256()
         with self.path.open("rb") as file:
             while part := file.read(_AT_ONCE):
@@ -93,12 +93,12 @@ class VideoSource:
         return digest.digest()
 
     def identity(self) -> list[Any]:
-        """What must be unchanged for an interrupted cut to be carried on."""
+        """Return what must be unchanged for an interrupted cut to be carried on."""
         fields = [self.name, self.group, self.split, self.label, list(self.captions), self.section]
         return [*fields, self.size]
 
     def clips(self, spec: CutSpec) -> Generator[CutClip, None, Counter[str]]:
-        """Its clips in order of time; returns what is worth counting, by name.
+        """Yield its clips in order of time; returns what is worth counting, by name.
 
         Raises BadVideoError where it is damaged, LeftOutError where it gives no clip.
         """

@@ -16,7 +16,7 @@ _USUAL = ("train", "val", "test")
 
 
 def parse_splits(text: str) -> dict[str, float]:
-    """`train=0.9,val=0.1` as shares by name. UserError where they do not make one whole."""
+    """Return `train=0.9,val=0.1` as shares by name. UserError where they do not make one whole."""
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, _, share = part.strip().partition("=")
@@ -37,7 +37,7 @@ def parse_splits(text: str) -> dict[str, float]:
 
 
 def by_name(sources: Sequence[Any]) -> list[Any]:
-    """Sources with the split that their first folder names, or the first word of their name.
+    """Return sources with the split that their first folder names, or the first word of their name.
 
     UserError where one names none of train, val and test.
     """
@@ -55,7 +55,7 @@ def by_name(sources: Sequence[Any]) -> list[Any]:
 
 
 def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:
-    """`total` things shared out, at least one each. UserError where there are too few."""
+    """Return `total` things shared out, at least one each. UserError where there are too few."""
     if total < len(shares):
         raise UserError(
             f"{total} {of} cannot fill {len(shares)} splits ({', '.join(shares)}); "
@@ -74,7 +74,7 @@ def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:
 def assign(
     sources: Sequence[_Source], shares: Mapping[str, float], seed: int
 ) -> list[tuple[str, _Source]]:
-    """Each source with its split, split after split.
+    """Return each source with its split, split after split.
 
     An official split is kept. Other sources are shared out by group, in the given shares of
     groups, by a hash of (seed, group). Within a split a hash of the name mixes the classes.

@@ -19,7 +19,7 @@ class TableRow:
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[TableRow]:
-    """The records of a csv with a header. Empty lines are none.
+    """Return the records of a csv with a header. Empty lines are none.
 
     Raises UserError where it does not read, lacks a column or names one twice.
     """

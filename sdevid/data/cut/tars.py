@@ -85,15 +85,15 @@ class TarSource:
         return self.member.size
 
     def digest(self) -> bytes:
-        """The sha256 of the video's bytes."""
+        """Return the sha256 of the video's bytes."""
         return hashlib.sha256(self._content()).digest()
 
     def identity(self) -> list[Any]:
-        """What must be unchanged for an interrupted cut to be carried on."""
+        """Return what must be unchanged for an interrupted cut to be carried on."""
         return [self.name, self.label, list(self.captions), self.member.size, self.fps]
 
     def clips(self, spec: CutSpec) -> Generator[CutClip, None, Counter[str]]:
-        """Its clips in order of time, and what is worth counting, as of a file on disk."""
+        """Yield its clips in order of time, and what is worth counting, as of a file on disk."""
         from sdevid.data.decode import cut_video
 
         if self.fault is not None:

@@ -79,7 +79,7 @@ def _indices(
 
 
 def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
-    """What is wrong between dataset.json, the indices and the files of the folder."""
+    """Yield what is wrong between dataset.json, the indices and the files of the folder."""
     side_of: dict[str, str] = {}
     embedded = dataset.get("text_encoder") is not None
     keys: Counter[str] = Counter()

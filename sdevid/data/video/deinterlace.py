@@ -12,7 +12,7 @@ _OPTIONS = "mode=send_frame:parity=auto:deint=interlaced"  # one frame for one
 
 
 def deinterlaced(frames: Iterator[VideoFrame], notes: Counter[str]) -> Iterator[VideoFrame]:
-    """The frames, from the first interlaced one on through bwdif, with a note that it was so.
+    """Yield the frames, from the first interlaced one on through bwdif, with a note that it was so.
 
     bwdif looks at the frame before and the one after: it holds one back.
     """

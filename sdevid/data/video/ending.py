@@ -11,7 +11,7 @@ _OPENED = (0x18538067, 0x1F43B675)  # Segment and Cluster
 
 
 def ending_fault(path: Path, kind: str) -> str | None:
-    """Why the file of FFmpeg's format `kind` ends too early, or None."""
+    """Say why the file of FFmpeg's format `kind` ends too early, or None."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(4 * 204)

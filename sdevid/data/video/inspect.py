@@ -75,9 +75,9 @@ def inspect(container: InputContainer) -> Inspection:
 
 
 def choose_stream(container: InputContainer) -> VideoStream:
-    """FFmpeg's own choice: the most pixels, the default flag for five million; never a cover.
+    """Return FFmpeg's own choice: the most pixels, the default flag for five million.
 
-    Raises LeftOutError where the file shows no moving picture.
+    Never a cover. Raises LeftOutError where the file shows no moving picture.
     """
     shown = [s for s in container.streams.video if not Disposition(s.disposition) & _COVER]
     if not shown:

@@ -20,7 +20,7 @@ _AHEAD = 2  # frames after a cut that say whether it is one
 
 
 def split_shots(frames: Iterator[Timed], period: Fraction, notes: Counter[str]) -> Iterator[Timed]:
-    """The frames, each with the number of its shot; a cut is counted in `notes`.
+    """Yield the frames, each with the number of its shot; a cut is counted in `notes`.
 
     A cut is where hue, saturation and luma change much from one frame to the next, or more than
     around it (PySceneDetect's ContentDetector and AdaptiveDetector). UserError where scenedetect

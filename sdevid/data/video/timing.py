@@ -26,7 +26,7 @@ class Timed(NamedTuple):
 
 
 def timed(frames: Iterator[VideoFrame], video: Inspection) -> Iterator[Timed]:
-    """Frames in the order of showing, each with its time and stretch.
+    """Yield frames in the order of showing, each with its time and stretch.
 
     A container without times of showing (AVI) gives timestamps in the order of decoding, so a
     frame's own is the smallest of those of the next frames. A jump forward of more than a second

@@ -85,7 +85,7 @@ def tone_map(frame: VideoFrame) -> ToneMap:
 
 
 def pq_light(coded: Values) -> Values:
-    """cd/m2 of values coded by the perceptual quantizer (SMPTE ST 2084)."""
+    """Return cd/m2 of values coded by the perceptual quantizer (SMPTE ST 2084)."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     power = np.power(coded, 1 / m2)
@@ -95,7 +95,7 @@ def pq_light(coded: Values) -> Values:
 
 
 def pq_coded(light: Values) -> Values:
-    """The inverse of `pq_light`."""
+    """Return the inverse of `pq_light`."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     power = np.power(np.clip(light, 0, 10_000) / 10_000, m1)
@@ -104,7 +104,7 @@ def pq_coded(light: Values) -> Values:
 
 
 def hlg_light(coded: Pixels) -> Pixels:
-    """cd/m2 of hybrid log-gamma on a display of 1,000 cd/m2 (ITU-R BT.2100)."""
+    """Return cd/m2 of hybrid log-gamma on a display of 1,000 cd/m2 (ITU-R BT.2100)."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(coded <= 0.5, coded**2 / 3, (np.exp((coded - c) / a) + b) / 12)
     luma = scene @ np.array([0.2627, 0.6780, 0.0593], scene.dtype)

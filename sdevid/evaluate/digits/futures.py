@@ -30,7 +30,7 @@ _TURN = np.cos(np.pi / 4)  # a larger turn between two steps is a bounce
 
 
 def evaluate(context: EvalContext) -> dict[str, Any]:
-    """Every score, over the evaluated clips."""
+    """Return every score, over the evaluated clips."""
     truth = context.index.dataset["truth"]
     options, config = context.options, context.config
     observed, best_of = options.context, options.best_of
@@ -108,7 +108,8 @@ def _read_scores(
 
 
 def speeds(place: Floats) -> tuple[Floats, Floats]:
-    """Pixels a step of (videos, frames, digits, 2), and their change from step to step off walls.
+    """Return pixels a step of (videos, frames, digits, 2), and their change from step to step off
+    walls.
 
     Two steps belong together where the second turns by less than 45 degrees from the first; others
     are NaN.
@@ -152,14 +153,14 @@ TITLES = {
 
 
 def needs(context: EvalContext) -> str | None:
-    """Clips of Stochastic Moving MNIST."""
+    """Return clips of Stochastic Moving MNIST."""
     if "generator" in (context.truth or {}):
         return None
     return f"the shards are of {context.index.dataset.get('dataset')}, not of smmnist"
 
 
 def run(context: EvalContext) -> Results:
-    """The scores of digits."""
+    """Return the scores of digits."""
     return {"digits": evaluate(context)}
 
 

@@ -57,7 +57,9 @@ class DigitReader(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(wide[-1], _NOTHING + 3, 1))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (n, height, width, channels) to logits (n, 11, 16, 16), offsets (n, 2, 16, 16)."""
+        """Return uint8 (n, height, width, channels) to logits (n, 11, 16, 16), offsets (n, 2, 16,
+        16).
+        """
         out = self.layers(frames.movedim(-1, 1).float() / 255 - 0.5)
         return out[:, : _NOTHING + 1], torch.tanh(out[:, _NOTHING + 1 :])
 
@@ -96,7 +98,9 @@ def train_reader(
 
 @torch.no_grad()
 def read(reader: DigitReader, frames: Pixels, digits: int, frame_side: int) -> DigitReading:
-    """The `digits` likeliest places in each of (n, height, width, channels), apart by two cells."""
+    """Return the `digits` likeliest places in each of (n, height, width, channels), apart by two
+    cells.
+    """
     positions, names = [], []
     for start in range(0, len(frames), 256):
         logits, offset = reader(torch.from_numpy(frames[start : start + 256]))
@@ -125,7 +129,8 @@ def read(reader: DigitReader, frames: Pixels, digits: int, frame_side: int) -> D
 
 
 def followed(reading: DigitReading, starts: Floats, frames: int) -> DigitReading:
-    """The readings of videos of `frames` frames, sorted: each digit by the nearest to where it was.
+    """Return the readings of videos of `frames` frames, sorted: each digit by the nearest to where
+    it was.
 
     `starts` (videos, digits, 2) are the middles just before the first frame. Returns place (videos,
     frames, digits, 2) and name (videos, frames, digits).
@@ -145,7 +150,7 @@ def followed(reading: DigitReading, starts: Floats, frames: int) -> DigitReading
 
 
 def middles(meta: dict[str, Any], side: int) -> Floats:
-    """Where a clip's digits are at each frame, (time, digits, 2), from its KEY.json."""
+    """Return where a clip's digits are at each frame, (time, digits, 2), from its KEY.json."""
     corners: Floats = np.moveaxis(np.array(meta["corners"], np.float64), 0, 1)
     return corners + side / 2
 

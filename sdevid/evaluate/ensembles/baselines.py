@@ -64,13 +64,13 @@ def past_clips(context: EvalContext) -> Pixels:
 
 
 def persistence(case: Case) -> Forecast:
-    """The last frame, for ever."""
+    """Return the last frame, for ever."""
     last = case.units.values(case.prefix[-1:])
     return Forecast(np.repeat(last, case.ahead, axis=0)[None], "point")
 
 
 def training_mean(case: Case) -> Forecast:
-    """The mean of the training frames, pixel by pixel."""
+    """Return the mean of the training frames, pixel by pixel."""
     frames = case.past.reshape(-1, *case.past.shape[2:])
     mean = np.zeros(frames.shape[1:])
     for part in np.array_split(frames, max(1, len(frames) // 256)):
@@ -80,7 +80,7 @@ def training_mean(case: Case) -> Forecast:
 
 
 def climatology(case: Case) -> Forecast:
-    """Quantiles of the training frames, pixel by pixel, at the middles of equal shares."""
+    """Return quantiles of the training frames, pixel by pixel, at the middles of equal shares."""
     frames = case.past.reshape(-1, *case.past.shape[2:])
     levels = (np.arange(case.members) + 0.5) / case.members
     # the scale rises, so quantiles of stored values are those of the source's
@@ -91,14 +91,14 @@ def climatology(case: Case) -> Forecast:
 
 
 def random_past(case: Case) -> Forecast:
-    """Clips of the training split, drawn at random, at the same places of their time."""
+    """Return clips of the training split, drawn at random, at the same places of their time."""
     rng = np.random.default_rng(case.seed)
     drawn = rng.integers(len(case.past), size=case.members)
     return Forecast(case.units.values(case.past[drawn][:, -case.ahead :]), "ensemble")
 
 
 def optical_flow(case: Case) -> Forecast:
-    """The last frame carried along the optical flow of the prefix."""
+    """Return the last frame carried along the optical flow of the prefix."""
     from scipy.ndimage import map_coordinates
 
     velocity = flow_of(case.prefix)
@@ -132,7 +132,7 @@ def flow_of(prefix: Pixels) -> Any:
 
 
 def two_frames(context: EvalContext) -> str | None:
-    """A motion."""
+    """Return a motion."""
     few = context.options.context < 2
     return "the flow needs two frames; give --context 2 or more" if few else None
 

@@ -21,7 +21,7 @@ CLIPS = 64  # at most
 
 
 def needs(context: EvalContext) -> str | None:
-    """A model that takes frames ahead, a gap, and an ensemble."""
+    """Return a model that takes frames ahead, a gap, and an ensemble."""
     options, frames = context.options, context.config.sequence_length
     if not context.config.observation.ahead:
         return (
@@ -102,7 +102,7 @@ def _by_place(forecast: Forecast, observed: Field, positions: int, seed: int) ->
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """Every score of every forecast."""
+    """Yield every score of every forecast."""
     if "between" not in results:
         return
     scores = results["between"]

@@ -30,7 +30,7 @@ ALL: tuple[Baseline, ...] = (*BASELINES, STEPS)
 
 
 def needs(context: EvalContext) -> str | None:
-    """An ensemble."""
+    """Return an ensemble."""
     one = context.options.samples < 2
     return "an ensemble of one has no spread; give --samples 2 or more" if one else None
 
@@ -113,7 +113,7 @@ def _energy(samples: Pixels, outcome: Pixels, context: EvalContext) -> Totals:
 def forecast_entries(
     by_source: BySource, channels: int, thresholds: tuple[float, ...]
 ) -> dict[str, Any]:
-    """The scores of one forecast by channel, and over all channels its energy score."""
+    """Return the scores of one forecast by channel, and over all channels its energy score."""
     entries: dict[str, Any] = {
         "channels": [_channel(by_source, c, thresholds) for c in range(channels)]
     }
@@ -170,7 +170,7 @@ def _events(by_source: BySource, name: str, channel: int) -> dict[str, Any]:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """Every score of every forecast."""
+    """Yield every score of every forecast."""
     if "futures" not in results:
         return
     scores = results["futures"]

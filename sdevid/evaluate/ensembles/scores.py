@@ -34,7 +34,7 @@ Totals = dict[str, Floats]  # of one clip: (frames ahead, channels, ...)
 def clip_totals(
     forecast: Forecast, observed: NDArray[np.float32], thresholds: Sequence[float], seed: int
 ) -> Totals:
-    """Sums over the observed pixels of one clip (frames ahead, height, width, channels).
+    """Return sums over the observed pixels of one clip (frames ahead, height, width, channels).
 
     `pixels_*` count them; a forecast of one member has no spread, ranks or coverage.
     """
@@ -132,17 +132,17 @@ class BySource:
         return self._entry(a, b, root)
 
     def skill(self, above: str, below: str, channel: int) -> dict[str, Any]:
-        """1 - sum / sum."""
+        """Return 1 - sum / sum."""
         a, b = (self.sums[key][:, :, channel] for key in (above, below))
         return self._entry(b - a, b)
 
     def shares(self, part: str, others: Sequence[str], channel: int) -> dict[str, Any]:
-        """`part` over the sum of it and `others`."""
+        """Return `part` over the sum of it and `others`."""
         a = self.sums[part][:, :, channel]
         return self._entry(a, a + sum(self.sums[key][:, :, channel] for key in others))
 
     def ranks(self, channel: int) -> dict[str, Any]:
-        """The rank histogram over all lead times, and its test over the source videos."""
+        """Return the rank histogram over all lead times, and its test over the source videos."""
         flat = flatness(self.sums["ranks"][:, :, channel].sum(axis=1))
         return {
             "share": [finite(float(value)) for value in flat.share],
@@ -151,7 +151,7 @@ class BySource:
         }
 
     def mean_curve(self, key: str, channel: int) -> list[float | None]:
-        """Mean over sources and lead times of a curve."""
+        """Return mean over sources and lead times of a curve."""
         return [finite(float(v)) for v in self.sums[key][:, :, channel].mean(axis=(0, 1))]
 
     @staticmethod

@@ -18,7 +18,7 @@ _ORDER = 2  # of the autoregression, which wants one more frame
 
 
 def needs(context: EvalContext) -> str | None:
-    """pysteps, and enough frames and pixels for it."""
+    """Return pysteps, and enough frames and pixels for it."""
     if importlib.util.find_spec("pysteps") is None:
         return "pysteps is not installed; pip install 'sdevid[nowcast]'"
     if context.options.context < _ORDER + 1:
@@ -29,7 +29,7 @@ def needs(context: EvalContext) -> str | None:
 
 
 def steps(case: Case) -> Forecast:
-    """An ensemble by Lagrangian autoregression of a cascade of scales (Bowler et al. 2006).
+    """Return an ensemble by Lagrangian autoregression of a cascade of scales (Bowler et al. 2006).
 
     Runs on grey levels as stored (decibels, of a field stored on a log scale) along scikit-image's
     flow, which is not perturbed: pysteps' perturbations are fitted to km/h. A dry prefix stays dry.

@@ -75,7 +75,7 @@ def _exponent(time: Floats, displacement: Floats) -> Floats:
 
 
 def law_of(films: list[FilmSums], sources: list[str], interval: float) -> dict[str, Any]:
-    """The law of films `interval` seconds a frame apart, with intervals over source videos.
+    """Return the law of films `interval` seconds a frame apart, with intervals over source videos.
 
     The mean displacement is taken out of the mean square one. D is a quarter of its slope over
     `LAGS` lags with an intercept (which takes the tracker's error), the exponent its slope in
@@ -113,7 +113,7 @@ def law_of(films: list[FilmSums], sources: list[str], interval: float) -> dict[s
 
 
 def fields(films: list[FilmSums], interval: float) -> dict[str, Any]:
-    """Drift (x, y) and D by cell, rows from the top; None where few steps begin."""
+    """Return drift (x, y) and D by cell, rows from the top; None where few steps begin."""
     cells = np.sum([film.cells for film in films], axis=0)
     few = cells[..., 3] < FEWEST
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -129,7 +129,7 @@ def fields(films: list[FilmSums], interval: float) -> dict[str, Any]:
 
 
 def over_seeds(values: list[float]) -> dict[str, Any]:
-    """Mean and standard error over seeds, and each seed's value."""
+    """Return mean and standard error over seeds, and each seed's value."""
     known = np.array([value for value in values if value is not None and np.isfinite(value)])
     if not len(known):
         return Estimate(float("nan"), float("nan")).as_json() | {"seeds": values}

@@ -31,7 +31,7 @@ def compare(
     rates: Sequence[float],
     seeds: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """The law of real and of generated film at each of `rates`, in frames a second.
+    """Return the law of real and of generated film at each of `rates`, in frames a second.
 
     `context` frames at the training rate are given; what is tracked begins at the last of them.
     The films may be at a multiple of the training rate. Real film is compared at the rates that

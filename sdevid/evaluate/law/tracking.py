@@ -20,7 +20,9 @@ class FilmTracker(Protocol):
     """Follows what moves through a grey film in [0, 1]."""
 
     def follow(self, film: Floats) -> tuple[Tracks, list[int]]:
-        """Tracks, each an unbroken run of places (x, y) in pixels, and how many each frame has."""
+        """Return tracks, each an unbroken run of places (x, y) in pixels, and how many each frame
+        has.
+        """
         ...
 
 
@@ -34,7 +36,7 @@ class TrackpyTracker:
     sign: Sign = "dark"
 
     def follow(self, film: Floats) -> tuple[Tracks, list[int]]:
-        """Tracks and counts; a track that loses its feature ends there."""
+        """Return tracks and counts; a track that loses its feature ends there."""
         import trackpy
 
         trackpy.quiet()
@@ -52,7 +54,7 @@ class TrackpyTracker:
 
 
 def build_tracker(name: TrackerName, threshold: float, reach: float, sign: Sign) -> FilmTracker:
-    """The named tracker. UserError where its package is not installed."""
+    """Return the named tracker. UserError where its package is not installed."""
     if name == "centroids":
         return blobs.Tracker(threshold, reach, sign)
     if importlib.util.find_spec("trackpy") is None:

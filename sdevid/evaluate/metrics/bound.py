@@ -57,7 +57,10 @@ def held_out(
 
 
 def run(context: EvalContext) -> Results:
-    """The bound of the model and of its run's checkpoints; None for an objective without one."""
+    """Return the bound of the model and of its run's checkpoints.
+
+    None for an objective without one.
+    """
     if not context.config.capabilities.has_bound:
         return {"elbo": None, "elbo_over_time": []}
     terms = held_out(context.objective, context.index, context.clips)
@@ -86,7 +89,7 @@ def _history(context: EvalContext) -> list[dict[str, Any]]:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """The bound and its terms."""
+    """Yield the bound and its terms."""
     if "elbo" in results and results["elbo"] is None:
         kind = results["protocol"]["model_type"]
         why = f"not defined: model_type {kind} has no bound on the likelihood"

@@ -37,7 +37,7 @@ Totals = dict[str, Floats]  # by clip
 
 
 def needs(context: EvalContext) -> str | None:
-    """A posterior over states, and a clip longer than the context."""
+    """Return a posterior over states, and a clip longer than the context."""
     if not isinstance(context.objective, HistoryObjective):
         return f"model_type {context.config.model_type} has no posterior over states at frames"
     return None
@@ -238,7 +238,7 @@ def _numpy(values: Tensor) -> Floats:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """Every part, with standing still or the real as notes."""
+    """Yield every part, with standing still or the real as notes."""
     if "failures" not in results:
         return
     scores = results["failures"]

@@ -29,7 +29,7 @@ _POOLED = ("fire4", "fire8")
 
 
 def video_features(path: Path, side: int, device: torch.device) -> FeatureNetwork:
-    """Features of video by the network at `path`, tried on frames of `side` pixels.
+    """Return features of video by the network at `path`, tried on frames of `side` pixels.
 
     Of its features of frames: the mean over time, and the mean size of their change from frame to
     frame. UserError where the file is no such network.

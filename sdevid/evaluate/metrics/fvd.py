@@ -13,7 +13,7 @@ from sdevid.evaluate.statistics.distribution import resampled_frechet_distance
 
 
 def needs(context: EvalContext) -> str | None:
-    """A network that the user gives."""
+    """Return a network that the user gives."""
     is_set = context.options.fvd_i3d is not None
     return None if is_set else "no network is given for it by --fvd_i3d"
 
@@ -47,7 +47,7 @@ def run(context: EvalContext) -> Results:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """The distance."""
+    """Yield the distance."""
     if "fvd" in results:
         yield distance_row("FVD by the given I3D", results["fvd"], results["fvd"])
 

@@ -43,7 +43,7 @@ def importance_weighted(
 
 
 def needs(context: EvalContext) -> str | None:
-    """A posterior path whose density is known."""
+    """Return a posterior path whose density is known."""
     config = context.config
     if not config.capabilities.weighs_paths:
         return f"model_type {config.model_type} has no posterior path that can be weighted"
@@ -53,7 +53,7 @@ def needs(context: EvalContext) -> str | None:
 
 
 def run(context: EvalContext) -> Results:
-    """The bound, and how much it gains over the ELBO of the same draws."""
+    """Return the bound, and how much it gains over the ELBO of the same draws."""
     objective = cast(WeightedObjective, context.objective)
     draws = context.options.draws
     tight = importance_weighted(objective, context.index, context.clips, draws)
@@ -62,7 +62,7 @@ def run(context: EvalContext) -> Results:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """The bound and its gain."""
+    """Yield the bound and its gain."""
     if "iwae" not in results:
         return
     tight = results["iwae"]

@@ -62,7 +62,7 @@ def _distance(
 def standardised(
     generated: Floats, real: Floats, training: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Features in units of the real ones' deviation.
+    """Return features in units of the real ones' deviation.
 
     A feature that hardly varies over the real videos, as a dead unit does, is in units of a tenth
     of the mean deviation: it would drown all others.
@@ -73,7 +73,7 @@ def standardised(
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """One distance a network."""
+    """Yield one distance a network."""
     kid = results.get("kid", {"seeds": []})
     for entry in kid["seeds"]:
         if kid.get("network"):

@@ -24,7 +24,7 @@ Distance = Callable[[Tensor, Tensor], Any]
 
 
 def needs(context: EvalContext) -> str | None:
-    """A network that the user gives."""
+    """Return a network that the user gives."""
     is_set = context.options.lpips is not None
     return None if is_set else "no network is given for it by --lpips"
 
@@ -76,7 +76,7 @@ def _by_clip(distance: Tensor, clips: range) -> Floats:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """A sample's distance and the last frame's."""
+    """Yield a sample's distance and the last frame's."""
     if "lpips" not in results:
         return
     entries = results["lpips"]

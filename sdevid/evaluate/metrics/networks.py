@@ -30,7 +30,7 @@ FeatureNetwork = Callable[[Tensor], Tensor]  # (videos, channels, time, height, 
 
 
 def random_features(seed: int, channels: int) -> FeatureNetwork:
-    """Mean and deviation over space and time of three random 3-D convolutions: 128 numbers.
+    """Return mean and deviation over space and time of three random 3-D convolutions: 128 numbers.
 
     He's initialisation from the seed alone; nothing is trained, so distances between such features
     are no FVD and are comparable under the same seed and code only.
@@ -55,7 +55,7 @@ def random_features(seed: int, channels: int) -> FeatureNetwork:
 
 
 def video_network(path: Path, frames: int, device: torch.device) -> FeatureNetwork:
-    """The TorchScript I3D at `path`, tried on two clips of `frames` frames.
+    """Return the TorchScript I3D at `path`, tried on two clips of `frames` frames.
 
     UserError where it is none, or does not give one row of features a clip.
     """
@@ -78,7 +78,10 @@ def video_network(path: Path, frames: int, device: torch.device) -> FeatureNetwo
 
 
 def image_distance(path: Path, side: int, device: torch.device) -> Callable[[Tensor, Tensor], Any]:
-    """The TorchScript LPIPS at `path`, tried on two frames of `side` pixels. UserError likewise."""
+    """Return the TorchScript LPIPS at `path`, tried on two frames of `side` pixels.
+
+    UserError likewise.
+    """
     module = load_torchscript(path, "--lpips").to(device).eval()
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -103,7 +106,7 @@ def features(network: FeatureNetwork, videos: Pixels, title: str, device: torch.
 
 
 def as_input(video: Tensor) -> Tensor:
-    """uint8 (videos, time, height, width, channels) as channels first in [-1, 1]."""
+    """Return uint8 (videos, time, height, width, channels) as channels first in [-1, 1]."""
     return video.movedim(-1, 1).float() / 127.5 - 1
 
 

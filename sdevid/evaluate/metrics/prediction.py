@@ -44,7 +44,9 @@ class Scores:
     reading: Callable[[Floats], Floats] = np.asarray
 
     def as_json(self) -> dict[str, object]:
-        """Mean and standard error by clip, and the measure at each frame ahead over all clips."""
+        """Return mean and standard error by clip, and the measure at each frame ahead over all
+        clips.
+        """
         by_clip: Estimate = mean_over(self.reading(np.nanmean(self.values, axis=1)))
         means = np.array([mean_over(column).mean for column in self.values.T])
         by_frame = [finite(value) for value in self.reading(means)]
@@ -73,7 +75,7 @@ def predict(
     tracker: SceneTracker | None,
     examples: int = 3,
 ) -> tuple[dict[str, dict[str, Scores]], list[Example]]:
-    """Scores by measure and forecast, and `examples` clips at even distances with their futures."""
+    """Return scores by measure and forecast, and `examples` clips with their futures."""
     table: dict[tuple[str, str], list[Floats]] = defaultdict(list)
     pictures = []
     wanted = set(clips[:: max(1, len(clips) // examples)][:examples])
@@ -169,7 +171,7 @@ def run(context: EvalContext) -> Results:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """Every forecast by every score."""
+    """Yield every forecast by every score."""
     protocol = results["protocol"]
     for score, forecasts in results.get("prediction", {}).items():
         section = (

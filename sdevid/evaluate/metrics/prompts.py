@@ -29,7 +29,7 @@ SCALES = (1.0, 3.0)  # of guidance
 
 
 def followed(context: EvalContext) -> dict[str, Any]:
-    """The share of videos whose nearest real clip bears their prompt, by guidance scale.
+    """Return the share of videos whose nearest real clip bears their prompt, by guidance scale.
 
     By chance it is the share of clips that bear it. With a scale, what guidance spent in nats.
     """
@@ -74,13 +74,13 @@ def _real(context: EvalContext) -> tuple[Pixels, list[str]]:
 
 
 def needs(context: EvalContext) -> str | None:
-    """A model that reads text."""
+    """Return a model that reads text."""
     untold = context.config.text.encoder == "none"
     return "the model was trained without text (text.encoder is none)" if untold else None
 
 
 def run(context: EvalContext) -> Results:
-    """The shares of prompts followed."""
+    """Return the shares of prompts followed."""
     return {"prompts": followed(context)}
 
 

@@ -47,12 +47,12 @@ def _apart(one: Pixels, other: Pixels) -> Floats:
 
 
 def run(context: EvalContext) -> Results:
-    """The distances at finer rates."""
+    """Return the distances at finer rates."""
     return {"refinement": at_finer_rates(context)}
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """One distance a rate."""
+    """Yield one distance a rate."""
     entries = results.get("refinement", {"rates": {}})
     for factor, entry in entries["rates"].items():
         section = f"The same seed at a finer rate, {entries['videos']} free videos"

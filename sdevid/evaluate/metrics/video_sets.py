@@ -40,7 +40,7 @@ class VideoSets:
     context: SetContext
 
     def protocol(self) -> dict[str, Any]:
-        """What a distance between them must be read with."""
+        """Return what a distance between them must be read with."""
         return {
             "videos": len(self.generated),
             "frames": self.generated.shape[1],
@@ -50,7 +50,7 @@ class VideoSets:
     def features(
         self, context: EvalContext, network: FeatureNetwork, title: str
     ) -> tuple[Floats, Floats, Floats]:
-        """Features (videos, size) of the generated, the real and the training set."""
+        """Return features (videos, size) of the generated, the real and the training set."""
         generated, real, training = (
             features(network, videos, f"{title}, {name}", context.device)
             for name, videos in vars(self).items()
@@ -86,7 +86,7 @@ def collect_sets(context: EvalContext) -> VideoSets:
 
 
 def distance_row(name: str, entry: dict[str, Any], of: dict[str, Any], which: str = "") -> Row:
-    """The row of a distance `entry` between sets with protocol `of`."""
+    """Return the row of a distance `entry` between sets with protocol `of`."""
     how = _HOW[of["context"]]
     section = f"{name}: {of['videos']} videos of {of['frames']} frames, {how}"
     floor = f"real against real {short(entry['floor'])}"

@@ -15,7 +15,7 @@ VIDEOS = 32  # of each kind whose flow is found
 
 
 def run(context: EvalContext) -> Results:
-    """The errors of both and their ratio."""
+    """Return the errors of both and their ratio."""
     number = min(VIDEOS, len(context.index))
     frames, fps = context.config.sequence_length, context.config.fps
     generated = context.generate(range(number), frames, fps, "videos to warp")

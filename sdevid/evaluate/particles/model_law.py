@@ -178,19 +178,22 @@ class _Bootstrap:
         self.draws = [rows for rows in draws if counts[rows].sum() > 0]
 
     def interval(self, figure: Callable[[Any], float]) -> Bounds:
-        """`figure` of all clips, which takes an index of clips."""
+        """Return `figure` of all clips, which takes an index of clips."""
         low, high = np.nanquantile([figure(rows) for rows in self.draws], (0.025, 0.975))
         return Bounds(float(figure(slice(None))), float(low), float(high))
 
     def ratio(self, sums: Floats, counts: Floats, scale: float) -> Bounds:
-        """`scale` times the sum of `sums` over that of `counts`."""
+        """Return `scale` times the sum of `sums` over that of `counts`."""
         return self.interval(lambda rows: scale * sums[rows].sum() / counts[rows].sum())
 
 
 def law_of_clips(
     clips: list[list[Followed]], config: Config, length: float | None, seed: int
 ) -> ModelLaw:
-    """The law of clips, each followed in one window or more; clips are what is drawn again."""
+    """Return the law of clips, each followed in one window or more.
+
+    Clips are what is drawn again.
+    """
     fps, per_second = config.fps, 1 / config.time_unit
     followed = [window for windows in clips for window in windows]
     travelled = _each_clip(clips, lambda window: (window.places[-1] - window.places[0]).sum(0))
@@ -231,7 +234,8 @@ def _each_clip(clips: list[list[Followed]], figure: Callable[[Followed], Any]) -
 
 
 def displacement_moments(positions: Floats, mean: Floats) -> Floats:
-    """(sum, count) x lags of squared displacements, then (products, squares) of successive steps.
+    """Return (sum, count) x lags of squared displacements, then (products, squares) of successive
+    steps.
 
     The `mean` step of all particles of all clips is taken out. That of one clip's few particles
     would take part of their diffusion with it.

@@ -77,7 +77,7 @@ def simulate_truth(
     paths: int = PATHS,
     horizon: float | None = None,
 ) -> MotionStatistics:
-    """The same statistics of simulated paths."""
+    """Return the same statistics of simulated paths."""
     times = interval * np.arange(frames)
     states = sde.simulate(np.random.default_rng(seed), paths, times)
     return motion_statistics(states[..., 0] if sde.order == 2 else states, interval, sde, horizon)
@@ -92,7 +92,7 @@ def compare(
     frames: int = WINDOW,
     paths: int = PATHS,
 ) -> dict[str, Any]:
-    """One axis' entry in the results: statistics, their ratios to truth, and the grids.
+    """Return one axis' entry in the results: statistics, their ratios to truth, and the grids.
 
     `frames` and `paths` are those of the simulated truth. First passages are counted up to three
     quarters of the length of the shorter of `generated` and `real`.

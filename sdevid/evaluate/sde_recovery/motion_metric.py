@@ -32,7 +32,7 @@ def run(context: EvalContext) -> Results:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """The statistics along each axis."""
+    """Yield the statistics along each axis."""
     for axis, entry in (results.get("motion") or {}).items():
         yield from statistics_rows(f"Motion of generated video along {axis}", entry)
 

@@ -24,7 +24,8 @@ _PATHS = 1024  # of the simulated truth
 
 
 def at_other_rates(context: EvalContext, rollouts: int, frames: int) -> dict[str, Any]:
-    """`motion.compare` at each multiple of the training rate, by that multiple, then by axis.
+    """Return `motion.compare` at each multiple of the training rate, by that multiple, then by
+    axis.
 
     `frames`: of a generated video at the training rate; its length in seconds is kept.
     """
@@ -71,7 +72,7 @@ def run(context: EvalContext) -> Results:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """The statistics of motion, rate after rate."""
+    """Yield the statistics of motion, rate after rate."""
     for factor, axes in results.get("rates", {}).items():
         for axis, entry in axes.items():
             section = f"The same at {factor} times the training rate, {entry['fps']:g} fps: {axis}"

@@ -114,12 +114,12 @@ def _together(model: Paths, simulator: Paths, outcome: Paths) -> dict[str, Any]:
 
 
 def run(context: EvalContext) -> Results:
-    """The comparison with the simulator."""
+    """Return the comparison with the simulator."""
     return {"simulator_futures": compare(context)}
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """The model's scores, with the simulator's as notes."""
+    """Yield the model's scores, with the simulator's as notes."""
     if "simulator_futures" not in results:
         return
     entries = results["simulator_futures"]

@@ -11,7 +11,8 @@ FEWEST = 32  # pairs of frames, or passages begun, below which nothing is said
 
 
 def autocorrelation_time(paths: Floats, interval: float, middle: float) -> Estimate:
-    """Seconds until the autocorrelation of (number, frames) about `middle` first falls to 1/e.
+    """Return seconds until the autocorrelation of (number, frames) about `middle` first falls to
+    1/e.
 
     Its logarithm is taken as straight between two lags. Of an OU process that is 1/theta; of an
     oscillation it says when it first leaves its phase. Where the paths are too short to fall that
@@ -39,7 +40,7 @@ def autocorrelation_time(paths: Floats, interval: float, middle: float) -> Estim
 def first_passage_time(
     paths: Floats, interval: float, middle: float, level: float, horizon: float
 ) -> Estimate:
-    """Mean seconds, up to `horizon`, to reach `middle` after coming out to `level` from it.
+    """Return mean seconds, up to `horizon`, to reach `middle` after coming out to `level` from it.
 
     A passage begins at the first frame at or beyond `level`, on either side, that follows a frame
     within it, and ends at the first frame on the other side of `middle`. Paths that end before are

@@ -14,7 +14,7 @@ CUT = 0.25  # share of the peak, over the ground, below which a pixel counts as 
 
 
 def positions(video: NDArray[np.uint8], half_width: float) -> Floats:
-    """Centroids (..., 2) of the light in uint8 frames (..., height, width, channels).
+    """Return centroids (..., 2) of the light in uint8 frames (..., height, width, channels).
 
     Axis 0 is to the right, axis 1 down, from the middle of the frame, in units of which
     `half_width` make half a frame's width. The ground (the median) and a quarter of the peak
@@ -50,7 +50,9 @@ def radii(video: NDArray[np.uint8], half_width: float) -> Floats:
 
 
 def angles(video: NDArray[np.uint8], half_width: float) -> Floats:
-    """Angles (..., 1) of the disc about the frame's middle; 0 is below it, pi/2 to its right."""
+    """Return angles (..., 1) of the disc about the frame's middle; 0 is below it, pi/2 to its
+    right.
+    """
     x, y = np.moveaxis(positions(video, half_width), -1, 0)
     angle: Floats = np.arctan2(x, y)[..., None]
     return angle

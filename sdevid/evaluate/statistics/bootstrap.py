@@ -12,13 +12,17 @@ RESAMPLES = 400
 
 
 def weights(units: int, rng: np.random.Generator) -> Floats:
-    """How often each unit is drawn in each resample, (resamples, units); rows sum to `units`."""
+    """Return how often each unit is drawn in each resample, (resamples, units).
+
+    Rows sum to `units`.
+    """
     drawn = rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES)
     return drawn.astype(np.float64)
 
 
 def bootstrap(units: int | tuple[int, ...], statistic: Callable[[Floats], Floats]) -> Estimate:
-    """`statistic` of weights (resamples, units) -> (resamples,), with error and 95 % interval.
+    """Return `statistic` of weights (resamples, units) -> (resamples,), with error and 95 %
+    interval.
 
     Of several sets of units each is resampled apart; their weights stand side by side. The value
     itself is the statistic with each unit counted once. The error is the standard deviation over
@@ -40,7 +44,10 @@ def bootstrap(units: int | tuple[int, ...], statistic: Callable[[Floats], Floats
 
 
 def ratio_of_means(a: Floats, b: Floats) -> Estimate:
-    """The mean of `a` over that of `b`, two sets of independent units; NaN ones are left out."""
+    """Return the mean of `a` over that of `b`, two sets of independent units.
+
+    NaN ones are left out.
+    """
     a, b = a[np.isfinite(a)], b[np.isfinite(b)]
 
     def statistic(weight: Floats) -> Floats:

@@ -9,7 +9,8 @@ from sdevid.evaluate.statistics.estimate import LEVEL, Estimate, Floats
 
 
 def frechet_distance(a: Floats, b: Floats) -> float:
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2) of features (videos, size).
+    """Return |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2) of features (videos,
+    size).
 
     In float64, with the roots taken of symmetric matrices by their eigenvalues, which stays real
     where a covariance is singular. It falls with the number of videos: compare at equal numbers.
@@ -26,7 +27,7 @@ def frechet_distance(a: Floats, b: Floats) -> float:
 
 
 def resampled_frechet_distance(a: Floats, b: Floats, resamples: int = 64) -> Estimate:
-    """`frechet_distance`, its error and interval by bootstrap over the videos of both sets.
+    """Return `frechet_distance`, its error and interval by bootstrap over the videos of both sets.
 
     A resample has fewer different videos, so its distance is larger: the spread of the resamples
     is laid about the distance itself.

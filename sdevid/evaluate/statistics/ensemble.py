@@ -21,7 +21,7 @@ Values = NDArray[np.floating]
 
 
 def crps(samples: Values, observed: Values, fair: bool = True) -> Floats:
-    """Continuous ranked probability score E|X - y| - 1/2 E|X - X'|; less is better.
+    """Return continuous ranked probability score E|X - y| - 1/2 E|X - X'|; less is better.
 
     Fair: the second mean runs over pairs of distinct members, so that the expectation is that of an
     infinite ensemble (Ferro 2014). Otherwise the score of the members as a discrete distribution,
@@ -51,7 +51,7 @@ def probability_ranks(samples: Values, observed: Values, rng: np.random.Generato
 
 
 def covered(ranks: Floats, level: float) -> Floats:
-    """Whether central intervals of `level` hold the observation, by its `probability_ranks`.
+    """Return whether central intervals of `level` hold the observation, by its `probability_ranks`.
 
     1 or 0, with mean `level` for an exchangeable ensemble of any size; NaN stays.
     """
@@ -60,9 +60,9 @@ def covered(ranks: Floats, level: float) -> Floats:
 
 
 def pooled(values: Values, side: int) -> Floats:
-    """Means over blocks of `side` x `side` of (..., height, width, channels); rests are cut off.
+    """Return means over blocks of `side` x `side` of (..., height, width, channels).
 
-    A block with a value that was not observed is NaN.
+    Rests are cut off. A block with a value that was not observed is NaN.
     """
     *lead, height, width, channels = values.shape
     rows, columns = height // side, width // side
@@ -162,7 +162,7 @@ def radial_spectrum(fields: Values) -> Floats:
 def reliability_counts(
     probability: Values, observed: Values, threshold: float, bins: Sequence[float]
 ) -> Floats:
-    """Forecasts, their summed probability and events, by bin of probability: (3, bins).
+    """Return forecasts, their summed probability and events, by bin of probability: (3, bins).
 
     The reliability diagram is events over forecasts against mean probability (Wilks 2019).
     """

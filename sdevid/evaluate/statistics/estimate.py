@@ -52,5 +52,5 @@ def mean_over(units: Floats) -> Estimate:
 
 
 def finite(value: float) -> float | None:
-    """`value` as JSON can say it: None for NaN and infinity."""
+    """Return `value` as JSON can say it: None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None

@@ -14,7 +14,7 @@ CEILING = 100.0  # dB, given to an error below 1e-10, so that means stay finite
 
 
 def squared_error(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
-    """Mean square over the pixels of frames (..., height, width, channels) in [0, 1].
+    """Return mean square over the pixels of frames (..., height, width, channels) in [0, 1].
 
     The two broadcast; the result has the axes before height.
     """
@@ -33,7 +33,7 @@ def decibels(error: Floats) -> Floats:
 
 
 def structural_similarity(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
-    """Mean SSIM of frames (..., height, width, channels) in [0, 1], by scikit-image.
+    """Return mean SSIM of frames (..., height, width, channels) in [0, 1], by scikit-image.
 
     Wang et al. 2004 as published: a Gaussian window of 11 pixels, deviation 1.5. The two broadcast;
     the result has the axes before height. NaN for frames smaller than the window.

@@ -40,7 +40,7 @@ class ParticleDecoder(nn.Module):
     def carry_on(
         self, z: Float[Tensor, "batch time particles components"], w: Content, before: None
     ) -> tuple[Frames, None]:
-        """The frames of `z`; nothing is carried from one to the next."""
+        """Return the frames of `z`; nothing is carried from one to the next."""
         return self(z, w), before
 
     @property
@@ -51,7 +51,7 @@ class ParticleDecoder(nn.Module):
     def presence(
         self, z: Float[Tensor, "batch time particles components"], w: Content
     ) -> Float[Tensor, "batch time particles 1"]:
-        """How much of each particle is seen, in [0, 1]."""
+        """Return how much of each particle is seen, in [0, 1]."""
         depth = self.layout.split(z)[2]
         logit = w.logit[:, None].expand(-1, z.shape[1], -1, -1)
         return (logit if depth is None else logit + depth).sigmoid()

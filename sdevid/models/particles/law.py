@@ -84,7 +84,7 @@ class ParticleLaw(nn.Module):
         )
 
     def pull(self, z: State, conditions: ParticleConditions) -> Float[Tensor, "batch particles 2"]:
-        """h, in pixel/frame, or in pixel/frame^2 for a state of second order.
+        """Return h, in pixel/frame, or in pixel/frame^2 for a state of second order.
 
         Each particle attends to the others, each as much as it is present.
         """

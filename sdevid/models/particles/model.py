@@ -60,7 +60,7 @@ class ParticleSDE(VideoModel):
         return (self.config.particles.count, self.reader.prior_log_scale.numel())
 
     def notes(self) -> tuple[str, ...]:
-        """What calibration has changed, if anything."""
+        """Return what calibration has changed, if anything."""
         factor = float((2 * self.law.calibration).exp())
         if factor == 1:
             return ()
@@ -95,14 +95,16 @@ class ParticleSDE(VideoModel):
             yield Chunk(self.decoder(states, content), z.new_zeros(len(z)))
 
     def outside(self, seed: int, serial: Serial, features: Features | None) -> Outside | None:
-        """The ring's particles, of the prior or of the posterior that reads `features`, if any."""
+        """Return the ring's particles, of the prior or of the posterior that reads `features`, if
+        any.
+        """
         if self.ring is None:
             return None
         ring: Outside = self.ring(normal(seed, serial, Stream.RING, (self.ring.size, 3)), features)
         return ring
 
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
-        """Lengths of the steps between grid points, in training frames."""
+        """Return lengths of the steps between grid points, in training frames."""
         return units(grid.diff(dim=1))
 
     def _check(self, sampler: SamplerConfig) -> None:

@@ -91,7 +91,10 @@ class ParticleControl(nn.Module):
         content: Content,
         left: Float[Tensor, "batch 2"],
     ) -> Observation:
-        """`left` is the step's share of what is left of its interval, and its length in frames."""
+        """Return what the posterior observes of each particle before a step.
+
+        `left` is the step's share of what is left of its interval, and its length in frames.
+        """
         place, velocity, depth = self.layout.split(z)
         read = [features_at(features, place, self.side), content.condition]
         read.append(left[:, None].expand(-1, place.shape[1], -1))

@@ -41,7 +41,7 @@ class ParticleBirth(NamedTuple):
 def with_ring(
     layout: Layout, state: Tensor, content: Content, ring: Outside
 ) -> tuple[Tensor, Content]:
-    """The particles read inside the picture, then those born around it, at rest."""
+    """Return the particles read inside the picture, then those born around it, at rest."""
     still = torch.zeros_like(ring.positions) if layout.order == 2 else None
     depth = torch.zeros_like(ring.logit) if layout.has_depth else None
     outside = layout.join(ring.positions, still, depth)
@@ -123,7 +123,7 @@ class ParticleReader(nn.Module):
         return ParticleBirth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
 
     def observed(self, frames: Frames) -> tuple[State, Content]:
-        """The prior's start given observed `frames`, the last one where the path begins."""
+        """Return the prior's start given observed `frames`, the last one where the path begins."""
         level = median(frames[:, -1])
         code = self._read(frames, level)
         return self._born(code, self.ground(centred(frames[:, -1], level)) + level)
@@ -131,7 +131,7 @@ class ParticleReader(nn.Module):
     def free(
         self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
     ) -> tuple[State, Content]:
-        """The prior's start of a video of nothing; `frame` gives the shape of one."""
+        """Return the prior's start of a video of nothing; `frame` gives the shape of one."""
         return self._born(self._prior(len(eps), text).at(eps), self._bare(frame))
 
     def _bare(self, like: Tensor) -> Tensor:

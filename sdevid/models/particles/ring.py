@@ -55,7 +55,9 @@ class Ring(nn.Module):
         return every[((every < 0) | (every > last)).any(1)]
 
     def forward(self, eps: Float[Tensor, "batch ring 3"], features: Features | None) -> Outside:
-        """Particles drawn by `eps`, from the prior or from the posterior that reads `features`."""
+        """Return particles drawn by `eps`, from the prior or from the posterior that reads
+        `features`.
+        """
         home = self.home
         share = 0.5 * torch.erf(eps[..., :2] * 0.5**0.5)  # uniform in (-1/2, 1/2)
         positions = home + share * self.pixels

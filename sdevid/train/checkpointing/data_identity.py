@@ -25,7 +25,7 @@ class DataIdentity:
 
 
 def identify(index: ShardIndex) -> DataIdentity:
-    """The identity of the opened split, wherever its folder lies."""
+    """Return the identity of the opened split, wherever its folder lies."""
     described = json.dumps(index.dataset, sort_keys=True).encode()
     return DataIdentity(
         clips=len(index),
@@ -51,7 +51,10 @@ def index_digest(index: ShardIndex) -> str:
 
 
 def difference(saved: dict[str, int | str], here: DataIdentity) -> str | None:
-    """How the saved identity differs from this one, both values told; None if it does not."""
+    """Return how the saved identity differs from this one, both values told.
+
+    None if it does not.
+    """
     now = here.fields()
     if not saved or saved == now:
         return None

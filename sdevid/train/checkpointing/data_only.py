@@ -14,7 +14,7 @@ from sdevid.errors import UserError
 
 
 def allowed_classes() -> list[Any]:
-    """The classes beside tensors and containers that DeepSpeed's ZeRO files hold."""
+    """Return the classes beside tensors and containers that DeepSpeed's ZeRO files hold."""
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -52,7 +52,7 @@ def data_only(*, trusted: bool = False) -> Iterator[None]:
 
 
 def read(path: Path, *, trusted: bool = False) -> Any:
-    """One file on the CPU. Raises UserError where it holds more than data."""
+    """Return one file on the CPU. Raises UserError where it holds more than data."""
     with data_only(trusted=trusted):
         return torch.load(path, map_location="cpu", weights_only=not trusted)
 

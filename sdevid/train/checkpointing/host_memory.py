@@ -34,7 +34,7 @@ class HostMemory:
         self._sources.clear()
 
     def copy(self, value: Any) -> Any:
-        """`value` with every tensor replaced by its copy, and all else copied."""
+        """Return `value` with every tensor replaced by its copy, and all else copied."""
         if isinstance(value, Tensor):
             return self._tensor(value)
         if type(value) in (dict, OrderedDict):

@@ -35,13 +35,13 @@ def batch(config: Config) -> Batch:
 
 
 def comparable(changed: Iterable[str]) -> bool:
-    """Whether the loss of a batch is the same after these settings (with dots) changed."""
+    """Return whether the loss of a batch is the same after these settings (with dots) changed."""
     known = settings_by_path()
     return all(name in known and not known[name].alters_loss for name in changed)
 
 
 def tolerance(config: Config) -> float:
-    """How far two losses of the same weights may lie apart, relative to one, on any device.
+    """Return how far two losses of the same weights may lie apart, relative to one, on any device.
 
     A float32 sum over the n values of the batch errs by about sqrt(n) half-units in the last
     place; networks in bf16 have 2**-8 as theirs.
@@ -51,7 +51,7 @@ def tolerance(config: Config) -> float:
 
 
 def score(engine: Engine) -> float | None:
-    """The probe batch's loss under the engine's weights, None where it is not finite.
+    """Return the probe batch's loss under the engine's weights, None where it is not finite.
 
     Every rank scores it whole, so there is nothing to reduce.
     """

@@ -24,7 +24,9 @@ def prune(run_dir: Path, settings: CheckpointConfig) -> None:
 
 
 def kept(run_dir: Path, steps: Sequence[int], settings: CheckpointConfig) -> set[int]:
-    """Those of `steps` to keep: the newest, one of each stretch of clips, the best, the pinned."""
+    """Return those of `steps` to keep: the newest, one of each stretch of clips, the best, the
+    pinned.
+    """
     newest = sorted(steps, reverse=True)[: settings.keep]
     pinned = {s for s in steps if (checkpoint.folder_of(run_dir, s) / PIN).exists()}
     manifests = dict(_manifests(run_dir, sorted(steps)))

@@ -145,7 +145,10 @@ class Saver:
             raise self._failure
 
     def score(self, figures: dict[str, float]) -> float | None:
-        """The figure by which the best checkpoint is kept. UserError where there is none such."""
+        """Return the figure by which the best checkpoint is kept.
+
+        UserError where there is none such.
+        """
         best = self.settings.best
         if best is not None and best not in figures:
             raise UserError(
@@ -258,7 +261,7 @@ def _sums(capture: Capture) -> Sums:
 
 
 def sums_of(shards: list[ParameterShard], moments: list[dict[str, Any]]) -> Sums:
-    """This rank's share of the checksums of weights and of Adam's moments."""
+    """Return this rank's share of the checksums of weights and of Adam's moments."""
     sums = {"weights": checksum((shard.tensor, shard.slices) for shard in shards)}
     for name in ("exp_avg", "exp_avg_sq"):
         if all(name in moment for moment in moments):
@@ -273,7 +276,7 @@ def _added(parts: list[Sums]) -> dict[str, str]:
 
 
 def total_sums(engine: Engine) -> dict[str, str]:
-    """The checksums of an engine's live weights and moments over all ranks."""
+    """Return the checksums of an engine's live weights and moments over all ranks."""
     return _added(engine.world.gather(sums_of(engine.parameter_shards(), engine.moments())))
 
 

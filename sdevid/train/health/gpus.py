@@ -17,7 +17,7 @@ _QUERIES = {
 
 
 def ecc_faults() -> list[str]:
-    """Each GPU whose memory has failed; none where there is no nvidia-smi."""
+    """Return each GPU whose memory has failed; none where there is no nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return []
     faults: list[str] = []
@@ -37,7 +37,7 @@ def ecc_faults() -> list[str]:
 
 
 def read_counts(table: str, what: str) -> Iterator[str]:
-    """A fault for each line `bus id, count` with a count above 0; [N/A] counts as none."""
+    """Yield a fault for each line `bus id, count` with a count above 0; [N/A] counts as none."""
     for line in table.splitlines():
         gpu, _, count = (part.strip() for part in line.partition(","))
         if count.isdigit() and int(count) > 0:

@@ -20,7 +20,7 @@ _ROUNDS = 3
 
 
 def absent(world: World) -> list[int]:
-    """Ranks that do not come here in time, as rank 0 sees it.
+    """Return ranks that do not come here in time, as rank 0 sees it.
 
     Where any do not, the others only see that rank 0 waits no longer, and `control` is of no more
     use.
@@ -48,7 +48,7 @@ def ring(world: World) -> list[bool]:
 
 
 def bandwidth(world: World) -> float:
-    """Bytes a second through each rank's link in an all-reduce; NaN for one rank alone.
+    """Return bytes a second through each rank's link in an all-reduce; NaN for one rank alone.
 
     2 (n - 1) / n of the tensor pass each link (Patarasuk and Yuan 2009). The best of a few rounds.
     Raises UserError where it does not end in time.

@@ -56,7 +56,7 @@ class Report:
 
 
 def check_nodes(config: Config, world: World) -> ShardIndex:
-    """The opened data, once every node is found fit to train. Every rank takes part.
+    """Return the opened data, once every node is found fit to train. Every rank takes part.
 
     Raises BadNodeError, on every rank alike, where one is not.
     """
@@ -96,7 +96,7 @@ def _meet(world: World, nodes: Sequence[str], what: str) -> None:
 
 
 def judge(reports: Sequence[Report]) -> list[str]:
-    """What is wrong with which node, from what all ranks found."""
+    """Return what is wrong with which node, from what all ranks found."""
     return [
         *(f"node {r.node}: {fault}" for r in reports for fault in r.faults),
         *_differences([r for r in reports if r.facts]),

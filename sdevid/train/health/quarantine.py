@@ -31,7 +31,7 @@ class Quarantine:
         self._new: list[Damage] = []
 
     def watching(self, steps: Iterable[list[Batch]]) -> Iterator[list[Batch]]:
-        """This rank's batches of each step, with the damage that they met noted."""
+        """Yield this rank's batches of each step, with the damage that they met noted."""
         for batches in steps:
             for batch in batches:
                 self._taken += len(batch.serial) * self._world.size

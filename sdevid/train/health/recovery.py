@@ -34,7 +34,7 @@ class Recovery:
         return self.good
 
     def may_save(self, due: bool) -> bool:
-        """Whether to save after this step, where by the clips a save is `due` or not."""
+        """Return whether to save after this step, where by the clips a save is `due` or not."""
         saves = self._policy.may_save(self._progress.step, due)
         self._progress.faults = self._policy.state()
         return saves

@@ -50,7 +50,7 @@ class RecoveryPolicy:
         self.fault: str | None = None
 
     def state(self) -> dict[str, Any]:
-        """What `RecoveryPolicy(settings, state)` carries on from, as JSON holds it."""
+        """Return what `RecoveryPolicy(settings, state)` carries on from, as JSON holds it."""
         return {
             "in_a_row": self.in_a_row,
             "sound": self.sound,
@@ -77,9 +77,10 @@ class RecoveryPolicy:
         return Verdict.ROLL_BACK
 
     def may_save(self, step: int, due: bool) -> bool:
-        """Whether to save after the step just judged. A save that is due waits for a good step.
+        """Return whether to save after the step just judged.
 
-        Else saves within a bad stretch could push the last good checkpoint out.
+        A save that is due waits for a good step. Else saves within a bad stretch could push the
+        last good checkpoint out.
         """
         self.save_due = self.save_due or due
         if not self.save_due or self.fault:

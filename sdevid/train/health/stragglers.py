@@ -46,7 +46,7 @@ class OwnTime:
             self._seconds += time.perf_counter() - self._since
 
     def take(self) -> float:
-        """Seconds since this was last called."""
+        """Return seconds since this was last called."""
         for begin, end in self._events:
             end.synchronize()
             self._seconds += begin.elapsed_time(end) / 1000

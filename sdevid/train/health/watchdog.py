@@ -181,7 +181,7 @@ def _module(frame: FrameType) -> str:
 
 
 def flight_recorder() -> bytes | None:
-    """torch's record of the last collectives of this process as JSON, where there is one.
+    """Return torch's record of the last collectives of this process as JSON, where there is one.
 
     Both gloo and NCCL fill it (TORCH_FR_BUFFER_SIZE entries). gloo's entries have shapes, order and
     process group, but no time of start or end and no stack.

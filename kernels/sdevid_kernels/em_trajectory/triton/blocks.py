@@ -12,7 +12,7 @@ from sdevid_kernels.philox.kernel import lanes
 
 @triton.jit
 def block_from(first_row, rows, size, width, const):
-    """The block of rows that begins with `first_row`."""
+    """Return the block of rows that begins with `first_row`."""
     row = first_row + tl.arange(0, const.ROWS).to(tl.int64)
     component = tl.arange(0, const.D)
     is_row = row < rows
@@ -23,7 +23,7 @@ def block_from(first_row, rows, size, width, const):
 
 @triton.jit
 def element_of(block):
-    """Offsets of the block's elements in an array (rows, size): (ROWS, D)."""
+    """Return offsets of the block's elements in an array (rows, size): (ROWS, D)."""
     return block.row[:, None] * block.size + block.component[None, :]
 
 
@@ -36,7 +36,7 @@ def scratch_element_of(scratch, block):
 
 @triton.jit
 def increment(noise, k, block, span, const):
-    """dW of step k, which takes `span` (ROWS,): (ROWS, D)."""
+    """Return dW of step k, which takes `span` (ROWS,): (ROWS, D)."""
     size, tokens = block.size, noise.tokens
     if const.DRAWN:
         clip = block.row // tokens

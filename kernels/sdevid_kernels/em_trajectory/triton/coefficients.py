@@ -47,7 +47,7 @@ def tanh(x):
 
 @triton.jit
 def diffusion_at(z, level, slope, numbers, const):
-    """g; where it depends on the state also tanh z and the softplus's slope."""
+    """Return g; where it depends on the state also tanh z and the softplus's slope."""
     g, tanh_z, rise = level, level, level
     if const.DIFFUSION > 0:
         tanh_z = tanh(z)
@@ -59,7 +59,7 @@ def diffusion_at(z, level, slope, numbers, const):
 
 @triton.jit
 def coefficients_at(z, k, chain, scratch, block, const, BACKWARD: tl.constexpr):
-    """The coefficients of step k at `z` (ROWS, D)."""
+    """Return the coefficients of step k at `z` (ROWS, D)."""
     model, unit, bound = chain.model, chain.numbers.unit, chain.numbers.bound
     is_element = block.is_element
     h, _ = stack_forward(
@@ -114,20 +114,20 @@ def coefficients_at(z, k, chain, scratch, block, const, BACKWARD: tl.constexpr):
 
 @triton.jit
 def shift_offset(k, block, const):
-    """Where the control's shift of step k begins."""
+    """Return where the control's shift of step k begins."""
     return 0 if const.ONE_SHIFT else k * block.rows * block.width
 
 
 @triton.jit
 def step_to(z, at, dw, span, block):
-    """The state after a step of `span` (ROWS,) with the coefficients `at` z: (ROWS, D)."""
+    """Return the state after a step of `span` (ROWS,) with the coefficients `at` z: (ROWS, D)."""
     end = z + (at.h + at.g * at.u) * span[:, None] + at.r * at.g * dw
     return tl.where(block.is_element, end, 0.0)
 
 
 @triton.jit
 def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, const):
-    """Gradients of what the coefficients `at` z are made of.
+    """Return gradients of what the coefficients `at` z are made of.
 
     `grad` (ROWS, D) is the next state's gradient, `grad_energy` and `grad_width` (ROWS, 1) those of
     the energy and the width's KL, `step` (ROWS, 1) the step's length.
@@ -157,7 +157,9 @@ def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, 
 
 @triton.jit
 def diffusion_backward(to_g, to_h, at, const):
-    """Gradients of g's level and slope and of the state, from those of g and h: each (ROWS, D)."""
+    """Return gradients of g's level and slope and of the state, from those of g and h: each (ROWS,
+    D).
+    """
     to_level, to_slope, to_z = to_g, to_g, to_g
     if const.DIFFUSION > 0:
         flat = 1 - at.tanh_z * at.tanh_z

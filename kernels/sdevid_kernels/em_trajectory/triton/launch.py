@@ -48,7 +48,7 @@ class Launch(NamedTuple):
         return (len(self.drift) - 2) // 2
 
     def arguments(self, z: Tensor, recompute: bool) -> dict[str, Any]:
-        """The kernels' arguments by name, for states like `z` (rows, size)."""
+        """Return the kernels' arguments by name, for states like `z` (rows, size)."""
         return {
             "model": self._model(),
             "numbers": Numbers(*self.form.numbers),
@@ -98,18 +98,18 @@ class Launch(NamedTuple):
 
 
 def stack_of(network: list[Tensor]) -> MLPStack:
-    """A network but for its shift, as the kernels take it."""
+    """Return a network but for its shift, as the kernels take it."""
     first, _, *inner, last, bias = network
     return MLPStack(first, tuple(zip(inner[::2], inner[1::2], strict=True)), last, bias)
 
 
 def span_of(network: list[Tensor]) -> int:
-    """Elements of a network's weight gradients: of all but its shift."""
+    """Return elements of a network's weight gradients: of all but its shift."""
     return sum(x.numel() for index, x in enumerate(network) if index != 1)
 
 
 def gradient_programs(rows: int, span: int) -> int:
-    """Programs of the backward pass, each with `span` elements of weight gradients."""
+    """Return programs of the backward pass, each with `span` elements of weight gradients."""
     blocks: int = triton.cdiv(rows, ROWS)
     return min(blocks, MOST_PROGRAMS, max(1, MOST_SUMS // span))
 

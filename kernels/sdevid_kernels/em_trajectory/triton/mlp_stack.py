@@ -14,7 +14,7 @@ import triton.language as tl
 
 @triton.jit
 def first_layer(z, stack, shift_ptr, unit, scratch, block, const):
-    """Pre-activations of the first layer's units `unit`: (ROWS, TILE)."""
+    """Return pre-activations of the first layer's units `unit`: (ROWS, TILE)."""
     size, width = block.size, block.width
     is_unit = block.is_row[:, None] & (unit[None, :] < width)
     offset = block.row[:, None] * width + unit[None, :]
@@ -48,7 +48,9 @@ def inner_layer(values_ptr, weight_ptr, unit, inputs, scratch, block, const):
 
 @triton.jit
 def inner_layer_backward(grads_ptr, weight_ptr, unit, outputs, scratch, block, const):
-    """`grads` (rows, outputs) times columns `unit` of the weight (outputs, width): (ROWS, TILE)."""
+    """Return `grads` (rows, outputs) times columns `unit` of the weight (outputs, width): (ROWS,
+    TILE).
+    """
     product = tl.full((const.ROWS, const.TILE), 0.0, tl.float32)
     row = scratch.row[:, None]
     for begin in range(0, outputs, const.K):
@@ -73,7 +75,7 @@ def last_layer(stack, first_output, unit, block):
 
 @triton.jit
 def last_bias(stack, first_output, block, const):
-    """The last layer's bias from `first_output` on, for every row: (ROWS, D)."""
+    """Return the last layer's bias from `first_output` on, for every row: (ROWS, D)."""
     is_output = block.component < block.size
     bias_ptr = stack.bias_ptr + first_output + block.component
     b_bias = tl.load(bias_ptr, mask=is_output, other=0.0)
@@ -92,7 +94,7 @@ def stack_forward(
     TWO: tl.constexpr,
     BACKWARD: tl.constexpr,
 ):
-    """A network's outputs (ROWS, D), and the second half of them where TWO.
+    """Return a network's outputs (ROWS, D), and the second half of them where TWO.
 
     Leaves at `layers_ptr` the values that the next layer reads or, where BACKWARD, all values and
     slopes.
@@ -161,7 +163,7 @@ def stack_backward(
     TWO: tl.constexpr,
     SHIFT: tl.constexpr,
 ):
-    """The state's gradient (ROWS, D) from the outputs', by the slopes at `layers_ptr`.
+    """Return the state's gradient (ROWS, D) from the outputs', by the slopes at `layers_ptr`.
 
     Leaves the pre-activations' gradients there, and the first layer's at `grad_shift_ptr` where
     SHIFT.

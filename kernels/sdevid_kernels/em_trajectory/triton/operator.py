@@ -48,7 +48,7 @@ def em_trajectory(
     points: int,
     chunk: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The reference's chain, and the states at every `chunk`-th point.
+    """Return the reference's chain, and the states at every `chunk`-th point.
 
     `drift` and `control`: first weight, shift, weight and bias of each further hidden layer, last
     weight, bias; `control` is empty for the prior. `diffusion`: g, or level and slope. Without `dw`
