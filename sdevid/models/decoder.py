@@ -80,7 +80,7 @@ class SkipConnection(nn.Module):
         x: Float[Tensor, "frames channels height width"],
         skip: Float[Tensor, "batch channels height width"],
     ) -> Float[Tensor, "frames channels height width"]:
-        """Add the observed features to `x`, which holds as many frames of each clip, clip by clip."""
+        """Add observed features to `x`, which holds as many frames of each clip, clip by clip."""
         observed = self.skip(skip).repeat_interleave(len(x) // len(skip), 0)
         out: Tensor = x + self.gate(x).sigmoid() * observed
         return out
