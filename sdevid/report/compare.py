@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sdevid.evaluate import registry
+from sdevid.report.history import warnings
 from sdevid.report.plot import Series, plot
 from sdevid.report.record import Record
 from sdevid.report.training import TERMS, thin
@@ -35,9 +36,10 @@ def _overview(runs: Sequence[Record]) -> str:
                 f"{run.clips:,}",
                 number(last.get("loss"), 4),
                 html.escape(ending),
+                "yes, on its page" if warnings(run) else "",
             ]
         )
-    return f"<h2>Runs</h2>{table(['run', 'clips', 'last loss', 'ending'], rows)}"
+    return f"<h2>Runs</h2>{table(['run', 'clips', 'last loss', 'ending', 'warnings'], rows)}"
 
 
 def _curves(runs: Sequence[Record]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from sdevid.report.record import Record
+from sdevid.report.record import Line, Record
 from sdevid.report.words import table
 
 GAP_SECONDS = 60.0  # between two lines of the metrics; a longer one is a pause
@@ -24,25 +25,47 @@ def warnings(run: Record) -> str:
 
 
 def section(run: Record) -> str:
-    """Return starts, resumes and pauses as the metrics tell them."""
-    if not run.metrics:
+    """Return starts, resumes, pauses and faults, in the order of time."""
+    if not run.metrics and not run.starts:
         return ""
-    rows = [[text, when] for text, when in _events(run)]
-    return f"<h2>History</h2>{table(['event', 'at'], rows)}"
+    events = sorted(_events(run), key=lambda event: event[0])
+    rows = [[text, where, _date(at)] for at, text, where in events]
+    return f"<h2>History</h2>{table(['event', 'at', 'UTC'], rows)}"
 
 
-def _events(run: Record) -> Iterator[tuple[str, str]]:
-    first = run.metrics[0]
-    yield "first figures", _place(first)
+def _events(run: Record) -> Iterator[tuple[float, str, str]]:
+    """Time in seconds, what happened, and at which step."""
+    for start in run.starts:
+        verb = "resumed" if start.get("step") else "started"
+        count = int(start.get("processes") or 1)
+        stage = int(start.get("zero_stage") or 0)
+        text = f"{verb} on {count} process{'es' if count > 1 else ''}, ZeRO {stage}"
+        yield _at(start), text, _place(start)
+    if run.metrics:
+        yield _at(run.metrics[0]), "first figures", _place(run.metrics[0])
     for before, after in pairwise(run.metrics):
-        pause = (after.get("time") or 0.0) - (before.get("time") or 0.0)
+        pause, places = _at(after) - _at(before), f"{_place(before)} to {_place(after)}"
         if (after.get("step") or 0) <= (before.get("step") or 0):
-            yield "went back, and on from there", f"{_place(before)} to {_place(after)}"
+            yield _at(after), "went back, and on from there", places
         elif pause > max(GAP_SECONDS, 10 * _typical(run)):
-            yield f"pause of {pause / 60:.0f} min", _place(before)
+            yield _at(before), f"pause of {pause / 60:.0f} min", _place(before)
+    for line in run.metrics:
+        if skipped := int(line.get("skipped") or 0):
+            yield _at(line), f"updates of {skipped} bad steps skipped", _place(line)
     if run.ending:
         reason = html.escape(str(run.ending.get("reason", "unknown")))
-        yield f"ended: {reason}", f"step {int(run.ending.get('step') or 0):,}"
+        where = f"step {int(run.ending.get('step') or 0):,}"
+        yield float(run.ending.get("time") or math.inf), f"ended: {reason}", where
+
+
+def _at(line: Line) -> float:
+    return line.get("time") or 0.0
+
+
+def _date(seconds: float) -> str:
+    if not 0 < seconds < 1e11:
+        return ""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _typical(run: Record) -> float:

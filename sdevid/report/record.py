@@ -29,6 +29,7 @@ class Record:
     config_text: str  # config.yaml as it stands; empty where there is none
     config: dict[str, Any]
     metrics: list[Line]
+    starts: list[Line]  # starts.jsonl: where each start began, and on how many processes
     results: dict[str, Any] | None
     pictures: dict[str, NDArray[Any]]
     ending: dict[str, Any] | None  # exit.json
@@ -75,8 +76,9 @@ def read(folder: Path) -> Record:
         config_text=config.read_text(encoding="utf-8") if settings else "",
         config=settings,
         metrics=_lines(metrics),
+        starts=_lines(folder / "starts.jsonl"),
         results=read_results(folder / "results.json"),
-        pictures=_arrays(folder / "results.npz"),
+        pictures=arrays(folder / "results.npz"),
         ending=read_ending(folder / "exit.json"),
         refused=read_ending(folder / "exit-refused.json"),
     )
@@ -95,7 +97,8 @@ def _lines(path: Path) -> list[Line]:
     return records
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file, none where there is none. UserError where it is damaged or vast."""
     if not path.is_file():
         return {}
     try:

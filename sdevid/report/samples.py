@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdevid.report.record import Record
+from sdevid.errors import UserError
+from sdevid.report.record import Record, arrays
 from sdevid.sample.film import film
 
 FOLDER = "training_samples"
@@ -61,13 +61,13 @@ def _evenly(count: int) -> list[int]:
 def _read(path: Path) -> Samples | None:
     """None where the file is not there, or is being written."""
     try:
-        with np.load(path) as held:
-            caption = "Real"
-            if "step" in held:
-                step, clips, seed = (int(held[name]) for name in ("step", "clips", "seed"))
-                caption = f"Step {step:,}, clip {clips:,}, seed {seed}"
-            return Samples(held["generated"], float(held["fps"]), caption)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        held = arrays(path)
+        caption = "Real"
+        if "step" in held:
+            step, clips, seed = (int(held[name]) for name in ("step", "clips", "seed"))
+            caption = f"Step {step:,}, clip {clips:,}, seed {seed}"
+        return Samples(held["generated"], float(held["fps"]), caption)
+    except (UserError, KeyError, TypeError, ValueError):
         return None
 
 

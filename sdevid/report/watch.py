@@ -26,7 +26,7 @@ from sdevid.report.page import page
 from sdevid.report.record import Record, read
 from sdevid.report.words import duration, number
 
-FILES = ("config.yaml", "metrics.jsonl", "results.json", "results.npz", "exit.json")
+FILES = ("config.yaml", "metrics.jsonl", "starts.jsonl", "results.json", "results.npz", "exit.json")
 DEEPEST = 4  # folders below the one that is watched
 COLUMNS = ("run", "clips", "last loss", "trained for", "ending", "warnings")
 

@@ -18,6 +18,7 @@ from sdevid.train import (
     frozen_pictures,
     profile,
     schedule,
+    starts,
     text_conditioning,
     warm_start,
 )
@@ -70,6 +71,7 @@ def train(
     announce(engine, progress, total, (text_summary, drawn))
     if progress.clips >= total:
         return "done"
+    starts.note(config, world, progress)
     saving = Saver(engine, ema, data=data, total_clips=total, whole=progress.step > 0)
     with Metrics(config, world, progress, total) as metrics, saving as saver:
         return _steps(saver, index, metrics, progress)

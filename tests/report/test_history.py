@@ -80,3 +80,21 @@ def test_samples_over_training_play_beside_real_video(folder):
     assert text.count("data:video/mp4") == 1 + MOST - 1  # real, and all but the torn one
     assert "Step 10, clip 80, seed 7" in text
     assert "<figcaption>Real</figcaption>" in text
+
+
+def test_history_tells_starts_resumes_and_skipped_steps_in_order(folder):
+    starts = [
+        {"time": 1e9, "step": 0, "clips": 0, "processes": 1, "zero_stage": 0},
+        {"time": 1e9 + 50, "step": 2, "clips": 16, "processes": 4, "zero_stage": 2},
+    ]
+    (folder / "starts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in starts))
+    lines = [
+        {"clips": 8 * step, "step": step, "time": 1e9 + 20 * step, "skipped": int(step == 3)}
+        for step in (1, 2, 3)
+    ]
+    write_metrics(folder, lines)
+    text = page(read(folder))
+    history = text[text.index(">History</h2>") :]
+    events = ["started on 1 process, ZeRO 0", "first figures", "resumed on 4 processes, ZeRO 2"]
+    events.append("updates of 1 bad steps skipped")
+    assert [history.index(event) for event in events] == sorted(map(history.index, events))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from sdevid import checkpoint
@@ -35,6 +37,17 @@ def test_sampling_leaves_training_as_it_was(make_config, train_here):
     ]
     assert ends[0].sums == ends[1].sums
     assert not (without.run_dir / "training_samples").exists()
+
+
+def test_each_start_is_noted_with_where_it_begins(make_config, train_here):
+    for clips in (8, 16):
+        train_here(make_config(max_clips=clips, save_every=8))
+    path = make_config().run_dir / "starts.jsonl"
+    noted = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["step"], line["clips"], line["processes"]) for line in noted] == [
+        (0, 0, 1),
+        (2, 8, 1),
+    ]
 
 
 def test_every_second_checkpoint_is_sampled_where_asked(make_config, train_here):
