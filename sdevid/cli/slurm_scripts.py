@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser(
         "slurm-scripts",
         "Lay launch/ and slurm/ in a folder; what a site needs goes into slurm/env.sh.",
-        "sdevid slurm-scripts . && sbatch --nodes=2 launch/train.sh configs/mine.yaml",
+        "sdevid slurm-scripts .\nbash launch/submit.sh --nodes=2 launch/train.sh configs/mine.yaml",
     )
     parser.add_argument("folder", type=Path, help="where launch/ and slurm/ are to stand")
     options = parser.parse_args(arguments)
