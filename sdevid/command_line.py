@@ -74,6 +74,15 @@ class CommandParser(argparse.ArgumentParser):
             help="least of what is said; debug: libraries speak too",
         )
 
+    def add_address_arguments(self, port: int) -> None:
+        """Add `--host` and `--port` of a server; by default loopback, and `port`."""
+        self.add_argument(
+            "--host",
+            default="127.0.0.1",
+            help="address to listen on; any but loopback serves other machines",
+        )
+        self.add_argument("--port", type=_port, default=port, help="to listen on; 0: any free one")
+
     def parse_args(self, *words: Any, **options: Any) -> Any:
         """Parse options and positionals in any order; output options hold from here on."""
         parsed = super().parse_intermixed_args(*words, **options)
@@ -93,6 +102,12 @@ class CommandParser(argparse.ArgumentParser):
         """Example, usage, description, and the options with their defaults."""
         self.usage = self.format_usage().removeprefix("usage: ").rstrip()
         return f"example:\n{self._example}\n\n{super().format_help()}"
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"is {text}, but must be a number from 0 to 65535")
+    return int(text)
 
 
 def _named(action: argparse.Action) -> bool:

@@ -17,8 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sdevid studio runs/mine",
     )
     parser.add_argument("model_path", type=Path, help="run, checkpoint or exported folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=7860, help="to listen on; 0: any free one")
+    parser.add_address_arguments(7860)
     options = parser.parse_args(arguments)
     from sdevid.report import studio
 

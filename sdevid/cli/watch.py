@@ -13,14 +13,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted. Raises UserError where there is no run or no free port."""
     parser = command_parser(
         "watch",
-        "Serve the page of a run, or of every run in a folder, refreshed while training goes on.",
+        "Serve the page of a run, or of every run in a folder, refreshed while training goes on.\n"
+        "Beyond loopback the address carries a token.",
         "sdevid watch runs",
     )
     parser.add_argument("folder", type=Path, help="a run, or a folder of runs")
-    parser.add_argument("--port", type=int, default=8642, help="to listen on; 0: any free one")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; but for loopback a token is made"
-    )
+    parser.add_address_arguments(8642)
     options = parser.parse_args(arguments)
     from sdevid.report.watch import Watch
 

@@ -87,6 +87,15 @@ def test_config_stands_first_without_an_option(config, capsys):
     assert "seed: 7" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["watch", "studio"])
+@pytest.mark.parametrize("port", ["-1", "65536", "http", "8 0"])
+def test_a_port_that_is_none_is_named_with_its_range(name, port, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "runs", f"--port={port}"])
+    assert ended.value.code == 2
+    assert f"is {port}, but must be a number from 0 to 65535" in capsys.readouterr().err
+
+
 def test_settings_may_stand_before_and_after_an_option(config, capsys):
     assert main(["train", config, "seed=7", "--dry-run", "batch_size=8", "--quiet"]) == 0
     console.set_level("info")
