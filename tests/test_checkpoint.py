@@ -165,7 +165,7 @@ def test_manifest_with_any_field_changed_is_damage(folder, fields):
 
 
 @given(place=st.integers(0, 10**9), bit=st.integers(0, 7))
-def test_manifest_with_any_bit_flipped_is_damage_or_says_the_same(place, bit):
+def test_manifest_with_a_flipped_bit_is_damage_or_unchanged(place, bit):
     with tempfile.TemporaryDirectory() as name:
         write(Path(name) / "checkpoints" / ".partial")
         folder = checkpoint.folder_of(Path(name), 1)

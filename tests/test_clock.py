@@ -32,7 +32,7 @@ SMALL = factories.settings(
         ("1e3", 1000),
     ],
 )
-def test_a_frame_rate_is_read_as_the_fraction_that_it_stands_for(written, rate):
+def test_frame_rate_is_read_as_an_exact_fraction(written, rate):
     assert clock.rational(clock.frame_rate(written)) == Fraction(rate)
 
 
@@ -112,7 +112,7 @@ def losses(fps, **more):
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
-def test_the_same_pictures_train_to_the_same_bits_at_any_declared_rate(kind):
+def test_training_is_bit_equal_at_any_declared_frame_rate(kind):
     ahead = {"observation": {"max_context": 2, "ends_fraction": 0.3}}
     first, weights = losses(8, model_type=kind, **ahead)
     for fps in ("1/120", 1000, "30000/1001", 29.97):
@@ -160,7 +160,7 @@ def test_a_run_saved_without_a_unit_counts_in_seconds(tmp_path):
     assert load(path, ["sde.diffusion_start=0.25"]).sde.diffusion_start == 0.25
 
 
-def test_run_of_the_first_edition_loads_without_settings_that_are_gone():
+def test_run_of_0_1_0_loads_without_removed_settings():
     saved = {"fps": 8.0, "matching": {"times": 8, "frames": None, "scale_floor": 0.01}}
     config = parse(clock.of_saved(saved))
     assert config.time_unit == 1.0

@@ -81,7 +81,7 @@ def test_raw_weights_and_an_older_checkpoint_can_be_asked_for(run_dir, config):
     assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
 
 
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run_dir):
+def test_export_of_a_damaged_checkpoint_takes_the_one_before(run_dir):
     (checkpoint.folder_of(run_dir, 2) / "ema-00000.safetensors").unlink()
     assert export.find(run_dir) == checkpoint.folder_of(run_dir, 1)
 
@@ -162,7 +162,7 @@ def test_monstrous_export_is_refused_before_anything_is_built(run_dir, tmp_path,
         export.load(tmp_path / "out")
 
 
-def test_loading_needs_neither_the_trainer_nor_deepspeed_nor_torch_load(run_dir):
+def test_loading_imports_no_trainer_deepspeed_or_torch_load(run_dir):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -182,7 +182,7 @@ def test_what_holds_no_model_is_refused_by_name(tmp_path):
         export.load(tmp_path)
 
 
-def test_weights_of_another_config_are_refused_by_their_first_tensor(run_dir, tmp_path):
+def test_weights_of_another_config_are_refused_by_tensor(run_dir, tmp_path):
     export.export(run_dir, tmp_path / "out")
     other = parse(SMALL | {"sde": SMALL["sde"] | {"hidden": 16}})
     (tmp_path / "out" / "config.yaml").write_text(dump(other))

@@ -191,13 +191,13 @@ def test_owner_ends_once_it_was_taken_over(tmp_path):
     assert owner.read(tmp_path) == taker
 
 
-def test_heartbeat_of_the_future_that_is_not_renewed_is_taken_over(tmp_path, monkeypatch):
+def test_future_heartbeat_not_renewed_is_taken_over(tmp_path, monkeypatch):
     monkeypatch.setattr(owner, "BEAT_SECONDS", 0.1)
     hold(tmp_path, other(machine=FAR, host="n7"), age=-86_400.0)  # the clock was set back a day
     assert "has a heartbeat of the future" in take(tmp_path)[0]
 
 
-def test_heartbeat_of_the_future_that_is_renewed_is_of_a_living_owner(tmp_path, monkeypatch):
+def test_future_heartbeat_renewed_is_of_a_living_owner(tmp_path, monkeypatch):
     monkeypatch.setattr(owner, "BEAT_SECONDS", 0.5)
     hold(tmp_path, other(machine=FAR, host="n7"), age=-86_400.0)
     renewal = threading.Timer(0.4, os.utime, [tmp_path / owner.NAME])

@@ -217,7 +217,7 @@ def test_an_offload_that_the_stage_cannot_do_is_refused(settings, message, confi
         ("output", "/none/such/law.json"),
     ],
 )
-def test_option_of_law_out_of_range_is_named_before_anything_is_read(pixels, tmp_path, capsys):
+def test_law_option_out_of_range_is_named_before_reading(pixels, tmp_path, capsys):
     name, value = pixels
     assert main(["law", str(tmp_path / "no model"), f"--{name}={value}"]) == 2
     assert capsys.readouterr().err.startswith(f"sdevid: --{name} ")

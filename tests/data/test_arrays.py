@@ -149,7 +149,7 @@ def test_a_clip_never_crosses_a_gap_and_a_span_bounds_it(tmp_path):
     assert sorted(starts) == [0, 1, 2, 3, 100, 105]
 
 
-def test_the_loader_gives_the_transforms_range_and_nan_where_nothing_was_seen(tmp_path):
+def test_loader_gives_the_range_and_nan_where_unobserved(tmp_path):
     values = stack()
     values[2] = np.nan
     values[1, :4] = np.nan
@@ -181,7 +181,7 @@ def test_a_transform_is_undone_by_its_inverse(text):
     np.testing.assert_allclose(ends, [0, 1], atol=1e-6)
 
 
-def test_tiles_of_a_split_lie_in_its_band_and_share_no_pixel_with_another(tmp_path):
+def test_tiles_of_splits_share_no_pixel(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((6, 16, 64)).astype("float32"))
     options = ["--dataset", "custom", "--clip_length", "6", "--fps", "1", "--tile", "16"]
     options += ["--tile_stride", "8", "--splits", "train=0.75,val=0.25"]

@@ -48,7 +48,7 @@ def test_blob_is_drawn_at_its_place():
     )
 
 
-def test_clip_keeps_identities_and_places_and_grows_with_the_frame():
+def test_clip_keeps_identities_and_scales_with_the_frame():
     small = next(BlobFilm().clips(np.random.default_rng(3), 1, spec()))
     large = next(BlobFilm().clips(np.random.default_rng(3), 1, spec(2 * SIDE)))
     for (video, output), scale in ((small, 1), (large, 2)):

@@ -115,7 +115,7 @@ def test_a_block_that_went_wrong_is_fetched_again(site, tmp_path, spoil):
     assert set(tar_requests(site)) <= {2, 3}  # a clip on the border drops both its blocks
 
 
-def test_new_shards_at_an_old_address_are_not_mixed_with_old_blocks(site, tmp_path):
+def test_new_shards_at_an_old_address_read_no_old_block(site, tmp_path):
     read_all(site.url, tmp_path / "cache")
     one, two = site.folder / "train-000000.tar", site.folder / "train-000001.tar"
     for ending in ("tar", "index.json"):

@@ -77,7 +77,7 @@ def test_stride_overlaps_or_leaves_gaps(make_video, make_spec):
         ]
 
 
-def test_section_is_cut_from_a_longer_file_and_not_from_a_trimmed_one(make_video, make_spec):
+def test_section_is_cut_from_a_longer_file_alone(make_video, make_spec):
     path = make_video()  # two seconds
     spec = make_spec(clip_length=8, clip_stride=8)
     (start, video, _), *rest = cut_video(path, spec, (1.0, 1.8))

@@ -23,7 +23,7 @@ def test_an_epoch_holds_every_clip_once(sizes, seed, number, window):
 
 
 @given(shard_sizes, seeds, st.integers(1, 15), st.data())
-def test_a_place_is_the_same_whoever_asks_and_whatever_was_asked_before(sizes, seed, window, data):
+def test_order_of_a_serial_does_not_depend_on_earlier_calls(sizes, seed, window, data):
     size = sum(sizes)
     whole = Order(sizes, seed, window)
     wanted = [whole.clip(serial) for serial in range(3 * size)]
@@ -77,7 +77,7 @@ def chi_squared(orders: np.ndarray) -> float:
     return float(((counts - expected) ** 2 / expected).sum() * (size - 1) / size)
 
 
-def test_a_clip_of_many_millions_is_found_in_the_memory_of_a_window():
+def test_order_of_millions_of_clips_takes_a_windows_memory():
     order = Order([1_000] * 40_000, 0, 8)
     serials = range(10_000_000, 10_000_000 + 20_000)
     assert len({order.clip(serial) for serial in serials}) == len(serials)

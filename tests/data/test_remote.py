@@ -258,7 +258,7 @@ text: {encoder: none}
 
 
 @pytest.mark.slow
-def test_a_run_and_its_evaluation_read_from_s3_through_the_cache(bucket, shards, tmp_path):
+def test_run_and_evaluation_from_s3_read_through_the_cache(bucket, shards, tmp_path):
     (tmp_path / "small.yaml").write_text(SMALL)
     shape = ["frame_size=16", "channels=1", f"sequence_length={LENGTH}", "batch_size=4"]
     shape += ["max_clips=24", "log_every=4", "preflight=true", "data_workers=1"]

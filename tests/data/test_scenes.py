@@ -37,7 +37,7 @@ def test_a_small_cold_swing_has_its_period():
     np.testing.assert_allclose(path[:, 0], 0.05 * np.cos(3 * times), atol=5e-4)
 
 
-def test_short_steps_of_the_velocity_show_force_friction_and_noise():
+def test_short_velocity_steps_show_force_friction_and_noise():
     sde, dt = Pendulum(), 1e-3
     path = sde.simulate(np.random.default_rng(2), 100_000, np.array([0, dt]))
     angle, v = path[:, 0].T

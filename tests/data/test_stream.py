@@ -95,7 +95,7 @@ def test_a_longer_clip_is_cropped_by_its_serial(index):
     assert len(starts) > 2
 
 
-def test_strides_and_irregular_times_take_the_frames_of_those_times(index):
+def test_strides_and_irregular_times_take_their_frames(index):
     settings = {"sequence_length": 4, "frame_strides": [1, 3], "irregular_fraction": 0.5}
     mixed = config(**settings, observation={"max_context": 2})
     kinds = Counter()

@@ -242,7 +242,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_value_anywhere_in_an_index_or_dataset_is_read_or_named(folder, data):
+def test_any_value_in_an_index_is_read_or_refused_by_name(folder, data):
     name = data.draw(st.sampled_from(["dataset.json", index_name("train-000000.tar")]))
     path = folder / name
     before = path.read_text()

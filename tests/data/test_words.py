@@ -89,7 +89,7 @@ def test_a_batch_tells_the_caption_or_else_the_label(tmp_path):
 
 
 @pytest.mark.parametrize(("message", "clips"), [(SAID, 6), ([("", "")] * 2, 0)])
-def test_dataset_json_counts_the_clips_of_which_something_is_said(tmp_path, message, clips):
+def test_dataset_json_counts_the_clips_with_words(tmp_path, message, clips):
     assert worded(tmp_path, message).dataset["clips_with_words"] == clips
 
 
@@ -185,7 +185,7 @@ def test_a_damaged_embedding_is_a_damaged_clip(tmp_path, frozen):
     embedded(tmp_path, read=False).read(3)
 
 
-def test_an_embedding_that_is_missing_or_of_another_width_is_damage(tmp_path, frozen):
+def test_missing_or_misshapen_embedding_is_damage(tmp_path, frozen):
     index = worded(tmp_path, SAID, frozen)
     index.clips[0] = replace(
         index.clips[0], members={n: m for n, m in index.clips[0].members.items() if n != TEXT}
@@ -221,9 +221,7 @@ def test_the_check_names_a_flipped_byte_and_a_missing_embedding(tmp_path, frozen
     assert "have a text.npy, but dataset.json names no text_encoder" in capsys.readouterr().out
 
 
-def test_embeddings_come_by_url_and_a_wrong_block_of_the_cache_is_fetched_anew(
-    web, tmp_path, frozen
-):
+def test_embeddings_by_url_refetch_a_wrong_cached_block(web, tmp_path, frozen):
     worded(web.folder, SAID, frozen)
     access = Access(cache=tmp_path / "cache", cache_bytes=2**30)
     entry = open_shards(web.folder, "train").clips[0]

@@ -45,7 +45,7 @@ def test_missing_pixels_show_no_blob_and_hide_no_other():
     assert len(Tracker().find(np.full((64, 64), np.nan))) == 0
 
 
-def test_tracked_diffusion_is_that_of_the_true_places_and_its_interval_holds_the_truth(drawn):
+def test_tracked_diffusion_is_the_truths_within_its_interval(drawn):
     films, positions = drawn
     law = tracked_law(films, FPS)
     steps = np.concatenate([np.diff(p, axis=0).reshape(-1, 2) for p in positions])

@@ -54,7 +54,7 @@ def evaluate(model, output, *arguments):
     return json.loads(output.read_text())
 
 
-def test_results_hold_every_part_and_come_again_with_the_same_seed(model, tmp_path):
+def test_results_hold_every_part_and_repeat_with_the_seed(model, tmp_path):
     first = evaluate(model, tmp_path / "a.json")
     assert first["protocol"]["clips"] == 8
     assert first["elbo"]["elbo"]["standard_error"] > 0
@@ -100,7 +100,7 @@ def test_futures_stand_beside_baselines_in_source_units(model, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["sde_matching", "follmer"])
-def test_every_kind_is_evaluated_and_one_without_a_bound_says_so(shards, tmp_path, capsys, kind):
+def test_every_kind_is_evaluated_with_or_without_a_bound(shards, tmp_path, capsys, kind):
     (tmp_path / "model").mkdir()
     other = untrained(tmp_path / "model", shards, model_type=kind)
     results = evaluate(
@@ -195,7 +195,7 @@ def test_other_scenes_are_measured_along_their_own_axis(tmp_path, dataset, axis)
     assert "IWAE bound, 64 draws" in (tmp_path / "a.txt").read_text()
 
 
-def test_the_true_state_of_a_cut_clip_is_where_its_video_shows_it(shards):
+def test_true_state_of_a_cut_clip_is_where_its_video_shows(shards):
     from sdevid.data import stream
     from sdevid.data.shards import open_shards
     from sdevid.evaluate.sde_recovery.scene_tracker import scene_tracker

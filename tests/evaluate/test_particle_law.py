@@ -85,7 +85,7 @@ def test_every_window_of_a_clip_is_read(untrained, shards):
     assert (law.clips, law.windows) == (4, 12)
 
 
-def test_moments_of_a_white_walk_give_its_diffusion_and_no_correlation():
+def test_moments_of_a_white_walk_give_its_diffusion():
     draw = np.random.default_rng(0)
     positions = np.cumsum(draw.normal(0, 0.8, (4_000, 6, 2)), axis=0)
     sums = model_law.displacement_moments(positions, np.zeros(2))
@@ -93,7 +93,7 @@ def test_moments_of_a_white_walk_give_its_diffusion_and_no_correlation():
     assert sums[0, LAGS] / sums[1, LAGS] == pytest.approx(0, abs=0.03)
 
 
-def test_lagging_path_is_too_short_in_one_step_and_right_by_the_slope():
+def test_lagging_path_has_the_right_diffusion_by_the_slope():
     draw = np.random.default_rng(1)
     true = np.cumsum(draw.normal(0, 1.0, (20_000, 4, 2)), axis=0)
     lagging = 0.8 * true[1:] + 0.2 * true[:-1]
@@ -104,7 +104,7 @@ def test_lagging_path_is_too_short_in_one_step_and_right_by_the_slope():
     assert sums[0, LAGS] / sums[1, LAGS] == pytest.approx(0.16 / 0.68, abs=0.03)
 
 
-def test_mean_motion_of_few_particles_does_not_take_their_diffusion_with_it():
+def test_mean_motion_of_few_particles_leaves_their_diffusion():
     draw = np.random.default_rng(3)
     config = configs.parse(settings(Path("data")))
     clips = []
@@ -118,7 +118,7 @@ def test_mean_motion_of_few_particles_does_not_take_their_diffusion_with_it():
         assert axis.low < truth < axis.high
 
 
-def test_nothing_that_moves_has_a_diffusion_whose_interval_holds_zero():
+def test_still_particles_have_a_diffusion_interval_with_zero():
     draw = np.random.default_rng(2)
     config = configs.parse(settings(Path("data")))
     clips = []
@@ -129,7 +129,7 @@ def test_nothing_that_moves_has_a_diffusion_whose_interval_holds_zero():
     assert law.posterior_slope.low < 0 < law.posterior_slope.high
 
 
-def test_calibration_sets_the_diffusion_to_the_posteriors_and_is_kept(untrained, shards, tmp_path):
+def test_calibration_sets_the_posteriors_diffusion_and_is_kept(untrained, shards, tmp_path):
     argued = [str(untrained), "--data", str(shards), "--num_clips", "8"]
     argued += ["--calibrate", str(tmp_path / "set")]
     model, config = export.load(untrained)

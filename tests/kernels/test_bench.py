@@ -48,7 +48,7 @@ def test_what_was_not_measured_says_so(bench, tmp_path):
     assert not rows["b"]["date"]
 
 
-def test_measured_rows_outlive_a_machine_that_cannot_measure_them(bench, tmp_path):
+def test_rows_measured_elsewhere_are_kept(bench, tmp_path):
     _write(bench, tmp_path, a="12", b=bench.UNMEASURED)
     rows = _write(bench, tmp_path, a=bench.UNMEASURED, b="7", c="8")
     assert [rows[size]["GB/s"] for size in "abc"] == ["12", "7", "8"]

@@ -72,7 +72,7 @@ def test_kernel_is_as_accurate_as_reference():
         assert (got - want).abs().max() <= 2 * allowed + 1e-6
 
 
-def test_nothing_but_inputs_is_saved():
+def test_step_saves_nothing_but_its_inputs():
     z, inputs = torch.randn(2, 64, device=DEVICE), _inputs((2, 64), NAMES, torch.float32)
     inputs_storage = {x.untyped_storage().data_ptr() for x in inputs.values()}
     others = []
@@ -87,7 +87,7 @@ def test_nothing_but_inputs_is_saved():
     assert not others
 
 
-def test_step_works_in_checkpoints_and_passes_the_operator_checks():
+def test_step_passes_checkpointing_and_operator_checks():
     from sdevid_kernels.em_step import kernel
 
     z, inputs = torch.randn(2, 9, device=DEVICE), _inputs((2, 9), NAMES, torch.float32)
@@ -138,7 +138,7 @@ BAD = {  # what is said: what is given otherwise
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_what_does_not_fit_is_named(message):
+def test_step_with_a_misfit_argument_is_refused_by_name(message):
     valid = {"z": ONE, "drift": ONE, "diffusion": ONE, "dt": torch.ones(3), "noise": ONE}
     with pytest.raises(ValueError, match=message):
         em_step(**(valid | BAD[message]))
@@ -173,7 +173,7 @@ def test_a_step_moves_16_bytes_an_element_forward_and_18_back(monkeypatch):
     assert touched.bytes == [16, 18]
 
 
-def test_a_compiled_step_is_the_same():
+def test_compiled_step_equals_the_eager_one():
     z, inputs = torch.randn(2, 9, device=DEVICE), _inputs((2, 9), NAMES, torch.float32)
 
     def step(control: Tensor) -> Tensor:

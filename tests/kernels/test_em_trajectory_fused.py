@@ -245,7 +245,7 @@ def test_networks_that_do_not_fit_are_refused():
         em_trajectory(**_case(depth=4, steps=2), setting="triton")
 
 
-def test_operators_keep_their_word(monkeypatch):
+def test_operators_pass_torchs_checks(monkeypatch):
     """Schema, shapes and gradients, as torch.compile relies on them."""
     from sdevid_kernels.em_trajectory.triton import operator
 
@@ -274,7 +274,7 @@ def _detached(value: object) -> object:
     return value
 
 
-def test_a_compiled_solve_is_the_same():
+def test_compiled_solve_equals_the_eager_one():
     case = _case(depth=2, heads=2, steps=2, saved=(0, 2))
     shifts = case["posterior"].shifts
 

@@ -19,7 +19,7 @@ pytestmark = [
 ENDLESS = "max_clips=1000000"
 
 
-def test_a_job_whose_rank_was_killed_goes_on_only_after_progress(cluster, config):
+def test_job_with_a_killed_rank_requeues_only_after_progress(cluster, config):
     job = cluster.train(config, "killed", ENDLESS)
     job.until((job.run / "latest").exists, "first checkpoint")
     job.kill_rank(0)

@@ -147,7 +147,7 @@ def test_a_failed_run_goes_on_only_after_progress(attempts, reason):
     assert "no checkpoint after step 10" in decided
 
 
-def test_failures_in_a_row_are_limited_and_a_clean_end_forgives_them(attempts):
+def test_failures_in_a_row_are_limited_until_a_clean_end(attempts):
     fails = [attempts.saves(step) + attempts.ends("failed") for step in range(1, 8)]
     assert attempts.attempt(fails[0], most=2).startswith("again")
     assert attempts.attempt(fails[1], most=2).startswith("again")
@@ -160,7 +160,7 @@ def test_failures_in_a_row_are_limited_and_a_clean_end_forgives_them(attempts):
     assert "3 times in a row (SDEVID_MAX_FAILURES is 2)" in decided
 
 
-def test_what_the_user_must_put_right_is_over_whatever_its_progress(attempts):
+def test_user_error_ends_the_job_whatever_its_progress(attempts):
     message = 'run_dir is "reason": "done", "retry": true\nand of two lines'
     end = attempts.saves(9) + attempts.ends("failed", retry=False, message=message)
     assert attempts.attempt(end) == f"over 2 failed; trying again would not help: {message}"

@@ -35,9 +35,7 @@ def test_two_nodes_train_to_the_end(trained):
     assert not trained.caches()
 
 
-def test_a_job_preempted_by_signal_and_by_requeue_ends_as_the_undisturbed_one(
-    cluster, config, trained
-):
+def test_preempted_job_ends_as_the_undisturbed_one(cluster, config, trained):
     job = cluster.train(config, "preempted")
     job.trains()
     cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
@@ -87,7 +85,7 @@ def test_time_limit_within_the_grace_is_refused_at_submission(
     assert queued == ""
 
 
-def test_time_limit_within_the_grace_ends_a_job_of_sbatch_at_once(cluster, config):
+def test_time_limit_within_the_grace_ends_the_job_at_once(cluster, config):
     arguments = ["--time=5", "launch/train.sh", str(config)]
     number = cluster.slurm("sbatch", "--parsable", *cluster.options(1), *arguments).strip()
     job = cluster.job(number, config.parent / "short")
@@ -97,9 +95,7 @@ def test_time_limit_within_the_grace_ends_a_job_of_sbatch_at_once(cluster, confi
     assert not job.run.exists()
 
 
-def test_preflight_names_a_node_with_another_version_and_the_job_stays_ended(
-    cluster, config, tmp_path
-):
+def test_preflight_names_a_node_of_another_version(cluster, config, tmp_path):
     other = tmp_path / "other"
     for package in ("sdevid", "kernels"):
         shutil.copytree(ROOT / package, other / package)

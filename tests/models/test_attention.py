@@ -33,7 +33,7 @@ def test_packed_xformers_is_the_softmax_over_seen_keys():
     torch.testing.assert_close(got[seen], want[seen], rtol=1e-2, atol=1e-2)
 
 
-def test_auto_takes_sdpa_on_a_cpu_and_a_forced_xformers_says_why_not():
+def test_attention_on_a_cpu_is_sdpa_and_xformers_is_refused():
     assert backend("auto", "cpu") == "sdpa"
     with pytest.raises(UserError, match=r"encoder\.attention is xformers.*set"):
         backend("xformers", "cpu")

@@ -94,7 +94,7 @@ def test_few_drawn_steps_estimate_all_of_them(latent):
     assert 4 * error < 0.1 * abs(float(whole.mean()))
 
 
-def test_sampling_inverts_the_units_and_has_the_shapes_of_the_state():
+def test_birth_sample_has_the_states_units_and_shapes():
     result = birth(wild=False)
     with torch.no_grad():
         result.mean.fill_(2.0)
@@ -116,7 +116,7 @@ def test_context_of_a_cell_moves_the_endpoint():
     assert float(apart.abs().max()) > 1e-3
 
 
-def test_guidance_leads_further_from_the_other_text_and_costs_nats():
+def test_birth_guidance_leads_from_the_other_text_at_a_cost():
     result, text = birth(), history(64)
     away = text._replace(text=torch.zeros(64, FEATURES))
     noise = torch.randn(64, 6, result.size)

@@ -8,7 +8,7 @@ from sdevid.models.consistency import WarpHead, frame_difference, warp
 
 
 @given(right=st.integers(-3, 3), down=st.integers(-3, 3))
-def test_warp_by_whole_pixels_moves_the_picture_and_repeats_its_edge(right, down):
+def test_warp_by_whole_pixels_shifts_and_repeats_the_edge(right, down):
     image = torch.rand(2, 3, 7, 9)
     flow = torch.tensor([right, down], dtype=torch.float32).view(1, 2, 1, 1).expand(2, 2, 7, 9)
     rows = (torch.arange(7) + down).clamp(0, 6)
@@ -16,7 +16,7 @@ def test_warp_by_whole_pixels_moves_the_picture_and_repeats_its_edge(right, down
     torch.testing.assert_close(warp(image, flow), image[:, :, rows][:, :, :, columns])
 
 
-def test_warp_between_pixels_is_linear_and_its_gradient_is_the_slope():
+def test_warp_between_pixels_is_linear_with_slope_as_gradient():
     ramp = torch.arange(8.0).expand(1, 1, 4, 8).contiguous()
     flow = torch.zeros(1, 2, 4, 8)
     flow[:, 0] = 0.25
@@ -27,7 +27,7 @@ def test_warp_between_pixels_is_linear_and_its_gradient_is_the_slope():
     torch.testing.assert_close(flow.grad[:, 0, :, :7], torch.ones(1, 4, 7))
 
 
-def test_warp_head_gives_the_images_where_the_mask_is_shut_and_the_first_frame_where_open():
+def test_warp_head_mask_chooses_image_or_first_frame():
     head = WarpHead(nn.Conv2d(4, 3, 1))
     features, images = torch.randn(2, 5, 2, 6, 6), torch.rand(2, 5, 1, 6, 6)
     head.mask_start = -100.0

@@ -56,7 +56,7 @@ def test_embeddings_are_those_of_the_published_classes(folder):
     assert np.abs(frozen("a ball moves right")[-2] - result[-2]).max() > 1e-2
 
 
-def test_a_reader_gives_each_caption_alone_and_none_for_no_letters(folder):
+def test_tokenizer_reads_each_caption_and_none_without_letters(folder):
     config = parse({"text": {"encoder": str(folder)}, "encoder": {"features": 16, "heads": 2}})
     read = tokenizer(config)
     frozen, text = FrozenText(folder, 128), read([CAPTION, " ", "up"])
@@ -79,7 +79,7 @@ def test_a_caption_is_encoded_once(t5):
     assert len(runs) == 2
 
 
-def test_long_captions_are_cut_to_the_length_and_to_the_places_of_clip(t5, clip):
+def test_long_captions_are_cut_to_length_and_clip_positions(t5, clip):
     caption = "left right " * 20
     assert len(FrozenText(t5, 12)(caption)) == 12
     assert len(FrozenText(clip, 128)(caption)) == 8

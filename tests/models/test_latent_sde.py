@@ -20,7 +20,7 @@ def model(sde, **more):
 
 
 @pytest.mark.parametrize("sde", [VECTOR, MAP, VECTOR | {"noise": "diagonal"}])
-def test_a_video_depends_on_seed_and_serial_and_not_on_the_batch(sde):
+def test_video_depends_on_seed_and_serial_not_on_the_batch(sde):
     result = model(sde)
     ticks = frame_ticks(5).expand(4, -1)
     together = result.sample(ticks, seed=3, serial=torch.arange(4))
@@ -32,7 +32,7 @@ def test_a_video_depends_on_seed_and_serial_and_not_on_the_batch(sde):
 
 
 @pytest.mark.parametrize("sde", [VECTOR, MAP])
-def test_context_changes_the_video_and_its_own_times_may_be_asked_for(sde):
+def test_context_changes_the_video_at_any_times(sde):
     result = model(sde)
     context, times = torch.rand(2, 3, 1, 16, 16), frame_ticks(6).expand(2, -1)
     given_frames = {"context": context, "context_ticks": times[:, :3]}
@@ -43,7 +43,7 @@ def test_context_changes_the_video_and_its_own_times_may_be_asked_for(sde):
     assert (carried_on - free).abs().max() > 1e-3
 
 
-def test_without_drift_the_same_seed_walks_the_same_path_at_twice_the_frame_rate():
+def test_driftless_path_is_the_same_at_twice_the_frame_rate():
     result = model(VECTOR)
     torch.nn.init.zeros_(result.prior.drift.last.weight)
     torch.nn.init.zeros_(result.prior.drift.last.bias)
@@ -70,7 +70,7 @@ def test_smaller_steps_converge_to_one_video():
     gaps=st.lists(st.lists(st.integers(0, 50), min_size=2, max_size=2), min_size=1, max_size=5),
     cell=st.integers(1, 30),
 )
-def test_solver_grid_passes_through_every_time_in_steps_within_a_cell(gaps, cell):
+def test_solver_grid_holds_every_time_in_steps_within_a_cell(gaps, cell):
     ticks = torch.tensor([[0, 0], *gaps]).cumsum(0).T.contiguous()
     grid, saved = solver_grid(ticks, cell, None)
     assert torch.equal(grid[:, saved], ticks)

@@ -54,7 +54,7 @@ def test_every_parameter_learns(kind):
 
 
 @torch.no_grad()
-def test_context_of_a_cell_moves_drift_and_diffusion_there_alone():
+def test_context_of_a_cell_changes_coefficients_there_alone():
     prior = objective("latent_sde").model.prior
     torch.manual_seed(2)
     w, z, c = torch.randn(1, 2), torch.randn(1, 3, 8, 8), torch.randn(1, 64, 16)
@@ -68,14 +68,14 @@ def test_context_of_a_cell_moves_drift_and_diffusion_there_alone():
     assert not bool(drift[1, 6] | drift[6, 1])  # out of reach of the convolutions
 
 
-def test_conditions_by_place_start_with_one_diffusion_everywhere():
+def test_conditions_by_cell_start_with_one_diffusion():
     prior = build(config("latent_sde")).model.prior
     g = prior.conditions(torch.randn(1, 2), torch.randn(1, 64, 16)).diffusion
     torch.testing.assert_close(g, g[..., :1, :1].expand_as(g))
 
 
 @torch.no_grad()
-def test_a_bridge_sees_its_anchor_and_how_much_noise_it_is_told_of():
+def test_bridge_drift_depends_on_its_anchor_and_noise_level():
     model = objective("follmer").model
     torch.manual_seed(2)
     x0, known = torch.randn(2, 3, 8, 8), torch.randn(2, 16, 1, 1)

@@ -62,7 +62,7 @@ def test_guidance_of_zero_begins_as_without_text(kind):
 
 
 @torch.no_grad()
-def test_a_bridge_far_from_what_it_learnt_does_not_leave_what_float32_holds():
+def test_bridge_far_from_its_training_stays_finite():
     result = model("follmer", MAP)
     for parameter in result.bridge.network.parameters():
         parameter *= 20
@@ -78,7 +78,7 @@ def test_a_bridge_far_from_what_it_learnt_does_not_leave_what_float32_holds():
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching"])
-def test_the_same_seed_at_twice_the_rate_passes_through_the_same_frames(kind):
+def test_same_seed_at_twice_the_rate_keeps_shared_frames(kind):
     """Equal to rounding on the same solver steps; else as far apart as halving the steps takes."""
     result = model(kind)
     slow, fast = frame_ticks(5).expand(2, -1), frame_ticks(9, 2).expand(2, -1)
@@ -125,7 +125,7 @@ def test_guidance_moves_the_video_and_costs_nats(kind, sde):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_frame_ahead_bears_on_what_lies_before_it_and_on_nothing_after(kind):
+def test_future_frame_bears_on_earlier_frames_alone(kind):
     result = model(kind)
     ticks, sampler = frame_ticks(6).expand(2, -1), SamplerConfig(seed=1, serial=torch.arange(2))
     frame = torch.rand(2, 1, 1, 16, 16)

@@ -41,7 +41,7 @@ def history(result: TemporalEncoder, tokens: Tensor, seen: int, **more: Tensor) 
 
 
 @pytest.mark.parametrize("seen", [0, 1, 3])
-def test_one_causal_pass_over_all_frames_summarises_the_observed_ones_alone(seen):
+def test_causal_pass_summarises_the_observed_frames_alone(seen):
     result, tokens = encoder(causal=True), clip()
     observed = torch.ones(1, seen, dtype=torch.bool)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_a_causal_token_sees_no_later_frame_but_earlier_ones():
     assert bool((shifted.abs().amax((2, 3)) > 1e-4).all())
 
 
-def test_the_summary_of_a_causal_pass_is_the_token_of_the_last_seen_frame():
+def test_causal_summary_is_the_last_observed_frames_token():
     result = history(encoder(causal=True), clip(), 4, visible=EVERY)
     torch.testing.assert_close(result.summary, result.tokens[:, 3])
 
@@ -79,7 +79,7 @@ def test_text_reaches_the_summary_of_a_causal_pass(seen):
     assert float((one.summary - two.summary).abs().max()) > 1e-3
 
 
-def test_frames_that_lie_ahead_alone_are_summarised_by_a_token_of_its_own():
+def test_future_frames_alone_are_summarised_by_their_token():
     result, tokens = encoder(causal=True), clip()
     with torch.no_grad():
         observed = torch.tensor([[False, False, True, False, False, True]])

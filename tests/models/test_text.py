@@ -22,7 +22,7 @@ def test_bytes_are_utf8_cut_to_length():
     assert text.mask.sum(1).tolist() == [3, 0, 10]
 
 
-def test_a_caption_does_not_depend_on_its_batch_and_its_order_matters():
+def test_caption_embedding_depends_on_order_not_on_the_batch():
     result = encoder()
     together = result(as_bytes(["left right", "", "up"], 10))
     alone = result(as_bytes(["up"], 10))

@@ -93,7 +93,7 @@ def test_third_backbone_falls_back_and_trains():
 
 
 @pytest.mark.parametrize("noise", ["additive", "diagonal"])
-def test_the_same_seed_samples_the_same_video_however_it_is_solved(noise):
+def test_same_seed_samples_the_same_video_by_every_solver(noise):
     videos = []
     for kernels in ("auto", "reference"):
         torch.manual_seed(0)

@@ -24,7 +24,7 @@ def network(**more):
     return transformer
 
 
-def test_it_starts_at_zero_and_takes_one_condition_or_one_a_cell():
+def test_transformer_starts_at_zero_with_any_condition():
     config = parse({"sde": SDE}).sde
     z, one = torch.randn(2, 3, 4, 4), torch.randn(2, 32, 1, 1)
     assert state_network(config, 5)(z, one).abs().max() == 0

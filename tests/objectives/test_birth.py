@@ -39,7 +39,7 @@ def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("latent", ["map", "vector"])
-def test_every_parameter_learns_and_the_birth_replaces_two_divergences(kind, latent):
+def test_birth_replaces_two_divergences_and_every_weight_learns(kind, latent):
     clip_objective = objective(kind, latent)
     text = as_bytes(["left", "right", "", "up"] * 2, 8)._asdict()
     means = clip_objective(*clips(8), kl_weight=1.0, **text)
@@ -55,7 +55,7 @@ def test_every_parameter_learns_and_the_birth_replaces_two_divergences(kind, lat
 
 
 @torch.no_grad()
-def test_training_draws_steps_whose_mean_is_the_bound_of_evaluation():
+def test_drawn_steps_have_the_evaluation_bound_as_mean():
     clip_objective = objective("latent_sde", "vector")
     video, ticks, _ = clips(1)
     many, serial = (video.expand(400, *video.shape[1:]), ticks.expand(400, -1)), torch.arange(400)
@@ -79,7 +79,7 @@ def test_mean_of_importance_weights_is_the_bound():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_guidance_moves_birth_and_life_and_its_nats_grow_with_the_cold(kind):
+def test_guidance_moves_birth_and_path_at_a_cost_in_nats(kind):
     model = objective(kind).model.eval()
     ticks, conditioning = frame_ticks(3).expand(2, -1), Conditioning(text=as_bytes(["left"] * 2, 8))
     sampler = SamplerConfig(1, torch.arange(2), guidance_scale=3.0)

@@ -39,7 +39,7 @@ def clips(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching"])
 @pytest.mark.parametrize("start", ["gaussian", "birth"])
 @torch.no_grad()
-def test_divergence_of_the_start_is_zero_after_a_seen_frame_and_not_else(kind, start):
+def test_start_divergence_is_zero_only_after_an_observed_frame(kind, start):
     clip_objective = objective(kind, start=start).eval()
     seen, free = (clip_objective.terms(*clips(4), context=count) for count in (2, 0))
     names = [name for name in free if name in ("kl_birth", "kl_initial", "kl_content")]
@@ -49,7 +49,7 @@ def test_divergence_of_the_start_is_zero_after_a_seen_frame_and_not_else(kind, s
 
 
 @torch.no_grad()
-def test_what_comes_next_does_not_move_the_start_of_a_path_after_a_seen_frame():
+def test_start_after_an_observed_frame_ignores_later_frames():
     clip_objective = objective()
     video, ticks, serial = clips(2)
     other = video.clone()

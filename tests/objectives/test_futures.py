@@ -51,7 +51,7 @@ def test_the_score_is_least_at_the_true_spread():
 
 
 @pytest.mark.parametrize("sde", [{}, {"start": "birth"}, {"order": 2}])
-def test_futures_count_for_seen_clips_alone_and_train_the_prior_from_its_own_start(sde):
+def test_futures_count_for_observed_clips_and_train_the_prior(sde):
     clip_objective = objective(**sde)
     assert float(clip_objective.terms(*clips(4), context=0)["futures"].detach().abs().max()) == 0
     seen = clip_objective.terms(*clips(4), context=2)["futures"]
@@ -74,7 +74,7 @@ def test_the_loss_has_the_term_at_its_weight():
 
 
 @torch.no_grad()
-def test_rolled_futures_begin_at_the_last_seen_frame_and_differ_by_their_noise():
+def test_futures_begin_at_the_last_observed_frame():
     clip_objective = objective()
     encoded = clip_objective.encode(Clips(*clips(3), context=2))
     start = draw_start(clip_objective.model, encoded, seed=0)

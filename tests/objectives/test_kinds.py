@@ -100,7 +100,7 @@ def test_the_path_is_scored_at_the_clips_own_times():
     assert (even["kl_path"] - uneven["kl_path"]).abs().min() > 1e-3
 
 
-def test_the_bridge_moves_neither_the_frames_posterior_nor_the_decoder():
+def test_bridge_loss_gives_posterior_and_decoder_no_gradient():
     clip_objective = objective("follmer")
     terms = clip_objective.terms(*clips(4), 0)
     (terms["bridge"].sum() + terms["kl_initial"].sum()).backward()
@@ -110,7 +110,7 @@ def test_the_bridge_moves_neither_the_frames_posterior_nor_the_decoder():
 
 
 @pytest.mark.parametrize("kind", ["follmer", "follmer map", "matching", "matching map"])
-def test_a_sampled_video_depends_on_seed_and_serial_and_not_on_the_batch(kind):
+def test_sample_depends_on_seed_and_serial_not_on_the_batch(kind):
     clip_objective = objective(kind).model
     ticks = frame_ticks(4).expand(3, -1)
     together = clip_objective.sample(ticks, seed=3, serial=torch.arange(3))

@@ -65,7 +65,7 @@ def test_a_clips_bound_does_not_depend_on_its_batch(kind, context):
             torch.testing.assert_close(value[0], together[name][3], rtol=1e-4, atol=1e-3, msg=name)
 
 
-def test_loss_is_the_negative_bound_at_weight_one_and_reconstruction_at_zero():
+def test_loss_is_the_bound_at_weight_1_reconstruction_at_0():
     clip_objective = objective("vector")
     terms = clip_objective(*clips(4), kl_weight=1.0)
     torch.testing.assert_close(terms["loss"], -terms["elbo"])
@@ -75,7 +75,7 @@ def test_loss_is_the_negative_bound_at_weight_one_and_reconstruction_at_zero():
     torch.testing.assert_close(at_zero["loss"], -at_zero["reconstruction"])
 
 
-def test_at_the_start_the_control_is_off_and_the_path_costs_its_width_alone():
+def test_path_kl_at_initialisation_is_its_widths_alone():
     torch.manual_seed(0)
     clip_objective = build(parse(SMALL | KINDS["vector"]))
     terms = clip_objective.terms(*clips(4), context=0)
@@ -94,7 +94,7 @@ def test_context_moves_the_start_and_shortens_what_is_predicted():
     assert ((within["reconstruction"] / 4 - per_frame).abs() < 0.2 * per_frame.abs()).all()
 
 
-def test_with_a_drift_of_its_own_the_posterior_stays_while_the_prior_is_learnt():
+def test_posterior_of_own_drift_does_not_move_with_the_prior():
     clip_objective = objective("own drift", shake=0.02)
     video, ticks, serial = clips(4)
     before = clip_objective.terms(video, ticks, serial, context=0)
@@ -113,7 +113,7 @@ SOLVES += [
 
 
 @pytest.mark.parametrize(("kind", "setting"), SOLVES)
-def test_however_it_is_solved_bound_and_gradients_are_the_plain_loops(kind, setting):
+def test_bound_and_gradients_of_every_solver_are_the_loops(kind, setting):
     results = {}
     for kernels in ("reference", setting):
         torch.manual_seed(0)

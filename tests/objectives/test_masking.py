@@ -48,7 +48,7 @@ def test_observed_frames_without_fractions_are_the_initial_ones():
     assert torch.equal(sample_observed(INITIAL, 0, serial, FRAMES), want)
 
 
-def test_initial_frames_are_none_as_often_as_set_and_even_otherwise():
+def test_initial_frames_are_none_at_the_set_rate_else_uniform():
     count = sample_num_initial(INITIAL, 0, torch.arange(4000), 6)
     shares = torch.bincount(count, minlength=4) / 4000
     torch.testing.assert_close(shares, torch.full((4,), 0.25), rtol=0, atol=_tolerance(4000))

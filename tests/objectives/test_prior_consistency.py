@@ -92,7 +92,7 @@ def test_the_score_of_a_prior_that_is_right_is_the_least():
 
 
 @torch.no_grad()
-def test_halving_a_step_moves_a_linear_drift_by_what_its_taylor_series_says():
+def test_halving_a_step_of_linear_drift_errs_as_taylor_says():
     """h = -k z: whole - halves = -k d / 2 (k z d / 2 - g dW_1), in units of g^2 d."""
     torch.manual_seed(0)
     model = objective(shake=0.0).model

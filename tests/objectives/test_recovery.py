@@ -96,7 +96,7 @@ def test_drift_and_diffusion_are_recovered(kind):
 
 
 @pytest.mark.slow
-def test_a_model_trained_on_both_ends_bends_towards_the_last_frame():
+def test_model_trained_on_both_ends_bends_to_the_last_frame():
     """Of OU over 1.4 s, the last frame tells much of the frames before it and none of the first."""
     observation = {"scale": NOISE, "max_context": 2, "free_fraction": 0.2, "ends_fraction": 0.6}
     model = trained("latent_sde", observation=observation).model

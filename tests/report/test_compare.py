@@ -22,7 +22,7 @@ def run(folder: Path, steps: list[int], **settings: object) -> Path:
     return folder
 
 
-def test_two_runs_are_overlaid_and_their_settings_differ_by_name(tmp_path):
+def test_two_runs_are_overlaid_with_settings_that_differ(tmp_path):
     first = run(tmp_path / "first", [1, 2, 3])
     second = run(tmp_path / "second <script>", [1, 2, 3], seed=7)
     assert main([str(first), str(second)]) == 0
@@ -55,7 +55,7 @@ def test_a_failed_ending_is_said_and_escaped(tmp_path):
     assert "Training ended: nan. &lt;b&gt;lost&lt;/b&gt;" in text
 
 
-def test_scripts_of_the_page_are_named_by_hash_and_no_other_may_run(tmp_path):
+def test_page_allows_its_own_scripts_by_hash_alone(tmp_path):
     text = page(read(run(tmp_path / "safe", [1])))
     policy = text.split('http-equiv="Content-Security-Policy" content="')[1].split('"')[0]
     assert policy.count("sha256-") == text.count("<script>") == 2

@@ -111,7 +111,7 @@ def test_a_finished_run_shows_every_section(run):
     assert text.count("data:video/mp4") == 2 + 3  # free and real; a fan of each of three clips
 
 
-def test_futures_beside_baselines_stand_in_a_card_a_table_and_plots(run):
+def test_futures_stand_beside_baselines_in_card_and_table(run):
     text = read(run)
     assert "Fair CRPS of futures" in text
     assert "Central 90 % intervals hold" in text

@@ -22,7 +22,7 @@ def test_embedded_text_closes_no_element_and_reads_back(text):
     assert json.loads(inside) == {"name": text}
 
 
-def test_plot_sorts_by_x_and_leaves_gaps_where_nothing_is_finite():
+def test_plot_sorts_by_x_and_leaves_gaps_at_nan():
     shown = data(plot("t", [Series("a", [3.0, 1.0, 2.0], [float("nan"), 5.0, None])], "x"))
     (curve,) = shown["series"]
     assert (curve["x"], curve["y"]) == ([1.0, 2.0, 3.0], [5.0, None, None])

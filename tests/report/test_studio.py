@@ -56,7 +56,7 @@ def test_future_k_is_the_sample_of_seed_plus_k(model):
     assert np.array_equal(result[1], model.sample(num_frames=5, fps=8.0, seed=4)[0])
 
 
-def test_futures_of_an_uploaded_video_begin_with_its_last_frames(model, tmp_path):
+def test_futures_of_an_upload_begin_with_its_last_frames(model, tmp_path):
     side, channels = model.config.frame_size, model.config.channels
     film = np.random.default_rng(0).integers(0, 255, (9, side, side, channels), np.uint8)
     write.mp4(tmp_path / "film.mp4", film, 8.0)
@@ -71,7 +71,7 @@ def test_prompt_to_a_model_without_text_is_refused(model):
         list(futures(model, request(prompt="a ball")))
 
 
-def test_a_field_never_touched_is_no_prompt_and_an_empty_number_is_named(model):
+def test_untouched_field_is_no_prompt_and_no_number_is_named(model):
     assert len(list(futures(model, request(prompt=None, futures=1)))) == 1
     with pytest.raises(UserError, match="seed is empty"):
         list(futures(model, request(seed=None)))

@@ -29,7 +29,7 @@ def test_worst_bin_within_its_interval_is_not_called_wrong():
     assert not worst_bin(grid([1.0], [1.3], [0.2]), "g", relative=True).is_wrong
 
 
-def test_worst_bin_of_a_curve_through_zero_is_measured_by_its_largest_truth():
+def test_worst_bin_through_zero_is_relative_to_the_largest():
     result = worst_bin(grid([-2.0, 0.0, 2.0], [-2.0, 1.0, 2.0], [0.0] * 3), "g", relative=False)
     assert (result.position, result.share) == (1.0, 0.5)
 

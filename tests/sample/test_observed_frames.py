@@ -54,7 +54,7 @@ def sample(model, output, *arguments):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_given_frames_stand_where_they_were_given(models, pictures, tmp_path, kind):
+def test_observed_frames_stand_at_their_indices(models, pictures, tmp_path, kind):
     ends = ["--initial_frames", str(pictures / "40.png"), "--final_frames"]
     keys = ["--keyframes", f"3:{pictures / '80.png'}", "--num_frames", "8"]
     video, summary, indices = sample(

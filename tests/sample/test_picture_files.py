@@ -17,7 +17,7 @@ def read(path, count=None, most=5, side=8, channels=3, fps=8.0):
     return picture_files.read(path, count, most, side, channels, fps)
 
 
-def test_pictures_come_in_natural_order_and_only_as_many_as_the_model_takes(tmp_path):
+def test_pictures_come_in_natural_order_up_to_the_models_limit(tmp_path):
     for i in range(1, 13):
         save(tmp_path / "f" / f"frame{i}.png", (i, i, i))
     pixels = read(tmp_path / "f")
@@ -98,7 +98,7 @@ def test_a_cut_off_picture_is_named(tmp_path):
         read(tmp_path / "a.png")
 
 
-def test_a_folder_without_pictures_and_one_of_mixed_sizes_are_refused(tmp_path):
+def test_folder_of_no_or_mixed_pictures_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds nothing"):
         read(tmp_path)
     save(tmp_path / "f" / "0.png", (1, 1, 1), size=(8, 8))

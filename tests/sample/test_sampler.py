@@ -82,7 +82,7 @@ def test_a_sample_does_not_depend_on_how_many_are_made(model, tmp_path, batch_si
             assert few[name] == many[name], name
 
 
-def test_another_seed_gives_other_videos_and_no_temperature_no_noise_in_the_path(model, tmp_path):
+def test_seed_changes_videos_and_temperature_0_removes_noise(model, tmp_path):
     for seed in ("0", "1"):
         sample(model, tmp_path / seed, "--seed", seed, "--num_samples", "1")
     assert not np.array_equal(video(tmp_path / "0"), video(tmp_path / "1"))
@@ -181,7 +181,7 @@ def test_frame_rate_and_steps_reach_the_solver(model, tmp_path):
     assert not np.array_equal(video(tmp_path / "b"), video(tmp_path / "c"))
 
 
-def test_a_second_run_takes_away_what_the_first_wrote_and_nothing_else(model, tmp_path):
+def test_second_run_removes_only_what_the_first_wrote(model, tmp_path):
     sample(model, tmp_path, "--num_samples", "4")
     (tmp_path / "mine.mp4").write_bytes(b"keep")
     sample(model, tmp_path, "--num_samples", "1")

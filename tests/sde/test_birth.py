@@ -48,7 +48,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_bound_of_mixture_lies_within_a_twentieth_of_a_nat_below_log_p(generator):
+def test_bound_of_mixture_is_within_0_05_nats_of_log_p(generator):
     y, grid = mixture_draws(40_000, generator), birth.schedule(64, 0.01)
     noise = torch.randn(len(y), 64, 2, generator=generator)
     gap = birth.bound(y, mixture_endpoint, grid, noise) + mixture_log_prob(y)
@@ -79,7 +79,7 @@ def test_bound_on_kl_of_two_normals_is_exact_to_a_hundredth(generator):
     assert float(kl.mean()) == pytest.approx(1.972, abs=0.006)
 
 
-def test_one_step_is_a_gaussian_around_what_is_predicted_from_nothing(generator):
+def test_birth_in_one_step_is_a_gaussian_at_the_prediction(generator):
     y = torch.randn(5, 3, 2, generator=generator)
     bound = birth.bound(y, normal_endpoint, birth.schedule(1, 0.5), torch.randn(5, 1, 3, 2))
     expected = -torch.distributions.Normal(0.0, 1.0).log_prob(y).flatten(1).sum(1)
@@ -107,7 +107,7 @@ def test_each_step_is_drawn_as_often_as_it_is_counted(generator):
     torch.testing.assert_close(totals / 90_000, torch.ones(9), atol=0.03, rtol=0)
 
 
-def test_log_ratio_is_an_unbiased_weight_whose_mean_is_the_bound(generator):
+def test_log_ratio_is_an_unbiased_weight_with_bound_as_mean(generator):
     grid, count = birth.schedule(8, 0.05), 100_000
     y = torch.tensor([[0.8, -0.5]]).expand(count, -1)
     noise = torch.randn(count, 8, 2, generator=generator)
@@ -138,7 +138,7 @@ def toward(target: float) -> birth.Predict:
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.0, 1.0, 3.0])
-def test_guidance_ends_where_it_leads_and_costs_the_kl_of_the_chains(scale, generator):
+def test_birth_guidance_costs_the_kl_of_the_chains(scale, generator):
     grid = birth.schedule(16, 0.02)
     noise = torch.randn(4_000, 16, 2, generator=generator)
     born = birth.sample(toward(1.0), grid, noise, away=toward(0.5), guidance_scale=scale)

@@ -62,7 +62,7 @@ def test_posterior_and_kl_equal_bayes_rule_on_dense_covariances():
     assert_close(spread @ spread.transpose(-1, -2), exact.covariance_matrix)
 
 
-def test_axes_of_one_precision_take_one_factor_and_give_the_same():
+def test_axes_of_one_precision_share_one_factor():
     parts = scene(2)
     shared = parts["precision"][..., :1]
     one = solved(parts | {"precision": shared})
@@ -96,7 +96,7 @@ def test_what_sees_nothing_costs_nothing_and_moves_as_the_prior():
     assert_close(step.draw(xi), carried_noise.prior_draw(step.root, xi))
 
 
-def test_one_seen_particle_carries_its_neighbour_and_not_the_far_one():
+def test_observed_particle_carries_its_neighbour_alone():
     positions = torch.tensor([[0.0, 0.0], [1.0, 0.0], [40.0, 0.0]], dtype=torch.float64)
     root = carried_noise.root(positions, torch.tensor(4.0, dtype=torch.float64))
     observed = torch.tensor([[2.0, -1.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
@@ -170,9 +170,7 @@ def fitted_variance(sources: int, shared: bool) -> float:
 
 
 @pytest.mark.parametrize(("sources", "learnt"), [(1, 1.00), (2, 0.505), (4, 0.270), (9, 0.156)])
-def test_diagonal_posterior_learns_too_small_a_diffusion_and_carried_noise_the_true(
-    sources, learnt
-):
+def test_carried_noise_alone_recovers_the_true_diffusion(sources, learnt):
     assert fitted_variance(sources, shared=False) == pytest.approx(learnt, abs=0.005)
     assert fitted_variance(sources, shared=True) == pytest.approx(1.0, abs=0.02)
 

@@ -23,7 +23,7 @@ def drift(x, s):
     return torch.where(variance > 0, offset + slope * (x - mean), at_start)
 
 
-def test_the_interpolant_and_its_rate_have_the_moments_of_the_closed_form():
+def test_interpolant_and_its_rate_have_closed_form_moments():
     torch.manual_seed(0)
     count, s = 400_000, torch.tensor(0.6, dtype=torch.float64)
     x1 = MEAN + SD * torch.randn(count, dtype=torch.float64)

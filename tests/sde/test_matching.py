@@ -89,7 +89,7 @@ def test_correlation_minimises_the_kl():
         assert expected_kl(marginals, DT[None], rho + shift, SLOPE, g) > kl
 
 
-def test_step_kl_is_that_of_two_gaussians_also_where_g_depends_on_the_state():
+def test_step_kl_with_state_dependent_g_is_the_gaussian_kl():
     torch.manual_seed(0)
     marginals = Marginals(torch.randn(2, 4, 3, dtype=F64), 0.1 + torch.rand(2, 4, 3, dtype=F64))
     eps, dt = torch.randn(2, 4, 3, dtype=F64), torch.rand(2, 3, 1, dtype=F64)

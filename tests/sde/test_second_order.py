@@ -76,7 +76,7 @@ def test_kl_is_that_of_the_laws_of_whole_paths():
     assert none == 0
 
 
-def test_the_same_seed_at_twice_the_steps_comes_closer_at_strong_order_one():
+def test_second_order_chain_has_strong_order_one():
     noise = Brownian(3, torch.arange(200), (1,), 4800)
 
     def coefficients(z, _):

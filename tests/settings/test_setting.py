@@ -49,7 +49,7 @@ def test_walk_refuses_a_field_without_role():
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_loss_is_altered_by_architecture_and_objective_unless_said(role):
+def test_loss_depends_on_architecture_and_objective_settings(role):
     class Part(Section):
         width: int = setting(3, role=role, help="a width")
         other: int = setting(3, role=role, alters_loss=True, help="another width")
@@ -59,7 +59,7 @@ def test_loss_is_altered_by_architecture_and_objective_unless_said(role):
     assert other.alters_loss
 
 
-def test_numbers_have_finite_limits_unless_their_rule_is_elsewhere():
+def test_number_settings_have_finite_limits():
     shares = {  # bounded together by ObservationConfig's own rule
         "observation.free_fraction",
         "observation.ends_fraction",

@@ -112,7 +112,7 @@ def test_a_killed_cut_carries_on_to_the_same_bytes(tool, tmp_path):
         (["--dataset", "ou", "--text_encoder", "missing"], "missing: no Hugging Face model is"),
     ],
 )
-def test_mistakes_are_told(tool, tmp_path, arguments, message):
+def test_tool_mistakes_are_named(tool, tmp_path, arguments, message):
     code, _, output = tool("make_shards", *arguments, "--output_dir", tmp_path / "out")
     assert code == 2
     assert message in output

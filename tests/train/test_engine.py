@@ -98,7 +98,7 @@ def test_bf16_keeps_float32_weights_and_comes_near_float32(stage, make_config, i
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=0)
 
 
-def test_the_prior_learns_at_its_own_rate_and_only_matrices_decay(make_config):
+def test_prior_has_its_own_rate_and_only_matrices_decay(make_config):
     config = make_config(weight_decay=0.1, prior_learning_rate_ratio=4.0)
     objective = objectives.build(config)
     prior = objective.prior_parameter_names()

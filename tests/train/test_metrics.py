@@ -87,7 +87,7 @@ def test_lines_that_a_full_disk_does_not_take_are_written_later(make_config, wor
     assert "lines kept for later: 1" in capsys.readouterr().out
 
 
-def test_lines_past_the_clips_resumed_from_and_torn_ones_are_dropped(tmp_path):
+def test_metric_lines_past_the_resume_or_torn_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"clips": 4}\n{"clips": 8}\n{"clips": 12}\n{"clips": 16, "l')
     forget_after(path, 8)

@@ -68,7 +68,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize(
     "stage", [2, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 1, 3))]
 )
-def test_killed_and_started_again_is_the_uninterrupted_run_to_the_bit(stage, make_config):
+def test_killed_run_restarted_is_bit_equal_to_uninterrupted(stage, make_config):
     settings = {"zero_stage": stage, "max_clips": 80, "save_every": 20}
     whole, cut = make_config("whole", **settings), make_config("cut", **settings)
     finish(start(whole))
@@ -107,7 +107,7 @@ def test_second_interrupt_ends_at_once_and_is_written_down(make_config):
     assert not (config.run_dir / ".owner").exists()
 
 
-def test_second_start_in_a_folder_is_refused_and_the_first_goes_on(make_config):
+def test_second_start_in_a_folder_is_refused(make_config):
     config = make_config(max_clips=100_000)
     first = start(config)
     wait_for(config.run_dir / "metrics.jsonl", first)
@@ -125,7 +125,7 @@ def test_second_start_in_a_folder_is_refused_and_the_first_goes_on(make_config):
     assert ending(config)["reason"] == "preempted"
 
 
-def test_a_run_that_diverges_ends_as_nan_and_saves_nothing_of_it(make_config):
+def test_diverging_run_ends_as_nan_and_saves_nothing(make_config):
     config = make_config(max_clips=4_000, observation={"scale": 1e-25})  # its square overflows
     process = start(config)
     out, _ = process.communicate(timeout=300)

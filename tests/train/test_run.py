@@ -34,7 +34,7 @@ def test_a_users_fault_is_written_down_by_the_rank_that_met_it(
     assert end["message"] == ("no room" if rank == 0 else "rank 1: no room")
 
 
-def test_the_main_rank_has_the_last_word_and_the_first_of_the_others_stays(make_config, world):
+def test_exit_file_is_the_main_ranks_else_the_first_ones(make_config, world):
     config = make_config()
     config.run_dir.mkdir()
     for rank, text in ((1, "no folder"), (2, "left alone"), (0, "no room")):

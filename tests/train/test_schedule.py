@@ -14,7 +14,7 @@ def config(**settings: object) -> Config:
     return parse({"batch_size": 10, "learning_rate": 1e-3, **settings})
 
 
-def test_learning_rate_rises_over_the_warmup_and_ends_at_its_final_ratio():
+def test_learning_rate_warms_up_and_ends_at_its_ratio():
     settings = config(warmup_clips=1_000, final_learning_rate_ratio=0.1)
     assert learning_rate(0, TOTAL, settings) == pytest.approx(1e-5)
     assert learning_rate(490, TOTAL, settings) == pytest.approx(5e-4)

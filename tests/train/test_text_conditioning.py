@@ -33,9 +33,7 @@ def test_captions_are_read_by_default():
     assert parse({}).text.encoder == "bytes"
 
 
-def test_clips_of_which_nothing_is_said_are_trained_without_and_the_run_says_so(
-    make_config, train_here, index, capsys
-):
+def test_clips_without_words_train_unconditionally(make_config, train_here, index, capsys):
     config = make_config(text=BYTES, max_clips=8)
     assert train_here(config) == "done"
     assert f"no clip of {config.data} has a caption or label" in capsys.readouterr().out
@@ -98,7 +96,7 @@ def losses(config, world) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
-def test_stored_embeddings_train_as_those_made_meanwhile_and_need_no_transformers(
+def test_stored_embeddings_train_as_those_computed(
     make_config, world, with_embeddings, without, teller, tmp_path, capsys, monkeypatch
 ):
     settings = {"max_clips": 20, "batch_size": 4, "log_every": 4}
@@ -122,7 +120,7 @@ def test_stored_embeddings_train_as_those_made_meanwhile_and_need_no_transformer
     assert "the embeddings in the shards are not read" in capsys.readouterr().out
 
 
-def test_embeddings_by_another_encoder_are_told(
+def test_embeddings_by_another_encoder_are_refused(
     make_config, world, with_embeddings, teller, clip, tmp_path
 ):
     index = open_shards(with_embeddings, "train")

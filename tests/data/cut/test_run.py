@@ -148,7 +148,7 @@ def test_bad_videos_are_named_and_the_rest_goes_on(tmp_path):
     }
 
 
-def test_too_many_bad_videos_stop_the_cut_and_more_may_be_allowed(tmp_path):
+def test_cut_with_too_many_bad_videos_stops_unless_allowed(tmp_path):
     films = [Film(number, reason="is torn" if number in (1, 3) else None) for number in range(6)]
     with pytest.raises(UserError, match=r"2 of 6 videos are damaged .* films/3.mp4: is torn"):
         run(plan(*films), tmp_path, bad=0.2)
@@ -237,7 +237,7 @@ class Crashing:
 """
 
 
-def test_worker_processes_give_the_same_and_a_deadly_video_is_named(tmp_path, monkeypatch):
+def test_cut_with_workers_is_the_same_and_names_a_deadly_video(tmp_path, monkeypatch):
     (tmp_path / "crashing_films.py").write_text(CRASHING)
     monkeypatch.syspath_prepend(tmp_path)
     crashing = importlib.import_module("crashing_films").Crashing

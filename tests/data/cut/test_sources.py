@@ -93,7 +93,7 @@ def test_a_link_back_into_the_tree_ends(tmp_path):
     ]
 
 
-def test_what_is_real_comes_before_links_and_broken_ones_are_named(tmp_path):
+def test_real_files_precede_links_and_broken_links_are_named(tmp_path):
     lay(tmp_path / "in", "jump/a.mp4")
     lay(tmp_path / "out", "b.mp4")
     (tmp_path / "in/a_link").symlink_to("jump")
@@ -222,7 +222,7 @@ def test_data_that_is_not_there_says_where_to_get_it(tmp_path):
         kinetics(tmp_path, [], official=True)
 
 
-def test_luma_of_grey_video_is_its_value_and_of_green_its_weight():
+def test_luma_of_grey_is_its_value_and_of_green_its_weight():
     grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     assert np.array_equal(in_channels(grey.repeat(3, axis=-1), "grey"), grey)
     green = np.zeros((1, 2, 2, 3), np.uint8)

@@ -86,7 +86,7 @@ def test_hlg_of_grey_has_the_standards_values():
 
 
 @pytest.mark.parametrize("curve", [PQ, HLG])
-def test_tone_mapping_rises_keeps_grey_and_black_and_stays_in_range(curve):
+def test_tone_mapping_is_monotone_and_keeps_grey_and_black(curve):
     grey = np.linspace(0, 1, 101)[:, None, None].repeat(3, -1)
     shown = ToneMap(curve, BT2020)(grey)
     assert_allclose(shown[..., 0], shown[..., 1], atol=2e-3)

@@ -99,7 +99,7 @@ def test_best_of_k_takes_the_best_mean_over_frames():
 
 
 @pytest.mark.slow
-def test_the_reader_learns_where_and_which_from_the_training_split(shards):
+def test_digit_reader_learns_positions_and_labels(shards):
     training, held_out = open_shards(shards, "train"), open_shards(shards, "val")
     reader = train_reader(training, 32, 1, seed=0, steps=300)
     clips = [held_out.read(i) for i in range(20)]

@@ -114,7 +114,7 @@ def test_pixels_are_the_nearest_levels_of_their_values(text):
     assert units.pixels(np.array([1e9])) == [255]
 
 
-def test_transform_of_the_shards_is_undone_and_unobserved_values_stay_so():
+def test_baseline_undoes_the_transform_and_keeps_nan():
     transform = Transform("log", 0.0, 99.0, eps=1.0, unit="mm/h")
     units = source_units.parse(None, {"transform": transform.as_json()})
     rain = np.array([0.0, 9.0, 99.0, np.nan], np.float32)

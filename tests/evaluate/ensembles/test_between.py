@@ -53,7 +53,7 @@ def context(monkeypatch):
     return make
 
 
-def test_linear_interpolation_of_a_line_is_exact_and_frames_count_by_place(context):
+def test_linear_interpolation_of_a_line_is_exact(context):
     scores = between.run(context(every=3))["between"]
     crps = {name: one["channels"][0]["crps"]["1"] for name, one in scores["forecasts"].items()}
     assert crps["linear_interpolation"]["mean"] == pytest.approx(0, abs=1e-4)

@@ -26,7 +26,7 @@ def scored(spread, clips=40, members=16, sources=None, thresholds=()):
     return BySource(totals, sources or [str(k) for k in range(clips)])
 
 
-def test_calibrated_ensemble_has_spread_as_error_and_nominal_coverage():
+def test_calibrated_ensemble_has_spread_as_error_and_coverage():
     scores = scored(1.0)
     ratio = scores.ratio("variance", "squared_error", 0, root=True)
     assert ratio["mean"] == pytest.approx(1, abs=0.05)
@@ -115,7 +115,7 @@ def test_events_by_hand():
     assert probability[7] == pytest.approx(4.5)
 
 
-def test_spectrum_of_the_outcome_equals_that_of_a_perfect_forecast():
+def test_spectrum_of_a_perfect_forecast_is_the_outcomes():
     observed = field(np.random.default_rng(3))
     curves = spectra(Forecast(observed[None], "point"), observed)
     np.testing.assert_allclose(curves["spectrum"], curves["spectrum_observed"])

@@ -26,7 +26,7 @@ def law(films, interval=0.5, sources=None):
     return law_of(sums, sources or [f"film {k}" for k in range(len(films))], interval)
 
 
-def test_brownian_tracks_have_einsteins_diffusion_and_exponent_one():
+def test_brownian_tracks_have_diffusion_and_exponent_one():
     rng = np.random.default_rng(0)
     estimate = law([tracks_of(rng, 1.5, drift=(0.4, -0.2)) for _ in range(20)])
     want = 1.5**2 / 2 / 0.5  # sd^2 / (2 interval)

@@ -31,7 +31,7 @@ def test_centroid_follows_a_spot_and_is_nan_on_a_blank_frame():
     assert np.isnan(failures.centroid(torch.zeros(1, 1, 16, 16))).all()
 
 
-def test_content_that_carries_the_state_correlates_and_other_content_by_chance():
+def test_content_with_the_state_correlates_beyond_chance():
     rng = np.random.default_rng(0)
     state = rng.normal(size=(64, 2))
     carries = np.stack([rng.normal(size=64), 0.1 * rng.normal(size=64) - state[:, 1]], axis=1)

@@ -36,6 +36,6 @@ def test_without_drift_the_frames_are_the_same():
 
 
 @pytest.mark.parametrize("drift", [0.5, 1.0])
-def test_a_steeper_drift_leaves_a_wider_gap_and_the_finest_rate_is_furthest(drift):
+def test_steeper_drift_leaves_a_wider_gap_between_rates(drift):
     twice, four_times = distances(drift)
     assert distances(0.0)[0] < distances(0.1)[0] < twice < four_times < 1

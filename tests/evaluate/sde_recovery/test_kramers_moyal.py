@@ -76,12 +76,12 @@ def test_overall_squared_diffusion_of_ou(paths):
     assert error < 0.01 * SQUARED
 
 
-def test_overall_squared_diffusion_of_a_process_that_hardly_moves():
+def test_overall_diffusion_of_a_slow_process_is_recovered():
     still = np.zeros((5, 10))
     assert np.nan_to_num(overall_squared_diffusion(still, INTERVAL)).max() == 0
 
 
-def test_a_motion_of_second_order_shows_its_force_and_noise_in_its_positions():
+def test_second_order_positions_show_force_and_noise():
     """At 1/64 s the bias is of the order of an interval's share of a period, 0.7 %."""
     sde, interval = Pendulum(), 1 / 64
     angle = sde.simulate(np.random.default_rng(4), 400, interval * np.arange(64))[..., 0]

@@ -31,7 +31,7 @@ def test_frozen_and_wild_motion_are_told_from_true_motion():
     assert slow["generated"]["squared_diffusion"] == pytest.approx(0.25, abs=0.02)
 
 
-def test_truth_seen_at_the_frame_interval_is_not_the_exact_one_and_both_are_told():
+def test_truth_at_the_frame_interval_differs_from_the_exact():
     ou = OrnsteinUhlenbeck(theta=2.0, sigma=0.5)
     entry = compare(draw_paths(ou, 1), draw_paths(ou, 2), INTERVAL, ou, seed=0)
     decay = np.exp(-2 * INTERVAL)

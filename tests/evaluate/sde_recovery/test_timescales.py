@@ -22,7 +22,7 @@ def test_autocorrelation_time_of_ou_is_one_over_theta(theta):
     assert estimate.interval[0] < estimate.mean < estimate.interval[1]
 
 
-def test_it_is_carried_on_where_the_paths_are_shorter():
+def test_autocorrelation_time_beyond_the_paths_is_extrapolated():
     ou = OrnsteinUhlenbeck(theta=0.4)
     estimate = autocorrelation_time(
         draw_paths(ou, 1, 4000, 16, 0.125), 0.125, ou.mean
@@ -31,14 +31,14 @@ def test_it_is_carried_on_where_the_paths_are_shorter():
     assert estimate.standard_error < 0.3
 
 
-def test_of_an_oscillation_it_is_where_the_cosine_falls():
+def test_autocorrelation_time_of_an_oscillation_is_the_cosines():
     rng = np.random.default_rng(2)
     phase, times = rng.uniform(0, 2 * np.pi, (400, 1)), np.arange(100) / 50
     estimate = autocorrelation_time(np.cos(2 * np.pi * times + phase), 1 / 50, 0.0)
     assert estimate.mean == pytest.approx(np.arccos(np.exp(-1)) / (2 * np.pi), abs=0.005)
 
 
-def test_lost_frames_do_not_bias_it():
+def test_lost_frames_do_not_bias_the_autocorrelation_time():
     ou = OrnsteinUhlenbeck()
     paths = draw_paths(ou, 3, 1500, 64, 0.125)
     paths[np.random.default_rng(4).random(paths.shape) < 0.1] = np.nan

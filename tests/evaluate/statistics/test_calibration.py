@@ -17,7 +17,7 @@ def case(width, seed=0, clips=400, leads=6, members=64):
     return centre + width * rng.standard_normal((members, clips, leads)), truth
 
 
-def test_calibrated_ensembles_have_spread_as_skill_and_flat_ranks():
+def test_calibrated_ensembles_have_spread_as_skill_flat_ranks():
     samples, truth = case(1.0)
     estimate = spread_skill(samples, truth)
     assert abs(estimate.mean - 1) < 4 * estimate.standard_error
@@ -31,7 +31,7 @@ def test_calibrated_ensembles_have_spread_as_skill_and_flat_ranks():
 
 
 @pytest.mark.parametrize(("width", "ends"), [(0.5, 3.0), (2.0, 0.3)])
-def test_narrow_and_wide_ones_are_told(width, ends):
+def test_narrow_and_wide_ensembles_are_distinguished(width, ends):
     samples, truth = case(width)
     estimate = spread_skill(samples, truth)
     assert estimate.mean == pytest.approx(width, rel=0.08)

@@ -46,7 +46,7 @@ def test_two_by_two_covariances_that_do_not_commute():
     assert frechet_distance(a, b) == pytest.approx(want, rel=1e-9)
 
 
-def test_more_features_than_videos_stay_real_and_equal_sets_are_at_nothing():
+def test_frechet_distance_of_few_videos_is_real():
     rng = np.random.default_rng(1)
     a = rng.standard_normal((20, 100)).astype(np.float32)
     assert abs(frechet_distance(a, a)) < 1e-5  # root of rounding in singular directions
@@ -75,7 +75,7 @@ def test_kernel_distance_of_equal_laws_is_nothing_on_average():
     )  # the statistic is degenerate here: rather too large
 
 
-def test_kernel_distance_of_different_laws_has_the_error_of_repeated_ones():
+def test_kernel_distance_states_the_error_of_repetitions():
     rng = np.random.default_rng(7)
     results = [
         kernel_distance(rng.normal(0.7, 1, (60, 3)), rng.standard_normal((60, 3)))
@@ -85,7 +85,7 @@ def test_kernel_distance_of_different_laws_has_the_error_of_repeated_ones():
     assert stated_error == pytest.approx(np.std([one.mean for one in results]), rel=0.3)
 
 
-def test_kernel_distance_of_shifted_gaussians_has_its_closed_form():
+def test_kernel_distance_of_shifted_gaussians_is_closed_form():
     """In one dimension, kernel (x y + 1)^3: the moments of N(m, 1) and N(0, 1) to the third."""
     m, rng = 0.8, np.random.default_rng(4)
     moments_m, moments = np.array([1, m, m**2 + 1, m**3 + 3 * m]), np.array([1, 0, 1, 0])

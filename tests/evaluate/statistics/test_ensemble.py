@@ -35,7 +35,7 @@ def test_crps_of_gaussian_ensemble_equals_closed_form(mean, scale, y):
     assert abs(score.mean() - gaussian_crps(mean, scale, y)) < 4 * error
 
 
-def test_fair_crps_does_not_depend_on_members_and_plain_crps_does():
+def test_fair_crps_alone_does_not_depend_on_members():
     rng = np.random.default_rng(1)
     y = rng.normal(size=100_000)
     few, many = rng.normal(size=(2, y.size)), rng.normal(size=(16, y.size))
@@ -124,7 +124,7 @@ def test_contingency_by_hand():
     assert csi[0] == pytest.approx(1 / 3)
 
 
-def test_fractions_skill_is_one_for_the_right_fraction_at_another_place():
+def test_fractions_skill_of_a_shifted_right_fraction_is_one():
     observed = np.zeros((4, 4, 1))
     observed[0, 0] = 5.0
     shifted = np.roll(observed, 1, axis=1) >= 1.0

@@ -29,7 +29,7 @@ def test_agrees_with_scikit_image():
     np.testing.assert_allclose(psnr(b, a), want)
 
 
-def test_equal_frames_reach_the_ceiling_and_one_frame_serves_many():
+def test_psnr_of_equal_frames_is_the_ceiling_and_broadcasts():
     true = np.random.default_rng(1).random((2, 5, 8, 8, 1))
     assert (psnr(true, true) == CEILING).all()
     assert psnr(true[0, 0], true).shape == (2, 5)
@@ -54,7 +54,7 @@ def test_ssim_is_one_for_equal_frames_and_falls_with_noise():
     assert 1 > noisy[0] > noisy[1] > 0
 
 
-def test_ssim_broadcasts_and_says_nothing_of_frames_smaller_than_its_window():
+def test_ssim_of_frames_below_its_window_is_nothing():
     true = np.random.default_rng(3).random((2, 4, 16, 16, 1))
     one = structural_similarity(true[:, :1], true)
     assert one.shape == (2, 4)

@@ -19,7 +19,7 @@ def moving(seed, frames=5, flicker=0.0):
     return np.rint(255 * result.clip(0, 1)).astype(np.uint8)[..., None]
 
 
-def test_steady_motion_has_far_less_error_than_its_frames_differ():
+def test_warping_error_of_steady_motion_is_far_below_change():
     video = np.stack([moving(0), moving(1)])
     error = warping_error(video, "")
     apart = (np.diff(video / 255.0, axis=1) ** 2).mean(axis=(1, 2, 3, 4))

@@ -36,7 +36,7 @@ def test_objective_trains_every_parameter(order, presence, ring, small):
     assert idle == []
 
 
-def test_missing_pixels_count_as_ground_and_leave_the_bound_finite(small):
+def test_missing_pixels_count_as_ground_with_a_finite_bound(small):
     config = small(presence="depth")
     objective = objectives.build(config)
     ticks = frame_ticks(6).expand(3, -1)

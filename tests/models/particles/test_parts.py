@@ -94,7 +94,7 @@ def test_step_of_no_time_changes_nothing(small):
     assert_close(result.kl, torch.zeros(3), atol=1e-5, rtol=0)
 
 
-def test_depth_has_its_stationary_variance_however_long_the_steps(small):
+def test_depth_has_its_stationary_variance_at_any_step(small):
     law = ParticleLaw(small(presence="depth"))
     with torch.no_grad():
         rate, noise = law.depth()
@@ -103,7 +103,7 @@ def test_depth_has_its_stationary_variance_however_long_the_steps(small):
             assert float(depth.var()) == pytest.approx(float(noise**2 / (2 * rate)), rel=0.05)
 
 
-def test_drift_of_a_present_particle_does_not_depend_on_an_absent_one(small):
+def test_drift_does_not_depend_on_absent_particles(small):
     law = ParticleLaw(small())
     torch.nn.init.normal_(law.drift[2].weight)
     w = content(2)
@@ -175,7 +175,7 @@ def test_settings_that_do_not_fit_are_named(changed, named):
         configs.parse({"frame_size": 64} | changed)
 
 
-def test_ring_lies_around_the_picture_and_its_posterior_begins_as_its_prior(small):
+def test_ring_lies_outside_and_its_posterior_starts_as_prior(small):
     config = small(ring=True)
     ring = Ring(config)
     assert len(ring.home) == ring.size == 20

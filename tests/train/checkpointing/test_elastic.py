@@ -124,7 +124,7 @@ WAY: list[Shape] = [(2, 1), (1, 2), (3, 3), (4, 1), (2, 3)]
 
 
 @pytest.mark.slow
-def test_a_run_that_is_moved_at_each_checkpoint_is_the_unmoved_one(make_config):
+def test_run_moved_at_each_checkpoint_is_the_unmoved_one(make_config):
     """2 ranks, 1, 3, 4 and 2 again, another stage each time."""
     lengths = {"batch_size": BATCH, "log_every": BATCH, "max_clips": CLIPS, "save_every": BATCH}
     settings = lengths | {"checkpoint": {"keep": 9}}

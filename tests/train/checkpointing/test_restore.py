@@ -47,7 +47,7 @@ def terms(run_dir: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_a_run_stopped_and_carried_on_is_the_uninterrupted_one_to_the_bit(
+def test_resumed_run_is_bit_equal_to_the_uninterrupted(
     stage, make_config, train_here, train_restarted, world
 ):
     whole = make_config("whole", zero_stage=stage, max_clips=CLIPS)
@@ -190,7 +190,7 @@ def test_going_back_to_the_gpu_is_a_setting_that_changed(make_config, train_here
     assert train_here(make_config(max_clips=12)) == "done"
 
 
-def test_setting_of_the_architecture_that_moves_no_shape_is_refused(make_config, train_here):
+def test_resume_refuses_architecture_changes_without_a_shape(make_config, train_here):
     train_here(make_config(max_clips=4))
     with pytest.raises(UserError, match=r"sde.heads \(4 there, 2 now\)"):
         train_here(make_config(max_clips=8, sde={"heads": 2}))

@@ -76,9 +76,7 @@ def test_a_damaged_one_goes_with_age_and_hides_no_other(tmp_path):
 
 
 @given(keep=st.integers(2, 4), every=st.integers(1, 90), steps=st.integers(1, 12))
-def test_what_is_kept_for_ever_does_not_depend_on_when_one_looks(
-    keep, every, steps, tmp_path_factory
-):
+def test_checkpoints_kept_for_ever_do_not_depend_on_timing(keep, every, steps, tmp_path_factory):
     settings = CheckpointConfig(keep=keep, keep_every=every)
     folder = tmp_path_factory.mktemp("run")
     run(folder, settings, steps, {})

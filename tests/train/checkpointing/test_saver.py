@@ -65,7 +65,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_files_written_behind_hold_what_files_written_at_once_hold(stage, make_config, begin):
+def test_asynchronous_files_hold_what_synchronous_ones_do(stage, make_config, begin):
     engine, ema, batches = begin(make_config(zero_stage=stage))
     folders = []
     for step, asynchronous in ((2, False), (3, True)):
@@ -91,7 +91,7 @@ def test_files_written_behind_hold_what_files_written_at_once_hold(stage, make_c
     assert set(first.sums) == {"weights", "exp_avg", "exp_avg_sq"}
 
 
-def test_the_copy_shares_what_was_shared_and_nothing_with_its_source():
+def test_copy_keeps_sharing_and_shares_nothing_with_its_source():
     flat = torch.arange(6.0)
     value = {"a": flat[:2], "b": [flat[1:], nn.Parameter(flat.view(2, 3))], "n": (1, "x")}
     memory = HostMemory()
@@ -108,7 +108,7 @@ def test_the_copy_shares_what_was_shared_and_nothing_with_its_source():
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_a_live_engine_goes_back_to_a_checkpoint_and_repeats_its_steps(stage, make_config, begin):
+def test_live_engine_repeats_its_steps_from_a_checkpoint(stage, make_config, begin):
     engine, ema, batches = begin(make_config(zero_stage=stage))
     with Saver(engine, ema) as saver:
         for step in (2, 3):
@@ -140,7 +140,7 @@ def stuck(saver: Saver) -> threading.Event:
     return event
 
 
-def test_training_does_not_wait_for_the_disk_but_the_next_save_does(make_config, begin):
+def test_next_save_alone_waits_for_the_disk(make_config, begin):
     engine, ema, _ = begin(make_config())
     with Saver(engine, ema) as saver:
         event = stuck(saver)
@@ -224,7 +224,7 @@ def test_a_metric_that_is_not_logged_cannot_choose_the_best(make_config, begin):
         saver.save(Progress(8, 2), {"loss": 1.0, "elbo": 2.0})
 
 
-def test_a_wrong_name_of_the_best_is_told_long_before_the_first_save(make_config, train_here):
+def test_unknown_best_metric_is_refused_before_the_first_save(make_config, train_here):
     config = make_config(max_clips=4_000, save_every=4_000, checkpoint={"best": "accuracy"})
     with pytest.raises(UserError, match="is accuracy, but no such figure is logged; take one of"):
         train_here(config)
@@ -261,7 +261,7 @@ def test_a_model_that_computes_something_else_is_refused(make_config, train_here
     train_here(make_config(max_clips=8, observation={"scale": 0.3}))  # then it is no wonder
 
 
-def test_a_checksum_sees_every_bit_and_every_place_but_not_the_cut():
+def test_checksum_sees_every_bit_whatever_the_partition():
     torch.manual_seed(0)
     values = torch.randn(1000)
 

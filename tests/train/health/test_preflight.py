@@ -107,7 +107,7 @@ with open_world() as world:
 
 
 @pytest.mark.slow
-def test_a_rank_that_does_not_answer_is_found_by_the_one_after_it(tmp_path):
+def test_silent_rank_is_named_by_the_next_one(tmp_path):
     script = tmp_path / "stuck.py"
     script.write_text(STUCK)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -61,7 +61,7 @@ def test_damaged_clips_are_named_once_and_counted(make_config, torn, world):
     assert lines(config.run_dir / "metrics.jsonl")[-1]["quarantined"] == 2
 
 
-def test_a_resume_repeats_the_replacements_and_names_nothing_twice(make_config, torn, world):
+def test_resume_repeats_replacements_and_names_none_twice(make_config, torn, world):
     config = make_config(data=str(torn), max_clips=48)
     run(config, world)
     longer = make_config(data=str(torn), max_clips=72)

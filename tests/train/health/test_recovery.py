@@ -52,9 +52,7 @@ def state(engine: Engine) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_a_lost_step_changes_nothing_and_the_next_is_as_if_it_had_not_been(
-    stage, what, make_config, index, world, lose
-):
+def test_skipped_step_leaves_the_next_one_unchanged(stage, what, make_config, index, world, lose):
     config = make_config(zero_stage=stage, micro_batch_size=2)
     steps = list(itertools.islice(stream.steps(index, config, 0, 1, 0), 3))
     lose(2, what=what)
@@ -91,7 +89,7 @@ def lines(run_dir: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
-def test_several_in_a_row_go_back_to_the_checkpoint_and_on_behind_the_bad_data(
+def test_bad_steps_in_a_row_return_to_a_checkpoint_past_them(
     stage, make_config, train_here, lose, capsys
 ):
     lose(6, 7)

@@ -87,7 +87,7 @@ def test_it_never_returns_to_a_step_with_a_fault_or_after_it(faults, steps):
         assert policy.good_step == last_good
 
 
-def test_a_second_return_without_a_good_step_between_goes_further_back():
+def test_second_return_without_a_good_step_goes_further_back():
     policy = RecoveryPolicy(FaultsConfig(skips=1, rollbacks=5))
     climb(policy, [(1.0, 1.0)] * 10)
     assert policy.verdict(11, BAD, 1.0) is ROLL_BACK
@@ -96,7 +96,7 @@ def test_a_second_return_without_a_good_step_between_goes_further_back():
     assert policy.good_step == 7
 
 
-def test_a_return_goes_to_a_checkpoint_that_was_due_if_there_is_one():
+def test_return_prefers_a_checkpoint_that_was_due():
     policy = RecoveryPolicy(FaultsConfig(skips=2, rollbacks=5))
     climb(policy, [(1.0, 1.0)] * 5)
     assert policy.return_point == 5
@@ -110,7 +110,7 @@ def test_a_return_goes_to_a_checkpoint_that_was_due_if_there_is_one():
     assert policy.return_point == 5
 
 
-def test_a_save_that_is_due_in_a_bad_stretch_waits_for_a_good_step():
+def test_save_due_in_a_bad_stretch_waits_for_a_good_step():
     policy = RecoveryPolicy(FaultsConfig(skips=4))
     climb(policy, [(1.0, 1.0), (BAD, 1.0)])
     assert not policy.may_save(2, due=True)
@@ -137,7 +137,7 @@ def test_returns_are_forgiven_after_a_window_of_good_steps():
 
 
 @given(st.lists(st.floats(-10, 10), min_size=3, max_size=12), st.floats(-100, 100))
-def test_a_spike_is_what_lies_above_median_and_mad_of_a_full_window(losses, loss):
+def test_spike_lies_above_median_and_mad_of_a_full_window(losses, loss):
     faults = FaultsConfig(skips=2, spike=4.0, window=len(losses))
     policy = RecoveryPolicy(faults, {"losses": losses})
     middle = statistics.median(losses)
@@ -147,7 +147,7 @@ def test_a_spike_is_what_lies_above_median_and_mad_of_a_full_window(losses, loss
     assert (loss in policy.losses) == (loss <= limit or loss in losses)
 
 
-def test_no_spike_is_seen_before_the_window_is_full_or_where_it_is_off():
+def test_spike_needs_a_full_window_and_detection_on():
     early = RecoveryPolicy(FaultsConfig(spike=3.0, window=5))
     assert climb(early, [(1.0, 1.0)] * 4 + [(1e9, 1.0)]) == [APPLY] * 5
     off = RecoveryPolicy(FaultsConfig(window=2))

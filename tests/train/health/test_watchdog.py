@@ -42,7 +42,7 @@ def ending(config: Config) -> dict[str, Any]:
     return json.loads((config.run_dir / "exit.json").read_text())
 
 
-def test_a_pulse_tells_step_and_phase_and_takes_up_the_former_one():
+def test_heartbeat_holds_step_and_phase_across_restarts():
     heartbeat = Heartbeat()
     assert heartbeat.last.phase == "start"
     heartbeat.beat(7)
@@ -175,7 +175,7 @@ def test_where_one_rank_runs_out_the_cause_is_in_exit_json(make_config):
 
 
 @pytest.mark.slow
-def test_an_unforeseen_error_while_saving_leaves_no_other_rank_waiting(make_config):
+def test_error_while_saving_leaves_no_other_rank_waiting(make_config):
     config = make_config(max_clips=SIZE, zero_stage=2)
     begun = time.monotonic()
     assert run(config, {"misfile": {"rank": 1}}, ranks=2).returncode != 0
@@ -183,7 +183,7 @@ def test_an_unforeseen_error_while_saving_leaves_no_other_rank_waiting(make_conf
     assert time.monotonic() - begun < config.checkpoint.patience / 2
 
 
-def test_a_process_group_that_does_not_come_apart_holds_no_process():
+def test_stuck_process_group_does_not_hold_the_process():
     program = (
         "import time\nimport torch.distributed as dist\nfrom sdevid.train import world\n"
         "dist.destroy_process_group = lambda: time.sleep(600)\nworld.LEAVING_SECONDS = 0.5\n"
