@@ -75,7 +75,7 @@ def test_weights_are_the_same_however_the_ranks_cut_them(ranks, padding):
 
 
 @given(ranks=st.integers(1, 5), padding=st.integers(0, 5), others=st.integers(1, 5))
-def test_a_rank_reads_its_own_slices_from_any_other_cut(ranks, padding, others):
+def test_rank_reads_its_own_slices_from_any_other_cut(ranks, padding, others):
     with tempfile.TemporaryDirectory() as name:
         weights = write(Path(name) / "checkpoints" / ".partial", ranks, padding)
         shards = cut(weights, others, 3)
@@ -92,7 +92,7 @@ def folder(tmp_path: Path) -> Path:
     return checkpoint.folder_of(tmp_path, 1)
 
 
-def test_a_whole_checkpoint_has_no_faults(folder):
+def test_whole_checkpoint_has_no_faults(folder):
     assert checkpoint.faults(folder, checkpoint.read_manifest(folder)) == []
 
 
@@ -119,7 +119,7 @@ def test_ranks_share_the_work_of_verifying(folder):
     assert sorted(chain.from_iterable(shares)) == checkpoint.faults(folder, manifest)
 
 
-def test_a_missing_rank_is_an_error_that_names_a_tensor(folder):
+def test_missing_rank_is_an_error_that_names_a_tensor(folder):
     for path in folder.glob("*-00001.*"):
         path.unlink()
     with pytest.raises(UserError, match=r"of the \d+ elements of a\.weight|a\.bias|scale"):
@@ -127,7 +127,7 @@ def test_a_missing_rank_is_an_error_that_names_a_tensor(folder):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', '{"format": 1}'])
-def test_a_manifest_that_cannot_be_read_is_an_error(text, folder):
+def test_manifest_that_cannot_be_read_is_an_error(text, folder):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(UserError, match="checkpoint"):
         checkpoint.read_manifest(folder)
@@ -265,7 +265,7 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     assert average.tolist() == [5, 5]
 
 
-def test_the_first_tensor_that_differs_is_told():
+def test_first_tensor_that_differs_is_told():
     here = {name: tuple(shape) for name, shape in SHAPES.items()}
     assert checkpoint.first_difference(SHAPES, here) is None
     other = here | {"a.bias": (5,)}
@@ -293,7 +293,7 @@ def test_progress_passes_each_multiple_once(size, every, steps):
     assert passed == min(steps * size // every, steps) or every < size
 
 
-def test_a_reader_of_a_replaced_file_never_sees_half_of_it(tmp_path):
+def test_reader_of_a_replaced_file_never_sees_half_of_it(tmp_path):
     path = tmp_path / "exit.json"
     replace_text(path, json.dumps({"reason": "done"}))
     with path.open() as reader:

@@ -51,19 +51,19 @@ def test_frame_rate_is_read_as_an_exact_fraction(written, rate):
         ("1 week", 604_800),
     ],
 )
-def test_an_interval_is_read_in_any_unit(written, seconds):
+def test_interval_is_read_in_any_unit(written, seconds):
     assert clock.interval(written) == pytest.approx(seconds, rel=1e-15)
 
 
 @pytest.mark.parametrize(
     "written", ["0", "-1", "nan", "fast", "1/0", "", True, None, "8 fps", "1.2.3"]
 )
-def test_what_is_no_frame_rate_is_refused_with_the_rule(written):
+def test_invalid_frame_rate_is_refused_with_the_rule(written):
     with pytest.raises(ValueError, match=r"fps is .* give frames a second|fps is .* must be"):
         clock.frame_rate(written)
 
 
-def test_an_unknown_unit_is_told_with_those_that_there_are():
+def test_unknown_unit_is_told_with_those_that_there_are():
     with pytest.raises(ValueError, match=r"'parsec' is no unit of time here; give one of .*min"):
         clock.interval("2parsec")
 
@@ -80,7 +80,7 @@ def test_both_options_end_in_fps_and_exclude_each_other():
         parser.parse_args(["--fps", "x"])
 
 
-def test_the_config_takes_either_and_writes_its_unit_down(tmp_path):
+def test_config_takes_either_and_writes_its_unit_down(tmp_path):
     result = parse(SMALL | {"interval": "2min"})
     assert result == parse(SMALL | {"fps": "1/120"})
     assert result.time_unit == 120
@@ -121,7 +121,7 @@ def test_training_is_bit_equal_at_any_declared_frame_rate(kind):
         assert all(torch.equal(a, b) for a, b in zip(weights, theirs, strict=True))
 
 
-def test_what_is_reported_of_the_diffusion_is_per_root_second():
+def test_reported_diffusion_is_per_root_second():
     video = torch.zeros(2, 5, 8, 8, 1, dtype=torch.uint8)
     results = {}
     for fps in (4, 16):
@@ -143,7 +143,7 @@ def test_twice_the_rate_of_sampling_is_half_a_unit():
     assert config.step_ticks(4) == TICKS_PER_UNIT // 4
 
 
-def test_a_run_saved_without_a_unit_counts_in_seconds(tmp_path):
+def test_run_saved_without_a_unit_counts_in_seconds(tmp_path):
     old = parse(SMALL).model_dump(mode="json")
     del old["time_unit"], old["encoder"]["time_period"]
     old["sde"] |= {"diffusion_start": 0.5, "control_bound": 28.0}

@@ -36,7 +36,7 @@ def test_without_a_terminal_first_and_last_are_plain_lines(capsys):
     assert last == "work: 4 of 4 clips, loss 3"
 
 
-def test_a_job_that_ends_at_its_first_line_is_told_once(capsys):
+def test_job_that_ends_at_its_first_line_is_told_once(capsys):
     with Display(1, "clips") as display:
         display.advance(1)
     assert capsys.readouterr().err == "1 of 1 clips\n"

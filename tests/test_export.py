@@ -65,7 +65,7 @@ def model_of(config: Config, step: int) -> dict[str, torch.Tensor]:
     return build(config).model.state_dict()
 
 
-def test_a_run_gives_the_average_of_its_newest_checkpoint(run_dir, config):
+def test_run_gives_the_average_of_its_newest_checkpoint(run_dir, config):
     model, loaded = export.load(run_dir)
     assert loaded == config
     assert not model.training
@@ -86,7 +86,7 @@ def test_export_of_a_damaged_checkpoint_takes_the_one_before(run_dir):
     assert export.find(run_dir) == checkpoint.folder_of(run_dir, 1)
 
 
-def test_an_exported_model_is_the_run_s(run_dir, config, tmp_path):
+def test_exported_model_is_the_run_s(run_dir, config, tmp_path):
     written = export.export(run_dir, tmp_path / "out")
     names = sorted(p.name for p in written.parent.iterdir())
     assert names == ["README.md", "config.yaml", "model.safetensors"]
@@ -175,7 +175,7 @@ def test_loading_imports_no_trainer_deepspeed_or_torch_load(run_dir):
     subprocess.run([sys.executable, "-c", program, str(run_dir)], check=True)
 
 
-def test_what_holds_no_model_is_refused_by_name(tmp_path):
+def test_export_of_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"model_path .*nowhere does not exist"):
         export.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"holds neither model.safetensors nor a whole checkpoint"):
@@ -190,13 +190,13 @@ def test_weights_of_another_config_are_refused_by_tensor(run_dir, tmp_path):
         export.load(tmp_path / "out")
 
 
-def test_an_output_folder_that_cannot_be_written_is_told(run_dir, tmp_path):
+def test_output_folder_that_cannot_be_written_is_told(run_dir, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"output_dir .* cannot be written"):
         export.export(run_dir, tmp_path / "file" / "out")
 
 
-def test_an_export_carries_a_card_with_its_figures_and_no_path(run_dir, config, tmp_path):
+def test_export_carries_a_card_with_its_figures_and_no_path(run_dir, config, tmp_path):
     target = export.export(run_dir, tmp_path / "out")
     card = (target.parent / "README.md").read_text()
     assert config.model_type in card

@@ -227,7 +227,7 @@ def test_rooms_that_never_reach_others(room, closed):
 
 
 @pytest.mark.parametrize("path", DECLARED)
-def test_the_table_of_objectives_reaches_nothing_else(path):
+def test_table_of_objectives_reaches_nothing_else(path):
     assert set(reach(path, at_top=False)) <= {*DECLARED, "sdevid/__init__.py"}
 
 
@@ -246,7 +246,7 @@ def test_nobody_compares_model_type():
     assert not compared, f"ask config.capabilities (objectives/registry.py) at {compared}"
 
 
-def test_layout():
+def test_packages_are_complete_and_have_telling_names():
     assert not (ROOT / "kernels/__init__.py").exists(), (
         "a top-level package called kernels shadows Hugging Face's and breaks transformers"
     )

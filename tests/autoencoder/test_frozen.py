@@ -32,7 +32,7 @@ def altered(folder: Path, copy: Path, **settings: object) -> Path:
     return copy
 
 
-def test_a_kl_gives_the_published_class_its_mean_and_scale(kl, tmp_path):
+def test_kl_gives_the_published_class_its_mean_and_scale(kl, tmp_path):
     from diffusers import AutoencoderKL
 
     folder = altered(kl, tmp_path / "kl", scaling_factor=0.5, shift_factor=0.25)
@@ -44,7 +44,7 @@ def test_a_kl_gives_the_published_class_its_mean_and_scale(kl, tmp_path):
     torch.testing.assert_close(found.scale, 0.5 * want.std)
 
 
-def test_a_kl_decodes_as_the_published_class(kl, tmp_path):
+def test_kl_decodes_as_the_published_class(kl, tmp_path):
     from diffusers import AutoencoderKL
 
     folder = altered(kl, tmp_path / "kl", scaling_factor=0.5, shift_factor=0.25)
@@ -56,7 +56,7 @@ def test_a_kl_decodes_as_the_published_class(kl, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["AutoencoderTiny", "AutoencoderDC"])
-def test_the_other_published_classes_encode_to_a_point(kind, tmp_path):
+def test_other_published_classes_encode_to_a_point(kind, tmp_path):
     import diffusers
 
     widths = (8, 8, 8)
@@ -136,7 +136,7 @@ def test_frames_have_no_say_in_each_other(taef2):
     assert len(frozen.decode(together)) == len(frames)
 
 
-def test_a_frame_that_nobody_observed_has_no_latents(taef2):
+def test_frame_that_nobody_observed_has_no_latents(taef2):
     frozen, frames = FrozenAutoencoder(taef2), pictures(3, 3)
     frames[0] = torch.nan
     frames[1, :, :2] = torch.nan
@@ -156,7 +156,7 @@ def test_stored_latents_are_means_then_scales_of_each_channel(kl):
     np.testing.assert_allclose(found, want.numpy(), rtol=2**-10, atol=1e-6)
 
 
-def test_the_scaling_that_is_set_gives_the_data_unit_deviation(kl, tmp_path):
+def test_scaling_that_is_set_gives_the_data_unit_deviation(kl, tmp_path):
     folder, frames = altered(kl, tmp_path / "kl"), pictures(8, 1)
     set_scaling(folder, FrozenAutoencoder(folder).encode(frames).mean)
     found = FrozenAutoencoder(folder).encode(frames).mean
@@ -164,7 +164,7 @@ def test_the_scaling_that_is_set_gives_the_data_unit_deviation(kl, tmp_path):
     torch.testing.assert_close(found.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
 
-def test_a_copy_elsewhere_is_the_same_autoencoder(taef2, tmp_path):
+def test_copy_elsewhere_is_the_same_autoencoder(taef2, tmp_path):
     copy = shutil.copytree(taef2, tmp_path / "copy")
     assert folders.identity(copy) == folders.identity(taef2)
     tensors = load_file(copy / taef2_module.WEIGHTS)
@@ -217,7 +217,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", ["kl", "taef2"])
 @pytest.mark.parametrize("spoil", FAULTS, ids=lambda spoil: spoil.__name__)
-def test_a_folder_that_is_no_autoencoder_is_named(spoil, name, request, tmp_path):
+def test_folder_that_is_no_autoencoder_is_named(spoil, name, request, tmp_path):
     folder = shutil.copytree(request.getfixturevalue(name), tmp_path / "folder")
     spoil(folder)
     with pytest.raises(UserError, match=FAULTS[spoil]) as error:

@@ -128,7 +128,7 @@ def test_slurm_scripts_are_laid_and_never_overwritten(tmp_path, capsys):
     assert laid.read_text() == "mine"
 
 
-def test_a_misspelt_setting_is_one_message_and_exit_code_2(config, capsys):
+def test_misspelt_setting_is_one_message_and_exit_code_2(config, capsys):
     assert main(["train", "--config", config, "sde.hiden=4"]) == 2
     message = capsys.readouterr().err
     assert "sde.hiden is not a setting; did you mean sde.hidden?" in message
@@ -141,7 +141,7 @@ def test_missing_shards_are_one_message_and_exit_code_2(config, capsys, tmp_path
     assert (ending["reason"], ending["retry"]) == ("failed", False)
 
 
-def test_a_missing_model_is_one_message_and_exit_code_2(capsys, tmp_path):
+def test_missing_model_is_one_message_and_exit_code_2(capsys, tmp_path):
     arguments = ["export", "--model_path", str(tmp_path / "no"), "--output_dir", str(tmp_path)]
     assert main(arguments) == 2
     assert "does not exist" in capsys.readouterr().err
@@ -197,7 +197,7 @@ def test_dry_run_heeds_what_is_offloaded(config, capsys):
         (["zero_stage=3", "offload.parameters=nvme"], "offload.nvme_path is not set"),
     ],
 )
-def test_an_offload_that_the_stage_cannot_do_is_refused(settings, message, config, capsys):
+def test_offload_that_the_stage_cannot_do_is_refused(settings, message, config, capsys):
     assert main(["train", "--config", config, *settings]) == 2
     assert message in capsys.readouterr().err
 

@@ -74,7 +74,7 @@ def written(kind, folder, values):
         ("h5", "float32"),
     ],
 )
-def test_a_stack_of_any_kind_and_type_comes_back_bit_for_bit(tmp_path, kind, dtype):
+def test_stack_of_any_kind_and_type_comes_back_bit_for_bit(tmp_path, kind, dtype):
     values = stack(dtype)
     (tmp_path / "in").mkdir()
     index = shards(written(kind, tmp_path / "in", values), tmp_path / "out", "--interval", "40ms")
@@ -132,7 +132,7 @@ SMALL = {
 }
 
 
-def test_a_clip_never_crosses_a_gap_and_a_span_bounds_it(tmp_path):
+def test_clip_never_crosses_a_gap_and_a_span_bounds_it(tmp_path):
     np.save(tmp_path / "a.npy", stack())
     csv = tmp_path / "times.csv"
     seconds = [0, 1, 2, 3, 4, 5, 100, 101, 102, 105, 106, 107]
@@ -173,7 +173,7 @@ def test_loader_gives_the_range_and_nan_where_unobserved(tmp_path):
 @pytest.mark.parametrize(
     "text", ["range -2 9", "percentile 1 99", "log 0.1", "sqrt", "standardise"]
 )
-def test_a_transform_is_undone_by_its_inverse(text):
+def test_transform_is_undone_by_its_inverse(text):
     values = np.random.default_rng(1).gamma(1.0, 3.0, 5000).astype(np.float32)
     result = transforms.fit(text, transforms.statistics([values]), "mm/h")
     np.testing.assert_allclose(result.undo(result.apply(values)), values, rtol=2e-3, atol=1e-4)
@@ -194,7 +194,7 @@ def test_tiles_of_splits_share_no_pixel(tmp_path):
     assert lefts == {"train": [0, 8, 16, 24, 32], "val": [48]}
 
 
-def test_a_rule_keeps_what_it_says_and_runs_nothing():
+def test_rule_keeps_what_it_says_and_runs_nothing():
     flat, busy = np.zeros((2, 4, 4, 1), np.uint8), np.tile(np.uint8([0, 255]), 16)
     rule = keep.parse("std > 0.02 and not (mean > 0.9 or nan >= 0.5)")
     assert not rule(flat)
@@ -239,7 +239,7 @@ def test_bad_input_is_told_with_file_value_rule_and_remedy(tmp_path, make, more,
         shards(tmp_path / "in", tmp_path / "out", *more)
 
 
-def test_a_picture_alone_is_no_video_and_channels_must_fit(tmp_path):
+def test_picture_alone_is_no_video_and_channels_must_fit(tmp_path):
     Image.new("L", (16, 16)).save(tmp_path / "one.png")
     with pytest.raises(UserError, match="no video"):
         shards(tmp_path, tmp_path / "out", "--fps", "8")

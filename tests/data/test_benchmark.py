@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_the_benchmark_compares_like_with_like(tmp_path):
+def test_benchmark_compares_like_with_like(tmp_path):
     output = tmp_path / "data.csv"
     few = ["--clips", "64", "--rounds", "1", "--sizes", "32", "--no_training"]
     command = [sys.executable, "benchmarks/data.py", *few, "--output", str(output)]

@@ -83,7 +83,7 @@ def test_processes_of_a_node_share_what_they_fetch(site, tmp_path):
     assert tar_requests(site) == [1] * (2 * SHARDS)
 
 
-def test_the_cap_holds_and_the_oldest_go_first(tmp_path):
+def test_cap_holds_and_the_oldest_go_first(tmp_path):
     cache = BlockCache(tmp_path, 5 * BLOCK)
     whole = slice(0, BLOCK)
     for number in range(12):
@@ -96,7 +96,7 @@ def test_the_cap_holds_and_the_oldest_go_first(tmp_path):
     assert kept <= {0, 8, 9, 10, 11}
 
 
-def test_the_cap_holds_over_reads(site, tmp_path):
+def test_cap_holds_over_reads(site, tmp_path):
     cap = 3 * BLOCK
     here = read_all(site.url, tmp_path / "whole")
     assert read_all(site.url, tmp_path / "cache", cap) == here
@@ -104,7 +104,7 @@ def test_the_cap_holds_over_reads(site, tmp_path):
 
 
 @pytest.mark.parametrize("spoil", ["flip", "tear", "empty"])
-def test_a_block_that_went_wrong_is_fetched_again(site, tmp_path, spoil):
+def test_block_that_went_wrong_is_fetched_again(site, tmp_path, spoil):
     here = read_all(site.url, tmp_path / "cache")
     for path in blocks(tmp_path / "cache"):
         content = bytearray(path.read_bytes())
@@ -127,7 +127,7 @@ def test_new_shards_at_an_old_address_read_no_old_block(site, tmp_path):
     assert read_all(site.url, tmp_path / "cache") == here
 
 
-def test_what_is_damaged_at_its_source_stays_damaged(site, tmp_path):
+def test_damage_at_its_source_stays_damage_in_the_cache(site, tmp_path):
     tar = site.folder / "train-000002.tar"
     content = bytearray(tar.read_bytes())
     content[BLOCK] ^= 1
@@ -142,7 +142,7 @@ def test_what_is_damaged_at_its_source_stays_damaged(site, tmp_path):
     assert damaged == [(25, "its npy has another xxh3 than the index says")]
 
 
-def test_a_killed_process_leaves_no_lock_and_no_half_block(tmp_path):
+def test_killed_process_leaves_no_lock_and_no_half_block(tmp_path):
     """It holds every lock and has written half a block aside."""
     cache = tmp_path / "cache"
     BlockCache(cache, 2 * BLOCK)
@@ -165,7 +165,7 @@ def test_a_killed_process_leaves_no_lock_and_no_half_block(tmp_path):
     assert result == b"bc"
 
 
-def test_a_write_that_fails_half_way_costs_time_alone(tmp_path):
+def test_write_that_fails_half_way_costs_time_alone(tmp_path):
     cache = BlockCache(tmp_path, 4 * BLOCK)
     content = bytes(range(256)) * 4_096
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -180,7 +180,7 @@ def test_a_write_that_fails_half_way_costs_time_alone(tmp_path):
     assert len(blocks(tmp_path)) == 1
 
 
-def test_a_cache_that_cannot_be_is_told(site, tmp_path):
+def test_cache_that_cannot_be_is_told(site, tmp_path):
     (tmp_path / "file").write_text("")
     for access in (Access(cache=tmp_path / "file"), Access(cache=tmp_path / "c", cache_bytes=9)):
         with pytest.raises(UserError, match=r"data_cache(_gib)? is"):
@@ -195,7 +195,7 @@ def hash_of(videos: list[bytes]) -> str:
     return hashlib.sha256(b"".join(videos)).hexdigest()
 
 
-def test_a_cache_that_was_removed_is_made_again_and_said_so(site, tmp_path):
+def test_cache_that_was_removed_is_made_again_and_said_so(site, tmp_path):
     index = open_shards(site.url, "train", Access(cache=tmp_path / "cache"))
     before = [index.read(k).video.tobytes() for k in range(len(index))]
     shutil.rmtree(tmp_path / "cache")

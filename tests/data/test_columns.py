@@ -101,7 +101,7 @@ def test_order_and_clips_are_those_of_the_json_index(folder):
     assert sorted(binary[: SHARDS * CLIPS]) == sorted(binary[SHARDS * CLIPS :])
 
 
-def test_a_start_opens_no_index(folder, monkeypatch):
+def test_start_opens_no_index(folder, monkeypatch):
     opened = []
     mapped = LocalFolder.mapped
     monkeypatch.setattr(
@@ -119,7 +119,7 @@ def test_clips_that_do_not_fit_are_told_at_the_start(folder):
         check_clips(open_shards(folder, "train"), CONFIG.model_copy(update={"frame_size": 32}))
 
 
-def test_an_index_of_another_tar_is_damage(folder):
+def test_index_of_another_tar_is_damage(folder):
     one, other = (folder / columns_name(f"train-00000{n}.tar") for n in (1, 2))
     one.write_bytes(other.read_bytes())
     index = open_shards(folder, "train")
@@ -131,7 +131,7 @@ def test_an_index_of_another_tar_is_damage(folder):
     assert not any(key.startswith("1-") for key in batch.keys)
 
 
-def test_a_missing_index_is_named_at_the_start(folder):
+def test_missing_index_is_named_at_the_start(folder):
     (folder / columns_name("train-000002.tar")).unlink()
     with pytest.raises(UserError, match=r"train-000002.index.npy does not read \(it is missing\)"):
         open_shards(folder, "train")
@@ -188,7 +188,7 @@ def test_any_change_of_a_binary_index_is_clips_or_a_value_error(folder, data):
     assert all(0 <= m.offset <= m.offset + m.size for c in clips for m in c.members.values())
 
 
-def test_a_table_of_entries_counts_its_shards(folder):
+def test_table_of_entries_counts_its_shards(folder):
     clips = list(open_shards(folder, "train").clips)
     table = ClipTable.of(str(folder), clips)
     assert list(table) == clips

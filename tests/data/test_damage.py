@@ -88,7 +88,7 @@ def expected(index: ShardIndex, settings: Config, damaged: set[str], serial: int
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 3), (2, 2), (3, 0), (4, 1)])
-def test_the_replacement_does_not_depend_on_who_reads(shards, world, workers):
+def test_replacement_does_not_depend_on_who_reads(shards, world, workers):
     torn = tear(shards, "train-000001.tar")
     (shards / "train-000003.tar").unlink()
     damaged = {flip(shards, 1), flip(shards, 2, "json"), *torn}
@@ -130,7 +130,7 @@ def test_damage_is_told_with_the_batch_that_met_it(shards):
     }
 
 
-def test_a_clip_that_was_right_is_still_read_in_later_epochs(shards):
+def test_clip_that_was_right_is_still_read_in_later_epochs(shards):
     index = open_shards(shards, "train")
     one, two = (serials(index, config(batch_size=CLIPS), 1, k * CLIPS, 1) for k in (0, 1))
     assert {(key, video) for _, key, video in one} == {(key, video) for _, key, video in two}
@@ -144,7 +144,7 @@ def test_evaluation_names_the_damaged_clip(shards):
     assert np.array_equal(fixed(index, config(), range(4, 5)).video[0].numpy(), index.read(4).video)
 
 
-def test_nothing_but_damage_ends(shards):
+def test_stream_of_damage_alone_ends(shards):
     for path in shards.glob("*.tar"):
         path.unlink()
     with pytest.raises(UserError, match=r"clips in a row are damaged; the last: .* is missing"):

@@ -131,7 +131,7 @@ def noise_images() -> list[np.ndarray]:
     return list(rng.integers(0, 255, (30, 48, 64, 3), dtype=np.uint8))
 
 
-def test_what_is_damaged_is_named(make_video, make_spec, tmp_path):
+def test_damaged_video_is_named(make_video, make_spec, tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video " * 500)
     noisy = {"images": noise_images(), "codec": "mpeg4"}
@@ -147,7 +147,7 @@ def test_what_is_damaged_is_named(make_video, make_spec, tmp_path):
             list(cut_video(path, make_spec()))
 
 
-def test_what_is_whole_but_no_use_is_left_out(make_video, make_spec, tmp_path):
+def test_whole_but_useless_video_is_left_out(make_video, make_spec, tmp_path):
     with av.open(str(tmp_path / "tone.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")

@@ -27,7 +27,7 @@ def write_mnist(folder: Path, count: int = 20) -> Path:
     return folder
 
 
-def test_a_digit_moves_steadily_and_turns_at_the_walls(tmp_path):
+def test_digit_moves_steadily_and_turns_at_the_walls(tmp_path):
     artist = DigitArtist(1, write_mnist(tmp_path, 1), 0.0, 1.0)
     for video, _ in artist.clips(np.random.default_rng(0), 5, SPEC):
         mass = video[..., 0].astype(float)

@@ -36,7 +36,7 @@ def test_many_threads_read_more_files_than_stay_open(tmp_path):
     assert open_files() <= before
 
 
-def test_a_file_of_a_folder_reads_and_seeks_as_a_file(tmp_path):
+def test_file_of_a_folder_reads_and_seeks_as_a_file(tmp_path):
     content = bytes(range(256)) * 9
     (tmp_path / "a").write_bytes(content)
     file = io.BufferedReader(FolderFile(LocalFolder(tmp_path), "a"), 100)
@@ -49,7 +49,7 @@ def test_a_file_of_a_folder_reads_and_seeks_as_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("form", [str, lambda path: path, lambda path: f"file://{path}"])
-def test_a_path_may_be_written_in_any_way(tmp_path, form):
+def test_path_may_be_written_in_any_way(tmp_path, form):
     (tmp_path / "a").write_bytes(b"xyz")
     folder = open_folder(form(tmp_path))
     assert (folder.read("a", 1, 5), folder.whole("a", 9), folder.size("a")) == (b"yz", b"xyz", 3)
@@ -58,7 +58,7 @@ def test_a_path_may_be_written_in_any_way(tmp_path, form):
         folder.read("b", 0, 1)
 
 
-def test_a_url_keeps_its_slashes_in_the_config(tmp_path):
+def test_url_keeps_its_slashes_in_the_config(tmp_path):
     for location in ("s3://bucket/folder", "https://host:8000/a/b", "data/shards", str(tmp_path)):
         assert parse({"data": location}).data == location
         assert location in dump(parse({"data": location}))
@@ -68,7 +68,7 @@ def test_a_url_keeps_its_slashes_in_the_config(tmp_path):
 # fsspec's FTP has a destructor that fails where its constructor has.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("location", ["what://x/y", "ftp://x/y"])  # unknown; wants more than a URL
-def test_a_protocol_that_is_not_read_is_told(location):
+def test_protocol_that_is_not_read_is_told(location):
     with pytest.raises(UserError, match=rf"{location} is not read; a path, file://, s3://"):
         open_folder(location)
 

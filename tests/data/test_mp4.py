@@ -58,7 +58,7 @@ def test_many_clips_on_many_threads():
         assert all(pool.map(read, range(120)))
 
 
-def test_a_clip_after_a_broken_one_is_whole():
+def test_clip_after_a_broken_one_is_whole():
     good = encode("mp4", clip(0), 8.0)
     wanted = plain(good)
     broken = bytearray(good)
@@ -114,7 +114,7 @@ def test_files_of_other_writers_decode_as_they_should(payload):
     np.testing.assert_array_equal(decode("mp4", content, wanted.shape), wanted)
 
 
-def test_what_is_not_simple_is_left_to_the_plain_decoder():
+def test_complex_mp4_is_left_to_the_plain_decoder():
     assert kept_open(other({"bf": "3"})) is None
     assert kept_open(other({}, "mpeg4")) is None
     assert kept_open(other({"bf": "0"}, **FRAGMENTS)) is None

@@ -18,7 +18,7 @@ def epoch(order: Order, number: int) -> list[int]:
 
 
 @given(shard_sizes, seeds, st.integers(0, 1000), st.integers(1, 15))
-def test_an_epoch_holds_every_clip_once(sizes, seed, number, window):
+def test_epoch_holds_every_clip_once(sizes, seed, number, window):
     assert sorted(epoch(Order(sizes, seed, window), number)) == list(range(sum(sizes)))
 
 
@@ -33,7 +33,7 @@ def test_order_of_a_serial_does_not_depend_on_earlier_calls(sizes, seed, window,
 
 
 @given(shard_sizes, seeds, st.integers(0, 9), st.integers(1, 15))
-def test_a_window_is_read_before_the_next_one_begins(sizes, seed, number, window):
+def test_window_is_read_before_the_next_one_begins(sizes, seed, number, window):
     """The shards of an epoch, cut where all begun ones end: at most `window` a stretch."""
     shard_of = np.repeat(np.arange(len(sizes)), sizes)
     left, begun = dict(enumerate(sizes)), set()

@@ -54,7 +54,7 @@ def test_mp4_has_the_same_bytes_whatever_lies_in_memory(side):
     assert len(payloads) == 1
 
 
-def test_a_sheet_longer_than_a_jpeg_may_be_goes_into_columns():
+def test_sheet_longer_than_a_jpeg_may_be_goes_into_columns():
     video = smooth(300, 250, 4, 3)
     back = decode("jpg", encode("jpeg", video, 8.0), video.shape)
     assert np.abs(back.astype(int) - video).max() <= 8

@@ -107,7 +107,7 @@ def assert_the_same(location: str, shards: Path, access: Access | None = None) -
 
 
 @both_stores
-def test_a_web_server_gives_the_clips_by_ranges(site, shards):
+def test_web_server_gives_the_clips_by_ranges(site, shards):
     assert_the_same(site.url, shards)
     tars = [asked for asked in site.asked if asked[0].endswith(".tar")]
     assert tars
@@ -115,7 +115,7 @@ def test_a_web_server_gives_the_clips_by_ranges(site, shards):
 
 
 @both_stores
-def test_an_s3_server_gives_the_clips(bucket, shards):
+def test_s3_server_gives_the_clips(bucket, shards):
     assert_the_same(bucket, shards)
     assert_the_same(bucket + "/", shards)
     assert "dataset.json" in (open_folder(bucket).names() or ())
@@ -148,7 +148,7 @@ def test_faults_that_pass_are_tried_again(site, shards):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_what_does_not_pass_ends_after_a_few_tries(site):
+def test_lasting_error_ends_after_a_few_tries(site):
     index = open_shards(site.url, "train")
     site.faults["train-000000.tar"] = [503] * 50
     with pytest.raises(UserError, match=r"train-000000.tar could not be read in 5 tries .* 503"):
@@ -157,7 +157,7 @@ def test_what_does_not_pass_ends_after_a_few_tries(site):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_silent_server_is_left(site):
+def test_silent_server_is_left(site):
     site.faults["dataset.json"] = ["hang"] * 50
     message = r"could not be read in 5 tries of at most 0.05 s: .*data_timeout higher"
     with pytest.raises(UserError, match=message):
@@ -171,7 +171,7 @@ def test_no_server_is_told():
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refusal_is_told_at_once(site, status):
+def test_refusal_is_told_at_once(site, status):
     site.faults["dataset.json"] = [status] * 9
     with pytest.raises(UserError, match=r"dataset.json is refused .*; see that your credentials"):
         open_shards(site.url, "train")
@@ -184,20 +184,20 @@ def test_another_status_is_told_at_once(site):
         open_shards(site.url, "train")
 
 
-def test_a_server_without_ranges_is_told(site):
+def test_server_without_ranges_is_told(site):
     index = open_shards(site.url, "train")
     site.faults["train-000000.tar"] = ["whole"]
     with pytest.raises(UserError, match="does not answer range requests"):
         index.read(0)
 
 
-def test_an_empty_site_is_told(web):
+def test_empty_site_is_told(web):
     with pytest.raises(UserError, match=r"shard folder http://.* holds no dataset.json; .*address"):
         open_shards(web.url, "train")
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_missing_bucket_and_folder_are_told():
+def test_missing_bucket_and_folder_are_told():
     for location in ("s3://nothing-here/films", "s3://clips/nothing"):
         with pytest.raises(UserError, match=f"shard folder {location} .*check the address"):
             open_shards(location, "train")
@@ -227,7 +227,7 @@ def test_s3_without_any_keys_is_told(bucket, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_what_is_damaged_there_is_damaged_here(site, cached, tmp_path):
+def test_damage_at_a_url_is_damage_here(site, cached, tmp_path):
     entries = open_shards(site.folder, "train").clips
     (site.folder / "train-000002.tar").unlink()
     tar = site.folder / "train-000000.tar"

@@ -30,7 +30,7 @@ def test_pendulum_is_stationary_with_equipartition():
         assert abs(np.corrcoef(angle, v)[0, 1]) < 4 / np.sqrt(PATHS)
 
 
-def test_a_small_cold_swing_has_its_period():
+def test_small_cold_swing_has_its_period():
     sde = Pendulum(omega=3.0, gamma=1e-6, sigma=1e-6)
     times = np.linspace(0, 2 * np.pi / 3, 33)
     path = sde.simulate(np.random.default_rng(1), 1, times, start=np.array([[0.05, 0.0]]))[0]
@@ -77,7 +77,7 @@ def test_short_steps_of_the_radius_show_drift_and_diffusion():
 
 @pytest.mark.parametrize("scene", SCENES, ids=["pendulum", "radius", "disc"])
 @pytest.mark.parametrize("size", [32, 64])
-def test_what_is_followed_in_the_drawing_is_what_moved(scene, size):
+def test_tracker_of_a_drawn_scene_finds_its_motion(scene, size):
     states = scene.simulate(np.random.default_rng(5), 20, TIMES)
     watcher = scene_tracker(json.loads(json.dumps(scene.truth())))
     assert watcher.scene == scene
@@ -91,14 +91,14 @@ def test_what_is_followed_in_the_drawing_is_what_moved(scene, size):
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=["pendulum", "radius", "disc"])
-def test_the_state_comes_back_from_what_a_clip_says(scene):
+def test_state_comes_back_from_what_a_clip_says(scene):
     states = scene.simulate(np.random.default_rng(6), 1, TIMES)[0]
     metadata = json.loads(json.dumps(scene.metadata(states)))
     np.testing.assert_allclose(scene.state(metadata, 5), states[5], atol=1e-6)
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=["pendulum", "radius", "disc"])
-def test_a_start_is_kept_and_its_futures_part(scene):
+def test_start_is_kept_and_its_futures_part(scene):
     first = scene.simulate(np.random.default_rng(7), 1, TIMES)[0, -1]
     paths = scene.simulate(np.random.default_rng(8), 50, TIMES, np.repeat(first[None], 50, 0))
     np.testing.assert_allclose(paths[:, 0], np.repeat(first[None], 50, 0), rtol=1e-12)

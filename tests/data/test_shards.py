@@ -58,21 +58,21 @@ def test_plain_webdataset_reads_the_tars(tmp_path):
         assert sample["npy"] == index.read_member(entry, "npy")
 
 
-def test_the_same_clips_give_the_same_bytes(tmp_path):
+def test_same_clips_give_the_same_bytes(tmp_path):
     one, two = write(tmp_path / "one"), write(tmp_path / "two")
     assert sorted(path.name for path in one.iterdir()) == sorted(p.name for p in two.iterdir())
     for path in one.iterdir():
         assert path.read_bytes() == (two / path.name).read_bytes()
 
 
-def test_a_shard_is_not_there_before_it_is_whole(tmp_path):
+def test_shard_is_not_there_before_it_is_whole(tmp_path):
     shard = ShardFile(tmp_path, "train-000000.tar")
     assert not list(tmp_path.glob("*.tar"))
     shard.discard()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_torn_tar_names_the_clip(tmp_path):
+def test_torn_tar_names_the_clip(tmp_path):
     path = write(tmp_path) / "train-000001.tar"
     path.write_bytes(path.read_bytes()[:2000])
     index = open_shards(tmp_path, "train")
@@ -81,7 +81,7 @@ def test_a_torn_tar_names_the_clip(tmp_path):
         index.read(4)
 
 
-def test_a_missing_tar_is_named(tmp_path):
+def test_missing_tar_is_named(tmp_path):
     (write(tmp_path) / "train-000000.tar").unlink()
     with pytest.raises(UserError, match=r"train-000000.tar is damaged: the shard is missing"):
         open_shards(tmp_path, "train").read(0)
@@ -140,17 +140,17 @@ def _no_clips(folder: Path) -> Path:
         (_no_clips, "holds no clip"),
     ],
 )
-def test_a_bad_folder_is_told(tmp_path, spoil, message):
+def test_bad_folder_is_told(tmp_path, spoil, message):
     with pytest.raises(UserError, match=message):
         open_shards(spoil(tmp_path), "train")
 
 
-def test_an_unknown_split_names_those_there_are(tmp_path):
+def test_unknown_split_names_those_there_are(tmp_path):
     with pytest.raises(UserError, match=r"'val' is not in .*; it has train"):
         open_shards(write(tmp_path), "val")
 
 
-def test_an_index_without_the_quicker_hash_is_checked_by_sha256(tmp_path):
+def test_index_without_the_quicker_hash_is_checked_by_sha256(tmp_path):
     folder = write(tmp_path)
     for path in folder.glob("*.index.json"):
         content = json.loads(path.read_text())

@@ -64,7 +64,7 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["endless", "bomb"])
-def test_an_answer_without_end_is_cut_at_its_limit(url, kind):
+def test_answer_without_end_is_cut_at_its_limit(url, kind):
     with pytest.raises(UserError, match=r"dataset\.json is not read as JSON: .* more than"):
         read_dataset(open_folder(f"{url}/{kind}"))
 
@@ -75,7 +75,7 @@ def test_more_than_was_asked_for_is_not_kept(url, kind):
         open_folder(f"{url}/{kind}").read("a.tar", 0, 1_000)
 
 
-def test_a_server_that_drips_is_left(url, monkeypatch):
+def test_server_that_drips_is_left(url, monkeypatch):
     monkeypatch.setattr(remote, "_TRIES", 1)
     with pytest.raises(
         UserError, match=r"could not be read .*ConnectionError: only \d+ bytes came"

@@ -110,7 +110,7 @@ def test_nsf_keeps_its_speed_and_leaves_walls_evenly(courses):
 
 
 @pytest.mark.parametrize("name", ["svg", "srvp", "nsf"])
-def test_a_clip_shows_its_digits_where_it_says(tmp_path, name):
+def test_clip_shows_its_digits_where_it_says(tmp_path, name):
     artist = StochasticDigits(name, 1, write_mnist(tmp_path), 0.0, 1.0)
     video, metadata = next(artist.clips(np.random.default_rng(0), 1, SPEC))
     mass, pixel = video[..., 0].astype(float), np.arange(64)

@@ -64,7 +64,7 @@ def test_any_number_of_ranks_sees_the_same_global_batches(index, world, micro):
         assert torch.equal(content(one)[2], content(other)[2])
 
 
-def test_an_epoch_holds_every_clip_once_across_batches(index):
+def test_epoch_holds_every_clip_once_across_batches(index):
     serials = [content(step) for step in global_batches(index, config(), 1, 0, 3)]
     keys = [key for _, names, _ in serials for key in names]
     assert [s for serial, _, _ in serials for s in serial] == list(range(36))
@@ -73,7 +73,7 @@ def test_an_epoch_holds_every_clip_once_across_batches(index):
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 2), (3, 1)])
-def test_a_resume_carries_on_in_the_middle_of_an_epoch(index, world, workers):
+def test_resume_carries_on_in_the_middle_of_an_epoch(index, world, workers):
     want = global_batches(index, config(), 1, 0, 4)[2:]
     got = global_batches(index, config(data_workers=workers), world, 24, 2)
     for one, other in zip(want, got, strict=True):
@@ -81,7 +81,7 @@ def test_a_resume_carries_on_in_the_middle_of_an_epoch(index, world, workers):
         assert torch.equal(content(one)[2], content(other)[2])
 
 
-def test_a_longer_clip_is_cropped_by_its_serial(index):
+def test_longer_clip_is_cropped_by_its_serial(index):
     step = next(steps(index, config(), 0, 1, 0))[0]
     assert step.video.shape == (12, 6, 16, 16, 1)
     assert step.ticks.tolist() == [[k * 76_800 for k in range(6)]] * 12
@@ -117,13 +117,13 @@ def test_strides_and_irregular_times_take_their_frames(index):
     assert regular.ticks.diff(dim=1).unique().tolist() == [76_800]
 
 
-def test_a_fixed_batch_is_the_clips_asked_for(index):
+def test_fixed_batch_is_the_clips_asked_for(index):
     batch = fixed(index, config(sequence_length=LENGTH), range(3, 6))
     assert batch.keys == tuple(entry.key for entry in index.clips[3:6])
     assert np.array_equal(batch.video[1].numpy(), index.read(4).video)
 
 
-def test_the_run_ends_with_epochs_or_clips(index):
+def test_run_ends_with_epochs_or_clips(index):
     assert total_clips(index, config(num_epochs=3)) == 54
     assert total_clips(index, config(num_epochs=3, max_clips=40)) == 40
 
@@ -131,7 +131,7 @@ def test_the_run_ends_with_epochs_or_clips(index):
 @pytest.mark.parametrize(
     ("world", "micro", "hint"), [(5, None, "10 or 15"), (2, 5, "10 or 20"), (2, 12, "24")]
 )
-def test_a_batch_that_ranks_cannot_share_is_told(index, world, micro, hint):
+def test_batch_that_ranks_cannot_share_is_told(index, world, micro, hint):
     with pytest.raises(UserError, match=f"batch_size is 12.*batch_size={hint}"):
         next(steps(index, config(micro_batch_size=micro), 0, world, 0))
 

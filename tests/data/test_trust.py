@@ -93,7 +93,7 @@ def npy(header: str) -> bytes:
         "(" * 110,
     ],
 )
-def test_an_npy_that_lies_is_damage(folder, header):
+def test_npy_that_lies_is_damage(folder, header):
     append(folder, "npy", npy(header))
     assert "payload does not decode" in reason(folder)
 
@@ -106,7 +106,7 @@ def test_read_npy_reads_what_numpy_writes(kind, fortran):
     np.testing.assert_array_equal(read_npy(buffer.getvalue()), values)
 
 
-def test_a_jpeg_that_opens_to_much_is_not_opened(folder, monkeypatch):
+def test_jpeg_that_opens_to_much_is_not_opened(folder, monkeypatch):
     sheet = np.zeros((4096, 4096, 1), np.uint8)
     bomb = simplejpeg.encode_jpeg(sheet, colorspace="GRAY", colorsubsampling="Gray")
     append(folder, "jpg", bomb, instead="npy")
@@ -114,7 +114,7 @@ def test_a_jpeg_that_opens_to_much_is_not_opened(folder, monkeypatch):
     assert "a sheet of 4096 x 4096 pixels is not that of" in reason(folder)
 
 
-def test_an_mp4_of_larger_frames_is_not_decoded(folder):
+def test_mp4_of_larger_frames_is_not_decoded(folder):
     large = np.zeros((4, 512, 512, 1), np.uint8)
     append(folder, "mp4", encode("mp4", large, 8.0), instead="npy")
     assert "payload does not decode" in reason(folder)
@@ -137,7 +137,7 @@ def test_an_mp4_of_larger_frames_is_not_decoded(folder):
         b'{"x": "' + b"x" * MOST_BYTES["KEY.json"] + b'"}',
     ],
 )
-def test_a_key_json_out_of_form_is_damage(folder, content):
+def test_key_json_out_of_form_is_damage(folder, content):
     append(folder, "json", content)
     assert reason(folder)
 
@@ -185,7 +185,7 @@ def test_clips_that_are_none_are_named(folder, change):
         {"a/b": {"shards": []}},
     ],
 )
-def test_a_dataset_json_out_of_form_is_named(folder, splits):
+def test_dataset_json_out_of_form_is_named(folder, splits):
     write_json(folder / "dataset.json", {"format": FORMAT, "splits": splits})
     with pytest.raises(UserError, match=r"dataset\.json .* out of its range"):
         open_shards(folder, "train")
@@ -213,7 +213,7 @@ def test_files_of_another_kind_and_without_end_are_named(folder, name):
     assert len(open_shards(folder, "train")) == 3
 
 
-def test_a_tar_that_is_a_link_outside_or_a_pipe_is_damage(folder, tmp_path_factory):
+def test_tar_that_is_a_link_outside_or_a_pipe_is_damage(folder, tmp_path_factory):
     tar, secret = folder / "train-000000.tar", tmp_path_factory.mktemp("other") / "secret"
     tar.rename(secret)
     tar.symlink_to(secret)
@@ -290,7 +290,7 @@ def test_any_key_json_is_fields_or_a_value_error(content):
         assert isinstance(parse_meta(content), dict)
 
 
-def test_a_text_encoder_out_of_form_is_named(folder):
+def test_text_encoder_out_of_form_is_named(folder):
     dataset = json.loads((folder / "dataset.json").read_text())
     write_json(folder / "dataset.json", dataset | {"text_encoder": {"width": -1}})
     with pytest.raises(UserError, match=r"text_encoder\.width is '-1'"):

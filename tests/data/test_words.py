@@ -80,7 +80,7 @@ def embedded(location: Path | str, read: bool = True, access: Access | None = No
     return index
 
 
-def test_a_batch_tells_the_caption_or_else_the_label(tmp_path):
+def test_batch_tells_the_caption_or_else_the_label(tmp_path):
     index = worded(tmp_path, SAID)
     batch = fixed(index, config(), range(8))
     assert batch.embeddings is None
@@ -137,7 +137,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def test_an_interrupted_cut_is_carried_on_to_the_same_bytes(tmp_path, t5, frozen):
+def test_interrupted_cut_is_carried_on_to_the_same_bytes(tmp_path, t5, frozen):
     worded(tmp_path / "whole", SAID, frozen)
 
     class Stopped(FrozenText):
@@ -175,7 +175,7 @@ def flip(folder: Path, number: int) -> str:
     return entry.key
 
 
-def test_a_damaged_embedding_is_a_damaged_clip(tmp_path, frozen):
+def test_damaged_embedding_is_a_damaged_clip(tmp_path, frozen):
     worded(tmp_path, SAID, frozen)
     key, index = flip(tmp_path, 3), embedded(tmp_path)
     batches = [batch for (batch,) in islice(steps(index, config(), 0, 1, 0), 2)]
@@ -197,7 +197,7 @@ def test_missing_or_misshapen_embedding_is_damage(tmp_path, frozen):
         index.read(1)
 
 
-def test_the_check_names_a_flipped_byte_and_a_missing_embedding(tmp_path, frozen, capsys):
+def test_check_names_a_flipped_byte_and_a_missing_embedding(tmp_path, frozen, capsys):
     spec = importlib.util.spec_from_file_location("check_shards", ROOT / "tools/check_shards.py")
     assert spec
     assert spec.loader

@@ -29,7 +29,7 @@ def example(page: str) -> dict[str, Any]:
     return names
 
 
-def test_the_seven_pages_are_there():
+def test_seven_pages_are_there():
     wanted = {"cluster", "resume", "own-data", "own-backbone", "own-solver", "own-metric", "kernel"}
     assert wanted <= {path.stem for path in HOWTO.glob("*.md")}
 

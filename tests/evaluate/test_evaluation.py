@@ -211,7 +211,7 @@ def test_true_state_of_a_cut_clip_is_where_its_video_shows(shards):
         assert paths["x"][number, 2] == pytest.approx(state[0], abs=0.05)
 
 
-def test_the_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
+def test_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
     """Twenty clips of five frames ahead, 64 futures of the true SDE from each true state."""
     arguments = ["--metrics", "simulator_futures", "--num_clips", "20"]
     scores = evaluate(model, tmp_path / "a.json", *arguments)["simulator_futures"]

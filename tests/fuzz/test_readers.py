@@ -38,7 +38,7 @@ def another_value(draw: st.DrawFn, content: bytes) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
-def test_a_changed_file_is_read_or_refused(name, tmp_path):
+def test_changed_file_is_read_or_refused(name, tmp_path):
     reader = READERS[name]
     prepare(tmp_path)
     changes = st.sampled_from(reader.seeds).flatmap(

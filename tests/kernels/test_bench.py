@@ -24,7 +24,7 @@ def test_red_operators_are_not_timed(bench, monkeypatch, tmp_path, capsys):
     assert "em_step is not timed: its tests are red" in capsys.readouterr().out
 
 
-def test_a_failing_test_makes_its_operator_red(bench, monkeypatch, tmp_path):
+def test_failing_test_makes_its_operator_red(bench, monkeypatch, tmp_path):
     folder = tmp_path / "tests/kernels"
     folder.mkdir(parents=True)
     (folder / "test_good.py").write_text("def test_it():\n    assert True\n")
@@ -39,7 +39,7 @@ def _write(bench, folder: Path, **speeds: str) -> dict[str, dict[str, str]]:
     return {row["size"]: row for row in rows}
 
 
-def test_what_was_not_measured_says_so(bench, tmp_path):
+def test_unmeasured_row_says_so(bench, tmp_path):
     rows = _write(bench, tmp_path, a="12", b=bench.UNMEASURED)
     assert rows["a"]["machine"]
     assert rows["a"]["torch"]
@@ -68,7 +68,7 @@ def test_tests_run_again_once_the_code_changes(bench, monkeypatch, tmp_path):
     assert count.read_text() == "xx"
 
 
-def test_a_compiler_that_is_late_is_left_out(bench, monkeypatch):
+def test_compiler_that_is_late_is_left_out(bench, monkeypatch):
     import time
 
     def slowly(_function, **_settings):

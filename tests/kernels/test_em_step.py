@@ -159,7 +159,7 @@ class _Touched:
         return launch
 
 
-def test_a_step_moves_16_bytes_an_element_forward_and_18_back(monkeypatch):
+def test_step_moves_16_bytes_an_element_forward_and_18_back(monkeypatch):
     """With 16-bit drift, diffusion, control and width; each is read or written once."""
     from sdevid_kernels.em_step import kernel
 

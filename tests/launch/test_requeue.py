@@ -37,7 +37,7 @@ def test_job_with_a_killed_rank_requeues_only_after_progress(cluster, config):
     assert not job.caches()
 
 
-def test_a_job_outlives_a_dead_node_but_not_scancel(cluster, config):
+def test_job_outlives_a_dead_node_but_not_scancel(cluster, config):
     job = cluster.train(config, "bereft", ENDLESS)
     job.until((job.run / "latest").exists, "first checkpoint")
     dead = job.field("BatchHost")
@@ -59,7 +59,7 @@ def test_a_job_outlives_a_dead_node_but_not_scancel(cluster, config):
             shutil.rmtree(cache)
 
 
-def test_a_chain_carries_on_until_the_run_is_stopped(cluster, config):
+def test_chain_carries_on_until_the_run_is_stopped(cluster, config):
     run = config.parent / "chained"
     arguments = ["launch/train.sh", str(config), f"run_dir={run}", ENDLESS]
     numbers = cluster.slurm("bash", "launch/chain.sh", "3", *cluster.options(), *arguments).split()

@@ -53,7 +53,7 @@ def attempts(tmp_path: Path) -> Attempts:
 
 
 @pytest.mark.parametrize(("reason", "code"), [("done", 0), ("stopped", 3)])
-def test_what_has_ended_well_is_over(attempts, reason, code):
+def test_run_that_ended_well_is_over(attempts, reason, code):
     assert attempts.attempt(attempts.ends(reason)) == f"over {code} {reason}"
     assert attempts.attempt().splitlines()[0].startswith("the run is over already")
 
@@ -133,12 +133,12 @@ echo '{{"reason": "refused", "attempt": "job7-0"}}' >{attempts.run}/exit-refused
     assert decided == "over 2 run_dir is in use by another process"
 
 
-def test_a_signalled_run_that_could_not_save_in_time_goes_on(attempts):
+def test_signalled_run_that_could_not_save_in_time_goes_on(attempts):
     assert attempts.attempt(signalled="yes").startswith("again")
 
 
 @pytest.mark.parametrize("reason", ["failed", "nan", None])
-def test_a_failed_run_goes_on_only_after_progress(attempts, reason):
+def test_failed_run_goes_on_only_after_progress(attempts, reason):
     end = attempts.ends(reason) if reason else ":"
     assert attempts.attempt(attempts.saves(9) + end).startswith("again")
     assert attempts.attempt(attempts.saves(10) + end).startswith("again")
@@ -166,7 +166,7 @@ def test_user_error_ends_the_job_whatever_its_progress(attempts):
     assert attempts.attempt(end) == f"over 2 failed; trying again would not help: {message}"
 
 
-def test_an_attempt_that_vanished_is_judged_by_the_next(attempts):
+def test_attempt_that_vanished_is_judged_by_the_next(attempts):
     assert attempts.attempt("exit 3") == "ended with 3"
     ended = attempts.attempt(attempts.ends("done"))
     assert "the attempt before ended: no exit.json was written, and no checkpoint" in ended
@@ -183,7 +183,7 @@ def test_on_a_full_disk_the_next_attempt_judges(attempts):
     assert "again 1 failed (failure 2 of at most 5" in ended
 
 
-def test_an_attempt_that_slurm_cut_off_is_no_failure(attempts):
+def test_attempt_that_slurm_cut_off_is_no_failure(attempts):
     cut = 'SLURM_JOB_NODELIST=n0; scontrol() { echo "NodeName=n0 State=ALLOCATED "; }; cut_off'
     assert attempts.attempt(cut) == "ended with 143"
     assert attempts.attempt(attempts.ends("done")).splitlines() == [
@@ -193,13 +193,13 @@ def test_an_attempt_that_slurm_cut_off_is_no_failure(attempts):
 
 
 @pytest.mark.parametrize("state", ["DOWN", "DOWN*", "ALLOCATED*", "DOWN*+DRAIN"])
-def test_an_attempt_cut_off_by_a_dead_node_is_one(attempts, state):
+def test_attempt_cut_off_by_a_dead_node_is_one(attempts, state):
     cut = f'SLURM_JOB_NODELIST=n0; scontrol() {{ echo "NodeName=n0 State={state} "; }}; cut_off'
     assert attempts.attempt(cut) == "ended with 143"
     assert "no checkpoint after step 0" in attempts.attempt(attempts.ends("done"))
 
 
-def test_the_same_command_given_again_starts_afresh(attempts):
+def test_same_command_given_again_starts_afresh(attempts):
     attempts.attempt(attempts.ends("failed"))
     again = Attempts(attempts.run, series="job8")
     assert again.attempt(again.ends("done")) == "over 0 done"

@@ -65,7 +65,7 @@ def test_ending_a_cluster_that_is_not_there_is_no_error():
     assert bash("slurm/cluster/down.sh", "/tmp/none-such").returncode == 0
 
 
-def test_a_node_that_cannot_reach_the_first_is_named():
+def test_node_that_cannot_reach_the_first_is_named():
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
         port = closed_soon.getsockname()[1]
     where = {"SDEVID_ADDRESSES": "127.0.0.1 127.0.0.1", "SDEVID_PORT": str(port)}
@@ -75,7 +75,7 @@ def test_a_node_that_cannot_reach_the_first_is_named():
     assert f"node n7 cannot reach the first node, 127.0.0.1 port {port}, within 1 s" in done.stderr
 
 
-def test_a_container_is_asked_of_srun_where_the_site_has_one():
+def test_container_is_asked_of_srun_where_the_site_has_one():
     show = 'scontrol() { echo; }; source slurm/job.sh; printf "%s\n" "${on_each_node[@]}"'
     job = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "n0"}
     image = {"SDEVID_CONTAINER_IMAGE": "/images/torch.sqsh"}

@@ -52,7 +52,7 @@ def test_preempted_job_ends_as_the_undisturbed_one(cluster, config, trained):
     assert not job.caches()
 
 
-def test_a_wrong_setting_ends_the_job_before_training(cluster, config):
+def test_wrong_setting_ends_the_job_before_training(cluster, config):
     job = cluster.train(config, "wrong", "sde.hiden=8")
     job.finishes("FAILED")
     assert "did you mean sde.hidden?" in job.log

@@ -29,7 +29,7 @@ def test_with_additive_noise_the_two_calculi_are_one():
     assert torch.equal(one[0](z, one[1])[0], other[0](z, other[1])[0])
 
 
-def test_the_diffusion_stays_above_its_floor():
+def test_diffusion_stays_above_its_floor():
     result, conditions = prior("diagonal", stratonovich=False)
     far = conditions._replace(diffusion=conditions.diffusion - 1000)
     _, diffusion = result(torch.randn(5, 3), far)

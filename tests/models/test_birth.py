@@ -55,7 +55,7 @@ def repeated(one: History, count: int) -> History:
 
 
 @pytest.mark.parametrize("latent", ["map", "vector"])
-def test_an_untrained_birth_is_the_standard_normal(latent):
+def test_untrained_birth_is_the_standard_normal(latent):
     result, count = birth(latent, wild=False), 1_000
     (w, z), text = start(1, latent), repeated(history(1, latent), count)
     many = w.expand(count, -1), z.expand(count, *z.shape[1:])

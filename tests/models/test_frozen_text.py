@@ -71,7 +71,7 @@ def test_tokenizer_reads_each_caption_and_none_without_letters(folder):
     torch.testing.assert_close(result(read(["up"]))[0], value[2])
 
 
-def test_a_caption_is_encoded_once(t5):
+def test_caption_is_encoded_once(t5):
     frozen, runs = FrozenText(t5, 128), []
     frozen.encoder.register_forward_hook(lambda *_: runs.append(1))
     for caption in ("left", "right", "left", "", "left", " right"):
@@ -96,7 +96,7 @@ def test_half_precision_weights_are_computed_with_in_float32(t5, tmp_path):
     np.testing.assert_allclose(frozen(CAPTION), FrozenText(t5, 128)(CAPTION), atol=0.02)
 
 
-def test_a_copy_is_the_same_encoder_and_other_files_are_not(t5, tmp_path):
+def test_copy_is_the_same_encoder_and_other_files_are_not(t5, tmp_path):
     copy = shutil.copytree(t5, tmp_path / "elsewhere")
     known = identity(t5, 128)
     assert identity(copy, 128) == known
@@ -110,7 +110,7 @@ def test_a_copy_is_the_same_encoder_and_other_files_are_not(t5, tmp_path):
     assert difference(known, identity(copy, 128)) is None
 
 
-def test_of_large_files_pieces_from_end_to_end_are_compared(t5, tmp_path):
+def test_large_files_are_compared_by_samples_throughout(t5, tmp_path):
     folder = shutil.copytree(t5, tmp_path / "large")
     content = bytearray(5 * 2**20)
     seen = set()
@@ -170,7 +170,7 @@ def test_no_folder_is_told(tmp_path):
         FrozenText(tmp_path / "nowhere", 128)
 
 
-def test_a_tokenizer_of_another_model_is_told(t5, tmp_path):
+def test_tokenizer_of_another_model_is_told(t5, tmp_path):
     folder = shutil.copytree(t5, tmp_path / "mixed")
     content = json.loads((folder / "tokenizer.json").read_text())
     content["model"]["vocab"]["ball"] = 900

@@ -80,7 +80,7 @@ def test_solver_grid_holds_every_time_in_steps_within_a_cell(gaps, cell):
 
 
 @pytest.mark.parametrize("sde", [VECTOR, MAP])
-def test_an_unobserved_frame_changes_nothing_of_the_history(sde):
+def test_unobserved_frame_changes_nothing_of_the_history(sde):
     result = model(sde)
     tokens = result.encoder(torch.rand(2, 5, 1, 16, 16)).tokens
     times = torch.rand(2, 5)

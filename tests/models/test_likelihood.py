@@ -53,7 +53,7 @@ def test_two_part_learns_how_often_and_how_much():
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace", "two_part"])
-def test_what_was_not_observed_gives_no_gradient(name):
+def test_unobserved_values_give_no_gradient(name):
     decoded = torch.full((1, 1, 2), 0.4, requires_grad=True)
     target = torch.tensor([[[0.5, torch.nan]]])
     for settings in ({}, {"fit_scale": True}):
@@ -77,7 +77,7 @@ def fit(likelihood: nn.Module, decoded: torch.Tensor, target: torch.Tensor) -> N
 
 
 @pytest.mark.parametrize(("floor", "want"), [(0.01, 0.07), (0.15, 0.15)])
-def test_a_fitted_scale_is_the_errors_or_its_floor(floor, want):
+def test_fitted_scale_is_the_errors_or_its_floor(floor, want):
     torch.manual_seed(0)
     decoded = torch.rand(2_000, 1, 1)
     likelihood = build_likelihood(ObservationConfig(fit_scale=True, scale_floor=floor))
@@ -85,7 +85,7 @@ def test_a_fitted_scale_is_the_errors_or_its_floor(floor, want):
     torch.testing.assert_close(likelihood.scale(), torch.tensor(want), atol=4e-3, rtol=0)
 
 
-def test_a_scale_is_held_during_the_warm_up():
+def test_scale_is_held_during_the_warm_up():
     likelihood = build_likelihood(ObservationConfig(fit_scale=True, scale=0.2))
     decoded, target = torch.rand(2, 1, 3), torch.rand(2, 1, 3)
     for held in (True, False):

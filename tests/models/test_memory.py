@@ -90,7 +90,7 @@ def test_bridge_drift_depends_on_its_anchor_and_noise_level():
     assert float((drift(x0, 0.4) - plain).abs().max()) > 1e-3
 
 
-def test_the_anchor_is_the_first_state_or_one_every_so_many():
+def test_anchor_is_the_first_state_or_one_every_so_many():
     states = [torch.full((1, 1), float(k)) for k in range(5)]
     for every, expected in ((None, [0, 0, 0, 0, 0]), (2, [0, 0, 2, 2, 4])):
         anchors = Anchors(config("follmer", anchor_every=every))

@@ -72,7 +72,7 @@ def test_stored_latents_have_the_loss_of_their_frames(taef2):
     )
 
 
-def test_a_stored_scale_is_drawn_by_the_serial(taef2):
+def test_stored_scale_is_drawn_by_the_serial(taef2):
     pictures = objectives.build_model(parse(settings(taef2))).pictures
     mean, scale = torch.randn(64, 6, 2, 2, 32), torch.full((64, 6, 2, 2, 32), 0.5)
     stored = torch.cat([mean, scale], dim=-1).half()
@@ -100,7 +100,7 @@ def test_samples_are_frames_whatever_the_chunk(kind, taef2):
     torch.testing.assert_close(whole, pieces)
 
 
-def test_what_is_drawn_is_the_decoder_through_the_autoencoder(taef2):
+def test_picture_is_the_decoded_latent(taef2):
     model = objectives.build_model(parse(settings(taef2))).eval()
     factories.shake(model)
     latents = next(model._chunks(frame_ticks(4).expand(1, -1), SamplerConfig(), Conditioning(), 4))
@@ -123,7 +123,7 @@ def test_prompts_reach_what_is_drawn(taef2):
 
 
 @pytest.mark.parametrize(("name", "law"), [("gaussian", Normal), ("laplace", Laplace)])
-def test_a_fitted_scale_is_that_of_each_channel(name, law):
+def test_fitted_scale_is_that_of_each_channel(name, law):
     likelihood = build_likelihood(ObservationConfig(likelihood=name, scale=0.3), latents=3)
     torch.nn.init.uniform_(likelihood.log_scale, -1, 1)
     decoded, target = torch.randn(2, 4, 3, 5, 5), torch.randn(2, 4, 3, 5, 5)
@@ -133,7 +133,7 @@ def test_a_fitted_scale_is_that_of_each_channel(name, law):
 
 
 @given(st.floats(0.05, 2.0))
-def test_the_best_scale_is_the_error_of_its_channel(size):
+def test_best_scale_is_the_error_of_its_channel(size):
     likelihood = build_likelihood(ObservationConfig(scale=size), latents=1)
     error = torch.randn(1, 1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     error = size * error / error.square().mean().sqrt()
@@ -159,7 +159,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("changes", "said"), FAULTS, ids=[said for _, said in FAULTS])
-def test_what_does_not_fit_the_autoencoder_is_named(changes, said, taef2):
+def test_settings_that_do_not_fit_the_autoencoder_are_refused(changes, said, taef2):
     with pytest.raises(UserError, match=said):
         objectives.build_model(parse(settings(taef2, **changes)))
 

@@ -40,7 +40,7 @@ def test_windows_carry_the_state_with_no_seam(kind, more):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_free_video_of_one_frame_is_the_start_itself(kind):
+def test_free_video_of_one_frame_is_the_start_itself(kind):
     result, sampler = model(kind), SamplerConfig(seed=3, serial=torch.arange(2))
     one = result.generate(frame_ticks(1).expand(2, -1), sampler).frames
     two = result.generate(frame_ticks(2).expand(2, -1), sampler).frames
@@ -141,7 +141,7 @@ def test_future_frame_bears_on_earlier_frames_alone(kind):
     assert toward.pull[:, 1:].abs().max() == 0
 
 
-def test_a_full_pull_ends_at_the_frame_ahead():
+def test_full_pull_ends_at_the_frame_ahead():
     """dz = (target - z) / (time left) dt + g dW is a bridge: its last step lands on the target."""
     result = model("latent_sde", VECTOR | {"steps_per_frame": 1})
     torch.nn.init.zeros_(result.prior.drift.last.weight)
@@ -174,7 +174,7 @@ def test_every_solver_comes_to_the_same_video(solver):
     torch.testing.assert_close(value.nats, near.nats, rtol=0.1, atol=1e-6)
 
 
-def test_the_bridge_takes_no_other_solver():
+def test_bridge_takes_no_other_solver():
     result = model("follmer")
     with pytest.raises(UserError, match="euler_maruyama alone"):
         result.generate(frame_ticks(3)[None], SamplerConfig(0, torch.tensor([0]), solver="heun"))

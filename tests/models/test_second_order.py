@@ -94,6 +94,6 @@ def test_order_one_is_the_default():
         ({"sde": VECTOR | {"order": 3}}, "sde.order is 3"),
     ],
 )
-def test_what_has_no_second_order_is_refused(settings, named):
+def test_second_order_refuses_unsupported_settings(settings, named):
     with pytest.raises(UserError, match=named):
         parse(SMALL | {"sde": VECTOR} | settings)

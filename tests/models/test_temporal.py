@@ -53,7 +53,7 @@ def test_causal_pass_summarises_the_observed_frames_alone(seen):
     assert alone.continued.tolist() == [seen > 0]
 
 
-def test_a_causal_token_sees_no_later_frame_but_earlier_ones():
+def test_causal_token_sees_no_later_frame_but_earlier_ones():
     result, tokens = encoder(causal=True), clip()
     later = tokens.clone()
     later[:, 3:] *= -1
@@ -115,7 +115,7 @@ def test_cells_see_each_other_across_a_frame_alone(across):
     assert bool(shifted[3:, [0, 2, 3]].all()) is across
 
 
-def test_a_cell_knows_its_place_across_a_frame():
+def test_cell_knows_its_place_across_a_frame():
     result, tokens = encoder(causal=True, cells=4, across=True), clip(cells=4)
     swapped = tokens[:, :, [1, 0, 2, 3]]
     before, after = (history(result, each, 2, visible=EVERY).tokens for each in (tokens, swapped))

@@ -85,7 +85,7 @@ def test_every_kind_learns_and_samples_with_a_transformer(kind):
     ("sde", "named"),
     [({"latent": "vector"}, "sde.latent is vector"), ({"hidden": 36}, "sde.hidden is 36")],
 )
-def test_what_a_transformer_cannot_take_is_told(sde, named):
+def test_transformer_refuses_unsupported_settings(sde, named):
     with pytest.raises(UserError, match=named):
         build(parse(SMALL | {"sde": SDE | sde}))
 
@@ -101,7 +101,7 @@ def test_sizes_are_what_their_names_say():
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_fifth_of_a_size_draws(name):
+def test_fifth_of_a_size_draws(name):
     config = sized(parse({}), name)
     with torch.device("meta"):
         model = build_model(config)
@@ -109,7 +109,7 @@ def test_a_fifth_of_a_size_draws(name):
     assert counts["decoder"] >= 0.2 * sum(counts.values())
 
 
-def test_a_size_holds_where_the_config_says_nothing(tmp_path):
+def test_size_holds_where_the_config_says_nothing(tmp_path):
     config = parse({"size": "B", "sde": {"depth": 2}, "encoder": {"map_size": 4}})
     assert (config.sde.hidden, config.sde.depth, config.encoder.map_size) == (384, 2, 4)
     (tmp_path / "a.yaml").write_text(dump(config))

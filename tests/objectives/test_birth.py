@@ -112,7 +112,7 @@ def test_born_video_does_not_depend_on_the_batch_around_it(kind):
     ("birth", "name"),
     [({"steps": 0}, r"birth\.steps"), ({"last": 1.0}, r"birth\.last"), ({"hidden": 20}, "heads")],
 )
-def test_a_birth_that_cannot_be_names_the_setting(birth, name):
+def test_birth_that_cannot_be_names_the_setting(birth, name):
     sde = SDE | {"latent": "map"}
     with pytest.raises(UserError, match=name):
         parse(SMALL | {"sde": sde, "birth": SMALL["birth"] | birth})

@@ -101,7 +101,7 @@ def test_settings_that_do_not_go_together_are_named(settings, name):
         parse(SMALL | {"sde": SDE} | settings)
 
 
-def test_the_decoder_starts_at_the_mean_of_the_data():
+def test_decoder_starts_at_the_mean_of_the_data():
     plain, bright = (
         build(parse(SMALL | {"sde": SDE, "observation": {"max_context": 3, "mean": mean}})).model
         for mean in (0.7, 0.9)

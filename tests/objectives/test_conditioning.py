@@ -57,7 +57,7 @@ def test_every_parameter_learns_from_frames_ahead_and_captions(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_clips_terms_do_not_depend_on_its_batch(kind):
+def test_clips_terms_do_not_depend_on_its_batch(kind):
     clip_objective = objective(kind)
     video, ticks, serial = clips(12)
     text = captions(12)

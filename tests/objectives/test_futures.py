@@ -45,7 +45,7 @@ def mean_score(made_scale: float) -> float:
     return float(futures.energy_score(result, real).mean())
 
 
-def test_the_score_is_least_at_the_true_spread():
+def test_score_is_least_at_the_true_spread():
     scores = {scale: mean_score(scale) for scale in (0.0, 0.7, 1.0, 1.4)}
     assert min(scores, key=lambda scale: scores[scale]) == 1.0
 
@@ -66,7 +66,7 @@ def test_futures_count_for_observed_clips_and_train_the_prior(sde):
     assert not {"start_posterior", "control"} & changed
 
 
-def test_the_loss_has_the_term_at_its_weight():
+def test_loss_has_the_term_at_its_weight():
     clip_objective = objective().eval()
     means = clip_objective(*clips(4), kl_weight=1.0, context=2)
     plain = means["reconstruction"] - means["kl_path"] - means["kl_initial"] - means["kl_content"]

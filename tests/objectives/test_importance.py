@@ -45,7 +45,7 @@ def weights_and_terms(request):
     return torch.stack(weights).double(), torch.stack(terms).double()
 
 
-def test_the_mean_of_log_weights_is_the_bound(weights_and_terms):
+def test_mean_of_log_weights_is_the_bound(weights_and_terms):
     weights, terms = weights_and_terms
     apart = weights - terms
     error = apart.std(0) / math.sqrt(DRAWS)

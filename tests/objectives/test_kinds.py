@@ -53,7 +53,7 @@ def test_every_parameter_learns(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("context", [None, 0, 3])
-def test_a_clips_terms_do_not_depend_on_its_batch(kind, context):
+def test_clips_terms_do_not_depend_on_its_batch(kind, context):
     clip_objective = objective(kind)
     video, ticks, serial = clips(5)
     together = clip_objective.terms(video, ticks, serial, context)
@@ -91,7 +91,7 @@ def test_matching_calls_no_solver(monkeypatch):
         clip_objective.model.sample(frame_ticks(3)[None], seed=0, serial=torch.tensor([0]))
 
 
-def test_the_path_is_scored_at_the_clips_own_times():
+def test_path_is_scored_at_the_clips_own_times():
     clip_objective = objective("matching")
     video, ticks, serial = clips(4)
     even = clip_objective.terms(video, ticks, serial, 0)
@@ -121,7 +121,7 @@ def test_sample_depends_on_seed_and_serial_not_on_the_batch(kind):
     assert (other - alone).abs().max() > 1e-3
 
 
-def test_the_bridges_diffusion_can_be_changed_after_training():
+def test_bridges_diffusion_can_be_changed_after_training():
     clip_objective = objective("follmer").model
     sampler = SamplerConfig(seed=3, serial=torch.tensor([0]))
     ticks = frame_ticks(4)[None]

@@ -55,7 +55,7 @@ def test_every_parameter_learns(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("context", [None, 0, 3])
-def test_a_clips_bound_does_not_depend_on_its_batch(kind, context):
+def test_clips_bound_does_not_depend_on_its_batch(kind, context):
     clip_objective = objective(kind)
     video, ticks, serial = clips(5)
     together = clip_objective.terms(video, ticks, serial, context)

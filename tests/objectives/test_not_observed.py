@@ -19,7 +19,7 @@ SMALL = factories.settings(
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace"])
-def test_the_likelihood_is_that_of_the_values_seen(name):
+def test_likelihood_is_that_of_the_values_seen(name):
     likelihood = build_likelihood(ObservationConfig(likelihood=name))
     torch.manual_seed(0)
     decoded, target = torch.rand(2, 3, 1, 4, 4, requires_grad=True), torch.rand(2, 3, 1, 4, 4)

@@ -65,7 +65,7 @@ def test_every_parameter_learns_and_a_clip_stands_for_itself(kind):
 
 
 @torch.no_grad()
-def test_the_score_of_a_prior_that_is_right_is_the_least():
+def test_score_of_a_prior_that_is_right_is_the_least():
     """Brownian motion: E of the score at spread s against truth t is in closed form."""
     torch.manual_seed(0)
     model = objective(shake=0.0).model

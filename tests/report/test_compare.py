@@ -48,7 +48,7 @@ def test_steps_that_run_backwards_are_said_first(tmp_path):
     assert "went back, and on from there" in text
 
 
-def test_a_failed_ending_is_said_and_escaped(tmp_path):
+def test_failed_ending_is_said_and_escaped(tmp_path):
     folder = run(tmp_path / "failed", [1])
     (folder / "exit.json").write_text('{"reason": "nan", "message": "<b>lost</b>", "step": 1}')
     text = page(read(folder))

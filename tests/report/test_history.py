@@ -36,7 +36,7 @@ def write_metrics(folder, lines):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_a_run_not_measured_says_so_once(folder):
+def test_run_not_measured_says_so_once(folder):
     text = page(read(folder))
     assert text.count("nothing was measured") == 1
     assert "Nothing was measured on" not in text

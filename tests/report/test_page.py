@@ -89,7 +89,7 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_a_finished_run_shows_every_section(run):
+def test_finished_run_shows_every_section(run):
     text = read(run)
     for heading in (
         "The bound over training",
@@ -144,7 +144,7 @@ def test_other_frame_rates_stand_side_by_side(run):
     assert "Ranks of what came" in text
 
 
-def test_a_run_with_few_metrics_shows_those(run, tmp_path):
+def test_run_with_few_metrics_shows_those(run, tmp_path):
     for name in ("config.yaml", "results.npz", "metrics.jsonl"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     whole = json.loads((run / "results.json").read_text())
@@ -161,7 +161,7 @@ def test_a_run_with_few_metrics_shows_those(run, tmp_path):
     assert "Prediction from" not in text
 
 
-def test_a_run_not_measured_yet_names_the_command(tmp_path):
+def test_run_not_measured_yet_names_the_command(tmp_path):
     (tmp_path / "config.yaml").write_text(dump(parse(SMALL)))
     metrics(tmp_path, lines=3)
     text = read(tmp_path)
@@ -169,12 +169,12 @@ def test_a_run_not_measured_yet_names_the_command(tmp_path):
     assert "not ended yet" in text
 
 
-def test_a_run_not_trained_yet_names_the_command(tmp_path):
+def test_run_not_trained_yet_names_the_command(tmp_path):
     (tmp_path / "config.yaml").write_text(dump(parse(SMALL)))
     assert f"python -m sdevid train --config {tmp_path}/config.yaml" in read(tmp_path)
 
 
-def test_what_is_no_run_or_is_damaged_is_named(tmp_path, capsys):
+def test_page_of_no_run_or_a_damaged_one_is_refused_by_name(tmp_path, capsys):
     assert main([str(tmp_path / "none")]) == 2
     assert main([str(tmp_path)]) == 2
     assert "no run folder" in capsys.readouterr().err

@@ -17,11 +17,11 @@ from sdevid.report.words import duration, measured, number
         (1.0e-7, "1e\u221207"),
     ],
 )
-def test_numbers(value, text):
+def test_number_is_written_with_its_digits(value, text):
     assert number(value) == text
 
 
-def test_a_mean_has_the_places_of_its_error():
+def test_mean_has_the_places_of_its_error():
     assert measured({"mean": 16.8215, "standard_error": 0.1004}) == "16.82 <small>± 0.10</small>"
     assert measured({"mean": 10994.06, "standard_error": 6.735}) == "10,994.1 <small>± 6.7</small>"
     assert measured({"mean": 2.0, "standard_error": None}) == "2.00"
@@ -31,5 +31,5 @@ def test_a_mean_has_the_places_of_its_error():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(7.4, "7 s"), (126, "2 min 6 s"), (7260, "2 h 1 min")]
 )
-def test_durations(seconds, text):
+def test_duration_is_written_in_its_largest_units(seconds, text):
     assert duration(seconds) == text

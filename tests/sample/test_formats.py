@@ -87,7 +87,7 @@ def test_many_channels_are_shown_by_their_first(tmp_path):
     assert (out / "sample_00000.mp4").stat().st_size > 0
 
 
-def test_a_colour_map_colours_one_channel(tmp_path):
+def test_colour_map_colours_one_channel(tmp_path):
     out = sampled(
         tmp_path, "--num_samples", "1", "--formats", "gif", "--colormap", "viridis", source=RAIN
     )
@@ -106,7 +106,7 @@ def test_a_colour_map_colours_one_channel(tmp_path):
         (("--colormap", "purple rain"), "--colormap is 'purple rain', which matplotlib"),
     ],
 )
-def test_what_cannot_be_written_is_named_before_sampling(tmp_path, capsys, arguments, message):
+def test_unwritable_output_is_refused_before_sampling(tmp_path, capsys, arguments, message):
     model = factories.save_model(tmp_path / "model", factories.settings())
     given = ["--model_path", str(model), "--output_dir", str(tmp_path / "out"), *arguments]
     assert main(given) == 2
@@ -114,7 +114,7 @@ def test_what_cannot_be_written_is_named_before_sampling(tmp_path, capsys, argum
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_package_is_named_with_its_extra(tmp_path, capsys, monkeypatch):
+def test_missing_package_is_named_with_its_extra(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     model = factories.save_model(tmp_path / "model", factories.settings())
     given = ["--model_path", str(model), "--output_dir", str(tmp_path / "out")]

@@ -70,7 +70,7 @@ def test_observed_frames_stand_at_their_indices(models, pictures, tmp_path, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_prompt_and_guidance_reach_every_kind(models, tmp_path, kind):
+def test_prompt_and_guidance_reach_every_kind(models, tmp_path, kind):
     first = sample(models[kind], tmp_path / "a", "--prompt", "left", "--prompt", "right")
     record = json.loads((tmp_path / "a" / "samples.json").read_text())
     assert [one["prompt"] for one in record["samples"]] == ["left"] * 2 + ["right"] * 2
@@ -93,7 +93,7 @@ def test_a_prompt_and_guidance_reach_every_kind(models, tmp_path, kind):
 @pytest.mark.parametrize(
     ("solver", "more"), [("heun", []), ("srk", []), ("torchsde/srk", ["--adaptive"])]
 )
-def test_a_solver_can_be_chosen(models, tmp_path, solver, more):
+def test_solver_can_be_chosen(models, tmp_path, solver, more):
     video, record, _ = sample(models["latent_sde"], tmp_path / "a", "--solver", solver, *more)
     assert record["solver"] == solver
     plain, *_ = sample(models["latent_sde"], tmp_path / "b")
@@ -129,7 +129,7 @@ def test_a_solver_can_be_chosen(models, tmp_path, solver, more):
         ("latent_sde", ["--keyframes", "0:40.png", "--num_frames", "1"], "all of them are given"),
     ],
 )
-def test_what_does_not_fit_is_told_before_any_work(
+def test_misfit_observed_frames_are_refused_before_any_work(
     models, pictures, tmp_path, monkeypatch, capsys, kind, arguments, named
 ):
     monkeypatch.chdir(pictures)
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_told_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_notebook_gets_what_the_command_line_writes(models, tmp_path):
+def test_notebook_gets_what_the_command_line_writes(models, tmp_path):
     model = sdevid.VideoSDE.from_pretrained(models["latent_sde"], device="cpu")
     options = {"seed": 5, "prompt": "left", "guidance_scale": 2.0, "num_frames": 5}
     output = ["--seed", "5", "--prompt", "left", "--guidance_scale", "2", "--num_frames", "5"]

@@ -47,13 +47,13 @@ def test_colours_become_grey_for_a_model_of_one_channel(tmp_path):
     assert "grey" in pixels.notes[0]
 
 
-def test_a_sixteen_bit_picture_keeps_its_brightness(tmp_path):
+def test_sixteen_bit_picture_keeps_its_brightness(tmp_path):
     Image.fromarray(np.full((8, 8), 32768, np.uint16)).save(tmp_path / "a.png")
     assert read(tmp_path / "a.png", channels=1).frames[0, 0, 0, 0] == 128
 
 
 @pytest.mark.parametrize(("fps", "want"), [(8.0, [0, 1, 2, 3, 4]), (4.0, [0, 2, 4, 6, 8])])
-def test_a_video_is_read_at_the_frame_rate_asked_for(tmp_path, fps, want):
+def test_video_is_read_at_the_frame_rate_asked_for(tmp_path, fps, want):
     level = np.arange(12, dtype=np.uint8) * 20
     video = np.broadcast_to(level[:, None, None, None], (12, 8, 8, 1))
     write.mp4(tmp_path / "a.mp4", np.ascontiguousarray(video), 8)
@@ -61,7 +61,7 @@ def test_a_video_is_read_at_the_frame_rate_asked_for(tmp_path, fps, want):
     assert np.round(got).tolist() == want
 
 
-def test_a_video_of_another_size_is_resized_with_a_word(tmp_path):
+def test_video_of_another_size_is_resized_with_a_word(tmp_path):
     write.mp4(tmp_path / "a.mp4", np.full((3, 24, 32, 1), 90, np.uint8), 8)
     pixels = read(tmp_path / "a.mp4")
     assert pixels.frames.shape == (3, 8, 8, 3)
@@ -74,14 +74,14 @@ def test_too_few_frames_names_both_numbers(tmp_path):
         read(tmp_path / "f", count=3)
 
 
-def test_a_video_shorter_than_asked_for_is_too_few(tmp_path):
+def test_video_shorter_than_asked_for_is_too_few(tmp_path):
     write.mp4(tmp_path / "a.mp4", np.zeros((2, 8, 8, 1), np.uint8), 8)
     with pytest.raises(UserError, match=r"holds 2 frames"):
         read(tmp_path / "a.mp4", count=5)
     assert len(read(tmp_path / "a.mp4").frames) == 2
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
+def test_unreadable_picture_is_refused_by_name(tmp_path):
     for name in ("a.png", "a.mp4"):
         (tmp_path / name).write_bytes(b"not this")
         with pytest.raises(UserError, match="cannot be read"):
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read(tmp_path / "none")
 
 
-def test_a_cut_off_picture_is_named(tmp_path):
+def test_cut_off_picture_is_named(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])

@@ -72,7 +72,7 @@ def test_every_kind_of_model_is_sampled_alike(tmp_path, kind):
 
 
 @pytest.mark.parametrize("batch_size", ["1", "4"])
-def test_a_sample_does_not_depend_on_how_many_are_made(model, tmp_path, batch_size):
+def test_sample_does_not_depend_on_how_many_are_made(model, tmp_path, batch_size):
     for number in ("3", "6"):
         arguments = ("--num_samples", number, "--batch_size", batch_size)
         sample(model, tmp_path / number, *arguments)
@@ -157,7 +157,7 @@ def test_two_processes_write_the_same_files_as_one(model, tmp_path):
     assert [name for name in one if one[name] != two[name]] == []
 
 
-def test_a_video_begins_with_its_initial_frames(model, tmp_path, capsys):
+def test_video_begins_with_its_initial_frames(model, tmp_path, capsys):
     for i in range(4):
         frame = np.full((20, 16, 3), 40 * i, np.uint8)
         (tmp_path / "given").mkdir(exist_ok=True)
@@ -221,14 +221,14 @@ def test_no_frame_left_to_generate_is_an_error(model, tmp_path, capsys):
     assert "at least one must be generated" in capsys.readouterr().err
 
 
-def test_a_model_that_takes_no_frames_says_so(tmp_path, capsys):
+def test_model_that_takes_no_frames_says_so(tmp_path, capsys):
     blind = save_model(tmp_path / "blind", observation={"max_context": 0})
     where = ["--model_path", str(blind), "--output_dir", str(tmp_path / "out")]
     assert main([*where, "--initial_frames", str(tmp_path)]) == 2
     assert "max_context is 0" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_named(model, tmp_path, capsys):
+def test_folder_that_cannot_be_written_is_named(model, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     where = ["--model_path", str(model), "--output_dir", str(tmp_path / "file" / "out")]
     assert main(where) == 2

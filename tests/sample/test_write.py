@@ -33,7 +33,7 @@ def test_mp4_holds_every_frame_nearly_unchanged_at_its_time(tmp_path, channels, 
     np.testing.assert_allclose(np.diff(times), 0.08, atol=1e-6)
 
 
-def test_the_same_video_gives_the_same_bytes(tmp_path):
+def test_same_video_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write.mp4(tmp_path / f"{name}.mp4", smooth(3), 8)
         write.gif(tmp_path / f"{name}.gif", smooth(3), 8)

@@ -164,6 +164,6 @@ def test_guidance_costs_more_the_colder_the_noise(generator):
 @pytest.mark.parametrize(
     ("steps", "last", "name"), [(0, 0.1, "birth.steps"), (4, 1.0, "birth.last")]
 )
-def test_a_schedule_that_cannot_be_names_the_setting(steps, last, name):
+def test_schedule_that_cannot_be_names_the_setting(steps, last, name):
     with pytest.raises(UserError, match=name):
         birth.schedule(steps, last)

@@ -63,12 +63,12 @@ def test_chain_kl_is_the_kl_of_gaussian_transitions():
         ([[0, 3]], (1, 1, 2), Step(*torch.ones(3, 1, 2), torch.ones(3)), "width has shape"),
     ],
 )
-def test_what_does_not_fit_is_refused(ticks, dw, step, message):
+def test_chain_of_misfit_arguments_is_refused(ticks, dw, step, message):
     with pytest.raises(UserError, match=message):
         chain(torch.ones(1, 2), torch.tensor(ticks), torch.zeros(dw), lambda *_: step)
 
 
-def test_a_lost_clip_comes_back_in_nans_and_alone():
+def test_lost_clip_comes_back_in_nans_and_alone():
     """The ranks of a training then agree on what to do; an exception on one would hang the rest."""
     start, ticks = torch.ones(2, 3), torch.tensor([[0, 100, 200]]).expand(2, -1)
     lost = torch.tensor([[1.0], [torch.nan]])

@@ -68,7 +68,7 @@ def _prior(g: torch.Tensor, ticks: torch.Tensor, dw: torch.Tensor) -> torch.Tens
     return fused.solve(problem(torch.ones(len(dw), SIZE), ticks, dw, form)).states
 
 
-def test_a_lost_clip_comes_back_in_nans_and_alone():
+def test_lost_clip_comes_back_in_nans_and_alone():
     """An exception on one rank of a training would hang the rest."""
     ticks = torch.tensor([[0, 100, 200]]).expand(2, -1)
     g = torch.tensor([[1.0, 1.0], [torch.nan, 1.0]])
@@ -86,6 +86,6 @@ def test_a_lost_clip_comes_back_in_nans_and_alone():
         ([0, 100, 200], 2, -1.0, "diffusion holds -1, but the path KL compares"),
     ],
 )
-def test_what_does_not_fit_is_refused(ticks, steps, g, message):
+def test_fused_solver_refuses_misfit_arguments(ticks, steps, g, message):
     with pytest.raises(UserError, match=message):
         _prior(torch.full((1, SIZE), g), torch.tensor([ticks]), torch.ones(1, steps, SIZE))

@@ -39,7 +39,7 @@ def test_interpolant_and_its_rate_have_closed_form_moments():
 
 
 @pytest.mark.parametrize("s", [0.05, 0.3, 0.8, 0.99])
-def test_the_score_follows_from_the_drift(s):
+def test_score_follows_from_the_drift(s):
     s = torch.tensor(s, dtype=torch.float64)
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)
     mean, variance, *_ = law(s)

@@ -106,7 +106,7 @@ def test_more_steps_walk_the_same_path(halvings):
 
 @settings(max_examples=15, deadline=None)
 @given(order=st.permutations(range(6)), split=st.integers(1, 5), aligned=st.booleans())
-def test_a_clip_has_the_same_path_in_any_batch(order, split, aligned):
+def test_clip_has_the_same_path_in_any_batch(order, split, aligned):
     serial = torch.arange(6) * 7 + 1
     steps = torch.randint(0, 3 * CELL, (6, 5), generator=torch.Generator().manual_seed(1))
     ticks = (steps // CELL * CELL if aligned else steps).cumsum(1)

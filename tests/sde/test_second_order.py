@@ -132,13 +132,13 @@ def test_one_step_without_control_is_the_chains():
     torch.testing.assert_close(end, path.states[:, 1])
 
 
-def test_a_path_of_one_point_is_its_start():
+def test_path_of_one_point_is_its_start():
     z = torch.randn(2, 4)
     path = chain(z, torch.zeros(2, 1).long(), torch.zeros(2, 0, 2), oscillator(), order=2)
     assert torch.equal(path.states[:, 0], z)
     assert not path.kl.any()
 
 
-def test_a_state_that_has_no_velocities_is_refused():
+def test_state_that_has_no_velocities_is_refused():
     with pytest.raises(UserError, match="even second axis"):
         chain(torch.ones(1, 3), torch.tensor([[0, 3]]), torch.zeros(1, 1, 1), oscillator(), order=2)

@@ -32,7 +32,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_failing_step_hides_no_other(gpu_check, tmp_path):
+def test_failing_step_hides_no_other(gpu_check, tmp_path):
     todo = [
         gpu_check.Step("first", [_python("raise SystemExit(3)")], 60, dict),
         gpu_check.Step("second", [_python("print('well')")], 60, lambda: {"speed": "7"}),
@@ -50,7 +50,7 @@ def test_a_failing_step_hides_no_other(gpu_check, tmp_path):
     assert "the tool is not there" in gpu_check.table(outcomes)
 
 
-def test_a_step_ends_with_its_time_and_its_children(gpu_check, monkeypatch, tmp_path):
+def test_step_ends_with_its_time_and_its_children(gpu_check, monkeypatch, tmp_path):
     mark = tmp_path / "alive"
     child = f"import time, pathlib; time.sleep(4); pathlib.Path({str(mark)!r}).touch()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
@@ -77,7 +77,7 @@ def test_without_a_gpu_it_says_so_and_stops(gpu_check, monkeypatch, capsys):
     assert "finds no GPU" in capsys.readouterr().err
 
 
-def test_the_steps_fit_into_nine_minutes(gpu_check, tmp_path):
+def test_steps_fit_into_nine_minutes(gpu_check, tmp_path):
     names = [step.name for step in gpu_check.steps(False, tmp_path, tmp_path)]
     assert names[0] == "gpu tests"
     assert {"memcheck", "racecheck", "short training"} < set(names)

@@ -80,7 +80,7 @@ def test_films_become_shards_that_pass_the_check(tool, tmp_path, store):
     assert content(tmp_path / "again") == content(out)
 
 
-def test_a_killed_cut_carries_on_to_the_same_bytes(tool, tmp_path):
+def test_killed_cut_carries_on_to_the_same_bytes(tool, tmp_path):
     arguments = ["--dataset", "double-well", "--frame_size", 32, "--num_clips", 600]
     arguments += ["--shard_size", 50, "--workers", 1, "--vertical", "ou"]
     assert tool("make_shards", *arguments, "--output_dir", tmp_path / "whole")[0] == 0
@@ -119,7 +119,7 @@ def test_tool_mistakes_are_named(tool, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_check_names_damage(tool, tmp_path):
+def test_check_names_damage(tool, tmp_path):
     out = tmp_path / "out"
     arguments = ["--dataset", "ou", "--num_clips", 10, "--output_dir", out, "--workers", 0]
     assert tool("make_shards", *arguments)[0] == 0
@@ -131,7 +131,7 @@ def test_the_check_names_damage(tool, tmp_path):
     assert tool("check_shards", tmp_path / "nothing")[0] == 2
 
 
-def test_a_mistake_ends_the_process_without_a_traceback(tmp_path):
+def test_mistake_ends_the_process_without_a_traceback(tmp_path):
     arguments = ["--dataset", "kinetics", "--output_dir", tmp_path / "out"]
     done = subprocess.run(
         command("make_shards", *arguments), capture_output=True, text=True, check=False

@@ -11,14 +11,14 @@ from sdevid.errors import UserError
 from sdevid.train import compiled
 
 
-def test_nothing_is_asked_of_a_run_that_does_not_compile(make_config, monkeypatch):
+def test_eager_run_needs_no_compiler(make_config, monkeypatch):
     monkeypatch.setenv("PATH", "")
     compiled.check_compiler(make_config(), torch.device("cpu"))
     assert compiled.compiled_summary(make_config()) == ""
 
 
 @pytest.mark.parametrize(("device", "named"), [("cpu", r"g\+\+"), ("cuda", "gcc or clang")])
-def test_a_machine_without_a_compiler_is_told_so(make_config, monkeypatch, device, named):
+def test_machine_without_a_compiler_is_told_so(make_config, monkeypatch, device, named):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.delenv("CC", raising=False)
@@ -26,7 +26,7 @@ def test_a_machine_without_a_compiler_is_told_so(make_config, monkeypatch, devic
         compiled.check_compiler(make_config(compile=True), torch.device(device))
 
 
-def test_a_compiler_that_is_named_must_be_there(make_config, monkeypatch):
+def test_compiler_that_is_named_must_be_there(make_config, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="needs no-such-compiler"):
         compiled.check_compiler(make_config(compile=True), torch.device("cpu"))
@@ -59,7 +59,7 @@ def test_names_of_parameters_stay(make_config, kind):
     ],
     ids=["vector", "map, warped, bf16"],
 )
-def test_a_compiled_run_has_the_same_losses(make_config, train_here, capsys, settings):
+def test_compiled_run_has_the_same_losses(make_config, train_here, capsys, settings):
     """Adam turns the rounding of small gradients into moves of up to the rate a step."""
     torch.compiler.reset()  # else a part compiled for another case is used again, and not counted
     graphs, rows = counters["stats"], []

@@ -25,7 +25,7 @@ def test_save_saves_once_goes_on_and_is_consumed(make_config, train_here):
     assert not save.exists()
 
 
-def test_a_preempted_run_leaves_stop_for_the_next_attempt(make_config, train_here, world):
+def test_preempted_run_leaves_stop_for_the_next_attempt(make_config, train_here, world):
     config = make_config(max_clips=400, save_every=400)
     config.run_dir.mkdir()
     (config.run_dir / "STOP").touch()

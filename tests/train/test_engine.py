@@ -74,7 +74,7 @@ def test_each_stage_takes_the_steps_of_plain_torch(stage, make_config, index, wo
 
 
 @pytest.mark.parametrize(("limit", "clipped"), [(1e-6, 1.0), (1e6, 0.0)])
-def test_a_step_says_whether_its_gradient_was_clipped(limit, clipped, make_config, index, world):
+def test_step_says_whether_its_gradient_was_clipped(limit, clipped, make_config, index, world):
     config = make_config(gradient_clip=limit)
     engine = Engine(objectives.build(config), config, world)
     terms = engine.step(batches(config, index)[0], 0.5, RATE)
@@ -112,7 +112,7 @@ def test_prior_has_its_own_rate_and_only_matrices_decay(make_config):
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_the_average_of_pieces_is_the_average_of_parameters(stage, make_config, index, world):
+def test_average_of_pieces_is_the_average_of_parameters(stage, make_config, index, world):
     config = make_config(zero_stage=stage)
     torch.manual_seed(0)
     engine = Engine(objectives.build(config), config, world)
@@ -133,7 +133,7 @@ def test_the_average_of_pieces_is_the_average_of_parameters(stage, make_config, 
             assert torch.equal(average.flatten()[s.in_shard : s.in_shard + s.count], part)
 
 
-def test_a_batch_that_the_ranks_cannot_share_is_refused(make_config, world):
+def test_batch_that_the_ranks_cannot_share_is_refused(make_config, world):
     config = make_config(micro_batch_size=3)
     with pytest.raises(UserError, match=r"batch_size is 4.*set batch_size=3 or 6"):
         Engine(objectives.build(config), config, world)
@@ -149,7 +149,7 @@ OFFLOADED = [
 
 
 @pytest.mark.parametrize(("stage", "offload"), OFFLOADED)
-def test_what_is_offloaded_takes_the_same_steps(stage, offload, make_config, index, world):
+def test_offloaded_engine_takes_the_same_steps(stage, offload, make_config, index, world):
     losses, norms, weights = plain(make_config(zero_stage=stage), index)
     engine, got_losses, got_norms = engined(
         make_config(zero_stage=stage, offload=offload), index, world
@@ -160,7 +160,7 @@ def test_what_is_offloaded_takes_the_same_steps(stage, offload, make_config, ind
         torch.testing.assert_close(weight, weights[name].detach(), rtol=1e-3, atol=2e-4)
 
 
-def test_a_disk_that_is_not_there_is_named(make_config, world, tmp_path):
+def test_disk_that_is_not_there_is_named(make_config, world, tmp_path):
     offload = {"parameters": "nvme", "nvme_path": str(tmp_path / "none")}
     config = make_config(zero_stage=3, offload=offload)
     with pytest.raises(UserError, match=r"offload.nvme_path is .*none, but there is no such"):

@@ -77,7 +77,7 @@ def test_shards_hold_the_latents_of_their_frames(latent_shards, kl):
     assert check_command.main([str(latent_shards)]) == 0
 
 
-def test_a_run_on_stored_latents_reads_no_pixels(make_config, latent_shards, kl, world):
+def test_run_on_stored_latents_reads_no_pixels(make_config, latent_shards, kl, world):
     config = make_config(data=str(latent_shards), encoder={"frozen": str(kl)})
     index = open_shards(latent_shards, "train")
     filled, said = open_pictures(config, index, world)
@@ -95,7 +95,7 @@ def test_frames_are_encoded_on_the_way_where_shards_hold_none(make_run, shards, 
     assert "encoded on cpu as training goes on" in capsys.readouterr().out
 
 
-def test_an_export_names_the_autoencoder_or_takes_it_along(make_run, kl, tmp_path):
+def test_export_names_the_autoencoder_or_takes_it_along(make_run, kl, tmp_path):
     run = make_run()
     bare, whole = tmp_path / "bare", tmp_path / "whole"
     export.export(run, bare)
@@ -118,14 +118,14 @@ def test_an_export_names_the_autoencoder_or_takes_it_along(make_run, kl, tmp_pat
     assert torch.equal(videos[0], videos[2])
 
 
-def test_a_model_of_pixels_has_no_autoencoder_to_take_along(make_config, train_here, tmp_path):
+def test_model_of_pixels_has_no_autoencoder_to_take_along(make_config, train_here, tmp_path):
     config = make_config(max_clips=4)
     train_here(config)
     with pytest.raises(UserError, match="draws pixels"):
         export.export(config.run_dir, tmp_path / "out", with_autoencoder=True)
 
 
-def test_the_ceiling_of_a_prediction_is_the_autoencoders_own(make_run, latent_shards, kl):
+def test_ceiling_of_a_prediction_is_the_autoencoders_own(make_run, latent_shards, kl):
     model, config = export.load(make_run())
     index = open_shards(latent_shards, "val")
     mean = training_mean(index, config, None)
@@ -165,7 +165,7 @@ def test_latents_beside_pixels_in_one_data_set_are_named(
     assert (without if described else with_).key in str(error.value)
 
 
-def test_a_run_on_pixels_leaves_the_latents(make_config, latent_shards, world):
+def test_run_on_pixels_leaves_the_latents(make_config, latent_shards, world):
     index = open_shards(latent_shards, "train")
     config, said = open_pictures(make_config(data=str(latent_shards)), index, world)
     assert said == "pictures pixels; the latents in the shards are not read"
@@ -173,12 +173,12 @@ def test_a_run_on_pixels_leaves_the_latents(make_config, latent_shards, world):
     assert batch.video.dtype == torch.uint8
 
 
-def test_a_cut_whose_frames_are_none_for_it_is_refused(taef2, tmp_path, capsys):
+def test_cut_whose_frames_are_none_for_it_is_refused(taef2, tmp_path, capsys):
     assert cut(tmp_path / "out", "--autoencoder", taef2) == 2
     assert "is for 3 channels, but the frames have 1" in capsys.readouterr().err
 
 
-def test_an_autoencoder_learns_the_users_own_frames(shards, tmp_path, capsys):
+def test_autoencoder_learns_the_users_own_frames(shards, tmp_path, capsys):
     small = {"latent_channels": 2, "factor": 4, "width": 8, "frames": 320, "batch_size": 8}
     arguments = [f"--{name}={value}" for name, value in small.items()]
     folder = tmp_path / "mine"
@@ -219,7 +219,7 @@ def test_options_that_fit_no_autoencoder_are_named(arguments, said, shards, tmp_
     assert not (tmp_path / "a").exists()
 
 
-def test_a_frozen_folder_is_a_path_from_anywhere():
+def test_frozen_folder_is_a_path_from_anywhere():
     from sdevid.train.run import with_absolute_paths
 
     config = with_absolute_paths(parse({"encoder": {"frozen": "weights/mine"}}))

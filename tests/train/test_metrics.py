@@ -31,7 +31,7 @@ def step(loss: float) -> dict[str, torch.Tensor]:
     return {"loss": torch.tensor(loss), "grad_norm": torch.tensor(1.0)}
 
 
-def test_a_line_holds_the_means_since_the_last_and_the_rates(make_config, world):
+def test_line_holds_the_means_since_the_last_and_the_rates(make_config, world):
     config = made(make_config())
     with Metrics(config, world, Progress(), total=100) as metrics:
         for loss in (1.0, 3.0):

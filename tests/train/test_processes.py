@@ -83,7 +83,7 @@ def test_killed_run_restarted_is_bit_equal_to_uninterrupted(stage, make_config):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_saves_at_the_step_boundary_and_ends(number, make_config):
+def test_signal_saves_at_the_step_boundary_and_ends(number, make_config):
     config = make_config(max_clips=100_000)
     process = start(config)
     wait_for(config.run_dir / "metrics.jsonl", process)
@@ -137,7 +137,7 @@ def test_diverging_run_ends_as_nan_and_saves_nothing(make_config):
         json.loads(line, parse_constant=pytest.fail)  # NaN is no JSON
 
 
-def test_a_user_fault_is_one_message_and_exit_code_2(make_config):
+def test_user_fault_is_one_message_and_exit_code_2(make_config):
     config = make_config(frame_size=32)
     process = start(config)
     out, err = process.communicate(timeout=300)

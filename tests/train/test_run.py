@@ -21,9 +21,7 @@ from sdevid.train.world import World
 
 @pytest.mark.parametrize(("kind", "retry"), [(UserError, False), (SaveError, True)])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_users_fault_is_written_down_by_the_rank_that_met_it(
-    kind, retry, rank, make_config, world
-):
+def test_users_fault_is_written_down_by_the_rank_that_met_it(kind, retry, rank, make_config, world):
     config = make_config()
     config.run_dir.mkdir()
     mine = World(rank, 2, world.device, world.control)
@@ -45,7 +43,7 @@ def test_exit_file_is_the_main_ranks_else_the_first_ones(make_config, world):
         assert message == ("no room" if rank == 0 else "rank 1: no folder")
 
 
-def test_a_disk_that_is_full_is_told_without_a_traceback(make_config, world, capsys):
+def test_disk_that_is_full_is_told_without_a_traceback(make_config, world, capsys):
     config = make_config()
     config.run_dir.mkdir()
     full = OSError(errno.ENOSPC, "No space left on device")
@@ -56,7 +54,7 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(make_config, world, cap
     assert json.loads((config.run_dir / "exit.json").read_text())["retry"]
 
 
-def test_a_refused_file_is_told_by_name_without_a_traceback(make_config, world):
+def test_refused_file_is_told_by_name_without_a_traceback(make_config, world):
     config = make_config()
     config.run_dir.mkdir()
     refused = PermissionError(errno.EACCES, "Permission denied", "/data/secret")

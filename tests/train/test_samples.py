@@ -57,7 +57,7 @@ def test_every_second_checkpoint_is_sampled_where_asked(make_config, train_here)
     assert names == {"step_2", "step_4"}
 
 
-def test_what_fails_in_sampling_is_said_and_ends_nothing(make_config, train_here, capsys):
+def test_failed_sampling_is_reported_and_training_goes_on(make_config, train_here, capsys):
     config = make_config(max_clips=8, save_every=8)
     config.run_dir.mkdir()
     (config.run_dir / "training_samples").write_text("in the way")

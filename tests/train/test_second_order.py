@@ -13,7 +13,7 @@ from sdevid.train.loop import train
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_it_trains_on_a_pendulum_and_carries_on(make_config, world, tmp_path):
+def test_second_order_run_on_a_pendulum_resumes(make_config, world, tmp_path):
     tool = [sys.executable, "tools/make_shards.py", "--dataset", "pendulum", "--workers", "1"]
     shape = ["--num_clips", "24", "--frame_size", "16", "--clip_length", "8", "--store", "npy"]
     folder = tmp_path / "pendulum"

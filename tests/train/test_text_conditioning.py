@@ -51,7 +51,7 @@ def test_clips_without_words_train_unconditionally(make_config, train_here, inde
     assert changed == {"null"}
 
 
-def test_a_run_without_text_says_so(make_config, train_here, capsys):
+def test_run_without_text_says_so(make_config, train_here, capsys):
     assert train_here(make_config(max_clips=4)) == "done"
     assert "text none\n" in capsys.readouterr().out
 

@@ -108,7 +108,7 @@ def test_shapes_that_do_not_come_again_run_plain(make_config, world, capsys):
 
 
 @pytest.mark.usefixtures("drawn_as_on_a_device")
-def test_a_second_replay_before_the_backward_is_refused(make_config, world):
+def test_second_replay_before_the_backward_is_refused(make_config, world):
     config = make_config(zero_stage=0, sde=MAP, **SHORT)
     engine = Engine(objectives.build(config), config, world, recorder=RecordedGraphs())
     for _ in range(2):
@@ -128,7 +128,7 @@ def test_a_second_replay_before_the_backward_is_refused(make_config, world):
     ],
     ids=str,
 )
-def test_a_graph_that_cannot_be_had_is_named(settings, reason, make_config, world):
+def test_graph_that_cannot_be_had_is_named(settings, reason, make_config, world):
     config = make_config(train_graph="on", **settings)
     with pytest.raises(UserError, match=reason):
         Engine(objectives.build(config), config, world)

@@ -45,20 +45,20 @@ def test_weights_of_one_shape_are_copied_to_the_bit(tmp_path):
         assert torch.equal(one, other)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path):
+def test_folder_without_a_model_is_named(tmp_path):
     model = objectives.build_model(parse(particles("static")))
     with pytest.raises(UserError, match=r"start_from: model_path .*nothing does not exist"):
         start_from(model, tmp_path / "nothing")
 
 
-def test_a_model_of_which_nothing_fits_is_named(tmp_path):
+def test_model_of_which_nothing_fits_is_named(tmp_path):
     source = factories.save_model(tmp_path / "source", factories.settings())
     model = objectives.build_model(parse(particles("static")))
     with pytest.raises(UserError, match="none of its weights fits"):
         start_from(model, source)
 
 
-def test_a_run_starts_from_a_model_once_and_says_so(tmp_path, make_config, train_here, capsys):
+def test_run_starts_from_a_model_once_and_says_so(tmp_path, make_config, train_here, capsys):
     train_here(make_config("first", max_clips=8))
     source = tmp_path / "first"
     train_here(make_config("second", max_clips=8, start_from=str(source)))

@@ -108,7 +108,7 @@ def test_clips_lie_in_order_in_full_shards(tmp_path):
 
 @pytest.mark.parametrize("shard_size", [1, 3, 5, 7, 100])
 @pytest.mark.parametrize("broken", range(6))
-def test_a_cut_carried_on_gives_the_same_bytes(tmp_path, shard_size, broken):
+def test_cut_carried_on_gives_the_same_bytes(tmp_path, shard_size, broken):
     films = [Film(number) for number in range(6)]
     run(plan(*films, shard_size=shard_size), tmp_path / "whole")
     films[broken] = replace(films[broken], breaks=True)
@@ -120,7 +120,7 @@ def test_a_cut_carried_on_gives_the_same_bytes(tmp_path, shard_size, broken):
     assert content(tmp_path / "halves") == content(tmp_path / "whole")
 
 
-def test_what_is_done_is_not_done_again(tmp_path):
+def test_finished_part_of_a_cut_is_not_done_again(tmp_path):
     log: list[int] = []
     films = [Film(number, log=log, breaks=number == 4) for number in range(6)]
     with pytest.raises(KeyboardInterrupt):
@@ -158,7 +158,7 @@ def test_cut_with_too_many_bad_videos_stops_unless_allowed(tmp_path):
     assert content(tmp_path) == content(tmp_path / "whole")
 
 
-def test_a_split_without_a_clip_is_told(tmp_path):
+def test_split_without_a_clip_is_told(tmp_path):
     with pytest.raises(UserError, match="no video gave a clip for split val"):
         run(plan(Film(0), Film(1), Film(2, reason="is torn")), tmp_path, bad=1.0)
 

@@ -69,7 +69,7 @@ def test_custom_without_a_video_is_told(tmp_path, names, message):
         custom(lay(tmp_path, *names), None)
 
 
-def test_a_file_or_nothing_in_place_of_the_folder_is_told(tmp_path):
+def test_file_or_nothing_in_place_of_the_folder_is_told(tmp_path):
     lay(tmp_path, "one.mp4")
     for name, message in (("one.mp4", "is a file"), ("two", "does not exist")):
         with pytest.raises(UserError, match=message):
@@ -83,7 +83,7 @@ def test_captions_without_their_columns_are_told(tmp_path):
         custom(tmp_path, tmp_path / "c.csv")
 
 
-def test_a_link_back_into_the_tree_ends(tmp_path):
+def test_link_back_into_the_tree_ends(tmp_path):
     lay(tmp_path, "a/one.mp4")
     (tmp_path / "a/again").symlink_to(tmp_path)
     listing = custom(tmp_path, None)
@@ -121,7 +121,7 @@ def test_names_that_are_no_utf_8_are_told_apart(tmp_path):
     assert sorted(names) == ["bad\\xfe.mp4", "bad\\xff.mp4", "bad\\xff.mp4 (2)"]
 
 
-def test_the_output_folder_within_the_input_is_not_searched(tmp_path):
+def test_output_folder_within_the_input_is_not_searched(tmp_path):
     lay(tmp_path, "one.mp4", "out/two.mp4")
     listing = custom(tmp_path, None, avoid=tmp_path / "out")
     assert [source.name for source in listing.sources] == ["one.mp4"]

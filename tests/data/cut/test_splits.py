@@ -31,7 +31,7 @@ def test_groups_stay_whole_and_shares_are_kept(groups, seed):
     assert [split for split, _ in pairs] == sorted(split for split, _ in pairs)
 
 
-def test_the_order_of_listing_does_not_matter_and_the_seed_does():
+def test_order_of_listing_does_not_matter_and_the_seed_does():
     shares = {"train": 0.5, "val": 0.5}
     listed = sources(20)
     assert assign(listed, shares, 0) == assign(listed[::-1], shares, 0)

@@ -24,7 +24,7 @@ FIELDS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters
 
 
 @given(st.lists(st.tuples(FIELDS, FIELDS), min_size=1, max_size=5))
-def test_what_the_csv_module_writes_is_read_back(tmp_path_factory, records):
+def test_csv_written_by_the_csv_module_is_read_back(tmp_path_factory, records):
     buffer = io.StringIO()
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerows([("path", "caption"), *records])
@@ -44,19 +44,19 @@ def test_what_the_csv_module_writes_is_read_back(tmp_path_factory, records):
         ('1.mp4,five " inches', "holds a quote within a text that is not quoted"),
     ],
 )
-def test_a_faulty_row_is_named_and_the_next_is_read(tmp_path, line, fault):
+def test_faulty_row_is_named_and_the_next_is_read(tmp_path, line, fault):
     first, *_, last = rows(tmp_path, f"path,caption\r\n{line}\r\n\r\n2.mp4,next\r\n")
     assert first.line == 2
     assert fault in (first.fault or "")
     assert last == TableRow(4, {"path": "2.mp4", "caption": "next"})
 
 
-def test_a_quoted_text_may_hold_lines_commas_and_quotes(tmp_path):
+def test_quoted_text_may_hold_lines_commas_and_quotes(tmp_path):
     (row,) = rows(tmp_path, '\ufeffpath,caption\n1.mp4, "a ""dog"",\nrunning"\n')
     assert row == TableRow(2, {"path": "1.mp4", "caption": 'a "dog",\nrunning'})
 
 
 @pytest.mark.parametrize("text", ["file,text\n", "", "path,caption,path\n", 'path,"caption\n'])
-def test_a_header_without_its_columns_is_an_error(tmp_path, text):
+def test_header_without_its_columns_is_an_error(tmp_path, text):
     with pytest.raises(UserError, match=r"t\.csv (has the columns|names the column)"):
         rows(tmp_path, text)

@@ -87,7 +87,7 @@ def test_tars_are_cut_to_shards(tars, tmp_path, capsys):
     assert {clip.meta["caption"] for clip in clips} == {"a dog", "a dog again", ""}
 
 
-def test_a_torn_tar_is_damage_from_where_it_is_torn(tars):
+def test_torn_tar_is_damage_from_where_it_is_torn(tars):
     path = tars / "00000.tar"
     path.write_bytes(path.read_bytes()[:-3_000])
     whole = len(webdataset(str(tars)).sources)
@@ -138,7 +138,7 @@ def uniform(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_index_makes_tars_of_one_size_readable_as_they_are(uniform, capsys):
+def test_index_makes_tars_of_one_size_readable_as_they_are(uniform, capsys):
     before = {path.name: path.read_bytes() for path in uniform.glob("*.tar")}
     assert shards(["index", str(uniform)]) == 0
     out = capsys.readouterr().out
@@ -152,7 +152,7 @@ def test_an_index_makes_tars_of_one_size_readable_as_they_are(uniform, capsys):
     assert np.array_equal(clips[0].video, decode("mp4", first["mp4"], (10, 16, 16, 3)))
 
 
-def test_an_index_of_what_cannot_be_read_as_it_is_says_so(tars, capsys):
+def test_index_of_what_cannot_be_read_as_it_is_says_so(tars, capsys):
     (tars / "00000.tar").unlink()
     assert shards(["index", f"{tars}/00001.tar"]) == 0
     assert "1 clips" in capsys.readouterr().out, "the npy with a rate"

@@ -63,7 +63,9 @@ NAMES = sorted(texts(0, Path()))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_opened_but_the_file_itself(tmp_path, monkeypatch, make_spec, listener, name):
+def test_opening_a_video_opens_no_other_file_or_address(
+    tmp_path, monkeypatch, make_spec, listener, name
+):
     monkeypatch.chdir(tmp_path)
     port, requests = listener
     shape = (8, 16, 16, 3)
@@ -86,12 +88,12 @@ def test_nothing_is_opened_but_the_file_itself(tmp_path, monkeypatch, make_spec,
     )
 
 
-def test_a_payload_of_another_format_is_refused(make_video):
+def test_payload_of_another_format_is_refused(make_video):
     with pytest.raises(av.FFmpegError):
         open_payload(make_video("a.mkv").read_bytes())
 
 
-def test_a_name_that_is_no_utf_8_and_one_like_a_url_are_files(make_video, tmp_path, make_spec):
+def test_name_that_is_no_utf_8_and_one_like_a_url_are_files(make_video, tmp_path, make_spec):
     video = make_video()
     for name in (b"bad\xff.mp4", b"http:x.mp4", b"pipe:0.mp4", b"concat:a.mp4|b.mp4", b"%03d.mp4"):
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
@@ -99,7 +101,7 @@ def test_a_name_that_is_no_utf_8_and_one_like_a_url_are_files(make_video, tmp_pa
         assert list(cut_video(path, make_spec()))
 
 
-def test_a_pipe_is_not_waited_for(tmp_path, make_spec):
+def test_pipe_is_not_waited_for(tmp_path, make_spec):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(BadVideoError, match="not a regular file"):
         list(cut_video(tmp_path / "pipe.mp4", make_spec()))

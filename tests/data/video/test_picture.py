@@ -107,7 +107,7 @@ def test_ordinary_curves_are_left_alone_and_strange_ones_named():
     assert "not handled" in (ToneMap(9, BT709).note or "")
 
 
-def test_a_film_in_pq_is_tone_mapped_and_named(ffmpeg, make_spec, tmp_path):
+def test_film_in_pq_is_tone_mapped_and_named(ffmpeg, make_spec, tmp_path):
     """A colour made PQ with white at 100 cd/m2 comes back."""
     bt709 = "color_primaries=bt709:color_trc=bt709:colorspace=gbr"
     chain = (

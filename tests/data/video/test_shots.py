@@ -22,7 +22,7 @@ def shots(lengths: list[int]) -> list[np.ndarray]:
     ]
 
 
-def test_a_clip_lies_within_one_shot(make_video, make_spec):
+def test_clip_lies_within_one_shot(make_video, make_spec):
     path = make_video(images=shots([12, 20, 9, 7]), rate=15)
     cutting = cut_video(path, make_spec(shots=True))
     clips = []

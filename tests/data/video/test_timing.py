@@ -64,7 +64,7 @@ SPEC = CutSpec(16, 8.0, 16, 16, "crop", "npy")
 
 
 @pytest.mark.parametrize("seconds", [[0, 5000], [5000, 0], [0, 0], [0, 8], [0, 3000, 0]])
-def test_a_jump_ends_a_stretch_and_each_is_cut_alone(tmp_path, seconds):
+def test_jump_ends_a_stretch_and_each_is_cut_alone(tmp_path, seconds):
     path = stitched(tmp_path / "a.ts", [(float(start), 100) for start in seconds])
     clips, notes = cut(path, SPEC)
     assert [jumps for _, jumps, _, _ in clips] == [k for k in range(len(seconds)) for _ in "ab"]
@@ -75,13 +75,13 @@ def test_a_jump_ends_a_stretch_and_each_is_cut_alone(tmp_path, seconds):
         assert start >= 4 * part - 0.1
 
 
-def test_a_pause_of_less_than_a_second_is_no_jump(tmp_path):
+def test_pause_of_less_than_a_second_is_no_jump(tmp_path):
     clips, notes = cut(stitched(tmp_path / "a.ts", [(0, 50), (2.8, 50)]), SPEC)
     assert len(clips) == 2
     assert not notes["jumps of time (no clip crosses one)"]
 
 
-def test_a_slow_film_has_no_jumps_by_its_rate(make_video, make_spec):
+def test_slow_film_has_no_jumps_by_its_rate(make_video, make_spec):
     path = make_video("slow.mkv", frames=20, times=[2000 * k for k in range(20)], rate=1)
     clips = list(cut_video(path, make_spec(fps=0.5)))
     assert [extra["jumps"] for _, _, extra in clips] == [0, 0]

@@ -44,7 +44,7 @@ def film(path: Path, codec: str, options: dict[str, str], seconds: int = 4) -> P
 
 
 @pytest.mark.parametrize(("name", "codec", "options"), CONTAINERS)
-def test_a_container_cut_off_anywhere_is_damaged(tmp_path, make_spec, name, codec, options):
+def test_container_cut_off_anywhere_is_damaged(tmp_path, make_spec, name, codec, options):
     path = film(tmp_path / name, codec, options)
     assert len(list(cut_video(path, make_spec(fps=25.0)))) == 12
     content = path.read_bytes()
@@ -65,7 +65,7 @@ def test_lossless_trim_shows_what_its_edit_list_does(tmp_path, make_spec, ffmpeg
     assert [start for start, _, _ in clips][:3] == [0.0, 0.32, 0.64]
 
 
-def test_an_animation_without_its_end_is_damaged(tmp_path, make_spec):
+def test_animation_without_its_end_is_damaged(tmp_path, make_spec):
     frames = [Image.new("RGB", (32, 32), (8 * k, 0, 0)) for k in range(30)]
     path = tmp_path / "a.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
@@ -75,7 +75,7 @@ def test_an_animation_without_its_end_is_damaged(tmp_path, make_spec):
         list(cut_video(path, make_spec(fps=10.0)))
 
 
-def test_a_late_start_is_no_damage(tmp_path, make_spec, ffmpeg):
+def test_late_start_is_no_damage(tmp_path, make_spec, ffmpeg):
     film(tmp_path / "base.mp4", "libx264", {}, seconds=2)
     late = ["-itsoffset", 3, "-i", tmp_path / "base.mp4", "-c", "copy"]
     for name in ("late.mp4", "late.mkv"):
@@ -124,7 +124,7 @@ def two_streams(path: Path, first: tuple[int, int], second: tuple[int, int], def
         (((64, 48), (160, 120)), 2, 1),  # no flag: the larger
     ],
 )
-def test_the_stream_is_ffmpegs_own_choice(tmp_path, sizes, default, chosen):
+def test_stream_is_ffmpegs_own_choice(tmp_path, sizes, default, chosen):
     path = two_streams(tmp_path / "two.mkv", *sizes, default)
     with open_video(path) as container:
         assert choose_stream(container).index == chosen
@@ -134,7 +134,7 @@ def test_the_stream_is_ffmpegs_own_choice(tmp_path, sizes, default, chosen):
     assert result.period == Fraction(1, 25)
 
 
-def test_a_cover_is_never_the_video(tmp_path, make_spec, ffmpeg):
+def test_cover_is_never_the_video(tmp_path, make_spec, ffmpeg):
     film(tmp_path / "a.mp4", "mpeg4", {}, seconds=1)
     Image.new("RGB", (640, 480)).save(tmp_path / "cover.jpg")
     ffmpeg(

@@ -115,7 +115,7 @@ def test_digit_reader_learns_positions_and_labels(shards):
 
 
 @pytest.mark.slow
-def test_the_protocol_says_how_it_was_done(shards, tmp_path):
+def test_protocol_says_how_it_was_done(shards, tmp_path):
     config = parse(SMALL | {"data": str(shards)})
     torch.manual_seed(0)
     save_file(build_model(config).state_dict(), tmp_path / "model.safetensors")

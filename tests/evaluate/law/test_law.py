@@ -138,7 +138,7 @@ def test_generated_film_is_tracked_as_real_film_is(walking, step, tmp_path):
     assert "over seeds D" in text
 
 
-def test_a_tracker_that_finds_nothing_says_so(walking):
+def test_tracker_that_finds_nothing_says_so(walking):
     tracker = build_tracker("centroids", 0.9, 5.0, "dark")
     with pytest.raises(UserError, match="finds nothing that lasts 5 frames in 6 real clips"):
         films.compare(Walker(4.0, 1.0), walking, range(6), tracker, 3, (4.0,), (0,))

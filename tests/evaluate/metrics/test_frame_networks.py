@@ -116,7 +116,7 @@ def test_onnx_without_its_package_names_the_extra(tmp_path, monkeypatch):
         video_features(tmp_path / "net.onnx", 32, CPU)
 
 
-def test_a_feature_dead_in_real_videos_drowns_no_other():
+def test_feature_dead_in_real_videos_drowns_no_other():
     draw = np.random.default_rng(0)
     generated, real, training = (draw.normal(size=(64, 8)) for _ in range(3))
     for one in (generated, real, training):

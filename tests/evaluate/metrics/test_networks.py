@@ -77,7 +77,7 @@ def test_random_features_tell_brighter_video_from_the_same():
     assert far.mean > 8 * far.standard_error
 
 
-def test_an_i3d_is_called_as_its_exports_want(tmp_path):
+def test_i3d_is_called_as_its_exports_want(tmp_path):
     judge = video_network(saved(tmp_path, Video()), 6, CPU)
     clips = videos(3)
     estimate = features(judge, clips, "", CPU)
@@ -87,7 +87,7 @@ def test_an_i3d_is_called_as_its_exports_want(tmp_path):
     assert features(plain, clips, "", CPU).shape == (3, 3)
 
 
-def test_a_distance_is_one_a_pair(tmp_path):
+def test_distance_is_one_a_pair(tmp_path):
     distance = image_distance(saved(tmp_path, Distance()), 16, CPU)
     a = torch.zeros(4, 1, 16, 16)
     torch.testing.assert_close(distance(a, a + 0.5), torch.full((4,), 0.5))

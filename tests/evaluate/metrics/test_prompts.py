@@ -88,7 +88,7 @@ def context(model, config, shards):
 
 
 @pytest.mark.parametrize("latent", ["vector", "map"])
-def test_a_model_that_has_learnt_its_captions_follows_them(shards, latent):
+def test_model_that_has_learnt_its_captions_follows_them(shards, latent):
     """Light on the left or on the right: a map's cells must know their places to begin so."""
     estimate = prompts.followed(trained(shards, 150, latent))
     assert estimate["prompts"] == ["left", "right"]
@@ -100,12 +100,12 @@ def test_a_model_that_has_learnt_its_captions_follows_them(shards, latent):
     assert "by chance 0.5" in table.text(prompts.rows({"prompts": estimate}))
 
 
-def test_an_untrained_model_follows_them_by_chance(shards):
+def test_untrained_model_follows_them_by_chance(shards):
     share = prompts.followed(trained(shards, 0))["scales"]["1"]["share"]["mean"]
     assert 0.2 < share < 0.8
 
 
-def test_a_model_without_text_is_refused_with_the_reason(shards):
+def test_model_without_text_is_refused_with_the_reason(shards):
     config = parse(SMALL | {"text": {"encoder": "none"}})
     untold = context(build(config).model, config, shards)
     with pytest.raises(UserError, match="prompts, but the model was trained without text"):

@@ -46,7 +46,7 @@ def test_errors_are_those_of_repeated_estimates():
         np.testing.assert_allclose(stated_error, spread, rtol=0.25)
 
 
-def test_a_straight_drift_leaves_nothing_in_the_diffusion():
+def test_straight_drift_leaves_nothing_in_the_diffusion():
     """Cells have a width: a level alone would count the drift's slope as diffusion."""
     start = np.random.default_rng(2).uniform(-1, 1, (400, 1))
     paths = np.concatenate([start, start - 2.0 * start * INTERVAL], axis=1)

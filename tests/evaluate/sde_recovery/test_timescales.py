@@ -87,5 +87,5 @@ def test_paths_that_end_early_are_censored_and_bias_nothing():
     assert abs(cut.mean - whole.mean) < 4 * cut.standard_error
 
 
-def test_nothing_is_said_of_what_never_passes():
+def test_first_passage_time_of_paths_that_never_pass_is_none():
     assert np.isnan(first_passage_time(np.ones((50, 20)), 0.1, 0.0, 0.5, 1.0).mean)

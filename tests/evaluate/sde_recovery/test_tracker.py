@@ -30,7 +30,7 @@ def test_tracker_under_tenfold_noise_errs_under_half_a_pixel():
     assert np.sqrt(np.mean((estimate - true) ** 2)) < HALF_WIDTH / 32
 
 
-def test_a_frame_without_a_disc_is_lost():
+def test_frame_without_a_disc_is_lost():
     blank = np.full((2, 3, 16, 16, 1), 90, np.uint8)
     assert np.isnan(positions(blank, HALF_WIDTH)).all()
     assert positions(blank, HALF_WIDTH).shape == (2, 3, 2)

@@ -40,7 +40,7 @@ def test_expectation_does_not_depend_on_the_number_of_samples():
 
 
 @given(x=st.floats(-5, 5), y=st.floats(-5, 5))
-def test_a_point_forecast_scores_its_distance(x, y):
+def test_point_forecast_scores_its_distance(x, y):
     score = energy_score(np.array([[[x, y]]]), np.zeros((1, 2)))
     assert score[0] == pytest.approx(np.hypot(x, y))
 

@@ -15,7 +15,7 @@ def test_mean_and_error_of_units():
     assert estimate.standard_error == pytest.approx(1 / np.sqrt(3))
 
 
-def test_what_is_not_known_is_null_in_json():
+def test_unknown_estimate_is_null_in_json():
     assert (
         json.dumps(mean_over(np.array([4.0])).as_json()) == '{"mean": 4.0, "standard_error": null}'
     )

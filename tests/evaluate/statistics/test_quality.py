@@ -17,7 +17,7 @@ def psnr(predicted, true):
 
 
 @pytest.mark.parametrize("error", [0.1, 0.01])
-def test_a_constant_error_of_e_is_minus_twenty_log_e(error):
+def test_constant_error_of_e_is_minus_twenty_log_e(error):
     true = np.full((3, 8, 8, 1), 0.5)
     np.testing.assert_allclose(psnr(true + error, true), -20 * np.log10(error))
 

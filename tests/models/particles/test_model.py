@@ -104,7 +104,7 @@ def test_video_is_the_same_whatever_the_window_and_the_batch(small):
         (SamplerConfig(0, SERIAL, tolerance=0.1), "no adaptive solver"),
     ],
 )
-def test_what_carried_noise_cannot_take_is_refused(sampler, named, small):
+def test_carried_noise_refuses_unsupported_settings(sampler, named, small):
     model = objectives.build_model(small())
     with pytest.raises(UserError, match=named):
         model.generate(frame_ticks(3).expand(3, -1), sampler)

@@ -102,7 +102,7 @@ def shaped(make_config):
     ("before", "after"),
     [(2, 3), *(pytest.param(*c, marks=pytest.mark.slow) for c in [(0, 2), (3, 1), (1, 0), (0, 3)])],
 )
-def test_a_change_of_stage_goes_on_as_the_uninterrupted_run(
+def test_change_of_stage_goes_on_as_the_uninterrupted_run(
     before, after, shaped, train_here, capsys
 ):
     whole, more = shaped("whole", before), shaped("more", after)
@@ -149,7 +149,7 @@ if "SDEVID_EVERY_CHANGE" in os.environ:  # no skipped test otherwise: in CI that
         assert_goes_on(whole, more, lambda config: train_on(after[0], config))
 
 
-def test_a_conversion_without_room_says_so_and_leaves_nothing(shaped, train_here, monkeypatch):
+def test_conversion_without_room_says_so_and_leaves_nothing(shaped, train_here, monkeypatch):
     whole, more = shaped("whole", 2), shaped("more", 1)
     train_here(whole)
     halfway(whole, more.run_dir)
@@ -161,7 +161,7 @@ def test_a_conversion_without_room_says_so_and_leaves_nothing(shaped, train_here
     assert left == [f"step_{HALF // BATCH}"]
 
 
-def test_a_tool_that_fails_is_quoted(shaped, train_here):
+def test_tool_that_fails_is_quoted(shaped, train_here):
     whole, more = shaped("whole", 2), shaped("more", 1)
     train_here(whole)
     halfway(whole, more.run_dir)

@@ -63,7 +63,7 @@ def test_resumed_run_is_bit_equal_to_the_uninterrupted(
     assert [line["clips"] for line in terms(cut.run_dir)] == list(range(4, CLIPS + 1, 4))
 
 
-def test_a_finished_run_is_left_as_it_is(make_config, train_here, capsys):
+def test_finished_run_is_left_as_it_is(make_config, train_here, capsys):
     config = make_config(max_clips=8)
     train_here(config)
     before = {p: p.stat().st_mtime_ns for p in config.run_dir.rglob("step_*/*")}
@@ -94,7 +94,7 @@ def damage_cut(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [damage_flip, damage_cut, Path.unlink])
 @pytest.mark.parametrize("name", ["ema-00000.safetensors", "mp_rank_00_model_states.pt"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+def test_damaged_checkpoint_is_named_and_the_one_before_taken(
     damage, name, make_config, train_here, capsys
 ):
     config = make_config(max_clips=8, save_every=4)
@@ -129,7 +129,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
-def test_a_save_that_fails_says_so_and_loses_nothing(stage, make_config, train_here):
+def test_save_that_fails_says_so_and_loses_nothing(stage, make_config, train_here):
     first = make_config(zero_stage=stage, max_clips=4)
     train_here(first)
     kept = weights(first.run_dir, 1)
@@ -152,7 +152,7 @@ def test_another_architecture_is_refused_by_its_first_tensor(make_config, train_
     assert "sde.hidden (8 there, 16 now)" in str(raised.value)
 
 
-def test_a_structural_setting_without_a_shape_is_refused_too(make_config, train_here):
+def test_structural_setting_without_a_shape_is_refused_too(make_config, train_here):
     train_here(make_config(max_clips=4))
     with pytest.raises(UserError, match=r"encoder.heads \(2 there, 4 now\)"):
         train_here(make_config(max_clips=8, encoder={"heads": 4}))
@@ -172,7 +172,7 @@ def test_other_settings_may_change_and_are_said(make_config, train_here, capsys)
     ("stage", "offload"),
     [(2, {"optimizer": "cpu"}), (3, {"optimizer": "cpu", "parameters": "cpu"})],
 )
-def test_what_is_offloaded_is_saved_and_carried_on_to_the_bit(
+def test_offloaded_run_resumes_bit_equal(
     stage, offload, make_config, train_here, train_restarted, world
 ):
     settings = {"zero_stage": stage, "offload": offload, "max_clips": 16}

@@ -52,12 +52,12 @@ def test_each_rule_keeps_its_own(settings, kept, tmp_path):
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
-def test_a_score_that_is_none_is_not_the_best(tmp_path):
+def test_score_that_is_none_is_not_the_best(tmp_path):
     run(tmp_path, CheckpointConfig(keep=2, best="loss"), 9, {1: math.nan, 4: 0.1, 6: 0.5})
     assert checkpoint.steps(tmp_path) == [9, 8, 4]
 
 
-def test_a_file_pins_the_checkpoint_it_lies_in(tmp_path):
+def test_file_pins_the_checkpoint_it_lies_in(tmp_path):
     (write(tmp_path, 1) / retention.PIN).touch()
     write(tmp_path, 2)
     for step in (3, 4, 5):
@@ -66,7 +66,7 @@ def test_a_file_pins_the_checkpoint_it_lies_in(tmp_path):
     assert checkpoint.steps(tmp_path) == [5, 4, 1]
 
 
-def test_a_damaged_one_goes_with_age_and_hides_no_other(tmp_path):
+def test_damaged_one_goes_with_age_and_hides_no_other(tmp_path):
     settings = CheckpointConfig(keep=2, best="loss", keep_every=10)
     for step, score in ((1, 0.5), (2, 0.1), (3, 0.7), (4, 0.6), (5, 0.6)):
         write(tmp_path, step, score)

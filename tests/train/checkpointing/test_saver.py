@@ -153,7 +153,7 @@ def test_next_save_alone_waits_for_the_disk(make_config, begin):
     assert checkpoint.steps(engine.config.run_dir) == [3, 2]
 
 
-def test_a_disk_that_hangs_ends_the_wait(make_config, begin):
+def test_disk_that_hangs_ends_the_wait(make_config, begin):
     engine, ema, _ = begin(make_config(checkpoint={"patience": 1}))
     saver = Saver(engine, ema)
     event = stuck(saver)
@@ -171,7 +171,7 @@ def full(_state: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_a_failed_save_warns_and_the_next_one_is_saved(asynchronous, make_config, begin, capsys):
+def test_failed_save_warns_and_the_next_one_is_saved(asynchronous, make_config, begin, capsys):
     engine, ema, _ = begin(make_config(checkpoint={"asynchronous": asynchronous}))
     with Saver(engine, ema, whole=True) as saver:
         write, engine.write = engine.write, full
@@ -186,7 +186,7 @@ def test_a_failed_save_warns_and_the_next_one_is_saved(asynchronous, make_config
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_a_failed_save_stops_the_run_where_set_so(asynchronous, make_config, begin, capsys):
+def test_failed_save_stops_the_run_where_set_so(asynchronous, make_config, begin, capsys):
     settings = {"asynchronous": asynchronous, "on_failure": "stop"}
     engine, ema, _ = begin(make_config(checkpoint=settings))
     engine.write = full
@@ -218,7 +218,7 @@ def test_first_failed_save_or_two_in_a_row_end_the_run(whole, failures, make_con
     assert checkpoint.steps(engine.config.run_dir) == [10]
 
 
-def test_a_metric_that_is_not_logged_cannot_choose_the_best(make_config, begin):
+def test_metric_that_is_not_logged_cannot_choose_the_best(make_config, begin):
     engine, ema, _ = begin(make_config(checkpoint={"best": "accuracy"}))
     with Saver(engine, ema) as saver, pytest.raises(UserError, match="is accuracy, but no such"):
         saver.save(Progress(8, 2), {"loss": 1.0, "elbo": 2.0})
@@ -248,7 +248,7 @@ def test_weights_that_did_not_come_back_are_refused(make_config, train_here):
         train_here(make_config(max_clips=8))
 
 
-def test_a_model_that_computes_something_else_is_refused(make_config, train_here):
+def test_model_that_computes_something_else_is_refused(make_config, train_here):
     config = make_config(max_clips=4)
     train_here(config)
     folder = checkpoint.folder_of(config.run_dir, 1)
@@ -287,7 +287,7 @@ def test_checksum_sees_every_bit_whatever_the_partition():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on_failure", ["warn", "stop"])
-def test_a_rank_that_cannot_write_ends_the_save_on_all(on_failure, make_config):
+def test_rank_that_cannot_write_ends_the_save_on_all(on_failure, make_config):
     config = make_config(max_clips=40, save_every=4, checkpoint={"on_failure": on_failure})
     path = config.run_dir.with_suffix(".yaml")
     path.write_text(dump(config))

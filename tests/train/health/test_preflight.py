@@ -45,7 +45,7 @@ def test_nodes_that_agree_are_fit():
         ({"faults": ["its disk is full"]}, "node n2: its disk is full"),
     ],
 )
-def test_a_node_unlike_the_others_is_named_alone(value, message):
+def test_node_unlike_the_others_is_named_alone(value, message):
     (fault,) = judged(2, **value)
     assert fault.startswith(message)
 
@@ -55,7 +55,7 @@ def test_on_a_tie_the_first_node_is_right():
     assert judge([first, second]) == ["node n1: torch 2.12.1, but 2.13.0 on node n0"]
 
 
-def test_a_node_where_the_data_cannot_be_read_is_named_once():
+def test_node_where_the_data_cannot_be_read_is_named_once():
     facts = {"torch": "2.13.0"}
     assert judged(0, facts=facts, faults=["no such folder"]) == ["node n0: no such folder"]
 
@@ -65,7 +65,7 @@ def test_ecc_counts_are_read_as_nvidia_smi_writes_them():
     assert list(gpus.read_counts(table, "errors")) == ["GPU 00000000:4C:00.0 has 3 errors"]
 
 
-def test_the_data_digest_is_of_what_the_index_says(shards, tmp_path):
+def test_data_digest_is_of_what_the_index_says(shards, tmp_path):
     index = open_shards(shards, "train")
     assert index_digest(index) == index_digest(open_shards(shards, "train"))
     factories.drop_last_clip(shutil.copytree(shards, tmp_path / "other"))
@@ -145,7 +145,7 @@ with open_world() as world:
 @pytest.mark.parametrize(
     ("hangs", "what"), [("_open", "has not opened data"), ("_node_disk", "has not looked at")]
 )
-def test_a_node_whose_files_do_not_answer_is_named(hangs, what, make_config, tmp_path):
+def test_node_whose_files_do_not_answer_is_named(hangs, what, make_config, tmp_path):
     script, config = tmp_path / "hung.py", tmp_path / "config.yaml"
     script.write_text(HUNG % (hangs, hangs))
     config.write_text(dump(make_config()))

@@ -142,7 +142,7 @@ def test_faults_without_end_stop_the_run(make_config, train_here, lose):
     assert checkpoint.steps(config.run_dir) == [3, 2, 1]
 
 
-def test_a_spike_is_skipped_too(make_config, train_here, lose, capsys):
+def test_spike_is_skipped_too(make_config, train_here, lose, capsys):
     lose(8, by=1e4)
     config = make_config(max_clips=9 * SIZE, faults={"spike": 20, "window": 6})
     assert train_here(config) == "done"

@@ -40,7 +40,7 @@ def climb(policy: RecoveryPolicy, steps, first: int = 1) -> list[Verdict]:
 
 
 @given(settings, history)
-def test_nothing_that_is_not_finite_is_applied(faults, steps):
+def test_step_that_is_not_finite_is_skipped(faults, steps):
     for (loss, norm), verdict in zip(steps, climb(RecoveryPolicy(faults), steps), strict=False):
         if not math.isfinite(loss + norm):
             assert verdict is not APPLY
@@ -68,7 +68,7 @@ def test_faults_without_end_stop_after_the_stated_returns(faults, more):
 
 
 @given(settings, history, st.integers(0, 40))
-def test_a_resume_climbs_on_from_where_it_was(faults, steps, cut):
+def test_resume_climbs_on_from_where_it_was(faults, steps, cut):
     whole = RecoveryPolicy(faults)
     expected = climb(whole, steps)
     first = RecoveryPolicy(faults)
@@ -79,7 +79,7 @@ def test_a_resume_climbs_on_from_where_it_was(faults, steps, cut):
 
 
 @given(settings, history)
-def test_it_never_returns_to_a_step_with_a_fault_or_after_it(faults, steps):
+def test_return_never_goes_to_a_faulty_step_or_past_it(faults, steps):
     policy, last_good = RecoveryPolicy(faults), 0
     for number, (loss, norm) in enumerate(steps, start=1):
         verdict = policy.verdict(number, loss, norm)
@@ -158,7 +158,7 @@ def test_spike_needs_a_full_window_and_detection_on():
     ("loss", "norm", "message"),
     [(math.nan, 1.0, "the loss is nan"), (1.0, math.inf, "the gradient's norm is inf")],
 )
-def test_the_fault_is_named(loss, norm, message):
+def test_fault_is_named(loss, norm, message):
     policy = RecoveryPolicy(FaultsConfig())
     policy.verdict(1, loss, norm)
     assert policy.fault == message

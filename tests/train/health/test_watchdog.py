@@ -55,7 +55,7 @@ def test_heartbeat_holds_step_and_phase_across_restarts():
     )  # what was spent in the phase does not count against the step
 
 
-def test_a_rank_that_hangs_is_ended_with_its_stacks_written(make_config):
+def test_rank_that_hangs_is_ended_with_its_stacks_written(make_config):
     config = make_config(max_clips=40, watchdog=PATIENCE)
     ran = run(config, {"hang": {"serial": 3 * SIZE, "how": "sleep"}})
     assert ran.returncode == 1, ran.stderr
@@ -98,7 +98,7 @@ def test_suspended_run_goes_on_where_it_was(make_config):
     assert not (config.run_dir / "stall").exists()
 
 
-def test_a_long_first_step_is_no_stall(make_config):
+def test_long_first_step_is_no_stall(make_config):
     config = make_config(max_clips=8, watchdog={"seconds": 2, "start_seconds": 120})
     ran = run(config, {"hang": {"serial": 0, "how": "sleep", "seconds": 4}})
     assert ran.returncode == 0, ran.stderr
@@ -107,7 +107,7 @@ def test_a_long_first_step_is_no_stall(make_config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["sleep", "stop"])
-def test_the_rank_that_holds_up_the_others_is_named(how, make_config):
+def test_rank_that_holds_up_the_others_is_named(how, make_config):
     config = make_config(max_clips=40, watchdog=PATIENCE, zero_stage=2)
     begun = time.monotonic()
     ran = run(config, {"hang": {"serial": 4 * SIZE - 1, "how": how}}, ranks=2)  # on rank 1
@@ -127,7 +127,7 @@ def test_the_rank_that_holds_up_the_others_is_named(how, make_config):
 
 
 @pytest.mark.slow
-def test_a_slow_rank_is_named(make_config):
+def test_slow_rank_is_named(make_config):
     config = make_config(max_clips=6 * SIZE, zero_stage=2, log_every=2 * SIZE)
     ran = run(config, {"slow": {"rank": 1, "seconds": 0.7}}, ranks=2)
     assert ran.returncode == 0, ran.stderr
@@ -168,7 +168,7 @@ def test_memory_that_ran_out_is_reported_and_ends_cleanly(make_config):
 
 
 @pytest.mark.slow
-def test_where_one_rank_runs_out_the_cause_is_in_exit_json(make_config):
+def test_rank_out_of_memory_is_the_cause_in_exit_json(make_config):
     config = make_config(max_clips=40, zero_stage=1)
     assert run(config, {"exhaust": {"serial": 3 * SIZE - 1}}, ranks=2).returncode != 0
     assert "rank 1 ran out of host memory" in ending(config)["message"]
