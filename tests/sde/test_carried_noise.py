@@ -87,7 +87,7 @@ def test_independent_particles_are_the_diagonal_chain(seed):
     assert_close(step.draw(xi), mean + width * xi)
 
 
-def test_unobserved_particle_costs_nothing_and_moves_as_the_prior():
+def test_unobserved_particle_costs_nothing():
     parts = scene()
     parts["precision"] = torch.zeros_like(parts["precision"])
     step = solved(parts)
