@@ -185,8 +185,8 @@ def rows(results: Results) -> Iterator[Row]:
 METRIC = Metric(
     name="prediction",
     summary=(
-        "PSNR and SSIM of futures after `--context` frames beside two baselines; energy score of "
-        "what moves"
+        "PSNR and SSIM of futures after `--context` frames beside two baselines and what a frozen "
+        "autoencoder keeps; energy score of what moves"
     ),
     run=run,
     rows=rows,
