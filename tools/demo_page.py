@@ -1,4 +1,4 @@
-"""Writes docs/demo.md from the results of the two runs of `make demo`.
+"""Writes docs/demo.md, demo.png and demo.gif from the results of the two runs of `make demo`.
 
 python tools/demo_page.py runs/demo runs/demo-ou
 """
@@ -17,6 +17,7 @@ from sdevid.errors import UserError
 from sdevid.report.record import Record, read
 from sdevid.report.words import duration
 from sdevid.report.worst import TOLERATED, WIDE, worst_bin
+from sdevid.sample import write
 
 HEAD = """# The demo: is the learnt SDE the true one?
 
@@ -24,6 +25,10 @@ HEAD = """# The demo: is the learnt SDE the true one?
 `configs/demo.yaml` on 2,700 of them, a core each, and measures on the other 300 and on free video.
 The model sees pixels alone. All below stands on `runs/demo/report.html` too, and this page is
 written from its results by `python tools/demo_page.py runs/demo runs/demo-ou`.
+Why the double well's squared diffusion comes out too large, and what was tried:
+[ablation.md](ablation.md), [results.md](results.md).
+"""
+PICTURE = """![Drift and squared diffusion of generated video beside truth and real video](demo.png)
 """
 MEANT = """"Truth" is the SDE simulated and seen at the frame interval through the same estimator,
 which that interval biases; "exact" is the SDE's own. A CRPS is in grey levels, lower is better."""
@@ -53,12 +58,44 @@ def main() -> int:
     for record in records:
         if record.results is None:
             raise UserError(f"{record.folder} holds no results.json; `make demo` measures it")
-    lines = [HEAD, *_made(records), "", MEANT]
+    lines = [HEAD, PICTURE, *_made(records), "", MEANT]
     for record in records:
         lines += ["", *_section(record)]
     options.output.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    draw(records, options.output.with_suffix(".png"))
+    play(records[0], options.output.with_suffix(".gif"))
     print(options.output)
     return 0
+
+
+def draw(records: Sequence[Record], path: Path) -> None:
+    """Drift and squared diffusion of each run: generated, real, true, and true at the interval."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.2 * len(records)), layout="constrained")
+    axes = figure.subplots(len(records), 2, squeeze=False)
+    for record, row in zip(records, axes, strict=True):
+        grid = next(iter((record.results or {})["motion"].values()))["grid"]
+        for key, panel in zip(("drift", "squared_diffusion"), row, strict=True):
+            for name, style in (("exact", "k--"), ("truth", "k-")):
+                panel.plot(grid[name]["position"], _gaps(grid[name][key]), style, lw=1, label=name)
+            for name, colour in (("real", "#b4500f"), ("generated", "#1f5fa8")):
+                error = [WIDE * e for e in _gaps(grid[name][f"{key}_error"])]
+                place, value = grid[name]["position"], _gaps(grid[name][key])
+                panel.errorbar(place, value, error, fmt="o", ms=3, lw=1, color=colour, label=name)
+            panel.set(title=f"{record.folder.name}: {key.replace('_', ' ')}", xlabel="position")
+            panel.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _gaps(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+def play(record: Record, path: Path) -> None:
+    """Generated videos, moving."""
+    videos = write.enlarge(record.pictures["generated"][:8], 64)
+    write.gif(path, write.tile(videos, 4), float(record.pictures["fps"]))
 
 
 def _made(records: Sequence[Record]) -> Iterator[str]:
