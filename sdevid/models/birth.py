@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -230,7 +231,7 @@ class Birth(nn.Module):
 
     def schedule(self, device: torch.device) -> Schedule:
         """Return the chain's grid, as the settings have it."""
-        return birth.schedule(self.settings.steps, self.settings.last, device)
+        return _schedule(self.settings.steps, self.settings.last, device)
 
     def _predict(self, history: History) -> Predict:
         conditions = self.endpoint.conditions(history)
@@ -252,6 +253,10 @@ class Birth(nn.Module):
         parts = torch.split(values, [self.state_size, self.content_size])
         wide = (p.repeat_interleave(n // len(p)) for p, n in zip(parts, self._sizes, strict=True))
         return torch.cat(list(wide))
+
+
+# Without the cache each step of training copies to the device, and waits.
+_schedule = cache(birth.schedule)
 
 
 def negative_entropy(scale: Float[Tensor, "batch *shape"]) -> Float[Tensor, " batch"]:

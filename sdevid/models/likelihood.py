@@ -69,15 +69,15 @@ class FittedScale(nn.Module):
     def __init__(self, settings: ObservationConfig) -> None:
         super().__init__()
         self.floor = settings.scale_floor
-        self.is_held: Tensor
-        self.register_buffer("is_held", torch.zeros((), dtype=torch.bool), persistent=False)
+        self.is_held: Bool[Tensor, ""] | None = None
         self.log_excess = nn.Parameter(torch.tensor(math.log(settings.scale - self.floor)))
 
     def forward(self) -> Float[Tensor, ""]:
         """Return the scale, without a gradient while it is held."""
         free = self.log_excess.float()
-        held = torch.where(self.is_held, free.detach(), free)  # of gradient 0: every rank has one
-        return self.floor + held.exp()
+        if self.is_held is not None:  # with a gradient of 0, so that every rank has one
+            free = torch.where(self.is_held, free.detach(), free)
+        return self.floor + free.exp()
 
 
 class FittedLikelihood(nn.Module):

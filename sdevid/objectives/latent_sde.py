@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -76,11 +75,11 @@ class LatentSDEObjective(HistoryObjective):
 
 
 def step_tokens(tokens: Tokens, saved: list[int]) -> Float[Tensor, "batch steps cells features"]:
-    """Interpolate a token for each solver step from those of the frames around its end."""
-    upper, share = [], []
-    for frame, (first, last) in enumerate(pairwise(saved), start=1):
-        upper += [frame] * (last - first)
-        share += [(i + 1) / (last - first) for i in range(last - first)]
-    after = torch.tensor(upper, device=tokens.device)
-    part = torch.tensor(share, device=tokens.device, dtype=tokens.dtype)[:, None, None]
-    return torch.lerp(tokens[:, after - 1], tokens[:, after], part)
+    """Interpolate a token for each solver step from those of the frames around its end.
+
+    As many steps lie between any two frames.
+    """
+    steps = saved[1] - saved[0]
+    share = torch.arange(1, steps + 1, device=tokens.device).to(tokens.dtype) / steps
+    before, after = tokens[:, :-1, None], tokens[:, 1:, None]
+    return torch.lerp(before, after, share[:, None, None]).flatten(1, 2)

@@ -122,7 +122,8 @@ class SDEMatchingObjective(HistoryObjective):
             return at_frames
         shape = (points, *at_frames.shape[2:])
         eps = normal(self.config.seed, serial, Stream.MARGINAL, shape)
-        return eps.index_copy(1, torch.tensor(chain.saved, device=eps.device), at_frames)
+        frames = torch.arange(0, points, chain.saved[1], device=eps.device)
+        return eps.index_copy(1, frames, at_frames)
 
     def _rates(
         self, clips: EncodedClips, chain: PosteriorChain, z: Tensor, conditions: Conditions

@@ -37,6 +37,7 @@ class Schedule(NamedTuple):
 
     remaining: Float[Tensor, " steps"]  # l_k before step k; the first is 1
     duration: Float[Tensor, " steps"]  # d_k; they sum to 1
+    taken: float  # sum of 1 - rho_k over the steps but the last, known to the host
 
     @property
     def weight(self) -> Float[Tensor, " steps"]:
@@ -63,10 +64,11 @@ def schedule(steps: int, last: float, device: torch.device | str = "cpu") -> Sch
             f"birth.last is {last:g}, but it is the share of the birth's time left before the last "
             "step; give a value between 0 and 1, e.g. 0.02"
         )
-    exponent = torch.linspace(0.0, 1.0, steps, dtype=torch.float64)
-    remaining = torch.cat([last**exponent, torch.zeros(1, dtype=torch.float64)])
-    parts = Schedule(remaining[:-1], -remaining.diff())
-    return Schedule(*(part.to(device, torch.float32) for part in parts))
+    exponent = torch.linspace(0.0, 1.0, steps, dtype=torch.float64, device="cpu")
+    remaining = torch.cat([last**exponent, torch.zeros(1, dtype=torch.float64, device="cpu")])
+    left, duration = remaining[:-1].float(), -remaining.diff().float()
+    taken = float((duration / left)[:-1].double().sum())
+    return Schedule(left.to(device), duration.to(device), taken)
 
 
 class Drawn(NamedTuple):
@@ -192,7 +194,7 @@ def over_temperature(nats: Float[Tensor, " batch"], temperature: float) -> Float
 
 def _constant(grid: Schedule, size: int) -> float:
     """D/2 (log 2 pi - sum over the steps but the last of (1 - rho_k))."""
-    return 0.5 * size * (math.log(2 * math.pi) - float(grid.share[:-1].double().sum()))
+    return 0.5 * size * (math.log(2 * math.pi) - grid.taken)
 
 
 def _nats(x: Tensor) -> Float[Tensor, " batch"]:
