@@ -41,27 +41,40 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
-TRAIN_DEMO := $(BIN)/python -m sdevid train --config configs/demo.yaml
+TRAIN := $(BIN)/python -m sdevid train --config
 OU := run_dir=$(DEMO_RUN)-ou data=$(DEMO_DATA)/ou max_clips=32000 save_every=3200
+BLOBS := $(DEMO_DATA)/brownian
+DRAW_BLOBS := tools/make_shards.py --dataset brownian --num_clips 660 --clip_length 25 --fps 6
 ONE_PROCESS := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+# $(call beside,RUN,FIRST,SECOND): the training FIRST of RUN in the background, with its log in RUN,
+# while SECOND is shown; fails if either does.
+beside = mkdir -p $(1) && { $(2) >$(1)/train.log 2>&1 & other=$$!; \
+  trap 'kill $$other 2>/dev/null' INT TERM; ( $(3) ) && wait $$other || \
+  { kill $$other 2>/dev/null; tail -n 5 $(1)/train.log >&2; exit 1; }; }
+MEASURE = for run in $(DEMO_RUN) $(DEMO_RUN)-ou; do \
+  ACCELERATE_USE_CPU=true $(BIN)/accelerate launch $(ONE_PROCESS) -m sdevid.sample \
+    --model_path $$run --output_dir $$run/samples --num_samples 6 --num_frames 64 && \
+  $(BIN)/python -m sdevid evaluate --model_path $$run --output $$run/results.json && \
+  $(BIN)/python -m sdevid report $$run || exit 1; done
 
-# Two discs, each on a core of its own: one in a double well, one that follows an OU process.
+# Two discs, one in a double well and one that follows an OU process, then blobs in Brownian motion;
+# two trainings, or a training and the measuring, side by side on two cores.
 demo: $(STAMP)
 	$(BIN)/python $(DRAW) --dataset double-well --output_dir $(DEMO_DATA)/double-well
 	$(BIN)/python $(DRAW) --dataset ou --output_dir $(DEMO_DATA)/ou
-	mkdir -p $(DEMO_RUN)-ou
-	$(TRAIN_DEMO) $(OU) >$(DEMO_RUN)-ou/train.log 2>&1 & other=$$!; \
-	trap 'kill $$other 2>/dev/null' INT TERM; \
-	$(TRAIN_DEMO) run_dir=$(DEMO_RUN) data=$(DEMO_DATA)/double-well && wait $$other || \
-	  { kill $$other 2>/dev/null; tail -n 5 $(DEMO_RUN)-ou/train.log >&2; exit 1; }
-	for run in $(DEMO_RUN) $(DEMO_RUN)-ou; do \
-	  ACCELERATE_USE_CPU=true $(BIN)/accelerate launch $(ONE_PROCESS) -m sdevid.sample --model_path $$run \
-	    --output_dir $$run/samples --num_samples 6 --num_frames 64 && \
-	  $(BIN)/python -m sdevid evaluate --model_path $$run --output $$run/results.json && \
-	  $(BIN)/python -m sdevid report $$run || exit 1; \
-	done
-	@echo "Done. Open $(DEMO_RUN)/report.html (the double well) and $(DEMO_RUN)-ou/report.html:"
-	@echo "what was learnt, measured beside the truth. The videos are in $(DEMO_RUN)/samples."
+	$(BIN)/python $(DRAW_BLOBS) --splits train=0.9,val=0.1 --output_dir $(BLOBS)
+	$(call beside,$(DEMO_RUN)-ou,$(TRAIN) configs/demo.yaml $(OU),\
+	  $(TRAIN) configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)/double-well)
+	$(call beside,$(DEMO_RUN)-blobs,$(TRAIN) configs/brownian.yaml run_dir=$(DEMO_RUN)-blobs data=$(BLOBS),\
+	  $(MEASURE))
+	$(BIN)/python -m sdevid law $(DEMO_RUN)-blobs --films $(BLOBS) --calibrate $(DEMO_RUN)-blobs/calibrated \
+	  --output $(DEMO_RUN)-blobs/law.json
+	$(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN)-blobs --output $(DEMO_RUN)-blobs/results.json \
+	  --metrics bound,futures,prediction
+	$(BIN)/python -m sdevid report $(DEMO_RUN)-blobs
+	@echo "Done. Open $(DEMO_RUN)/report.html (the double well), $(DEMO_RUN)-ou/report.html and"
+	@echo "$(DEMO_RUN)-blobs/report.html: what was learnt, measured beside the truth. Videos are in"
+	@echo "$(DEMO_RUN)/samples and $(DEMO_RUN)-ou/samples."
 
 check: lint
 	$(BIN)/python -m pytest -q -m smoke tests/test_smoke.py

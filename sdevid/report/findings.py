@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from sdevid.report import forecasts, picture
+from sdevid.report import forecasts, law, picture
 from sdevid.report.plot import Kind, Series, plot
 from sdevid.report.record import Record
 from sdevid.report.words import NOT_MEASURED, measured, number, table
@@ -34,9 +34,9 @@ def summary(run: Record) -> str:
             findings.append(_prediction(results["prediction"][measure], measure, unit, better))
     for axis, entry in (results.get("motion") or {}).items():
         findings.append(_motion(axis, entry))
-    forecast_card = forecasts.card(run)
-    if forecast_card is not None:
-        findings.append(_finding(*forecast_card[:3], wrong=forecast_card[3]))
+    for card in (forecasts.card(run), law.card(run)):
+        if card is not None:
+            findings.append(_finding(*card[:3], wrong=card[3]))
     findings.sort(key=lambda card: WRONG not in card)  # what is wrong stands first
     return f'<div class="findings">{"".join(findings)}</div>'
 

@@ -10,7 +10,17 @@ from pathlib import Path
 
 from sdevid.errors import UserError
 from sdevid.evaluate import provenance
-from sdevid.report import compare, ensembles, fans, findings, forecasts, history, samples, training
+from sdevid.report import (
+    compare,
+    ensembles,
+    fans,
+    findings,
+    forecasts,
+    history,
+    law,
+    samples,
+    training,
+)
 from sdevid.report.document import document
 from sdevid.report.record import Record, read
 from sdevid.report.words import duration, missing
@@ -76,7 +86,7 @@ def _page(record: Record, refreshed: bool) -> str:
         )
     else:
         sections.append(findings.summary(record))
-    sections += [samples.over_training(record), training.bound(record)]
+    sections += [law.section(record), samples.over_training(record), training.bound(record)]
     if record.results is not None:
         sections += [findings.videos(record), findings.prediction(record), fans.fans(record)]
         sections += [findings.motion(record), forecasts.futures(record), forecasts.failures(record)]

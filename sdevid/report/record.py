@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from sdevid.errors import UserError
+from sdevid.report.law_file import LawFile, read_law
 from sdevid.report.results_file import read_ending, read_results
 from sdevid.settings.yaml_file import read_settings
 
@@ -31,6 +32,7 @@ class Record:
     metrics: list[Line]
     starts: list[Line]  # starts.jsonl: where each start began, and on how many processes
     results: dict[str, Any] | None
+    law: LawFile | None
     pictures: dict[str, NDArray[Any]]
     ending: dict[str, Any] | None  # exit.json
     refused: dict[str, Any] | None  # exit-refused.json, of another start in the same folder
@@ -78,6 +80,7 @@ def read(folder: Path) -> Record:
         metrics=_lines(metrics),
         starts=_lines(folder / "starts.jsonl"),
         results=read_results(folder / "results.json"),
+        law=read_law(folder / "law.json"),
         pictures=arrays(folder / "results.npz"),
         ending=read_ending(folder / "exit.json"),
         refused=read_ending(folder / "exit-refused.json"),

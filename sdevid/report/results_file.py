@@ -67,17 +67,18 @@ _ENDING = TypeAdapter(dict[str, str | FiniteFloat | bool | None])
 
 def read_results(path: Path) -> dict[str, Any] | None:
     """Return results.json, None where there is none. UserError where it is out of form."""
-    fields = _read(path, _RESULTS)
+    fields = read_form(path, _RESULTS)
     return None if fields is None else dict(fields.model_dump())
 
 
 def read_ending(path: Path) -> dict[str, Any] | None:
     """Return exit.json, None where there is none. UserError where it is out of form."""
-    fields: dict[str, Any] | None = _read(path, _ENDING)
+    fields: dict[str, Any] | None = read_form(path, _ENDING)
     return fields
 
 
-def _read(path: Path, form: TypeAdapter[Any]) -> Any:
+def read_form(path: Path, form: TypeAdapter[Any]) -> Any:
+    """A JSON file of this form, None where there is none. UserError where it is out of form."""
     if not path.is_file():
         return None
     try:
