@@ -132,10 +132,12 @@ def videos(run: Record) -> str:
     columns = 4 if len(real) > 4 else 2
     left = film(generated, fps, columns, SIDE, "generated videos")
     right = film(real, fps, columns, SIDE, "real videos")
+    trained = run.config.get("observation", {}).get("free_fraction", 1) > 0
+    caution = "" if trained else " Training never began from nothing (free_fraction is 0)."
     return (
         '<h2>Generated beside real video</h2><div class="pair">'
         f"<figure>{left}<figcaption>Generated from nothing: the first {len(generated)} samples of "
-        f"the seed.</figcaption></figure><figure>{right}"
+        f"the seed.{caution}</figcaption></figure><figure>{right}"
         "<figcaption>Real and held out: clips at even distances through the split.</figcaption>"
         "</figure></div>"
     )
