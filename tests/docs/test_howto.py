@@ -64,7 +64,7 @@ def test_metric_reads_the_level_of_flat_videos():
 
 def test_solver_has_the_order_that_it_declares(monkeypatch):
     """A double well against the same path by 256 steps of srk."""
-    solver = example("own-solver")["SOLVER"]
+    solver = example("own-solver")["SCHEME"]
     monkeypatch.setitem(SOLVERS, solver.name, solver)
     exact = at_one("srk", 256)
     coarse, fine = ((at_one(solver.name, n) - exact).square().mean().sqrt() for n in (8, 32))
