@@ -30,6 +30,7 @@ from sdevid.objectives.history_objective import HistoryObjective
 CLIPS, BATCH = 64, 16
 STEPS = (1, 3, 10)  # frames ahead
 ORIGINS = 4  # frames of a clip that steps start from, at most
+SHORT = 0.25  # share of the variance within clips, below which they do not tell content from state
 SHUFFLES = 200  # of clips, for the correlation that chance gives
 NOISE = {"noise": 1.0, "no_noise": 0.0}  # temperatures
 
@@ -54,7 +55,8 @@ def run(context: EvalContext) -> Results:
         assert isinstance(context.objective, HistoryObjective)
         latents = encode(context.objective, batch, context.options.context)
         codes.append(_numpy(_pooled(latents.content)))
-        states.append(_numpy(_pooled(latents.states[:, 0])))
+        path = _pooled(latents.states.flatten(0, 1))
+        states.append(_numpy(torch.unflatten(path, 0, latents.states.shape[:2])))
         for name, value in _totals(context, latents).items():
             totals.setdefault(name, []).append(value)
     by_clip = {name: np.concatenate(parts) for name, parts in totals.items()}
@@ -76,8 +78,9 @@ def run(context: EvalContext) -> Results:
                 if name.startswith("kl_")
             },
             "content_state_correlation": largest_correlation(
-                np.concatenate(codes), np.concatenate(states)
-            ),
+                np.concatenate(codes), np.concatenate(states)[:, 0]
+            )
+            | {"state_change": finite(change_within(np.concatenate(states)))},
         }
     }
 
@@ -167,6 +170,16 @@ def centroid(frames: Tensor) -> Floats:
     mass = torch.where(mass > 0, mass, torch.nan)
     place = torch.stack([weight.sum(-2) @ right / mass, weight.sum(-1) @ down / mass], dim=-1)
     return _numpy(place)
+
+
+def change_within(states: Floats) -> float:
+    """Share of the variance of `states` (clips, frames, components) that lies within clips.
+
+    1 where a clip sees all that the state does, 0 where the state stays for a whole clip: then
+    nothing tells what stays from what moves. NaN of one frame.
+    """
+    within, whole = states.var(axis=1).mean(axis=0).sum(), states.var(axis=(0, 1)).sum()
+    return float(within / whole) if states.shape[1] > 1 and whole > 0 else float("nan")
 
 
 def largest_correlation(codes: Floats, states: Floats) -> dict[str, Any]:
@@ -261,6 +274,12 @@ def rows(results: Results) -> Iterator[Row]:
     correlation = scores["content_state_correlation"]
     chance = correlation["chance"]
     note = "fewer than 8 clips" if chance is None else f"by chance {chance:.2f}"
+    change = correlation.get("state_change")
+    if change is not None and change < SHORT:
+        note += (
+            "; clips are too short to tell content from state: "
+            f"{change:.0%} of its variance lies within a clip"
+        )
     yield Row(f"{head}: content", "largest correlation of w with the state", correlation, note)
 
 

@@ -42,6 +42,23 @@ def test_content_with_the_state_correlates_beyond_chance():
     assert failures.largest_correlation(carries[:7], state[:7])["mean"] is None
 
 
+def test_change_within_clips_is_small_where_the_state_outlasts_them():
+    rng = np.random.default_rng(0)
+    lasting, noise = rng.normal(size=(200, 1, 2)), rng.normal(size=(200, 50, 2))
+    assert failures.change_within(noise) == pytest.approx(1, abs=0.05)
+    assert failures.change_within(lasting + 0.5 * noise) == pytest.approx(0.2, abs=0.03)
+    assert np.isnan(failures.change_within(lasting))
+
+
+@pytest.mark.parametrize(("change", "warns"), [(0.1, True), (0.6, False), (None, False)])
+def test_clips_too_short_to_tell_content_from_state_are_named(change, warns):
+    names = ("psnr", "shift_slope", "brightness", "sharpness", "nats")
+    scores = {name: {} for name in names} | {"clips": 9, "context": 3}
+    scores["content_state_correlation"] = {"mean": 0.8, "chance": 0.3, "state_change": change}
+    (row,) = failures.rows({"failures": scores})
+    assert ("too short" in row.note) is warns
+
+
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
 def test_every_objective_with_states_is_scored_part_by_part(kind, monkeypatch):
     config = parse(SMALL | {"model_type": kind})
