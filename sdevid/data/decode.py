@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import groupby, takewhile
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -34,6 +34,7 @@ from sdevid.data.video.timing import Timed, timed
 
 Section = tuple[float, float]  # seconds from the first frame
 _TRIM_SLACK = 0.5  # seconds
+_MISSING = 0.75  # periods from the nearest frame, past which the frame of a time is missing
 
 CutVideo = tuple[float, ClipVideo, dict[str, Any]]  # start in seconds, frames, fields of KEY.json
 
@@ -71,6 +72,15 @@ def is_grey(path: Path) -> bool:
         return False
 
 
+class _Shown(NamedTuple):
+    """A frame at a time of the cut."""
+
+    time: float  # seconds
+    picture: Image8
+    is_again: bool  # the one before once more
+    is_missing: bool  # the video has a gap here
+
+
 class _Cut:
     """One video on its way into clips."""
 
@@ -98,19 +108,22 @@ class _Cut:
             shown = split_shots(shown, self._video.period, self._notes)
         for (stretch, shot), part in groupby(shown, key=attrgetter("stretch", "shot")):
             self._notes["jumps of time (no clip crosses one)"] = stretch
-            window: deque[tuple[float, Image8, bool]] = deque(maxlen=self._spec.clip_length)
+            window: deque[_Shown] = deque(maxlen=self._spec.clip_length)
             for count, image in enumerate(self._images(self._at_rate(part)), start=1):
                 window.append(image)
                 first, longest = count - self._spec.clip_length, max(longest, count)
                 if first < 0 or first % self._spec.clip_stride:
                     continue
-                distinct = 1 + sum(not again for _, _, again in list(window)[1:])
+                distinct = 1 + sum(not image.is_again for image in list(window)[1:])
                 if distinct < self._least_distinct():
                     self._notes["clips of too few frames (left out)"] += 1
                     continue
                 cut += 1
-                video = np.stack([picture for _, picture, _ in window])
-                yield window[0][0], video, self._extra(stretch, shot, distinct)
+                video = np.stack([image.picture for image in window])
+                missing = [k for k, image in enumerate(window) if image.is_missing]
+                self._notes["frames missing within clips (not observed)"] += len(missing)
+                extra = self._extra(stretch, shot, distinct)
+                yield window[0].time, video, extra | ({"missing": missing} if missing else {})
         if not longest and self._stop is None:
             raise BadVideoError("has no frame that decodes")
         if not cut:
@@ -157,10 +170,11 @@ class _Cut:
     def _before_stop(self, shown: Timed) -> bool:
         return self._stop is None or shown.time < self._stop + self._video.period
 
-    def _at_rate(self, frames: Iterator[Timed]) -> Iterator[tuple[float, VideoFrame]]:
+    def _at_rate(self, frames: Iterator[Timed]) -> Iterator[tuple[float, VideoFrame, bool]]:
         """The frame nearest to each time k / fps from the first, of two as near the earlier.
 
-        The last frame stands for half a period beyond its time.
+        And whether it is further away than the video's own rate and the cut's allow, so that the
+        frame of that time is missing. The last frame stands for half a period beyond its time.
         """
         k, before = 0, next(frames)
         start = before.time if self._begin is None else max(before.time, self._begin)
@@ -171,22 +185,21 @@ class _Cut:
             while (wanted := start + k / self._fps) <= border:
                 if self._stop is not None and wanted >= self._stop:
                     return
-                yield round(float(wanted), 6), before.frame
+                gap = abs(wanted - before.time) > _MISSING * max(self._video.period, 1 / self._fps)
+                yield round(float(wanted), 6), before.frame, gap
                 k += 1
             if after is None:
                 return
             before = after
 
-    def _images(
-        self, frames: Iterator[tuple[float, VideoFrame]]
-    ) -> Iterator[tuple[float, Image8, bool]]:
-        """Each frame as a square image, and whether it is the one before once more."""
+    def _images(self, frames: Iterator[tuple[float, VideoFrame, bool]]) -> Iterator[_Shown]:
+        """Each frame as a square image."""
         shown, spec = None, self._spec
         image = np.zeros((spec.frame_size, spec.frame_size, 3), np.uint8)
-        for k, (time, frame) in enumerate(frames):
+        for k, (time, frame, gap) in enumerate(frames):
             if k % spec.clip_stride < spec.clip_length and frame is not shown:
                 image = self._fit(frame)
-            yield time, image, frame is shown
+            yield _Shown(time, image, frame is shown, gap)
             shown = frame
 
 

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sdevid.data import embedding, latents, transforms
+from sdevid.data import embedding, latents, mask, transforms
 from sdevid.data.entry import ClipEntry, DamagedClipError, Member
 from sdevid.data.folder import Access, Folder
 from sdevid.data.index import ClipTable, read_split
 from sdevid.data.json_file import checked, read_json
+from sdevid.data.mask import MASK, Mask
 from sdevid.data.open import open_folder
 from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
 from sdevid.data.schema import MOST_BYTES, MOST_TOKENS, SAID, DatasetFields, parse_metadata
@@ -44,6 +45,12 @@ class Clip:
     key: str
     video: ClipVideo
     meta: dict[str, Any]
+    mask: Mask | None = None  # of what was not observed
+
+    @property
+    def observed(self) -> np.ndarray[Any, Any]:
+        """The video as numbers, NaN where nothing was observed."""
+        return self.video if self.mask is None else np.where(self.mask, np.nan, self.video)
 
 
 class Beside(NamedTuple):
@@ -52,6 +59,7 @@ class Beside(NamedTuple):
     meta: dict[str, Any]  # of KEY.json
     caption: str  # what the model is told of it; of several captions, the one drawn
     embedding: Embedding | None  # of that caption, where the index reads them
+    mask: Mask | None = None  # of the whole clip
 
 
 @dataclass
@@ -90,6 +98,11 @@ class ShardIndex:
         return latents.DTYPE if self.encoded else str(self.dataset.get("dtype", "uint8"))
 
     @cached_property
+    def masked(self) -> bool:
+        """Whether there are clips of which something was not observed."""
+        return not self.encoded and self.clips.clips_with(MASK) > 0
+
+    @cached_property
     def transform(self) -> Transform | None:
         """From stored values to a model's; None for uint8 video and latents."""
         return None if self.encoded else transforms.of_dataset(self.dataset)
@@ -103,7 +116,8 @@ class ShardIndex:
         """Clip `i` as a whole. DamagedClipError where its shard does not hold it."""
         entry = self.clips[i]
         video = np.empty(self.stored(entry)[1], self.dtype)
-        return Clip(entry.key, video, self.read_into(i, 0, video).meta)
+        beside = self.read_into(i, 0, video)
+        return Clip(entry.key, video, beside.meta, beside.mask)
 
     def stored(self, entry: ClipEntry) -> tuple[str, Shape]:
         """Member that is read for a clip's frames, and its time, rows, columns and values."""
@@ -150,18 +164,18 @@ class ShardIndex:
         self.folder.close()
 
     def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo, draw: float) -> Beside:
-        beside = tuple(name for name in SAID if name in entry.members)
+        beside = tuple(name for name in (*SAID, MASK) if name in entry.members)
         beside += (embedding.member(draw, entry.members),) if self.embedded else ()
         self._check_again_if_replaced(entry.shard)
         if self._known[i] == _PLAIN:
             self._load_pixels(entry, first, video)
             content = {name: self.read_member(entry, name) for name in beside}
-            return self._decoded(content, beside, draw)
+            return self._decoded(entry, content, beside, draw)
         content = self._members(entry, beside, check=self._known[i] != _RIGHT)
         name, shape = self.stored(entry)
         extension, payload = name.rpartition(".")[2], content[name]
         video[:] = decode(extension, payload, shape, self.dtype)[first : first + len(video)]
-        decoded = self._decoded(content, beside, draw)
+        decoded = self._decoded(entry, content, beside, draw)
         if self.folder.steady:
             is_plain = extension == "npy" and payload.startswith(npy_header(shape, self.dtype))
             self._known[i] = _PLAIN if is_plain else _RIGHT
@@ -176,13 +190,15 @@ class ShardIndex:
         for span in self.clips.clip_ranges(shard):
             self._known[span.start : span.stop] = bytes(len(span))
 
-    def _decoded(self, content: Mapping[str, bytes], beside: Sequence[str], draw: float) -> Beside:
-        meta = parse_metadata(content)
-        caption = words(meta, draw)
-        if not self.embedded:
-            return Beside(meta, caption, None)
-        width = self.dataset["text_encoder"]["width"]
-        return Beside(meta, caption, embedding.decode(content[beside[-1]], width))
+    def _decoded(
+        self, entry: ClipEntry, content: Mapping[str, bytes], beside: Sequence[str], draw: float
+    ) -> Beside:
+        meta, embedded = parse_metadata(content), None
+        if self.embedded:
+            width = self.dataset["text_encoder"]["width"]
+            embedded = embedding.decode(content[beside[-1]], width)
+        missing = mask.decode(content[MASK], entry.shape) if MASK in content else None
+        return Beside(meta, words(meta, draw), embedded, missing)
 
     def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
         """From an npy payload that is as `payload.encode` writes it, without a copy."""
@@ -221,6 +237,7 @@ class ShardIndex:
         payload, shape = self.stored(entry)
         limits = dict.fromkeys(wanted, 2 * width * MOST_TOKENS + _HEADERS)
         limits |= dict.fromkeys(SAID, MOST_BYTES["KEY.json"])
+        limits[MASK] = math.prod(shape) + _HEADERS
         limits[payload] = 2 * math.prod(shape) * np.dtype(self.dtype).itemsize + _HEADERS
         for name, member in wanted.items():
             limit = limits[name]

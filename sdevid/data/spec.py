@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from sdevid.data.mask import Mask
 from sdevid.data.payload import ClipVideo, Store
 
 
@@ -31,6 +32,7 @@ class CutClip:
     start: float  # seconds from the first frame of that video
     video: ClipVideo
     extra: dict[str, Any] = field(default_factory=dict)  # further fields of KEY.json
+    mask: Mask | None = None  # of what was not observed, where the video's type has no NaN
 
 
 class ClipSource(Protocol):

@@ -22,9 +22,11 @@ from jaxtyping import Int64, UInt8
 from sdevid.config import Config
 from sdevid.data import times
 from sdevid.data.entry import DamagedClipError, Kind
+from sdevid.data.mask import Mask
 from sdevid.data.order import Order
 from sdevid.data.payload import ClipVideo
 from sdevid.data.shards import ShardIndex
+from sdevid.data.transforms import Transform
 from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, uniform
 from sdevid.types import Batch, Damage, Embedding, Video
@@ -180,8 +182,9 @@ class _BatchReader:
     @property
     def dtype(self) -> str:
         """Of a batch: uint8 or an autoencoder's float16 as stored, or float32 in the transform's
-        range."""
-        return self.index.dtype if self.index.transform is None else "float32"
+        range, with NaN where nothing was observed."""
+        index = self.index
+        return index.dtype if index.transform is None and not index.masked else "float32"
 
     def batch(self, serials: range) -> Batch:
         """Return the clips of `serials`, read here and now."""
@@ -250,7 +253,7 @@ class _BatchReader:
         damage: list[Damage] = []
         length = int(indices[-1]) + 1
         transform = self.index.transform
-        spare = length > len(video) or transform is not None
+        spare = length > len(video) or transform is not None or self.dtype != self.index.dtype
         read = np.empty((length, *video.shape[1:]), self.index.dtype) if spare else video
         for number in self.candidates(serial):
             try:
@@ -262,12 +265,32 @@ class _BatchReader:
                 damage.append(Damage(serial, error.shard, error.key, error.reason))
                 continue
             if spare:
-                video[:] = read[indices] if transform is None else transform.apply(read[indices])
+                missing = beside.mask if self.index.masked else None
+                _put(video, read, indices, transform, missing, first)
             seconds = times.seconds(beside.meta, first + indices)
             return _Filled(entry.key, beside.caption, beside.embedding, damage, seconds)
         if len(damage) == 1:
             raise last
         raise UserError(f"{len(damage)} clips in a row are damaged; the last: {last}") from last
+
+
+def _put(
+    video: ClipVideo,
+    read: ClipVideo,
+    places: Int64[np.ndarray, " time"],
+    transform: Transform | None,
+    mask: Mask | None,
+    first: int,
+) -> None:
+    """Write the frames at `places` of `read`, whose first is `first` of its clip, as a batch's."""
+    if transform is not None:
+        video[:] = transform.apply(read[places])
+    elif video.dtype == read.dtype:
+        video[:] = read[places]
+    else:
+        video[:] = read[places] * np.float32(1 / 255)
+    if mask is not None:
+        np.copyto(video, np.nan, where=mask[first + places])
 
 
 def _references(arrays: list[ClipVideo]) -> list[int]:

@@ -68,6 +68,15 @@ def test_variable_rate_goes_by_timestamps(make_video, make_spec):
     assert numbers(video) == [0, 1, 2, 5, 5, 5, 5, 6, 6, 6, 7, 8]
 
 
+def test_frames_that_a_gap_leaves_out_are_missing(make_video, make_spec):
+    times = [round(1000 * k / 15) for k in range(28) if not 10 <= k < 14]
+    path = make_video("a.mkv", frames=len(times), times=times)
+    clips = list(cut_video(path, make_spec(clip_length=14, clip_stride=14)))
+    assert [extra.get("missing", []) for _, _, extra in clips] == [[10, 11, 12, 13], []]
+    slow = list(cut_video(path, make_spec(fps=60.0, clip_length=36, clip_stride=36)))
+    assert "missing" not in slow[0][2]  # each frame stands for four, and none is missing
+
+
 def test_stride_overlaps_or_leaves_gaps(make_video, make_spec):
     path = make_video()
     for stride, starts in ((3, [0, 3, 6, 9, 12, 15, 18, 21]), (11, [0, 11, 22])):

@@ -203,6 +203,7 @@ def _rate(options: argparse.Namespace, stacks: list[tuple[ArraySource, Stack]]) 
 def _parts(source: ArraySource, stack: Stack, options: argparse.Namespace) -> Iterator[ArraySource]:
     """The windows and stretches of a stack, each with its split where place or time decide it."""
     source = replace(source, keep_if=options.keep_if, clip_span=options.clip_span)
+    source = replace(source, missing=options.missing)
     share = _time_share(options.splits)
     for tile, split in _tiles(source, stack, options):
         part = source

@@ -47,6 +47,7 @@ class ArraySource:
     frames: tuple[int, int] | None = None  # from, to; None: all
     keep_if: str | None = None
     clip_span: float | None = None  # seconds
+    missing: float | None = None  # the value that stands for what was not observed
     seconds: tuple[float, ...] | None = None  # of each frame, where a list told
 
     @property
@@ -75,6 +76,7 @@ class ArraySource:
         """Return what must be unchanged for an interrupted cut to be carried on."""
         sizes = [(path.name, path.stat().st_size) for path in self._files()]
         window = [self.tile, self.frames, self.keep_if, self.clip_span, self.seconds]
+        window += [] if self.missing is None else [self.missing]
         return [self.name, self.group, self.variable, self.split, self.label, *window, sizes]
 
     def open(self) -> Stack:
@@ -100,15 +102,16 @@ class ArraySource:
         for first in self._starts(seconds, spec, notes):
             available += 1
             last = first + spec.clip_length
-            video = fitted(self._window(stack.read(first, last)), spec)
-            if video.dtype.kind == "f" and np.isnan(video).all():
+            video, missing = self._observed(self._window(stack.read(first, last)), spec)
+            if missing is not None and missing.all():
                 notes["clips of no value, all NaN"] += 1
                 continue
             if rule is not None and not rule(video):
                 notes["clips that --keep_if leaves out"] += 1
                 continue
             written += 1
-            yield CutClip(self.name, *_timed(seconds[first:last], video, spec))
+            apart = None if video.dtype.kind == "f" else missing
+            yield CutClip(self.name, *_timed(seconds[first:last], video, missing, spec), apart)
         if not available:
             held = (self.frames[1] - self.frames[0]) if self.frames else stack.shape[0]
             raise LeftOutError(
@@ -118,6 +121,25 @@ class ArraySource:
         if not written:
             raise LeftOutError("gives no clip: " + ", ".join(notes))
         return notes
+
+    def _observed(
+        self, frames: NDArray[Any], spec: CutSpec
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Frames of the cut's size, and where they hold nothing that was observed, if anywhere.
+
+        Of floating type they are NaN there, else 0; a pixel that is the mean of several is missing
+        where one of them is.
+        """
+        absent = np.zeros(frames.shape, bool)
+        if frames.dtype.kind == "f":
+            absent |= np.isnan(frames)
+        if self.missing is not None:
+            absent |= frames == frames.dtype.type(self.missing)
+        if not absent.any():
+            return fitted(frames, spec), None
+        video, absent = fitted(frames, spec), fitted(absent.astype(np.float32), spec) > 0
+        video[absent] = np.nan if video.dtype.kind == "f" else 0
+        return video, absent
 
     def _window(self, frames: NDArray[Any]) -> NDArray[Any]:
         if self.tile is None:
@@ -158,7 +180,10 @@ def times_of(stack: Stack, fps: float) -> NDArray[np.float64]:
 
 
 def _timed(
-    seconds: NDArray[np.float64], video: NDArray[Any], spec: CutSpec
+    seconds: NDArray[np.float64],
+    video: NDArray[Any],
+    missing: NDArray[np.bool_] | None,
+    spec: CutSpec,
 ) -> tuple[float, NDArray[Any], dict[str, Any]]:
     """Start, video, and the fields of KEY.json that say when uneven frames were."""
     apart = np.diff(seconds)
@@ -166,6 +191,6 @@ def _timed(
     if len(apart) and np.abs(apart * spec.fps - 1).max() > _UNEVEN:
         ticks = np.round((seconds - seconds[0]) * TICKS_PER_SECOND).astype(int).tolist()
         extra["times"] = {"ticks": ticks, "per_second": TICKS_PER_SECOND}
-    if video.dtype.kind == "f" and np.isnan(video).any():
-        extra["not_observed"] = round(float(np.isnan(video).mean()), 6)
+    if missing is not None:
+        extra["not_observed"] = round(float(missing.mean()), 6)
     return round(float(seconds[0]), 6), video, extra

@@ -42,6 +42,7 @@ _BELONGS: dict[
     "tile": (("custom",), None),
     "tile_stride": (("custom",), None),
     "keep_if": (("custom",), None),
+    "missing": (("custom",), None),
     "times": (("custom",), None),
     "clip_span": (("custom",), None),
     "annotations": (("kinetics",), []),
@@ -210,6 +211,7 @@ def _add_array_options(parser: argparse.ArgumentParser) -> None:
     add("--transform", help=f"arrays: {transforms.FORMS} (default: percentile 0 100)")
     add("--tile", type=int, help="arrays: side of windows of a larger field, in pixels")
     add("--tile_stride", type=int, help="arrays: pixels from window to window (default: tile)")
+    add("--missing", type=float, help="arrays: the value of what was not observed, e.g. 65535")
     add("--keep_if", help="arrays: a rule on each clip, e.g. 'std > 0.02'")
     add("--times", type=Path, help="arrays: csv of path,seconds, a row a frame")
     add("--clip_span", help="arrays: longest time of a clip, e.g. 16s; for uneven times")

@@ -23,6 +23,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from sdevid.data import mask
 from sdevid.data.payload import EXTENSION, encode
 from sdevid.data.shard_file import write_json
 from sdevid.data.spec import BadVideoError, ClipSource, CutClip, CutSpec, LeftOutError
@@ -63,6 +64,7 @@ class PartClip:
     meta: dict[str, Any]
     extension: str  # of the payload
     payload: bytes
+    mask: bytes | None  # the KEY.mask of a clip that lacks something
 
 
 def make_part(job: Job) -> Fault | None:
@@ -76,8 +78,10 @@ def make_part(job: Job) -> Fault | None:
             for clip in clips:
                 payload = encode(job.spec.store, clip.video, job.spec.fps)
                 key = f"{job.number:06d}-{_slug(job.source.name)}-{len(table):04d}"
-                table.append({"key": key, "meta": _meta(job, clip), "size": len(payload)})
-                file.write(payload)
+                said = b"" if clip.mask is None else mask.encode(clip.mask)
+                sizes = {"size": len(payload), "mask": len(said)}
+                table.append({"key": key, "meta": _meta(job, clip), **sizes})
+                file.write(payload + said)
     except (BadVideoError, LeftOutError) as error:
         job.path("bin").unlink()
         return Fault(str(error), "bad" if isinstance(error, BadVideoError) else "left out")
@@ -124,7 +128,8 @@ def read_part(job: Job) -> Iterator[PartClip]:
     with job.path("bin").open("rb") as file:
         for row in _table(job)["clips"]:
             extension = EXTENSION[job.spec.store]
-            yield PartClip(row["key"], row["meta"], extension, file.read(row["size"]))
+            payload, said = file.read(row["size"]), file.read(row.get("mask", 0))
+            yield PartClip(row["key"], row["meta"], extension, payload, said or None)
 
 
 def remove_part(job: Job) -> None:

@@ -30,6 +30,7 @@ from sdevid.data.embedding import encode, member_name
 from sdevid.data.folder import LocalFolder
 from sdevid.data.index import read_index, read_split
 from sdevid.data.json_file import read_json
+from sdevid.data.mask import MASK
 from sdevid.data.shard_file import FORMAT, ShardFile, write_json
 from sdevid.data.shards import ShardIndex, read_dataset
 from sdevid.data.spec import words
@@ -164,6 +165,8 @@ class _Cutting:
             captions, embed = words(clip.meta), self.plan.embed
             self.state.worded += bool(captions)
             members = {clip.extension: clip.payload}
+            if clip.mask is not None:
+                members[MASK] = clip.mask
             if embed is not None:
                 texts = clip.meta.get("captions") or [captions]
                 members |= {member_name(k): encode(embed(t)) for k, t in enumerate(texts)}
@@ -296,7 +299,8 @@ def _described(arrays: Mapping[str, Any], folder: Path, content: dict[str, Any])
     description, local = content | {"dtype": arrays["dtype"]}, LocalFolder(folder)
     index = ShardIndex(local, split, description, read_split(local, splits[split]))
     try:
-        statistics = transforms.statistics(index.read(number).video for number in range(len(index)))
+        every = range(len(index))
+        statistics = transforms.statistics(index.read(number).observed for number in every)
     finally:
         index.close()
     return {

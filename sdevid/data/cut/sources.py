@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from sdevid.data import mask
 from sdevid.data.spec import ClipSource, CutClip, CutSpec
 from sdevid.errors import UserError
 
@@ -116,7 +117,8 @@ class VideoSource:
                 return notes
             if spec.channels != "rgb":
                 video = in_channels(video, "grey" if grey else spec.channels)
-            yield CutClip(self.name, start, video, extra | several)
+            missing = mask.of_frames(extra.get("missing", ()), len(video))
+            yield CutClip(self.name, start, video, extra | several, missing)
 
 
 class LeftOut(NamedTuple):

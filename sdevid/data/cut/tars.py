@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
+from sdevid.data import mask
 from sdevid.data.cut.sources import IMAGE, VIDEO, LeftOut, Listing
 from sdevid.data.folder import Folder, FolderFile
 from sdevid.data.npy import read_npy
@@ -113,7 +114,8 @@ class TarSource:
                 except StopIteration as end:
                     notes: Counter[str] = end.value
                     return notes
-                yield CutClip(self.name, start, video, extra | several)
+                missing = mask.of_frames(extra.get("missing", ()), len(video))
+                yield CutClip(self.name, start, video, extra | several, missing)
 
     def _content(self) -> bytes:
         folder = open_folder(self.folder)

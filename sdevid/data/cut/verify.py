@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sdevid.data import embedding, latents
+from sdevid.data import embedding, latents, mask
 from sdevid.data.columns import columns_name
 from sdevid.data.embedding import TEXT
 from sdevid.data.entry import ClipEntry, Member
 from sdevid.data.folder import Folder, FolderFile
 from sdevid.data.index import kinds_of, open_columns, read_index, read_split
 from sdevid.data.json_file import read_json
+from sdevid.data.mask import MASK
 from sdevid.data.open import open_folder
 from sdevid.data.payload import decode
 from sdevid.data.shard_file import index_name
@@ -167,6 +168,8 @@ def _content_fault(
         if extension == latents.LATENT and kind.autoencoder is not None:
             shape = latents.shape(entry, kind.autoencoder)
             decode("npy", content, shape, latents.DTYPE)
+        if extension == MASK:
+            mask.decode(content, entry.shape)
         if decoding and extension == entry.extension:
             decode(extension, content, entry.shape, kind.dtype)
     except ValueError as error:
