@@ -20,6 +20,7 @@ from sdevid.data.cut.plan import Plan
 from sdevid.data.cut.run import cut
 from sdevid.data.embedding import TEXT, Embedder
 from sdevid.data.folder import Access
+from sdevid.data.index import ClipTable
 from sdevid.data.payload import Store
 from sdevid.data.shards import DamagedClipError, ShardIndex, open_shards
 from sdevid.data.spec import CutClip, CutSpec
@@ -187,9 +188,9 @@ def test_damaged_embedding_is_a_damaged_clip(tmp_path, frozen):
 
 def test_missing_or_misshapen_embedding_is_damage(tmp_path, frozen):
     index = worded(tmp_path, SAID, frozen)
-    index.clips[0] = replace(
-        index.clips[0], members={n: m for n, m in index.clips[0].members.items() if n != TEXT}
-    )
+    first, *others = index.clips
+    without = {name: member for name, member in first.members.items() if name != TEXT}
+    index.clips = ClipTable.of("here", [replace(first, members=without), *others])
     with pytest.raises(DamagedClipError, match=r"the index names no text.npy of it"):
         index.read(0)
     index.dataset["text_encoder"]["width"] = 8
