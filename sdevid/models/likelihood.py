@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdevid.config import ObservationConfig
+from sdevid.errors import UserError
 from sdevid.models.protocols import Likelihood
 from sdevid.types import Frames
 
@@ -198,6 +199,11 @@ def build_likelihood(settings: ObservationConfig, latents: int | None = None) ->
     Of pixels, or of a frozen autoencoder's `latents`, channels of which each has its own scale.
     """
     if settings.likelihood == "two_part":
+        if latents is not None:
+            raise UserError(
+                "observation.likelihood is two_part, which is of values of zero or above, but "
+                "with encoder.frozen latents are scored; set observation.likelihood=gaussian"
+            )
         return TwoPartLikelihood(settings)
     kinds: dict[str, Callable[[float], Likelihood]] = {
         "gaussian": GaussianLikelihood,

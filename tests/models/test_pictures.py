@@ -154,6 +154,7 @@ FAULTS = [
     ({"encoder": {"map_size": 4}}, "the map no larger than the latents"),
     ({"encoder": {"frozen_fingerprint": "0" * 16}}, "trained on the latents of 0000"),
     ({"encoder": {"frozen": "nowhere"}}, "nowhere: no autoencoder is there"),
+    ({"observation": {"likelihood": "two_part"}}, "observation.likelihood is two_part"),
     ({"sde": {"latent": "particles"}, "encoder": {"map_size": 2}}, "sde.latent is particles"),
 ]
 
