@@ -58,8 +58,8 @@ def make(folder: Path, shards: int, clips: int, kind: str) -> None:
     split: dict[str, Any] = {"clips": shards * clips, "shards": names}
     if kind == "binary":
         content = encode_columns(entries, clips * 200_000 + 1024)
-        said = {"clips": clips, "sha256": hashlib.sha256(content).hexdigest()}
-        split |= {"indices": dict.fromkeys(names, said), "kinds": [KIND._asdict()]}
+        digest = {"clips": clips, "sha256": hashlib.sha256(content).hexdigest()}
+        split |= {"indices": dict.fromkeys(names, digest), "kinds": [KIND._asdict()]}
     else:
         index = {"format": FORMAT, "clips": [clip.as_json() for clip in entries]}
         content = json.dumps(index).encode()

@@ -31,12 +31,12 @@ SEED = 0
 
 
 @torch.no_grad()
-def rolled(model: HistoryModel, given: Frames) -> tuple[Tensor, Frames]:
+def rolled(model: HistoryModel, observed: Frames) -> tuple[Tensor, Frames]:
     """Return states and frames at `AT` from the last of the `given` frames on, each once."""
-    seen = given.shape[1]
-    ticks = model.config.frame_ticks(seen + AT[-1]).expand(len(given), -1)
-    sampler, serial = SamplerConfig(SEED), torch.arange(len(given))
-    conditioning = Conditioning(given, ticks[:, :seen])
+    seen = observed.shape[1]
+    ticks = model.config.frame_ticks(seen + AT[-1]).expand(len(observed), -1)
+    sampler, serial = SamplerConfig(SEED), torch.arange(len(observed))
+    conditioning = Conditioning(observed, ticks[:, :seen])
     context, _ = model.encode_context(ticks[:, seen:], conditioning, False)
     w, z, _ = model.start_prior.sample(context.history, SEED, serial, Guidance())
     later = model.transition(w, context, sampler)(z, ticks[:, seen - 1 :]).states

@@ -111,13 +111,13 @@ def without_site(config: Config) -> Config:
     path that is part of the model, such as a text encoder's folder, the last part stays.
     """
     settings = config.model_dump(mode="json")
-    for path, known in settings_by_path().items():
+    for path, setting in settings_by_path().items():
         *sections, name = path.split(".")
         place = settings
         for section in sections:
             place = place[section]
-        if path == "data" or (known.role == "runtime" and not known.alters_loss):
-            place[name] = known.default if path != "run_dir" else str(known.default)
+        if path == "data" or (setting.role == "runtime" and not setting.alters_loss):
+            place[name] = setting.default if path != "run_dir" else str(setting.default)
         elif isinstance(place[name], str) and "/" in place[name]:
             place[name] = place[name].rstrip("/").rpartition("/")[2]
     return parse(settings)

@@ -56,16 +56,16 @@ def _commands(run: Path) -> Iterator[str]:
     yield "sdevid train --config config.yaml data=YOUR_SHARDS run_dir=RUN"
     protocol = _results(run).get("protocol", {})
     options = {"split": "split", "clips": "num_clips", "samples": "samples", "context": "context"}
-    told = [f"--{name} {protocol[key]}" for key, name in options.items() if key in protocol]
-    yield " ".join(["sdevid evaluate --model_path RUN", *told])
+    words = [f"--{name} {protocol[key]}" for key, name in options.items() if key in protocol]
+    yield " ".join(["sdevid evaluate --model_path RUN", *words])
     yield "```"
     yield ""
 
 
 def _results(run: Path) -> dict[str, Any]:
     path = run / "results.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return results
 
 
 def _figures(run: Path) -> Iterator[str]:

@@ -32,19 +32,19 @@ class Recording(TorchDispatchMode):
             self.operations.append((func, args, kwargs or {}, out))
         return out
 
-    def replay(self, given: dict[int, Tensor]) -> dict[int, Tensor]:
+    def replay(self, arguments: dict[int, Tensor]) -> dict[int, Tensor]:
         """Run all operations with `given` in the place of some tensors; all by the id of theirs."""
-        made = dict(given)
+        result = dict(arguments)
 
         def current(x: Any) -> Any:
-            return made.get(id(x), x) if isinstance(x, Tensor) else x
+            return result.get(id(x), x) if isinstance(x, Tensor) else x
 
         for func, args, kwargs, out in self.operations:
             again = func(*tree_map(current, args), **tree_map(current, kwargs))
             for old, new in zip(tree_flatten(out)[0], tree_flatten(again)[0], strict=True):
                 if isinstance(old, Tensor):
-                    made[id(old)] = new
-        return made
+                    result[id(old)] = new
+        return result
 
 
 class RecordedGraphs:
@@ -63,12 +63,12 @@ class RecordedGraphs:
             result = step(own)
         static = [result.values, *result.gradients]
 
-        def replay(given: Inputs) -> Result:
+        def replay(arguments: Inputs) -> Result:
             self.replayed += 1
             with torch.no_grad():
-                made = recording.replay({id(own[name]): given[name] for name in own})
+                value = recording.replay({id(own[name]): arguments[name] for name in own})
                 for tensor in static:
-                    tensor.copy_(made[id(tensor)])
+                    tensor.copy_(value[id(tensor)])
             return result
 
         return replay

@@ -20,10 +20,10 @@ def failing(error: BaseException):
 def test_refused_file_is_one_message_that_names_it(capsys):
     refused = OSError(errno.ENAMETOOLONG, "File name too long", "/tmp/" + "x" * 9_000)
     assert guarded("report", failing(refused)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("report: '/tmp/xxx")
-    assert said.endswith("cannot be read or written: File name too long; give another path\n")
-    assert len(said) < 500
+    message = capsys.readouterr().err
+    assert message.startswith("report: '/tmp/xxx")
+    assert message.endswith("cannot be read or written: File name too long; give another path\n")
+    assert len(message) < 500
 
 
 def test_error_of_the_system_without_a_file_is_no_users_fault():
@@ -46,7 +46,7 @@ def test_interrupt_ends_as_a_shell_calls_it(capsys):
 
 
 @pytest.mark.parametrize(
-    ("environment", "every_rank", "said"),
+    ("environment", "every_rank", "message"),
     [
         ({}, True, "sdevid: no\n"),
         ({"RANK": "3"}, True, "sdevid: no\n"),  # left over from a launcher that is gone
@@ -56,10 +56,10 @@ def test_interrupt_ends_as_a_shell_calls_it(capsys):
         ({"RANK": "0", "WORLD_SIZE": "4"}, False, "sdevid: no\n"),
     ],
 )
-def test_ranks_say_a_fault_once_or_by_number(environment, every_rank, said, monkeypatch, capsys):
+def test_ranks_say_a_fault_once_or_by_number(environment, every_rank, message, monkeypatch, capsys):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert guarded("sdevid", failing(UserError("no")), every_rank=every_rank) == 2
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message

@@ -101,8 +101,8 @@ def play(record: Record, path: Path) -> None:
 def _made(records: Sequence[Record]) -> Iterator[str]:
     results = records[0].results
     assert results is not None
-    made = results["provenance"]
-    machine, versions = made["machine"], made["versions"]
+    provenance = results["provenance"]
+    machine, versions = provenance["machine"], provenance["versions"]
     stamp = (records[0].folder / "results.json").stat().st_mtime
     day = datetime.datetime.fromtimestamp(stamp, datetime.UTC).date()
     spent = ", ".join(
@@ -180,15 +180,16 @@ def _rates(results: dict[str, Any]) -> Iterator[str]:
 
 def _futures(results: dict[str, Any]) -> Iterator[str]:
     """Against baselines on pixels, and against the simulator on the position."""
-    found = results["futures"]
+    scores = results["futures"]
     rows = []
-    for name, forecast in found["forecasts"].items():
+    for name, forecast in scores["forecasts"].items():
         one = forecast["channels"][0]
         covered = one.get("coverage", {}).get("0.9")
         spread = one.get("spread_over_error")
         cells = [one["crps"]["1"], covered, spread]
         rows.append([name.replace("_", " "), *map(_measured, cells)])
-    yield f"{found['members']} futures of {found['clips']} prefixes of {found['context']} frames:"
+    members, clips, context = (scores[name] for name in ("members", "clips", "context"))
+    yield f"{members} futures of {clips} prefixes of {context} frames:"
     yield ""
     yield from _table(["", "fair CRPS", "90 % intervals hold", "spread over error"], rows)
     yield ""
@@ -226,8 +227,8 @@ def _measured(entry: dict[str, Any] | None) -> str:
     mean, error = entry["mean"], entry.get("standard_error")
     if not error:
         return _number(mean)
-    places = max(0, 1 - math.floor(math.log10(error)))
-    return f"{mean:,.{places}f} ± {error:,.{places}f}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{mean:,.{decimals}f} ± {error:,.{decimals}f}"
 
 
 def _number(value: float | None) -> str:

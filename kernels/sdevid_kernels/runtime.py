@@ -88,9 +88,9 @@ def check_step(
         _all(name, other, g, sound, "give a finite g above 0, such as 0.01 + softplus(.)")
 
 
-def _all(name: str, other: str, values: Tensor, sound: Tensor, remedy: str) -> None:
+def _all(name: str, other: str, values: Tensor, sound: Tensor, advice: str) -> None:
     if not bool(sound.all()):
-        raise ValueError(f"{name}: {other} holds {float(values[~sound][0]):g}; {remedy}")
+        raise ValueError(f"{name}: {other} holds {float(values[~sound][0]):g}; {advice}")
 
 
 def _has_triton() -> bool:

@@ -54,7 +54,7 @@ class ClipTable(Sequence[ClipEntry]):
         members: Mapping[str, int] | None = None,
     ) -> None:
         self.parts, self._location = parts, location
-        self._told, self._members = frozenset(kinds), members
+        self._kinds, self._members = frozenset(kinds), members
         self._first = [0, *accumulate(part.size for part in parts)]
         self._opened = lru_cache(_OPEN)(lambda number: self.parts[number].open())
         self._entry = lru_cache(_KEPT)(self._read)
@@ -96,7 +96,7 @@ class ClipTable(Sequence[ClipEntry]):
     @cached_property
     def kinds(self) -> frozenset[Kind]:
         """The different kinds of clips that there are."""
-        return self._told or frozenset(clip.kind for clip in self)
+        return self._kinds or frozenset(clip.kind for clip in self)
 
     def clips_with(self, extension: str) -> int:
         """Return how many clips have a member of this extension."""

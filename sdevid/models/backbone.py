@@ -106,16 +106,16 @@ class PlaceConditions(nn.Module):
         super().__init__()
         self.sizes = [config.hidden, levels]
         self.has_map = config.content == "map"
-        known = features + (config.content_size if self.has_map else 0)
-        self.linear = nn.Linear(known, config.hidden + levels, bias=False)
+        inputs = features + (config.content_size if self.has_map else 0)
+        self.linear = nn.Linear(inputs, config.hidden + levels, bias=False)
         with torch.no_grad():
             self.linear.weight[config.hidden :] = 0
 
     def forward(
         self, c: Float[Tensor, "batch cells features"], w: Float[Tensor, "batch content *cells"]
     ) -> tuple[Tensor, Tensor]:
-        known = torch.cat([c, w.flatten(2).transpose(1, 2)], dim=2) if self.has_map else c
-        laid = lay_out(self.linear(known), math.isqrt(c.shape[1]))
+        inputs = torch.cat([c, w.flatten(2).transpose(1, 2)], dim=2) if self.has_map else c
+        laid = lay_out(self.linear(inputs), math.isqrt(c.shape[1]))
         shift, level = torch.split(laid, self.sizes, dim=1)
         return shift, level
 
@@ -144,12 +144,12 @@ class Prior(nn.Module):
         super().__init__()
         self.config = config
         self.stratonovich = stratonovich
-        known = config.content_size + features
-        self.condition = nn.Linear(known, config.hidden)
+        inputs = config.content_size + features
+        self.condition = nn.Linear(inputs, config.hidden)
         self.drift = state_network(config, config.latent_size, config.state_size)
         self.diagonal = config.noise == "diagonal"
         levels = config.latent_size * (2 if self.diagonal else 1)
-        self.level = nn.Linear(known, levels)
+        self.level = nn.Linear(inputs, levels)
         nn.init.zeros_(self.level.weight)
         nn.init.zeros_(self.level.bias)
         self.places = PlaceConditions(config, features, levels) if by_place(config) else None
@@ -160,9 +160,9 @@ class Prior(nn.Module):
         self, w: Float[Tensor, "batch content *cells"], c: Float[Tensor, "batch cells features"]
     ) -> Conditions:
         """Return what the networks are told of a clip whose history's summary is `c`."""
-        known = torch.cat([pooled(w), c.mean(1)], dim=1)
-        drift = self.condition(known)
-        level = self.level(known).float()
+        inputs = torch.cat([pooled(w), c.mean(1)], dim=1)
+        drift = self.condition(inputs)
+        level = self.level(inputs).float()
         if self.config.latent == "map":
             drift, level = drift[:, :, None, None], level[:, :, None, None]
         if self.places is not None:

@@ -37,7 +37,7 @@ def warp(image: Float[Tensor, "batch channels height width"], flow: Tensor) -> T
     return functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
 
-class Carried(NamedTuple):
+class PreviousFrame(NamedTuple):
     """A decoded frame that the next ones go on from."""
 
     features: Float[Tensor, "batch 1 channels height width"]
@@ -63,7 +63,7 @@ class WarpHead(nn.Module):
         self,
         features: Float[Tensor, "batch time features rows columns"],
         images: Frames,
-        before: Carried | None = None,
+        before: PreviousFrame | None = None,
     ) -> Frames:
         known = 0 if before is None else 1
         if before is not None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models.consistency import Carried, WarpHead
+from sdevid.models.consistency import PreviousFrame, WarpHead
 from sdevid.models.encoder import Maps, Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.protocols import Decoder
@@ -136,9 +136,9 @@ class FrameDecoder(nn.Module):
         self,
         z: Float[Tensor, "batch time *latent"],
         w: Float[Tensor, "batch content *cells"],
-        before: Carried | None,
+        before: PreviousFrame | None,
         skip: Maps | None = None,
-    ) -> tuple[Frames, Carried | None]:
+    ) -> tuple[Frames, PreviousFrame | None]:
         """Return the frames of `z`, which go on from those whose last one is `before`.
 
         And their last.
@@ -153,7 +153,7 @@ class FrameDecoder(nn.Module):
             return images, None
         features = torch.unflatten(features, 0, (batch, time))
         images = self.warp(features, images, before)
-        return images, Carried(features[:, -1:], images[:, -1:])
+        return images, PreviousFrame(features[:, -1:], images[:, -1:])
 
     def _grown(
         self, x: Float[Tensor, "frames channels side side"], skip: Maps | None

@@ -124,11 +124,11 @@ class HistoryModel(VideoModel):
         transition, decoder_state = self.transition(w, context, sampler), None
         for first in range(0, ticks.shape[1], size):
             chunk = ticks[:, first : first + size]
-            segment = transition(z, torch.cat([reference, chunk], dim=1))
+            path = transition(z, torch.cat([reference, chunk], dim=1))
             skip = context.history.skip
-            frames, decoder_state = self.decoder.carry_on(segment.states, w, decoder_state, skip)
-            z, reference = segment.states[:, -1], chunk[:, -1:]
-            yield Chunk(frames, nats + segment.nats)
+            frames, decoder_state = self.decoder.carry_on(path.states, w, decoder_state, skip)
+            z, reference = path.states[:, -1], chunk[:, -1:]
+            yield Chunk(frames, nats + path.nats)
             nats = torch.zeros_like(nats)
 
     def encode_context(

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from sdevid.models.consistency import Carried
+from sdevid.models.consistency import PreviousFrame
 from sdevid.models.encoder import Maps
 from sdevid.types import Frames
 
@@ -28,9 +28,9 @@ class Decoder(Protocol):
         self,
         z: Float[Tensor, "batch time *latent"],
         w: Float[Tensor, "batch *content"],
-        before: Carried | None,
+        before: PreviousFrame | None,
         skip: Maps | None = None,
-    ) -> tuple[Frames, Carried | None]:
+    ) -> tuple[Frames, PreviousFrame | None]:
         """Decode frames that follow those whose last one is `before`; return them and their last.
 
         A decoder that draws each frame from its own state alone returns None for the last.

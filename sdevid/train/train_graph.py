@@ -80,7 +80,7 @@ class TrainGraph:
         self._objective, self._recorder, self._say = objective, recorder, say
         self._seen: set[Key] = set()
         self._graphs: dict[Key, _Graph] = {}
-        self._told = False
+        self._is_announced = False
 
     def __call__(self, **inputs: Tensor) -> Terms:
         if not torch.is_grad_enabled():
@@ -98,12 +98,12 @@ class TrainGraph:
             self._seen.add(key)
             return None
         if len(self._graphs) == _MOST:
-            if not self._told:
+            if not self._is_announced:
                 self._say(
                     f"train_graph: micro-batches come in more than {_MOST} shapes or rhythms of "
                     "times; those beyond the first run without a graph"
                 )
-            self._told = True
+            self._is_announced = True
             return None
         self._graphs[key] = _Graph(self._recorder.record(self._step, inputs))
         return self._graphs[key]

@@ -27,8 +27,8 @@ def pictures(count: int, channels: int, side: int = 16) -> torch.Tensor:
 def altered(folder: Path, copy: Path, **settings: object) -> Path:
     """A copy of `folder` whose config.json says something else."""
     shutil.copytree(folder, copy)
-    said = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(said | settings))
+    metadata = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(metadata | settings))
     return copy
 
 
@@ -37,11 +37,11 @@ def test_kl_gives_the_published_class_its_mean_and_scale(kl, tmp_path):
 
     folder = altered(kl, tmp_path / "kl", scaling_factor=0.5, shift_factor=0.25)
     frames = pictures(2, 1)
-    found = FrozenAutoencoder(folder).encode(frames)
+    result = FrozenAutoencoder(folder).encode(frames)
     with torch.no_grad():
         want = AutoencoderKL.from_pretrained(kl).eval().encode(2 * frames - 1).latent_dist
-    torch.testing.assert_close(found.mean, 0.5 * (want.mean - 0.25))
-    torch.testing.assert_close(found.scale, 0.5 * want.std)
+    torch.testing.assert_close(result.mean, 0.5 * (want.mean - 0.25))
+    torch.testing.assert_close(result.scale, 0.5 * want.std)
 
 
 def test_kl_decodes_as_the_published_class(kl, tmp_path):
@@ -51,8 +51,8 @@ def test_kl_decodes_as_the_published_class(kl, tmp_path):
     latents = torch.randn(2, 3, 4, 4)
     with torch.no_grad():
         want = AutoencoderKL.from_pretrained(kl).eval().decode(latents / 0.5 + 0.25).sample
-    found = FrozenAutoencoder(folder).decode(latents)
-    torch.testing.assert_close(found, (0.5 * (want + 1)).clamp(0, 1))
+    result = FrozenAutoencoder(folder).decode(latents)
+    torch.testing.assert_close(result, (0.5 * (want + 1)).clamp(0, 1))
 
 
 @pytest.mark.parametrize("kind", ["AutoencoderTiny", "AutoencoderDC"])
@@ -79,14 +79,14 @@ def test_other_published_classes_encode_to_a_point(kind, tmp_path):
         },
     }
     torch.manual_seed(0)
-    made = getattr(diffusers, kind)(**settings[kind]).eval()
-    made.save_pretrained(tmp_path)
+    result = getattr(diffusers, kind)(**settings[kind]).eval()
+    result.save_pretrained(tmp_path)
     frozen, frames = FrozenAutoencoder(tmp_path), pictures(2, 3)
     assert (frozen.description.factor, frozen.description.latent_channels) == (4, 4)
     latents = frozen.encode(frames)
     assert latents.scale is None
     with torch.no_grad():
-        want = made.decode(made.encode(2 * frames - 1)[0]).sample
+        want = result.decode(result.encode(2 * frames - 1)[0]).sample
     torch.testing.assert_close(frozen.decode(latents.mean), (0.5 * (want + 1)).clamp(0, 1))
 
 
@@ -140,28 +140,28 @@ def test_frame_that_nobody_observed_has_no_latents(taef2):
     frozen, frames = FrozenAutoencoder(taef2), pictures(3, 3)
     frames[0] = torch.nan
     frames[1, :, :2] = torch.nan
-    found = frozen.encode(frames).mean
-    assert found[0].isnan().all()
+    result = frozen.encode(frames).mean
+    assert result[0].isnan().all()
     grey = frames[1:2].nan_to_num(nan=0.5)
-    torch.testing.assert_close(found[1:2], frozen.encode(grey).mean)
+    torch.testing.assert_close(result[1:2], frozen.encode(grey).mean)
 
 
 def test_stored_latents_are_means_then_scales_of_each_channel(kl):
     frozen = FrozenAutoencoder(kl)
     video = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 1), dtype=np.uint8)
-    found = frozen.stored(video)
+    result = frozen.stored(video)
     latents = frozen.encode(torch.from_numpy(video).permute(0, 3, 1, 2) / 255)
     want = torch.cat([latents.mean, latents.scale], dim=1).permute(0, 2, 3, 1)
-    assert (found.dtype, found.shape) == (np.float16, (2, 4, 4, 6))
-    np.testing.assert_allclose(found, want.numpy(), rtol=2**-10, atol=1e-6)
+    assert (result.dtype, result.shape) == (np.float16, (2, 4, 4, 6))
+    np.testing.assert_allclose(result, want.numpy(), rtol=2**-10, atol=1e-6)
 
 
 def test_scaling_that_is_set_gives_the_data_unit_deviation(kl, tmp_path):
     folder, frames = altered(kl, tmp_path / "kl"), pictures(8, 1)
     set_scaling(folder, FrozenAutoencoder(folder).encode(frames).mean)
-    found = FrozenAutoencoder(folder).encode(frames).mean
-    torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+    result = FrozenAutoencoder(folder).encode(frames).mean
+    torch.testing.assert_close(result.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
 
 def test_copy_elsewhere_is_the_same_autoencoder(taef2, tmp_path):

@@ -99,9 +99,9 @@ def test_a_port_that_is_none_is_named_with_its_range(name, port, capsys):
 def test_settings_may_stand_before_and_after_an_option(config, capsys):
     assert main(["train", config, "seed=7", "--dry-run", "batch_size=8", "--quiet"]) == 0
     console.set_level("info")
-    said = capsys.readouterr().out
-    assert "seed: 7" in said
-    assert "batch_size: 8" in said
+    message = capsys.readouterr().out
+    assert "seed: 7" in message
+    assert "batch_size: 8" in message
 
 
 def test_packaged_config_is_found_by_name_anywhere(capsys, tmp_path, monkeypatch):

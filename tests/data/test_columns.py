@@ -167,9 +167,9 @@ def test_numbers_out_of_their_range_are_damage(folder, change, message):
         object.__setattr__(clips[1], name, value)
     write_indices(folder, shard, clips, (folder / shard).stat().st_size)
     tally.add(folder, shard, clips)
-    said = tally.as_json()
-    said["kinds"] = [clips[0].kind._asdict()]
-    write_json(folder / "dataset.json", {"format": FORMAT, "splits": {"train": said}})
+    metadata = tally.as_json()
+    metadata["kinds"] = [clips[0].kind._asdict()]
+    write_json(folder / "dataset.json", {"format": FORMAT, "splits": {"train": metadata}})
     with pytest.raises(DamagedClipError, match=message):
         open_shards(folder, "train").read(1)
 

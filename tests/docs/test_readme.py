@@ -80,9 +80,11 @@ def checkout(tmp_path: Path) -> Path:
 def moving(number: int) -> np.ndarray:
     """A dark blob that wanders over a light ground, as under a microscope."""
     random = np.random.default_rng(number)
-    places = 32 + np.cumsum(random.normal(0, 0.7, (40, 2)), axis=0)
+    positions = 32 + np.cumsum(random.normal(0, 0.7, (40, 2)), axis=0)
     y, x = np.mgrid[:64, :64]
-    squared = np.square(x - places[:, 0, None, None]) + np.square(y - places[:, 1, None, None])
+    squared = np.square(x - positions[:, 0, None, None]) + np.square(
+        y - positions[:, 1, None, None]
+    )
     grey = 190 - 150 * np.exp(-squared / (2 * 2.5**2))
     return np.repeat(grey[..., None].astype(np.uint8), 3, axis=-1)
 
@@ -137,12 +139,12 @@ def serve(command: str, checkout: Path) -> None:
     ) as served:
         assert served.stdout is not None
         until = time.monotonic() + 120
-        said = ""
-        while "http://127.0.0.1:" not in said and time.monotonic() < until:
-            said += served.stdout.readline()
-        assert "http://127.0.0.1:" in said, said
+        output = ""
+        while "http://127.0.0.1:" not in output and time.monotonic() < until:
+            output += served.stdout.readline()
+        assert "http://127.0.0.1:" in output, output
         os.killpg(served.pid, signal.SIGINT)
-        assert served.wait(timeout=60) == 0, said
+        assert served.wait(timeout=60) == 0, output
 
 
 @pytest.mark.slow

@@ -37,9 +37,9 @@ def two_writers(yard: Yard) -> Iterator[Row]:
         refused = json.loads((run.folder / "exit-refused.json").read_text(encoding="utf-8"))
         assert refused["retry"] is False
     assert run.ended(first).code == 0
-    said = equal(run, yard.whole.get(1))
-    yield Row("A second start in the same folder", f"refused by name, exit code 2; {said}", 0)
-    happened = f"the second task refused, naming job 77, task 0; {said}"
+    comparison = equal(run, yard.whole.get(1))
+    yield Row("A second start in the same folder", f"refused by name, exit code 2; {comparison}", 0)
+    happened = f"the second task refused, naming job 77, task 0; {comparison}"
     yield Row("A job array of two tasks on one run folder", happened, 0)
 
 
@@ -139,8 +139,8 @@ def full_log(yard: Yard) -> Iterator[Row]:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         assert run.start(output=full).wait(PATIENCE) == 0
     assert run.ending()["reason"] == "done"
-    said = equal(run, yard.whole.get(1))
-    yield Row("A log on a full disk (/dev/full)", f"went on to its end; {said}", 0)
+    comparison = equal(run, yard.whole.get(1))
+    yield Row("A log on a full disk (/dev/full)", f"went on to its end; {comparison}", 0)
 
 
 def no_wandb(yard: Yard) -> Iterator[Row]:
@@ -150,8 +150,8 @@ def no_wandb(yard: Yard) -> Iterator[Row]:
     ended = run.ended(run.start(**server))
     assert ended.code == 0, ended.said
     assert "does not answer" in ended.line("wandb: ")
-    said = equal(run, yard.whole.get(1))
-    yield Row("wandb without network", f"one line, then logged offline; {said}", 0)
+    comparison = equal(run, yard.whole.get(1))
+    yield Row("wandb without network", f"one line, then logged offline; {comparison}", 0)
 
 
 def cache_wiped(yard: Yard) -> Iterator[Row]:
@@ -166,8 +166,8 @@ def cache_wiped(yard: Yard) -> Iterator[Row]:
         ended = run.ended(process)
     assert ended.code == 0, ended.said
     assert not (run.folder / "quarantine.jsonl").exists()
-    said = equal(run, yard.whole.get(1))
-    yield Row("The cache of remote shards wiped", f"no clip was called damaged; {said}", 0)
+    comparison = equal(run, yard.whole.get(1))
+    yield Row("The cache of remote shards wiped", f"no clip was called damaged; {comparison}", 0)
 
 
 def hostile_shards(yard: Yard) -> Iterator[Row]:
@@ -190,11 +190,11 @@ def hostile_shards(yard: Yard) -> Iterator[Row]:
     run = Run(yard.folder / "hostile-run", data, 1, settings)
     ended = run.attempt(KILLED)
     following = run.finish()
-    said = equal(run, whole)
+    comparison = equal(run, whole)
     damaged = (run.folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(damaged) == 3
     assert not mark.exists()
-    happened = f"3 clips quarantined, no command run; killed and carried on; {said}"
+    happened = f"3 clips quarantined, no command run; killed and carried on; {comparison}"
     yield Row("Shards of a stranger, and SIGKILL", happened, ended.reached - following.began)
 
 
@@ -206,12 +206,12 @@ def requeue_storm(yard: Yard) -> Iterator[Row]:
         '"$@" & sleep 0.3; kill -USR2 $!; wait $! || true; '
         'judge signalled; remember "$verdict"; echo "$verdict: $why"'
     )
-    given = {"run_dir": str(run.folder), "SLURM_JOB_ID": "77", "SDEVID_MAX_FAILURES": str(most)}
+    arguments = {"run_dir": str(run.folder), "SLURM_JOB_ID": "77", "SDEVID_MAX_FAILURES": str(most)}
     decided = [
         subprocess.run(
             ["bash", "-euc", script, "-", *run.command()],
             cwd=ROOT,
-            env=os.environ | given,
+            env=os.environ | arguments,
             capture_output=True,
             text=True,
             check=True,
@@ -220,8 +220,10 @@ def requeue_storm(yard: Yard) -> Iterator[Row]:
     ]
     assert [line.partition(":")[0] for line in decided] == ["again"] * most + ["over"]
     run.finish()
-    said = equal(run, yard.whole.get(1))
-    happened = f"went back {most} times, then stayed ended (SDEVID_MAX_FAILURES={most}); {said}"
+    comparison = equal(run, yard.whole.get(1))
+    happened = (
+        f"went back {most} times, then stayed ended (SDEVID_MAX_FAILURES={most}); {comparison}"
+    )
     yield Row("A requeue storm: USR2 before any step, at each start", happened, 0)
 
 

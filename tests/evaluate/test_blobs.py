@@ -36,12 +36,12 @@ def test_bright_blobs_are_found_as_dark_ones():
 
 
 def test_missing_pixels_show_no_blob_and_hide_no_other():
-    places = np.array([[[12.3, 40.7], [45.2, 20.1]]])
-    frame = draw(places, [Blob(3.5, 0.25), Blob(4.5, 0.22)], 64, np.random.default_rng(0))
+    positions = np.array([[[12.3, 40.7], [45.2, 20.1]]])
+    frame = draw(positions, [Blob(3.5, 0.25), Blob(4.5, 0.22)], 64, np.random.default_rng(0))
     masked = frame[0, ..., 0] / 255
     masked[:, 32:] = np.nan
-    (found,) = Tracker().find(masked)
-    assert tuple(found) == pytest.approx((12.3, 40.7), abs=0.3)
+    (estimate,) = Tracker().find(masked)
+    assert tuple(estimate) == pytest.approx((12.3, 40.7), abs=0.3)
     assert len(Tracker().find(np.full((64, 64), np.nan))) == 0
 
 

@@ -42,10 +42,10 @@ def main() -> int:
 
 def outcome(name: str, seconds: int, seed: int) -> bool:
     """Fuzz one reader in a process of its own; print its counts, or what it fell over."""
-    given = ["--inside", name, "--seconds", str(seconds), "--seed", str(seed)]
+    arguments = ["--inside", name, "--seconds", str(seconds), "--seed", str(seed)]
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", __file__, *given],
+            [sys.executable, "-W", "ignore", __file__, *arguments],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -54,14 +54,14 @@ def outcome(name: str, seconds: int, seed: int) -> bool:
         )
         names = ("crash*", "timeout*", "oom*")
         crashes = [path for name in names for path in Path(folder).glob(name)]
-        said = re.sub(r"(?m)^INFO: Instrumenting.*\n", "", done.stderr)
-        inputs = re.search(r"number_of_executed_units: (\d+)", said)
-        edges = re.findall(r"cov: (\d+)", said)
+        output = re.sub(r"(?m)^INFO: Instrumenting.*\n", "", done.stderr)
+        inputs = re.search(r"number_of_executed_units: (\d+)", output)
+        edges = re.findall(r"cov: (\d+)", output)
         count = int(inputs[1]) if inputs else 0
         print(f"{name:26}{count:10,}{int(edges[-1]) if edges else 0:8,}", flush=True)
         if done.returncode == 0 and count and not crashes:
             return True
-        print(f"{name} ended with {done.returncode}\n{said[-4000:]}")
+        print(f"{name} ended with {done.returncode}\n{output[-4000:]}")
         for path in crashes:
             print(f"its input, base64: {base64.b64encode(path.read_bytes()).decode()}")
     return False

@@ -28,25 +28,31 @@ MAP = factories.MAP | {"content": "map"}
 
 
 def objective(kind: str = "latent_sde", **sde: Any) -> HistoryObjective:
-    made = build(parse(SMALL | {"model_type": kind, "sde": MAP | sde}))
+    clip_objective = build(parse(SMALL | {"model_type": kind, "sde": MAP | sde}))
     torch.manual_seed(0)
-    return factories.shake(made)
+    return factories.shake(clip_objective)
 
 
 @pytest.mark.parametrize("kind", ["latent_sde", "sde_matching", "follmer"])
 @pytest.mark.parametrize("more", [{"start": "birth"}, {"conditions": "cells"}])
 def test_every_parameter_learns(kind, more):
-    made = objective(kind, **more)
-    made(*factories.clips(16, FRAMES), kl_weight=1.0)["loss"].backward()
-    still = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    clip_objective = objective(kind, **more)
+    clip_objective(*factories.clips(16, FRAMES), kl_weight=1.0)["loss"].backward()
+    still = [
+        n
+        for n, p in clip_objective.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert still == []
 
 
 @pytest.mark.parametrize("start", ["gaussian", "birth"])
 @torch.no_grad()
 def test_content_map_costs_nothing_where_a_frame_is_seen(start):
-    made = objective(start=start).eval()
-    seen, free = (made.terms(*factories.clips(4, FRAMES), context=count) for count in (2, 0))
+    clip_objective = objective(start=start).eval()
+    seen, free = (
+        clip_objective.terms(*factories.clips(4, FRAMES), context=count) for count in (2, 0)
+    )
     name = "kl_birth" if start == "birth" else "kl_content"
     assert float(seen[name].abs().max()) < 1e-5
     assert bool((free[name] != 0).all())
@@ -54,13 +60,13 @@ def test_content_map_costs_nothing_where_a_frame_is_seen(start):
 
 @torch.no_grad()
 def test_content_of_a_cell_comes_from_that_cell():
-    made = objective()
+    clip_objective = objective()
     video, ticks, serial = factories.clips(1, FRAMES)
-    history = made.encode(Clips(video, ticks, serial, context=2)).context
+    history = clip_objective.encode(Clips(video, ticks, serial, context=2)).context
     summary = history.summary.clone()
     summary[:, 6] += 1
-    before = made.model.start_prior.continued(history)[0].mean
-    after = made.model.start_prior.continued(history._replace(summary=summary))[0].mean
+    before = clip_objective.model.start_prior.continued(history)[0].mean
+    after = clip_objective.model.start_prior.continued(history._replace(summary=summary))[0].mean
     assert (before - after).abs().amax(1)[0].nonzero().tolist() == [[1, 2]]
 
 
@@ -71,8 +77,8 @@ def test_content_of_a_cell_is_drawn_around_its_place():
     other = w.clone()
     other[..., 0, 0] += 1
     seeds = [model.decoder.seed(z[:, 0], content) for content in (w, other)]
-    moved = (seeds[0] - seeds[1]).abs().amax(1)[0] > 1e-6
-    assert moved.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    shifted = (seeds[0] - seeds[1]).abs().amax(1)[0] > 1e-6
+    assert shifted.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
 
 
 @torch.no_grad()
@@ -89,13 +95,13 @@ def test_content_map_is_born_where_no_frame_is_seen():
 
 @torch.no_grad()
 def test_skip_is_of_the_last_observed_frame_alone():
-    made = objective()
+    clip_objective = objective()
     video, ticks, serial = factories.clips(2, FRAMES)
 
     def skip(changed: int, context: int) -> torch.Tensor:
         other = video.clone()
         other[:, changed] = 255 - other[:, changed]
-        maps = made.encode(other, ticks, serial, context=context).context.skip
+        maps = clip_objective.encode(other, ticks, serial, context=context).context.skip
         return torch.cat([each.flatten(1) for each in maps], dim=1)
 
     last, earlier, later = (skip(changed, context=3) for changed in (2, 1, 3))
@@ -106,12 +112,12 @@ def test_skip_is_of_the_last_observed_frame_alone():
 
 @torch.no_grad()
 def test_skip_of_sampling_is_that_of_training():
-    made = objective()
+    clip_objective = objective()
     video, ticks, serial = factories.clips(2, FRAMES)
-    trained = made.encode(Clips(video, ticks, serial, context=3)).context.skip
+    trained = clip_objective.encode(Clips(video, ticks, serial, context=3)).context.skip
     frames = video[:, :3].movedim(-1, 2) / 255
-    given = Conditioning(frames, ticks[:, :3])
-    sampled = made.model.encode_context(ticks[:, 3:], given, False)[0].history.skip
+    conditioning = Conditioning(frames, ticks[:, :3])
+    sampled = clip_objective.model.encode_context(ticks[:, 3:], conditioning, False)[0].history.skip
     for one, other in zip(trained, sampled, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -136,10 +142,10 @@ def test_state_says_where_a_seen_frame_is_let_in():
 def test_videos_in_chunks_are_as_in_one_piece():
     model = objective().model
     ticks, serial = frame_ticks(6)[None].expand(2, -1), torch.arange(2)
-    given = Conditioning(torch.rand(2, 2, 1, 16, 16), ticks[:, :2])
-    chunks = model.chunks(ticks[:, 2:], SamplerConfig(0, serial), given, size=2)
+    conditioning = Conditioning(torch.rand(2, 2, 1, 16, 16), ticks[:, :2])
+    chunks = model.chunks(ticks[:, 2:], SamplerConfig(0, serial), conditioning, size=2)
     apart = torch.cat([chunk.frames for chunk in chunks], dim=1)
-    whole = model.generate(ticks[:, 2:], SamplerConfig(0, serial), given).frames
+    whole = model.generate(ticks[:, 2:], SamplerConfig(0, serial), conditioning).frames
     torch.testing.assert_close(apart, whole)
 
 

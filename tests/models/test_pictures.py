@@ -116,8 +116,8 @@ def test_prompts_reach_what_is_drawn(taef2):
     ticks = frame_ticks(3).expand(1, -1)
 
     def made(caption: str) -> torch.Tensor:
-        told: Text = as_bytes([caption], 8)
-        return model.generate(ticks, SamplerConfig(), Conditioning(text=told)).frames
+        text: Text = as_bytes([caption], 8)
+        return model.generate(ticks, SamplerConfig(), Conditioning(text=text)).frames
 
     assert (made("left") - made("right")).abs().max() > 1e-4
 
@@ -159,9 +159,9 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), FAULTS, ids=[said for _, said in FAULTS])
-def test_settings_that_do_not_fit_the_autoencoder_are_refused(changes, said, taef2):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(("changes", "message"), FAULTS, ids=[message for _, message in FAULTS])
+def test_settings_that_do_not_fit_the_autoencoder_are_refused(changes, message, taef2):
+    with pytest.raises(UserError, match=message):
         objectives.build_model(parse(settings(taef2, **changes)))
 
 

@@ -50,11 +50,11 @@ def test_free_video_of_one_frame_is_the_start_itself(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_guidance_of_zero_begins_as_without_text(kind):
-    made = model(kind, MAP | {"start": "birth"}, birth={"steps": 4, "hidden": 16, "heads": 2})
+    result = model(kind, MAP | {"start": "birth"}, birth={"steps": 4, "hidden": 16, "heads": 2})
     ticks, serial = frame_ticks(4).expand(2, -1), torch.arange(2)
     text = Conditioning(text=as_bytes(["a disc", "runs"], 12))
-    away = made.generate(ticks, SamplerConfig(3, serial, guidance_scale=0.0), text)
-    none = made.generate(ticks, SamplerConfig(3, serial))
+    away = result.generate(ticks, SamplerConfig(3, serial, guidance_scale=0.0), text)
+    none = result.generate(ticks, SamplerConfig(3, serial))
     first, plain = away.frames[:, :1], none.frames[:, :1]
     torch.testing.assert_close(first, plain, rtol=0, atol=2e-5)
     assert bool(away.frames.isfinite().all())

@@ -56,14 +56,14 @@ def test_another_start_in_the_folder_is_said(folder):
 
 
 @pytest.mark.parametrize(
-    ("videos", "said"), [(1, "one source video alone"), (2, "2 source videos alone"), (3, None)]
+    ("videos", "message"), [(1, "one source video alone"), (2, "2 source videos alone"), (3, None)]
 )
-def test_few_held_out_videos_are_said(folder, videos, said):
+def test_few_held_out_videos_are_said(folder, videos, message):
     results = RESULTS | {"protocol": RESULTS["protocol"] | {"videos": videos}}
     (folder / "results.json").write_text(json.dumps(results))
     text = page(read(folder))
-    assert ("What was measured comes from" in text) == (said is not None)
-    assert said is None or said in text
+    assert ("What was measured comes from" in text) == (message is not None)
+    assert message is None or message in text
 
 
 def test_samples_over_training_play_beside_real_video(folder):

@@ -23,8 +23,8 @@ ALL = "mp4,gif,npz,npy,tiff,zarr,netcdf"
 def sampled(folder: Path, *arguments: str, **settings: object) -> Path:
     sde = {"latent_size": 3, "content_size": 4, "hidden": 16, "steps_per_frame": 1}
     model = factories.save_model(folder / "model", factories.settings(sde=sde, **settings))
-    given = ["--model_path", str(model), "--output_dir", str(folder / "out"), *arguments]
-    assert main(given) == 0
+    options = ["--model_path", str(model), "--output_dir", str(folder / "out"), *arguments]
+    assert main(options) == 0
     return folder / "out"
 
 
@@ -52,8 +52,8 @@ def test_every_format_holds_the_same_values(tmp_path):
 
 def test_by_default_no_gif_is_made(tmp_path):
     out = sampled(tmp_path, "--num_samples", "1")
-    found = {path.name for path in out.iterdir()}
-    assert found == {"grid.png", "sample_00000.mp4", "sample_00000.npz"} | {
+    result = {path.name for path in out.iterdir()}
+    assert result == {"grid.png", "sample_00000.mp4", "sample_00000.npz"} | {
         "sample_00000.json",
         "samples.json",
     }
@@ -74,8 +74,8 @@ def test_futures_are_members_of_an_ensemble(tmp_path):
     from PIL import Image
 
     Image.new("L", (16, 16), 90).save(tmp_path / "first.png")
-    given = ("--initial_frames", str(tmp_path / "first.png"), "--num_samples", "3")
-    out = sampled(tmp_path, *given, "--formats", "zarr")
+    arguments = ("--initial_frames", str(tmp_path / "first.png"), "--num_samples", "3")
+    out = sampled(tmp_path, *arguments, "--formats", "zarr")
     with xarray.open_dataset(out / "samples.zarr", engine="zarr") as opened:
         sizes = dict(opened["video"].sizes)
     assert sizes == {"sample": 1, "ensemble_member": 3, "time": 6, "channel": 1, "y": 16, "x": 16}
@@ -108,8 +108,8 @@ def test_colour_map_colours_one_channel(tmp_path):
 )
 def test_unwritable_output_is_refused_before_sampling(tmp_path, capsys, arguments, message):
     model = factories.save_model(tmp_path / "model", factories.settings())
-    given = ["--model_path", str(model), "--output_dir", str(tmp_path / "out"), *arguments]
-    assert main(given) == 2
+    options = ["--model_path", str(model), "--output_dir", str(tmp_path / "out"), *arguments]
+    assert main(options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -117,8 +117,8 @@ def test_unwritable_output_is_refused_before_sampling(tmp_path, capsys, argument
 def test_missing_package_is_named_with_its_extra(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     model = factories.save_model(tmp_path / "model", factories.settings())
-    given = ["--model_path", str(model), "--output_dir", str(tmp_path / "out")]
-    assert main([*given, "--formats", "zarr"]) == 2
+    arguments = ["--model_path", str(model), "--output_dir", str(tmp_path / "out")]
+    assert main([*arguments, "--formats", "zarr"]) == 2
     assert "needs the package zarr; pip install 'sdevid[arrays]'" in capsys.readouterr().err
 
 

@@ -36,8 +36,8 @@ SHAPE = ["--dataset", "double-well", "--workers", "0", "--num_clips", "12", "--f
 
 def cut(folder: Path, *arguments: object) -> int:
     """Drawn grey clips of 8 frames, by the command that a user gives."""
-    given = [*SHAPE, "--clip_length", "8", "--store", "npy", "--output_dir", folder, *arguments]
-    return command.main([str(one) for one in given])
+    options = [*SHAPE, "--clip_length", "8", "--store", "npy", "--output_dir", folder, *arguments]
+    return command.main([str(one) for one in options])
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +66,22 @@ def test_shards_hold_the_latents_of_their_frames(latent_shards, kl):
     pixels = index.read(0).video
     encoded = open_shards(latent_shards, "val")
     encoded.encoded = True
-    found = encoded.read(0).video
-    assert (found.dtype, found.shape) == (np.float16, (8, 4, 4, 6))
-    assert np.array_equal(found, frozen.stored(pixels))
+    result = encoded.read(0).video
+    assert (result.dtype, result.shape) == (np.float16, (8, 4, 4, 6))
+    assert np.array_equal(result, frozen.stored(pixels))
     later = np.empty((3, 4, 4, 6), np.float16)
     encoded.read_into(0, 5, later)
-    assert np.array_equal(later, found[5:])
-    said = json.loads((latent_shards / "dataset.json").read_text())["autoencoder"]
-    assert said == identity(kl)
+    assert np.array_equal(later, result[5:])
+    metadata = json.loads((latent_shards / "dataset.json").read_text())["autoencoder"]
+    assert metadata == identity(kl)
     assert check_command.main([str(latent_shards)]) == 0
 
 
 def test_run_on_stored_latents_reads_no_pixels(make_config, latent_shards, kl, world):
     config = make_config(data=str(latent_shards), encoder={"frozen": str(kl)})
     index = open_shards(latent_shards, "train")
-    filled, said = open_pictures(config, index, world)
-    assert "latents 3 x 4 x 4; latents from the shards" in said
+    filled, output = open_pictures(config, index, world)
+    assert "latents 3 x 4 x 4; latents from the shards" in output
     assert filled.encoder.frozen_fingerprint == identity(kl)["fingerprint"]
     (batch,) = next(stream.steps(index, filled, 0, 1, 0))
     assert (batch.video.dtype, tuple(batch.video.shape)) == (torch.float16, (4, 6, 4, 4, 6))
@@ -134,14 +134,14 @@ def test_ceiling_of_a_prediction_is_the_autoencoders_own(make_run, latent_shards
     frames = batch.video[0, 2:].permute(0, 3, 1, 2) / 255
     frozen = FrozenAutoencoder(kl)
     error = (frozen.decode(frozen.encode(frames).mean) - frames).square().mean((1, 2, 3))
-    found = scores["psnr"]["autoencoder"].as_json()["mean"]
-    assert found == pytest.approx(decibels(error.mean().numpy()), rel=1e-4)
+    result = scores["psnr"]["autoencoder"].as_json()["mean"]
+    assert result == pytest.approx(decibels(error.mean().numpy()), rel=1e-4)
 
 
 def test_another_autoencoder_than_the_shards_is_named(make_config, latent_shards, kl, world):
     other = shutil.copytree(kl, kl.parent / "other")
-    said = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(said | {"scaling_factor": 0.5}))
+    metadata = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(metadata | {"scaling_factor": 0.5}))
     config = make_config(data=str(latent_shards), encoder={"frozen": str(other)})
     with pytest.raises(UserError, match="made by another") as error:
         open_pictures(config, open_shards(latent_shards, "train"), world)
@@ -167,8 +167,8 @@ def test_latents_beside_pixels_in_one_data_set_are_named(
 
 def test_run_on_pixels_leaves_the_latents(make_config, latent_shards, world):
     index = open_shards(latent_shards, "train")
-    config, said = open_pictures(make_config(data=str(latent_shards)), index, world)
-    assert said == "pictures pixels; the latents in the shards are not read"
+    config, output = open_pictures(make_config(data=str(latent_shards)), index, world)
+    assert output == "pictures pixels; the latents in the shards are not read"
     (batch,) = next(stream.steps(index, config, 0, 1, 0))
     assert batch.video.dtype == torch.uint8
 
@@ -182,8 +182,8 @@ def test_autoencoder_learns_the_users_own_frames(shards, tmp_path, capsys):
     small = {"latent_channels": 2, "factor": 4, "width": 8, "frames": 320, "batch_size": 8}
     arguments = [f"--{name}={value}" for name, value in small.items()]
     folder = tmp_path / "mine"
-    given = ["--data", str(shards), "--output_dir", str(folder), *arguments]
-    assert train_autoencoder.main([*given, "--adversarial_weight=0.01", "--quiet"]) == 0
+    options = ["--data", str(shards), "--output_dir", str(folder), *arguments]
+    assert train_autoencoder.main([*options, "--adversarial_weight=0.01", "--quiet"]) == 0
     assert "on split val" in capsys.readouterr().out
     index = open_shards(shards, "val")
     frames = torch.cat([torch.from_numpy(index.read(i).video[:4]) for i in range(2)])
@@ -198,7 +198,7 @@ def test_autoencoder_learns_the_users_own_frames(shards, tmp_path, capsys):
     before, after = psnr(untrained, frames), psnr(frozen, frames)
     assert after > before + 6
     with pytest.raises(UserError, match="holds an autoencoder already"):
-        train_autoencoder.main(given)
+        train_autoencoder.main(options)
 
 
 UNFIT = [
@@ -210,9 +210,9 @@ UNFIT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), UNFIT, ids=[said for _, said in UNFIT])
-def test_options_that_fit_no_autoencoder_are_named(arguments, said, shards, tmp_path):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(("arguments", "message"), UNFIT, ids=[message for _, message in UNFIT])
+def test_options_that_fit_no_autoencoder_are_named(arguments, message, shards, tmp_path):
+    with pytest.raises(UserError, match=message):
         train_autoencoder.main(
             ["--data", str(shards), "--output_dir", str(tmp_path / "a"), *arguments]
         )

@@ -187,9 +187,9 @@ def test_processes_that_do_not_meet_are_in_exit_json(make_config):
         ranks = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         process = start(config, **ranks, **address)
-        said = process.communicate(timeout=300)[1]
-    assert process.returncode == 2, said
-    assert "Traceback" not in said
+        output = process.communicate(timeout=300)[1]
+    assert process.returncode == 2, output
+    assert "Traceback" not in output
     end = ending(config)
     assert (end["reason"], end["retry"]) == ("failed", True)
     assert f"rank 0 did not meet the other processes at 127.0.0.1:{port}" in str(end["message"])
@@ -198,6 +198,6 @@ def test_processes_that_do_not_meet_are_in_exit_json(make_config):
 @pytest.mark.slow
 def test_leftovers_of_a_launcher_are_ignored_and_said(make_config):
     left = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1", "RANK": "3"}
-    said = finish(start(make_config(), **left))
+    output = finish(start(make_config(), **left))
     for name in left:
-        assert f"{name} is set without WORLD_SIZE and is ignored" in said
+        assert f"{name} is set without WORLD_SIZE and is ignored" in output

@@ -42,12 +42,12 @@ def gradients(config: Config, world, recorder: RecordedGraphs | None):
     torch.manual_seed(0)
     engine = Engine(objectives.build(config), config, world, recorder=recorder)
     micro = config.micro_batch_size or config.batch_size
-    found = []
+    results = []
     for step in range(2):
         first = range(step * config.batch_size, (step + 1) * config.batch_size, micro)
         terms = engine.step([batch(place, micro) for place in first], 0.3 + 0.1 * step, 1e-3)
-        found.append({name: float(value) for name, value in terms.items()})
-    return found, [shard.tensor.detach().clone() for shard in engine.parameter_shards()]
+        results.append({name: float(value) for name, value in terms.items()})
+    return results, [shard.tensor.detach().clone() for shard in engine.parameter_shards()]
 
 
 @pytest.mark.usefixtures("drawn_as_on_a_device")

@@ -129,9 +129,9 @@ def _values(diffusion: Tensor | Diffusion, dt: Tensor, finite: bool) -> None:
     rule = "a step needs a time of 0 s (it then changes nothing) or more"
     _all(dt >= 0, f"{NAME}: dt holds {{}}, but {rule}; sort each clip's times", dt)
     if isinstance(diffusion, Tensor):
-        remedy = "the path KL compares noises of a finite g > 0; use a floor: 0.01 + softplus(.)"
+        advice = "the path KL compares noises of a finite g > 0; use a floor: 0.01 + softplus(.)"
         sound = (diffusion > 0) & diffusion.isfinite() if finite else ~(diffusion <= 0)
-        _all(sound, f"{NAME}: diffusion holds {{}}, but {remedy}", diffusion)
+        _all(sound, f"{NAME}: diffusion holds {{}}, but {advice}", diffusion)
         return
     if diffusion.floor < 0:
         raise ValueError(f"{NAME}: the diffusion's floor is {diffusion.floor}; give 0 or more")

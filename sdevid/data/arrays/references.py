@@ -20,8 +20,8 @@ def of_hdf5(path: Path) -> str | None:
     if not h5py.is_hdf5(path):
         return None
     with h5py.File(path, "r") as file:
-        found = next(_outside(h5py, file), None)
-    return None if found is None else f"{found}, which is not followed; {_REMEDY}"
+        outside = next(_outside(h5py, file), None)
+    return None if outside is None else f"{outside}, which is not followed; {_REMEDY}"
 
 
 def _outside(h5py: Any, file: Any) -> Iterator[str]:

@@ -132,8 +132,8 @@ def _steps(
     ]
     w, now = starts[0][0], torch.stack([z for _, z in starts], dim=1)
     history = latents.context.history
-    made, began = (_frames(model, z, w, history) for z in (torch.stack(later, dim=1), now))
-    return made, began
+    generated, began = (_frames(model, z, w, history) for z in (torch.stack(later, dim=1), now))
+    return generated, began
 
 
 def _frames(model: HistoryModel, z: Tensor, w: Tensor, history: History) -> Tensor:

@@ -75,7 +75,7 @@ class ModelLaw:
 class Followed(NamedTuple):
     """The particles of one window of a clip that stand for blobs."""
 
-    places: Floats  # (frames, particles, 2), pixels
+    positions: Floats  # (frames, particles, 2), pixels
     diffusion: Floats  # (particles,), g^2 / 2, a unit of time
     drift: Floats  # (particles, 2), a unit of time
 
@@ -94,7 +94,7 @@ def model_law(
         for part in batches(clips, 1, "the posterior's paths")
         for number in part
     ]
-    particles = sum(window.places.shape[1] for windows in followed for window in windows)
+    particles = sum(window.positions.shape[1] for windows in followed for window in windows)
     if not particles:
         raise UserError(
             f"the tracker sees no {tracker.sign} blob of contrast {tracker.threshold:g} at a "
@@ -196,13 +196,15 @@ def law_of_clips(
     """
     fps, per_second = config.fps, 1 / config.time_unit
     followed = [window for windows in clips for window in windows]
-    travelled = _each_clip(clips, lambda window: (window.places[-1] - window.places[0]).sum(0))
-    taken = _each_clip(clips, lambda window: np.prod(window.places[1:].shape[:2], dtype=float))
+    travelled = _each_clip(
+        clips, lambda window: (window.positions[-1] - window.positions[0]).sum(0)
+    )
+    taken = _each_clip(clips, lambda window: np.prod(window.positions[1:].shape[:2], dtype=float))
     mean = travelled.sum(0) / taken.sum()
-    counts = _each_clip(clips, lambda window: float(window.places.shape[1]))
+    counts = _each_clip(clips, lambda window: float(window.positions.shape[1]))
     half = _each_clip(clips, lambda window: window.diffusion.sum())
     pull = _each_clip(clips, lambda window: window.drift.sum(0))
-    moments = _each_clip(clips, lambda window: displacement_moments(window.places, mean))
+    moments = _each_clip(clips, lambda window: displacement_moments(window.positions, mean))
     again, total = _Bootstrap(counts, seed), moments.sum(0)
     diffusion = again.ratio(half, counts, per_second)
     slope = again.interval(lambda rows: diffusion_by_slope(moments[rows].sum(0), fps))

@@ -204,12 +204,12 @@ def check_fits(folder: Path, manifest: Manifest, engine: Engine) -> list[str]:
 def _saved_settings(folder: Path) -> dict[str, Any]:
     """The checkpoint's config; a setting that it does not know yet has its default."""
     saved = clock.of_saved(read_settings(folder / "config.yaml"))
-    for path, known in settings_by_path().items():
+    for path, setting in settings_by_path().items():
         *sections, name = path.split(".")
         place = saved
         for section in sections:
             place = place.setdefault(section, {})
-        default = known.default
+        default = setting.default
         place.setdefault(name, list(default) if isinstance(default, tuple) else default)
     settings: dict[str, Any] = saved
     return settings
@@ -217,8 +217,8 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
 
 def _role(name: str) -> Role:
     """The role of a setting; one that this version does not know has shaped the objective."""
-    known = settings_by_path().get(name)
-    return known.role if known else "objective"
+    setting = settings_by_path().get(name)
+    return setting.role if setting else "objective"
 
 
 def _setting(settings: dict[str, Any], name: str) -> Any:

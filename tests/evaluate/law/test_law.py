@@ -17,8 +17,8 @@ SIDE = (64, 64)
 def tracks_of(rng, step, drift=(0.0, 0.0), tracks=12, frames=60, noise=0.0):
     """Tracks of Brownian motion from the middle of the frame, `step` pixels a frame and axis."""
     moves = rng.normal(drift, step, (tracks, frames, 2))
-    places = 32 + np.cumsum(moves, axis=1) + rng.normal(0, noise, moves.shape)
-    return list(places)
+    positions = 32 + np.cumsum(moves, axis=1) + rng.normal(0, noise, moves.shape)
+    return list(positions)
 
 
 def law(films, interval=0.5, sources=None):

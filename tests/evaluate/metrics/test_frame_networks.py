@@ -122,6 +122,6 @@ def test_feature_dead_in_real_videos_drowns_no_other():
     for one in (generated, real, training):
         one[:, 0] = 0
     generated[0, 0] = 1e-3
-    found = standardised(generated, real, training)
-    assert max(np.abs(one).max() for one in found) < 6
-    np.testing.assert_allclose(found[1][:, 1:].std(axis=0), 1)
+    estimate = standardised(generated, real, training)
+    assert max(np.abs(one).max() for one in estimate) < 6
+    np.testing.assert_allclose(estimate[1][:, 1:].std(axis=0), 1)

@@ -232,8 +232,8 @@ def test_identity_of_data_is_of_places_sizes_and_hashes_alone(shards):
     named = [replace(clip, label="another") for clip in index.clips]
     index.clips = ClipTable.of(index.folder.location, named)
     assert data_identity.identify(index) == before
-    moved = [replace(named[0], key="another"), *named[1:]]
-    index.clips = ClipTable.of(index.folder.location, moved)
+    shifted = [replace(named[0], key="another"), *named[1:]]
+    index.clips = ClipTable.of(index.folder.location, shifted)
     assert data_identity.identify(index) != before
 
 
