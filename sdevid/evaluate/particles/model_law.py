@@ -190,10 +190,7 @@ class _Bootstrap:
 def law_of_clips(
     clips: list[list[Followed]], config: Config, length: float | None, seed: int
 ) -> ModelLaw:
-    """Return the law of clips, each followed in one window or more.
-
-    Clips are what is drawn again.
-    """
+    """Return the law of clips, each followed in one window or more; the bootstrap draws clips."""
     fps, per_second = config.fps, 1 / config.time_unit
     followed = [window for windows in clips for window in windows]
     travelled = _each_clip(
