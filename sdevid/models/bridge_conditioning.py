@@ -68,6 +68,7 @@ class BridgeConditioning(nn.Module):
 
     def forward(self, future: FutureFrames, at: Int64[Tensor, "batch times"]) -> BridgeTerm:
         """For a drift at each of the ticks `at`."""
+        at = at.to(future.ticks.device, non_blocking=True)
         later = (future.ticks[:, None] > at[..., None]) & future.seen[:, None]
         index = later.int().argmax(2)  # the first of them
         exists = later.any(2)
