@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from operator import attrgetter
@@ -92,7 +93,14 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
     @property
     def values_per_clip(self) -> int:
         """Numbers that a clip's loss is divided by, so that gradients are of order 1."""
-        return self.sequence_length * self.picture.channels * self.picture.side**2
+        return self.sequence_length * math.prod(self.picture)
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Rows and columns of a map latent, whose shorter side has `encoder.map_size` cells."""
+        height, width = self.picture[1:]
+        ratio = min(height, width) // self.encoder.map_size
+        return height // ratio, width // ratio
 
     @property
     def picture(self) -> PictureShape:
@@ -102,7 +110,8 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
         """
         frozen, cells = self.encoder.frozen, self.encoder.map_size
         if frozen is None:
-            return PictureShape(self.channels, self.frame_size)
+            return PictureShape(self.channels, *self.frame_shape)
+        self.refuse_oblong(f"encoder.frozen is {frozen}")
         return latent_shape(Path(frozen), self.channels, self.frame_size, cells)
 
     @model_validator(mode="after")
@@ -124,11 +133,12 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
 
     @model_validator(mode="after")
     def _map_fits(self) -> Config:
-        ratio, rest = divmod(self.frame_size, self.encoder.map_size)
-        if rest or ratio & (ratio - 1):
+        ratio, rest = divmod(min(self.frame_shape), self.encoder.map_size)
+        if rest or ratio & (ratio - 1) or max(self.frame_shape) % ratio:
             raise ValueError(
-                f"encoder.map_size is {self.encoder.map_size}, but frame_size {self.frame_size} "
-                "must be it times a power of two; e.g. 4 or 8 for frames of 32 or 64"
+                f"encoder.map_size is {self.encoder.map_size}, but frame_size {self.frame_text} "
+                "must be it times a power of two, and both sides multiples of that; e.g. 4 or 8 "
+                "for frames of 32, 64 or 96x64"
             )
         return self
 
@@ -266,6 +276,8 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
     @model_validator(mode="after")
     def _particles_fit(self) -> Config:
         is_particles = self.sde.latent == "particles"
+        if is_particles:
+            self.refuse_oblong("sde.latent is particles")
         if self.sde.noise == "carried" and not is_particles:
             raise ValueError(
                 f"sde.noise is carried, but sde.latent is {self.sde.latent}, and noise is carried "

@@ -37,7 +37,7 @@ def _description(config: Config, parameters: int) -> Iterator[str]:
     yield f"# A neural SDE of video ({config.model_type})"
     yield ""
     yield (
-        f"{parameters:,} parameters; {config.sequence_length} frames of {config.frame_size} pixels,"
+        f"{parameters:,} parameters; {config.sequence_length} frames of {config.frame_text} pixels,"
         f" {config.channels} channel(s), at {config.fps:g} frames a second. Made by sdevid "
         f"{__version__}."
     )

@@ -74,7 +74,8 @@ class PictureShape(NamedTuple):
     """Of what a model sees and draws for a frame: its pixels, or latents."""
 
     channels: int
-    side: int
+    height: int
+    width: int
 
 
 def latent_shape(folder: Path, channels: int, frame_size: int, cells: int) -> PictureShape:
@@ -96,7 +97,7 @@ def latent_shape(folder: Path, channels: int, frame_size: int, cells: int) -> Pi
             f"{description.factor} pixels, but frame_size is {frame_size} and encoder.map_size "
             f"{cells}: frame_size must be a multiple, and the map no larger than the latents"
         )
-    return PictureShape(description.latent_channels, side)
+    return PictureShape(description.latent_channels, side, side)
 
 
 def _description(kind: str, settings: dict[str, Any]) -> Description:

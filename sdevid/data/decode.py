@@ -97,7 +97,7 @@ class _Cut:
         start_decoder(stream)
         self._stream = stream
         aspect = stream.sample_aspect_ratio or Fraction(1)
-        self._fit = Fit(spec.frame_size, spec.fit, aspect, self._notes)
+        self._fit = Fit(spec.frame_shape, spec.fit, aspect, self._notes)
 
     def clips(self) -> Generator[CutVideo, None, Counter[str]]:
         """Yield clips of one stretch after the other; the notes."""
@@ -193,9 +193,9 @@ class _Cut:
             before = after
 
     def _images(self, frames: Iterator[tuple[float, VideoFrame, bool]]) -> Iterator[_Shown]:
-        """Each frame as a square image."""
+        """Each frame as an image of the cut's size."""
         shown, spec = None, self._spec
-        image = np.zeros((spec.frame_size, spec.frame_size, 3), np.uint8)
+        image = np.zeros((*spec.frame_shape, 3), np.uint8)
         for k, (time, frame, gap) in enumerate(frames):
             if k % spec.clip_stride < spec.clip_length and frame is not shown:
                 image = self._fit(frame)

@@ -14,14 +14,20 @@ from sdevid.data.payload import ClipVideo, Store
 class CutSpec:
     """How a video becomes clips."""
 
-    frame_size: int  # pixels, square
+    frame_size: int  # pixels; the height, where frames are not square
     fps: float  # frames a second
     clip_length: int  # frames
     clip_stride: int  # frames from the start of one clip to that of the next
     fit: Literal["crop", "letterbox"]  # what becomes of frames that are not square
     store: Store
     channels: Literal["grey", "rgb", "keep"] = "rgb"  # of filmed frames
+    frame_width: int | None = None  # where frames are not square
     shots: bool = False  # whether a clip ends at a cut between shots
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        return self.frame_size, self.frame_width or self.frame_size
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
+from sdevid import frame_size
 from sdevid.config import Config
 from sdevid.data import times
 from sdevid.data.entry import DamagedClipError, Kind
@@ -50,11 +51,12 @@ def check_clips(index: ShardIndex, config: Config) -> None:
 
 def _misfit(kind: Kind, config: Config) -> str | None:
     """Why clips of this kind do not fit; {where} and {key} are for the caller to fill in."""
-    size, frames = config.frame_size, kind.num_frames
-    if (kind.height, kind.width) != (size, size):
+    size, frames = config.frame_text, kind.num_frames
+    if (kind.height, kind.width) != config.frame_shape:
+        there = frame_size.text((kind.height, kind.width))
         return (
             f"frame_size is {size}, but {{where}} frames of {kind.width}x{kind.height} {{key}}; "
-            f"set frame_size={kind.height} or cut with --frame_size {size}"
+            f"set frame_size={there} or cut with --frame_size {size}"
         )
     if kind.channels != config.channels:
         cut = {1: "grey", 3: "rgb"}.get(config.channels, "keep")

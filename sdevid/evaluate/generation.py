@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ def free_videos(
     """Videos from no frame, `videos` being their serials: the same ones at any frame rate."""
     config, device = model.config, _device(model)
     ticks = model.config.frame_ticks(frames, fps).to(device)
-    values = frames * config.frame_size**2 * config.channels
+    values = frames * math.prod(config.frame_shape) * config.channels
     parts = []
     for part in batches(videos, max(1, min(FREE_ROWS, VALUES // values)), title):
         serial = torch.tensor(part, device=device)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sdevid.config import SDEConfig
 from sdevid.models.bridge_conditioning import BridgeTerm
-from sdevid.models.encoder import lay_out
+from sdevid.models.encoder import Sides, lay_out
 from sdevid.models.transformer import StateTransformer
 from sdevid.sde.problem import Diffusion, Network, Reading
 
@@ -102,9 +102,9 @@ class PlaceConditions(nn.Module):
     So does a content map. g's level starts the same everywhere.
     """
 
-    def __init__(self, config: SDEConfig, features: int, levels: int) -> None:
+    def __init__(self, config: SDEConfig, features: int, levels: int, sides: Sides) -> None:
         super().__init__()
-        self.sizes = [config.hidden, levels]
+        self.sides, self.sizes = sides, [config.hidden, levels]
         self.has_map = config.content == "map"
         inputs = features + (config.content_size if self.has_map else 0)
         self.linear = nn.Linear(inputs, config.hidden + levels, bias=False)
@@ -115,7 +115,7 @@ class PlaceConditions(nn.Module):
         self, c: Float[Tensor, "batch cells features"], w: Float[Tensor, "batch content *cells"]
     ) -> tuple[Tensor, Tensor]:
         inputs = torch.cat([c, w.flatten(2).transpose(1, 2)], dim=2) if self.has_map else c
-        laid = lay_out(self.linear(inputs), math.isqrt(c.shape[1]))
+        laid = lay_out(self.linear(inputs), self.sides)
         shift, level = torch.split(laid, self.sizes, dim=1)
         return shift, level
 
@@ -140,7 +140,14 @@ class Prior(nn.Module):
     other's, and 1/2 g dg/dz is added (Kloeden & Platen 1992, section 4.9).
     """
 
-    def __init__(self, config: SDEConfig, features: int, *, stratonovich: bool = False) -> None:
+    def __init__(
+        self,
+        config: SDEConfig,
+        features: int,
+        *,
+        sides: Sides = None,
+        stratonovich: bool = False,
+    ) -> None:
         super().__init__()
         self.config = config
         self.stratonovich = stratonovich
@@ -152,7 +159,9 @@ class Prior(nn.Module):
         self.level = nn.Linear(inputs, levels)
         nn.init.zeros_(self.level.weight)
         nn.init.zeros_(self.level.bias)
-        self.places = PlaceConditions(config, features, levels) if by_place(config) else None
+        self.places = None
+        if by_place(config):
+            self.places = PlaceConditions(config, features, levels, sides)
         start = config.diffusion_start - config.diffusion_floor
         self.start = math.log(math.expm1(max(start, 1e-4)))
 
@@ -245,10 +254,10 @@ class Control(nn.Module):
         self.network = state_network(config, outputs, config.state_size)
 
     def conditions(
-        self, tokens: Float[Tensor, "batch steps cells features"], side: int | None
+        self, tokens: Float[Tensor, "batch steps cells features"], sides: Sides
     ) -> tuple[Tensor, ...]:
         """Return one condition a solver step from the token that the step sees."""
-        return lay_out(self.condition(tokens), side).unbind(1)
+        return lay_out(self.condition(tokens), sides).unbind(1)
 
     def forward(
         self, z: State, condition: Tensor, drift: Driven, diffusion: DiffusionAt

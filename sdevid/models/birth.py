@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.backbone import StateNetwork
-from sdevid.models.encoder import lay_out
+from sdevid.models.encoder import Sides, lay_out
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.start import Guidance, PriorStart, SampledStart, StartDraw
 from sdevid.models.temporal import History
@@ -36,15 +36,15 @@ class EndpointNetwork(nn.Module):
     enters at every cell and leaves as the mean over them.
     """
 
-    def __init__(self, config: Config, side: int | None) -> None:
+    def __init__(self, config: Config, sides: Sides) -> None:
         super().__init__()
         settings, features = config.birth, config.encoder.features
         width = {"hidden": settings.hidden, "depth": settings.depth, "heads": settings.heads}
         sde = config.sde.model_copy(update=width)
-        self.side, self.sizes = side, (sde.state_size, sde.content_size)
+        self.sides, self.sizes = sides, (sde.state_size, sde.content_size)
         self.has_map = sde.content == "map"
         size = sum(self.sizes)
-        network = StateNetwork if side is None else StateTransformer
+        network = StateNetwork if sides is None else StateTransformer
         self.network = network(sde, size, size)
         self.context = nn.Linear(features, sde.hidden)
         self.text = nn.Linear(features, sde.hidden) if config.text.encoder != "none" else None
@@ -57,7 +57,7 @@ class EndpointNetwork(nn.Module):
         projected = self.context(history.summary)
         if self.text is not None and history.text is not None:
             projected = projected + self.text(history.text)[:, None]
-        return lay_out(projected, self.side)
+        return lay_out(projected, self.sides)
 
     def forward(
         self,
@@ -77,17 +77,17 @@ class EndpointNetwork(nn.Module):
         return x + left.sqrt()[..., None] * torch.unflatten(out, 0, (-1, steps))
 
     def _enter(self, joint: Joint) -> Tensor:
-        if self.side is None:
+        if self.sides is None:
             return joint
         states, contents = self.sizes
         if self.has_map:
-            return torch.unflatten(joint, 1, (states + contents, self.side, self.side))
-        z, w = torch.split(joint, [states * self.side**2, contents], dim=1)
-        w = w[:, :, None, None].expand(-1, -1, self.side, self.side)
-        return torch.cat([torch.unflatten(z, 1, (states, self.side, self.side)), w], dim=1)
+            return torch.unflatten(joint, 1, (states + contents, *self.sides))
+        z, w = torch.split(joint, [states * math.prod(self.sides), contents], dim=1)
+        w = w[:, :, None, None].expand(-1, -1, *self.sides)
+        return torch.cat([torch.unflatten(z, 1, (states, *self.sides)), w], dim=1)
 
     def _leave(self, out: Tensor) -> Joint:
-        if self.side is None:
+        if self.sides is None:
             return out
         if self.has_map:
             return out.flatten(1)
@@ -105,13 +105,13 @@ class Birth(nn.Module):
     part of the density, so that ranks, EMA and checkpoints hold them as any other weights.
     """
 
-    def __init__(self, config: Config, side: int | None) -> None:
+    def __init__(self, config: Config, sides: Sides) -> None:
         super().__init__()
-        self.settings, self.side = config.birth, side
-        self.content_side = side if config.sde.content == "map" else None
+        self.settings, self.sides = config.birth, sides
+        self.content_sides = sides if config.sde.content == "map" else None
         self.state_size, self.content_size = config.sde.state_size, config.sde.content_size
-        self.endpoint = EndpointNetwork(config, side)
-        self.after = PriorStart(config, side) if config.encoder.causal else None
+        self.endpoint = EndpointNetwork(config, sides)
+        self.after = PriorStart(config, sides) if config.encoder.causal else None
         self.mean = nn.Parameter(torch.zeros(self.state_size + self.content_size))
         self.log_scale = nn.Parameter(torch.zeros(self.state_size + self.content_size))
 
@@ -122,7 +122,7 @@ class Birth(nn.Module):
 
     @property
     def _sizes(self) -> list[int]:
-        cells, places = ((side or 1) ** 2 for side in (self.side, self.content_side))
+        cells, places = (math.prod(sides or ()) for sides in (self.sides, self.content_sides))
         return [self.state_size * cells, self.content_size * places]
 
     def negative_log_prob(
@@ -170,10 +170,10 @@ class Birth(nn.Module):
         )
         y = self._wide(self.mean) + self._wide(self.log_scale).exp() * born.y
         z, w = torch.split(y, self._sizes, dim=1)
-        if self.side is not None:
-            z = torch.unflatten(z, 1, (self.state_size, self.side, self.side))
-        if self.content_side is not None:
-            w = torch.unflatten(w, 1, (self.content_size, self.content_side, self.content_side))
+        if self.sides is not None:
+            z = torch.unflatten(z, 1, (self.state_size, *self.sides))
+        if self.content_sides is not None:
+            w = torch.unflatten(w, 1, (self.content_size, *self.content_sides))
         return SampledStart(w, z, born.nats)
 
     def continued(self, history: History) -> tuple[Gaussian, Gaussian]:
@@ -264,6 +264,6 @@ def negative_entropy(scale: Float[Tensor, "batch *shape"]) -> Float[Tensor, " ba
     return -(scale.log() + 0.5 * math.log(2 * math.pi * math.e)).flatten(1).sum(1)
 
 
-def build_start(config: Config, side: int | None) -> Birth | PriorStart:
+def build_start(config: Config, sides: Sides) -> Birth | PriorStart:
     """Return the start that `sde.start` names."""
-    return Birth(config, side) if config.sde.start == "birth" else PriorStart(config, side)
+    return Birth(config, sides) if config.sde.start == "birth" else PriorStart(config, sides)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models.encoder import Tokens, lay_out
+from sdevid.models.encoder import Sides, Tokens, lay_out
 from sdevid.models.temporal import TimeFeatures
 from sdevid.types import TICKS_PER_UNIT, Ticks, units
 
@@ -54,10 +54,10 @@ class BridgeConditioning(nn.Module):
     the frame shifts the drift's condition alone.
     """
 
-    def __init__(self, config: Config, side: int | None, cell: int, *, pulls: bool = True) -> None:
+    def __init__(self, config: Config, sides: Sides, cell: int, *, pulls: bool = True) -> None:
         super().__init__()
         features, size = config.encoder.features, config.sde.latent_size
-        self.side, self.shortest = side, cell / TICKS_PER_UNIT
+        self.sides, self.shortest = sides, cell / TICKS_PER_UNIT
         self.time = TimeFeatures(features, config.encoder.time_period)
         self.shift = nn.Sequential(nn.SiLU(), nn.Linear(features, config.sde.hidden))
         self.frame = nn.Linear(features, features)
@@ -76,7 +76,7 @@ class BridgeConditioning(nn.Module):
         gap = units(future.ticks[rows, index] - at).where(exists, 1.0)
         frame = future.tokens[rows, index]
         condition = self.frame(frame) + self.time(gap)[:, :, None]
-        shift = lay_out(self.shift(condition), self.side)
+        shift = lay_out(self.shift(condition), self.sides)
         wide = (*exists.shape, *[1] * (shift.dim() - 2))
         there = exists.view(wide)
         if not self.pulls:
@@ -84,4 +84,4 @@ class BridgeConditioning(nn.Module):
             return BridgeTerm(shift * there, none, none)
         weight = self.weight.view(1, 1, -1, *[1] * (shift.dim() - 3))
         pull = weight / gap.clamp(min=self.shortest).view(wide) * there
-        return BridgeTerm(shift * there, lay_out(self.target(frame).float(), self.side), pull)
+        return BridgeTerm(shift * there, lay_out(self.target(frame).float(), self.sides), pull)

@@ -27,7 +27,7 @@ class Unfold(nn.Module):
 
     def __init__(self, config: Config, channels: int) -> None:
         super().__init__()
-        self.side, hidden = config.encoder.map_size, config.sde.hidden
+        self.sides, hidden = config.map_shape, config.sde.hidden
         self.state = nn.Linear(config.sde.latent_size, hidden)
         nn.init.normal_(self.state.weight, std=4 * config.sde.latent_size**-0.5)
         self.content = nn.Linear(config.sde.content_size, hidden, bias=False)
@@ -35,14 +35,14 @@ class Unfold(nn.Module):
             nn.SiLU(),
             nn.Linear(hidden, hidden),
             nn.SiLU(),
-            nn.Linear(hidden, channels * self.side**2),
+            nn.Linear(hidden, channels * math.prod(self.sides)),
         )
 
     def forward(
         self, z: Float[Tensor, "frames latent"], w: Float[Tensor, "frames content"]
-    ) -> Float[Tensor, "frames channels side side"]:
+    ) -> Float[Tensor, "frames channels rows columns"]:
         flat: Tensor = self.cells(self.state(z) + self.content(w))
-        return torch.unflatten(flat, 1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
+        return torch.unflatten(flat, 1, (*self.sides, -1)).permute(0, 3, 1, 2)
 
 
 class Blend(nn.Module):
@@ -58,8 +58,10 @@ class Blend(nn.Module):
             self.content = nn.Linear(config.sde.content_size, channels, bias=False)
 
     def forward(
-        self, z: Float[Tensor, "frames latent side side"], w: Float[Tensor, "frames content *cells"]
-    ) -> Float[Tensor, "frames channels side side"]:
+        self,
+        z: Float[Tensor, "frames latent rows columns"],
+        w: Float[Tensor, "frames content *cells"],
+    ) -> Float[Tensor, "frames channels rows columns"]:
         content = self.content(w)
         mixed: Tensor = self.state(z) + content.view(
             *content.shape[:2], *(content.shape[2:] or (1, 1))
@@ -120,7 +122,7 @@ class FrameDecoder(nn.Module):
     @staticmethod
     def _last(config: Config, inputs: int, outputs: int) -> nn.ConvTranspose2d | nn.Conv2d:
         """To full size: from half of it, or from full size where frames are as small as the map."""
-        if config.encoder.map_size == config.picture.side:
+        if config.map_shape == config.picture[1:]:
             return nn.Conv2d(inputs, outputs, 3, padding=1)
         return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
 
@@ -156,7 +158,7 @@ class FrameDecoder(nn.Module):
         return images, PreviousFrame(features[:, -1:], images[:, -1:])
 
     def _grown(
-        self, x: Float[Tensor, "frames channels side side"], skip: Maps | None
+        self, x: Float[Tensor, "frames channels height width"], skip: Maps | None
     ) -> Float[Tensor, "frames features rows columns"]:
         if skip is None or not self.skips:
             grown: Tensor = self.grow(x)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.types import Frames
 
+Sides = tuple[int, int] | None  # rows and columns of a map latent; None for a vector
 Tokens = Float[Tensor, "batch time cells features"]  # cells: 1, or the map's places row by row
 Maps = tuple[Float[Tensor, "_ _ _ _"], ...]  # (batch, channels, height, width), finest first
 
@@ -37,7 +38,7 @@ def maps_of(
 
 def widths(config: Config) -> list[int]:
     """Return channels of each stage, from the pictures' size down to the latent map."""
-    stages = int(math.log2(config.picture.side // config.encoder.map_size))
+    stages = int(math.log2(min(config.picture[1:]) // config.encoder.map_size))
     return [config.encoder.channels * 2 ** min(i, 3) for i in range(stages + 1)]
 
 
@@ -87,7 +88,7 @@ class FrameEncoder(nn.Module):
         self.stem = nn.Sequential(*layers)
         self.skip = config.encoder.skip
         self.is_map = config.sde.latent == "map"
-        size = channels[-1] * (1 if self.is_map else config.encoder.map_size**2)
+        size = channels[-1] * (1 if self.is_map else math.prod(config.map_shape))
         self.token = nn.Linear(size, config.encoder.features)
 
     def forward(self, frames: Frames) -> EncodedFrames:
@@ -110,8 +111,8 @@ class FrameEncoder(nn.Module):
         return EncodedFrames(tokens, tuple(each.unflatten(0, (batch, time)) for each in stages))
 
 
-def lay_out(tokens: Float[Tensor, "*batch cells features"], side: int | None) -> Tensor:
-    """Tokens as the latent lies: (..., features), or (..., features, side, side) for a map."""
-    if side is None:
+def lay_out(tokens: Float[Tensor, "*batch cells features"], sides: Sides) -> Tensor:
+    """Tokens as the latent lies: (..., features), or (..., features, *sides) for a map."""
+    if sides is None:
         return tokens.squeeze(-2)
-    return torch.unflatten(tokens.transpose(-1, -2), -1, (side, side))
+    return torch.unflatten(tokens.transpose(-1, -2), -1, sides)

@@ -57,7 +57,8 @@ class BridgeDrift(nn.Module):
         inputs = (3 if self.anchored else 2) * sde.latent_size
         self.network = state_network(sde, sde.latent_size, inputs=inputs)
         features = config.encoder.features
-        self.places = PlaceConditions(sde, features, 0) if by_place(sde) else None
+        sides = config.map_shape if self.is_map else None
+        self.places = PlaceConditions(sde, features, 0, sides) if by_place(sde) else None
 
     def eps(self, span: Float[Tensor, " batch"], like: State) -> Tensor:
         """Return the noise's amplitude over an interval of `span` units of time, to broadcast."""
@@ -109,7 +110,7 @@ class Follmer(HistoryModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         with self.named("posterior"):
-            self.posterior = FramePosterior(config, self.side)
+            self.posterior = FramePosterior(config, self.sides)
         with self.named("bridge"):
             self.bridge = BridgeDrift(config)
 

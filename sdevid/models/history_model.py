@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -53,18 +54,18 @@ class HistoryModel(VideoModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.side = config.encoder.map_size if config.sde.latent == "map" else None
+        self.sides = config.map_shape if config.sde.latent == "map" else None
         with self.named("encoder"):
             self.encoder = FrameEncoder(config)
         with self.named("temporal"):
-            self.temporal = TemporalEncoder(config.encoder, self.cells)
+            self.temporal = TemporalEncoder(config.encoder, self.cells, self.sides)
         with self.named("start_prior"):
-            self.start_prior = build_start(config, self.side)
+            self.start_prior = build_start(config, self.sides)
         with self.named("decoder"):
             self.decoder = build_decoder(config)
         with self.named("guide"):
             self.guide = (
-                BridgeConditioning(config, self.side, self.cell, pulls=self.guide_pulls)
+                BridgeConditioning(config, self.sides, self.cell, pulls=self.guide_pulls)
                 if config.observation.ahead
                 else None
             )
@@ -93,7 +94,7 @@ class HistoryModel(VideoModel):
     @property
     def cells(self) -> int:
         """Places of a map latent; 1 of a vector."""
-        return 1 if self.side is None else self.side**2
+        return 1 if self.sides is None else math.prod(self.sides)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -106,7 +107,7 @@ class HistoryModel(VideoModel):
         return self._laid(self.config.sde.latent_size)
 
     def _laid(self, size: int) -> tuple[int, ...]:
-        return (size,) if self.side is None else (size, self.side, self.side)
+        return (size,) if self.sides is None else (size, *self.sides)
 
     def _chunks(
         self,

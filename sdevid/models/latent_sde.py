@@ -85,9 +85,10 @@ class LatentSDE(SDEModel):
         super().__init__(config)
         sde, features = config.sde, config.encoder.features
         with self.named("start_posterior"):
-            self.start_posterior = PosteriorStart(config, self.side)
+            self.start_posterior = PosteriorStart(config, self.sides)
         with self.named("prior"):
-            self.prior = Prior(sde, features, stratonovich=config.sde_type == "stratonovich")
+            calculus = config.sde_type == "stratonovich"
+            self.prior = Prior(sde, features, sides=self.sides, stratonovich=calculus)
         with self.named("control"):
             self.control = Control(sde, features)
 

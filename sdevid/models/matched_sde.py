@@ -17,9 +17,10 @@ class MatchedSDE(SDEModel):
         super().__init__(config)
         calculus = config.sde_type == "stratonovich"
         with self.named("posterior"):
-            self.posterior = FramePosterior(config, self.side)
+            self.posterior = FramePosterior(config, self.sides)
         with self.named("prior"):
-            self.prior = Prior(config.sde, config.encoder.features, stratonovich=calculus)
+            features = config.encoder.features
+            self.prior = Prior(config.sde, features, sides=self.sides, stratonovich=calculus)
 
     def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
         """Return q(w | x), and q(z | x) at every frame."""

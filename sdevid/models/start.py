@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models.encoder import lay_out
+from sdevid.models.encoder import Sides, lay_out
 from sdevid.models.gaussian import Gaussian, GaussianHead, Mixture, kl, kl_to_mixture
 from sdevid.models.temporal import History
 from sdevid.sde.noise import Stream, normal, uniform
@@ -50,27 +50,27 @@ class ContentHead(GaussianHead):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config.encoder.features, config.sde.content_size)
-        self.side = config.encoder.map_size if config.sde.content == "map" else None
+        self.sides = config.map_shape if config.sde.content == "map" else None
 
     def forward(self, features: Summary) -> Gaussian:
-        if self.side is None:
+        if self.sides is None:
             return super().forward(features.mean(1))
         cells = super().forward(features)
-        return Gaussian(lay_out(cells.mean, self.side), lay_out(cells.scale, self.side))
+        return Gaussian(lay_out(cells.mean, self.sides), lay_out(cells.scale, self.sides))
 
 
 class PosteriorStart(nn.Module):
     """q(w | x) and q(z_0 | x) from the token of the frame at which the path begins."""
 
-    def __init__(self, config: Config, side: int | None) -> None:
+    def __init__(self, config: Config, sides: Sides) -> None:
         super().__init__()
-        self.side = side
+        self.sides = sides
         self.content = ContentHead(config)
         self.state = GaussianHead(config.encoder.features, config.sde.state_size)
 
     def forward(self, token: Summary) -> tuple[Gaussian, Gaussian]:
         state = self.state(token)
-        laid = Gaussian(lay_out(state.mean, self.side), lay_out(state.scale, self.side))
+        laid = Gaussian(lay_out(state.mean, self.sides), lay_out(state.scale, self.sides))
         return self.content(token), laid
 
 
@@ -81,9 +81,9 @@ class PriorStart(nn.Module):
     Gaussian between them would lie where nothing is.
     """
 
-    def __init__(self, config: Config, side: int | None) -> None:
+    def __init__(self, config: Config, sides: Sides) -> None:
         super().__init__()
-        self.side, self.components = side, config.sde.start_components
+        self.sides, self.components = sides, config.sde.start_components
         features, size = config.encoder.features, config.sde.state_size
         self.content = ContentHead(config)
         self.state = GaussianHead(features, self.components * size)
@@ -145,4 +145,4 @@ class PriorStart(nn.Module):
     def _components(self, part: Float[Tensor, "batch cells all"]) -> Tensor:
         """(batch, components, *latent)"""
         split = torch.unflatten(part, -1, (self.components, -1)).transpose(1, 2)
-        return lay_out(split, self.side)
+        return lay_out(split, self.sides)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sdevid.config import EncoderConfig
 from sdevid.models.attention import attend, backend, heads
-from sdevid.models.encoder import Maps, Tokens
+from sdevid.models.encoder import Maps, Sides, Tokens
 from sdevid.models.transformer import cell_positions
 
 Times = Float[Tensor, "batch time"]  # units from the clip's reference time
@@ -91,9 +91,9 @@ class TemporalBlock(nn.Module):
 class CellAttention(nn.Module):
     """Pre-norm attention across a frame's cells, which know their places; starts at zero."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, sides: Sides) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.heads, self.sides = config.heads, sides
         self.norm = nn.LayerNorm(config.features)
         self.place = nn.Linear(4 * (config.features // 4), config.features, bias=False)
         self.qkv = nn.Linear(config.features, 3 * config.features)
@@ -104,8 +104,9 @@ class CellAttention(nn.Module):
     def forward(self, x: Rows, cells: int) -> Rows:
         """Mix the cells of each frame; `x` has a row a cell, clip by clip."""
         by_frame = rearrange(x, "(b n) t d -> (b t) n d", n=cells)
-        side = math.isqrt(cells)
-        place = self.place(cell_positions(side, side, self.place.in_features, x.device).to(x.dtype))
+        rows, columns = self.sides or (math.isqrt(cells), math.isqrt(cells))
+        grid = cell_positions(rows, columns, self.place.in_features, x.device)
+        place = self.place(grid.to(x.dtype))
         parts = self.qkv(self.norm(by_frame) + place).chunk(3, -1)
         query, key, value = (heads(part, self.heads) for part in parts)
         mixed = self.out(attend(query, key, value, None, "sdpa").flatten(2))
@@ -149,7 +150,7 @@ class TemporalEncoder(nn.Module):
     none, it is a token of its own that sees what is observed.
     """
 
-    def __init__(self, config: EncoderConfig, cells: int = 1) -> None:
+    def __init__(self, config: EncoderConfig, cells: int = 1, sides: Sides = None) -> None:
         super().__init__()
         self.causal = config.causal
         self.summary = Summary(config.features, cells)
@@ -157,7 +158,7 @@ class TemporalEncoder(nn.Module):
         self.blocks = nn.ModuleList(TemporalBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.features)
         across = config.layers if config.across_cells else 0
-        self.across = nn.ModuleList(CellAttention(config) for _ in range(across))
+        self.across = nn.ModuleList(CellAttention(config, sides) for _ in range(across))
 
     def forward(
         self,

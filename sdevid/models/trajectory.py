@@ -216,16 +216,17 @@ def training_choice(config: Config, device: torch.device, clips: int) -> solve.C
     Raises UserError where none does, or `sde.kernels` cannot run there.
     """
     sde, features = config.sde, config.encoder.features
-    side = config.encoder.map_size if sde.latent == "map" else None
-    shape = () if side is None else (side, side)
+    sides = config.map_shape if sde.latent == "map" else None
+    shape = sides or ()
     with torch.device("meta"):
-        prior = Prior(sde, features, stratonovich=config.sde_type == "stratonovich")
+        calculus = config.sde_type == "stratonovich"
+        prior = Prior(sde, features, sides=sides, stratonovich=calculus)
         control = Control(sde, features)
         content = torch.empty(1, sde.content_size, *(shape if sde.content == "map" else ()))
         summary = torch.empty(1, math.prod(shape), features)
         conditions = prior.conditions(content, summary)
         tokens = torch.empty(1, 1, math.prod(shape), features)
-        steered = control, control.conditions(tokens, side)
+        steered = control, control.conditions(tokens, sides)
     drive = Drive(prior, conditions, steered, _unasked if config.observation.ahead else None)
     points = (config.sequence_length - 1) * sde.steps_per_frame + 1
     ticks = torch.zeros(clips, points, dtype=torch.int64)

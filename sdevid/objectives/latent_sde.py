@@ -33,7 +33,7 @@ class LatentSDEObjective(HistoryObjective):
         model, config = self.model, self.config
         grid, saved = solver_grid(clips.ticks, model.cell, config.sde.steps_per_frame)
         conditions = model.prior.conditions(start.content, clips.context.summary)
-        controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
+        controls = model.control.conditions(step_tokens(clips.tokens, saved), model.sides)
         noise = model.brownian(config.seed, clips.serial)
         bridge = model.bridge_terms(clips.future)
         drive = trajectory.Drive(model.prior, conditions, (model.control, controls), bridge)
@@ -61,7 +61,7 @@ class LatentSDEObjective(HistoryObjective):
         model, sde = self.model, self.config.sde
         grid, saved = solver_grid(clips.ticks, model.cell, sde.steps_per_frame)
         conditions = model.prior.conditions(start.content, clips.context.summary)
-        controls = model.control.conditions(step_tokens(clips.tokens, saved), model.side)
+        controls = model.control.conditions(step_tokens(clips.tokens, saved), model.sides)
         steps: list[Step] = []
 
         def coefficients(z: State, k: int) -> Step:

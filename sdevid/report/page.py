@@ -113,8 +113,9 @@ def _head(record: Record) -> str:
     parts = []
     if config:
         side, rate = config["frame_size"], config["fps"]
+        width = config.get("frame_width") or side
         parts.append(
-            f"{config['model_type']} on {side}x{side} video, "
+            f"{config['model_type']} on {width}x{side} video, "
             f"{config['sequence_length']} frames at {rate:g} a second"
         )
     if record.metrics:

@@ -68,7 +68,7 @@ def _frames(model: VideoSDE, files: list[str] | None, fps: float) -> Pixels | No
         return None
     config, paths = model.config, [Path(name) for name in files]
     most = config.observation.max_context
-    shape = config.frame_size, config.channels, fps
+    shape = config.frame_shape, config.channels, fps
     if len(paths) == 1:
         return picture_files.read(paths[0], None, most, *shape).frames
     with tempfile.TemporaryDirectory() as folder:

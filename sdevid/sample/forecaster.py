@@ -73,7 +73,7 @@ class Forecaster:
         config = self.video_sde.config
         array = np.asarray(frames)
         array = array[..., None] if array.ndim == 3 else array
-        shape = (config.frame_size, config.frame_size, config.channels)
+        shape = (*config.frame_shape, config.channels)
         if array.ndim != 4 or array.shape[1:] != shape or not len(array):
             raise UserError(
                 f"frames are {np.asarray(frames).shape}, but the model takes (time, "

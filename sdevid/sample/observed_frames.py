@@ -29,8 +29,7 @@ def read(args: argparse.Namespace, config: Config, job: SamplingJob) -> Observed
     an index is outside the video or given twice, or nothing is left to generate.
     """
     _check(args, config)
-    side, channels = config.frame_size, config.channels
-    shape = side, channels, job.fps
+    shape = config.frame_shape, config.channels, job.fps
     parts = []
     if args.initial_frames is not None:
         most = config.observation.max_context

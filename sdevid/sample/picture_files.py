@@ -34,15 +34,15 @@ def read(
     path: Path,
     count: int | None,
     most: int,
-    side: int,
+    shape: tuple[int, int],
     channels: int,
     fps: float,
     option: str = "--initial_frames",
 ) -> Pictures:
-    """Read the first `count` frames at `path` (None: all, at most `most`), `side` pixels square.
+    """Read the first `count` frames at `path` (None: all, at most `most`), (height, width) `shape`.
 
     `path` is a folder of pictures, taken in the natural order of their names, one picture, or a
-    video, read at `fps` frames a second. Frames of another shape are cut to the middle square
+    video, read at `fps` frames a second. Frames of another shape are cut to their middle
     and resized, colours become grey for a model of one channel; the notes say so.
     Raises UserError, which names `option`, for a missing or unreadable file, and for fewer frames
     than `count`.
@@ -54,13 +54,13 @@ def read(
         frames = [_open(file, option) for file in _pictures(path, option)[:wanted]]
         size = _one_size(path, frames, option)
     else:
-        frames, size = _start_of_video(path, side, fps, wanted, option)
+        frames, size = _start_of_video(path, shape, fps, wanted, option)
     if not frames or (count is not None and len(frames) < count):
         raise UserError(
             f"{option} {path} holds {len(frames)} frames, but "
             f"{count or 1} are needed; give more frames or a smaller --num_initial_frames"
         )
-    return _fit(frames, size, side, channels, option)
+    return _fit(frames, size, shape, channels, option)
 
 
 def _pictures(path: Path, option: str) -> list[Path]:
@@ -95,10 +95,13 @@ def _open(path: Path, option: str) -> Image.Image:
 
 
 def _start_of_video(
-    path: Path, side: int, fps: float, count: int, option: str
+    path: Path, shape: tuple[int, int], fps: float, count: int, option: str
 ) -> tuple[list[Image.Image], str]:
-    """Its first frames, square already, and their size in the file. Cut as shards are cut."""
-    spec = CutSpec(side, fps, clip_length=1, clip_stride=1, fit="crop", store="npy")
+    """Its first frames in that shape, cut as shards are, and their size in the file."""
+    height, width = shape
+    spec = CutSpec(
+        height, fps, clip_length=1, clip_stride=1, fit="crop", store="npy", frame_width=width
+    )
     try:
         with open_video(path) as container:
             shown = choose_stream(container)
@@ -122,14 +125,17 @@ def _one_size(path: Path, frames: list[Image.Image], option: str) -> str:
     return sizes[0]
 
 
-def _fit(frames: list[Image.Image], size: str, side: int, channels: int, option: str) -> Pictures:
+def _fit(
+    frames: list[Image.Image], size: str, shape: tuple[int, int], channels: int, option: str
+) -> Pictures:
     notes, kind = [], option.removeprefix("--").replace("_", " ")
-    if size != f"{side}x{side}":
-        notes.append(f"{kind} are {size}, the model's {side}x{side}: the middle square is resized")
-    square = [ImageOps.fit(frame, (side, side), Image.Resampling.BICUBIC) for frame in frames]
-    pixels = np.stack([np.asarray(frame) for frame in square])
+    (height, width), part = shape, "middle square" if shape[0] == shape[1] else "middle"
+    if size != f"{width}x{height}":
+        notes.append(f"{kind} are {size}, the model's {width}x{height}: the {part} is resized")
+    fitted = [ImageOps.fit(frame, (width, height), Image.Resampling.BICUBIC) for frame in frames]
+    pixels = np.stack([np.asarray(frame) for frame in fitted])
     if channels == 1:
         if np.ptp(pixels, axis=-1).any():
             notes.append(f"{kind} have colours, the model has one channel: made grey")
-        pixels = np.stack([np.asarray(frame.convert("L")) for frame in square])[..., None]
+        pixels = np.stack([np.asarray(frame.convert("L")) for frame in fitted])[..., None]
     return Pictures(pixels, tuple(notes), size)

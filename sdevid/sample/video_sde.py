@@ -53,7 +53,7 @@ class VideoSDE:
     def __repr__(self) -> str:
         """Name kind, size and shape of the model."""
         config, count = self.config, sum(p.numel() for p in self.model.parameters())
-        size = f"{config.frame_size} pixels, {config.channels} channel(s), {config.fps:g} fps"
+        size = f"{config.frame_text} pixels, {config.channels} channel(s), {config.fps:g} fps"
         return f"VideoSDE({config.model_type}, {count:,} parameters, {size})"
 
     def _repr_html_(self) -> str:
@@ -151,11 +151,11 @@ class VideoSDE:
 
     def _checked(self, frames: Pixels, indices: Sequence[int]) -> Pixels:
         frames = np.asarray(frames)
-        size, channels = self.config.frame_size, self.config.channels
-        if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, channels):
+        wanted = (*self.config.frame_shape, self.config.channels)
+        if frames.dtype != np.uint8 or frames.shape[1:] != wanted:
             raise UserError(
                 f"frames are {frames.dtype} of shape {frames.shape}, but the model takes uint8 of "
-                f"shape (number, {size}, {size}, {channels})"
+                f"shape (number, {', '.join(map(str, wanted))})"
             )
         if len(frames) != len(indices) or not len(frames):
             raise UserError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
+from sdevid import frame_size
 from sdevid.objectives.registry import ModelType
 from sdevid.settings.setting import Section, setting
 
@@ -26,7 +27,20 @@ class VideoSettings(Section):
         "ito", role="architecture", help="calculus in which the drift is read"
     )
     frame_size: int = setting(
-        64, ge=1, le=16_384, unit="pixels", role="architecture", help="side of a square frame"
+        64,
+        ge=1,
+        le=16_384,
+        unit="pixels",
+        role="architecture",
+        help="side of a square frame, or the height of another; 96x64 is width and height",
+    )
+    frame_width: int | None = setting(
+        None,
+        ge=1,
+        le=16_384,
+        unit="pixels",
+        role="architecture",
+        help="width of a frame that is not square",
     )
     channels: int = setting(
         3,
@@ -44,6 +58,35 @@ class VideoSettings(Section):
         alters_loss=True,
         help="frames of a training clip",
     )
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of a frame, in pixels."""
+        return self.frame_size, self.frame_width or self.frame_size
+
+    @property
+    def frame_text(self) -> str:
+        """The size of a frame as it is given: the side, or width x height."""
+        return frame_size.text(self.frame_shape)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _width_and_height(cls, settings: Any) -> Any:
+        """Read `frame_size: 96x64`."""
+        size = settings.get("frame_size") if isinstance(settings, dict) else None
+        if not isinstance(size, str):
+            return settings
+        height, width = frame_size.parse(size)
+        return settings | {"frame_size": height, "frame_width": None if width == height else width}
+
+    def refuse_oblong(self, what: str) -> None:
+        """Raise ValueError where frames are not square, which `what` needs."""
+        height, width = self.frame_shape
+        if height != width:
+            raise ValueError(
+                f"{what}, which takes square frames alone, but frame_size is {self.frame_text}; "
+                f"cut with --frame_size {min(height, width)}, or take another model"
+            )
 
 
 class DataSettings(Section):

@@ -28,7 +28,7 @@ def open_pictures(config: Config, index: ShardIndex, world: World) -> tuple[Conf
     if config.encoder.frozen_fingerprint not in (None, here["fingerprint"]):
         encoder = config.encoder  # building the model says that it is another
     config = config.model_copy(update={"encoder": encoder})
-    channels, side = config.picture
+    channels, side, _ = config.picture
     what = f"pictures {frozen} ({here['kind']}): latents {channels} x {side} x {side}"
     if recorded is None:
         how = f"encoded on {world.device.type} as training goes on, since the shards hold none"

@@ -40,7 +40,7 @@ def sized(config: Config, name: str) -> Config:
     entry = {
         "size": name,
         "model_type": config.model_type,
-        "frame_size": config.frame_size,
+        "frame_size": config.frame_text,
         "channels": config.channels,
         "encoder": {"map_size": config.encoder.map_size},
         "text": {"encoder": config.text.encoder, "layers": config.text.layers},

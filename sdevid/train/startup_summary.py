@@ -59,7 +59,7 @@ def dry_run(config: Config) -> str:
     lines.append(
         f"{config.batch_size} clips a step = {size} ranks x {micro} clips x "
         f"{config.batch_size // (micro * size)} passes; "
-        f"{config.sequence_length} frames of {config.frame_size}x{config.frame_size} a clip"
+        f"{config.sequence_length} frames of {config.frame_text} pixels a clip"
     )
     lines += [
         "",

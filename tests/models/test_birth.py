@@ -30,7 +30,7 @@ def config(latent: str = "map", text: str = "bytes") -> Config:
 def birth(latent: str = "map", *, wild: bool = True) -> Birth:
     """A birth; `wild` draws the weights that start at zero, so that everything has an effect."""
     torch.manual_seed(0)
-    result = Birth(config(latent), SIDE if latent == "map" else None)
+    result = Birth(config(latent), (SIDE, SIDE) if latent == "map" else None)
     for parameter in result.parameters() if wild else ():
         torch.nn.init.normal_(parameter, std=0.3)
     return result

@@ -14,7 +14,7 @@ def save(path, value, size=(8, 8), mode="RGB"):
 
 
 def read(path, count=None, most=5, side=8, channels=3, fps=8.0):
-    return picture_files.read(path, count, most, side, channels, fps)
+    return picture_files.read(path, count, most, (side, side), channels, fps)
 
 
 def test_pictures_come_in_natural_order_up_to_the_models_limit(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,17 @@ Frames = NDArray[Any]  # time, height, width, channels
 
 
 def fitted(frames: Frames, spec: CutSpec) -> Frames:
-    """Return `frames` in the channels and side of a cut: the middle square, of the same type."""
+    """Return `frames` in the channels and shape of a cut: their middle, of the same type."""
     frames = in_channels(frames, spec.channels)
     height, width = frames.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    frames = frames[:, top : top + side, left : left + side]
-    if side == spec.frame_size:
+    rows, columns = spec.frame_shape
+    scale = min(Fraction(height, rows), Fraction(width, columns))
+    high, wide = round(scale * rows), round(scale * columns)
+    top, left = (height - high) // 2, (width - wide) // 2
+    frames = frames[:, top : top + high, left : left + wide]
+    if (high, wide) == (rows, columns):
         return np.ascontiguousarray(frames)
-    return _resized(frames, spec.frame_size)
+    return _resized(frames, (rows, columns))
 
 
 def in_channels(frames: Frames, channels: str) -> Frames:
@@ -42,13 +45,13 @@ def in_channels(frames: Frames, channels: str) -> Frames:
     raise BadVideoError(f"has {held} channels, which do not make {channels}; take --channels keep")
 
 
-def _resized(frames: Frames, side: int) -> Frames:
+def _resized(frames: Frames, shape: tuple[int, int]) -> Frames:
     """Each channel by the mean over the area of the new pixel; NaN spreads over what it touches."""
     planes = np.moveaxis(frames, 3, 1).astype(np.float32)
-    small = np.empty((*planes.shape[:2], side, side), np.float32)
+    small = np.empty((*planes.shape[:2], *shape), np.float32)
     for index in np.ndindex(*planes.shape[:2]):
         image = Image.fromarray(planes[index])
-        small[index] = np.asarray(image.resize((side, side), Image.Resampling.BOX))
+        small[index] = np.asarray(image.resize(shape[::-1], Image.Resampling.BOX))
     return np.ascontiguousarray(_cast(np.moveaxis(small, 1, 3), frames.dtype))
 
 

@@ -161,6 +161,11 @@ def settle(options: argparse.Namespace, listing: Listing) -> None:
                 f"the stacks of {options.input_dir} have sides of {sorted(sides)} pixels; "
                 "give --frame_size, to which each is brought, or --tile"
             )
+    if options.frame_width is None and any(a != b for a, b in (s.shape[1:3] for _, s in stacks)):
+        listing.remarks.append(
+            "frames that are not square are cut to their middle square; --frame_size WIDTHxHEIGHT "
+            "keeps another shape"
+        )
     options.one_file_each = len({source.path for source, _ in stacks}) == len(stacks)
     listing.sources = [part for pair in stacks for part in _parts(*pair, options)]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sdevid import clock
+from sdevid import clock, frame_size
 from sdevid.command_line import command_parser
 from sdevid.data import transforms
 from sdevid.data.arrays import keep
@@ -75,6 +75,7 @@ def _settle(options: argparse.Namespace) -> None:
             setattr(options, name, default)
         elif options.dataset not in takers:
             raise UserError(f"--{name} is for {', '.join(takers)}, not for {options.dataset}")
+    _settle_size(options)
     if options.frame_size is None and options.dataset != "custom":
         options.frame_size = 32 if options.dataset in SCENES else 64
     if options.dataset in (*FILMED, "smmnist") and options.input_dir is None:
@@ -93,7 +94,7 @@ def _settle(options: argparse.Namespace) -> None:
         if value is not None and value <= 0:
             raise UserError(f"--{name} is {value:g}, but must be above 0")
     if (
-        (options.frame_size or 8) < 8
+        min(options.frame_size or 8, options.frame_width or 8) < 8
         or options.workers < 0
         or not 0 <= options.max_bad_fraction <= 1
     ):
@@ -101,6 +102,21 @@ def _settle(options: argparse.Namespace) -> None:
             f"--frame_size is {options.frame_size} (8 or more), --workers {options.workers} (0 or "
             f"more), --max_bad_fraction {options.max_bad_fraction:g} (from 0 to 1)"
         )
+
+
+def _settle_size(options: argparse.Namespace) -> None:
+    """Read --frame_size: the height, and the width where frames are not square."""
+    given, options.frame_width = options.frame_size, None
+    if given is None:
+        return
+    try:
+        options.frame_size, width = frame_size.parse(given)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    if width != options.frame_size:
+        options.frame_width = width
+        if options.dataset not in FILMED:
+            raise UserError(f"--frame_size is {given}, but {options.dataset} is drawn square")
 
 
 def _settle_arrays(options: argparse.Namespace) -> None:
@@ -134,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--input_dir", type=_place, help="folder of videos, MNIST or tars; or s3://b/{00..99}.tar")
     add("--output_dir", type=Path, required=True, help="folder of the shards")
-    add("--frame_size", type=int, help="pixels, square (default: 64; of a known SDE: 32)")
+    add("--frame_size", help="side, or WIDTHxHEIGHT, in pixels (default: 64; of a known SDE: 32)")
     _add_clip_options(parser)
     _add_source_options(parser)
     _add_drawn_options(parser)

@@ -40,6 +40,8 @@ class Plan:
         sources = [[split, source.identity()] for split, source in self.sources]
         text = json.dumps(sources, sort_keys=True).encode()
         settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}
+        if self.spec.frame_width is None:
+            del settings["frame_width"]
         if not self.spec.shots:  # as cuts from before there was a choice
             del settings["shots"]
         if self.arrays is not None:

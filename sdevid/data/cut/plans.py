@@ -127,13 +127,15 @@ def _drawn(options: argparse.Namespace) -> Plan:
 
 
 def _spec(options: argparse.Namespace) -> CutSpec:
+    longer = max(options.frame_size or 64, options.frame_width or 0)
     return CutSpec(
         frame_size=options.frame_size or 64,
+        frame_width=options.frame_width,
         fps=options.fps or 8.0,
         clip_length=options.clip_length,
         clip_stride=options.clip_stride or options.clip_length,
         shots=options.shots == "on",
         fit=options.fit,
-        store=options.store or default_store(options.frame_size or 64),
+        store=options.store or default_store(longer),
         channels=options.channels or "rgb",
     )

@@ -265,6 +265,7 @@ class _Cutting:
             "format": FORMAT,
             **self.state.identity,
             "frame_size": spec.frame_size,
+            "frame_width": spec.frame_shape[1],
             "channels": min(kind.channels for tally in tallies.values() for kind in tally.kinds),
             "fps": spec.fps,
             "clip_length": spec.clip_length,

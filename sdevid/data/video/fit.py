@@ -15,7 +15,7 @@ from PIL import Image
 from sdevid.data.video.orient import orientation
 from sdevid.data.video.tone import ToneMap, tone_map
 
-Image8 = UInt8[np.ndarray, "size size 3"]
+Image8 = UInt8[np.ndarray, "height width 3"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _TOLD = {  # side data of a frame that changes how it should be seen, and is not handled
@@ -26,17 +26,17 @@ _TOLD = {  # side data of a frame that changes how it should be seen, and is not
 
 
 class Fit:
-    """Crops or letterboxes frames to a square; notes what is worth counting."""
+    """Crops or letterboxes frames to one shape; notes what is worth counting."""
 
     def __init__(
         self,
-        size: int,
+        shape: tuple[int, int],  # height, width
         fit: Literal["crop", "letterbox"],
         pixel_aspect: Fraction,
         notes: Counter[str],
     ) -> None:
-        self._size, self._fit, self._aspect = size, fit, float(pixel_aspect)
-        self._notes = notes
+        self._height, self._width = shape
+        self._fit, self._aspect, self._notes = fit, float(pixel_aspect), notes
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> Image8:
@@ -46,11 +46,11 @@ class Fit:
         if not tone.needed:
             stored = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
             picture = Image.fromarray(np.ascontiguousarray(turn.apply(stored)))
-            return np.asarray(self._square(picture, "RGB", aspect))
+            return np.asarray(self._fitted(picture, "RGB", aspect))
         stored = self._reformatter.reformat(frame, format="rgb48le", threads=1).to_ndarray()
         channels = np.moveaxis(turn.apply(stored).astype(np.float32) / 65_535, -1, 0)
         small = [
-            np.asarray(self._square(Image.fromarray(np.ascontiguousarray(c)), "F", aspect))
+            np.asarray(self._fitted(Image.fromarray(np.ascontiguousarray(c)), "F", aspect))
             for c in channels
         ]
         return _rounded(tone(np.stack(small, axis=-1)))
@@ -64,23 +64,25 @@ class Fit:
             if frame.side_data.get(name) is not None:
                 self._notes[note] = 1
 
-    def _square(self, picture: Image.Image, mode: str, aspect: float) -> Image.Image:
+    def _fitted(self, picture: Image.Image, mode: str, aspect: float) -> Image.Image:
         if self._fit == "crop":
             return self._crop(picture, aspect)
         shown = picture.width * aspect, picture.height
-        width, height = (max(1, round(self._size * side / max(shown))) for side in shown)
-        square = Image.new(mode, (self._size, self._size))
+        scale = min(self._width / shown[0], self._height / shown[1])
+        width, height = (max(1, round(scale * side)) for side in shown)
+        whole = Image.new(mode, (self._width, self._height))
         small = picture.resize((width, height), Image.Resampling.BICUBIC)
-        square.paste(small, ((self._size - width) // 2, (self._size - height) // 2))
-        return square
+        whole.paste(small, ((self._width - width) // 2, (self._height - height) // 2))
+        return whole
 
     def _crop(self, picture: Image.Image, aspect: float) -> Image.Image:
-        side = min(picture.width * aspect, picture.height)
-        width, height = side / aspect, side
+        scale = min(picture.width * aspect / self._width, picture.height / self._height)
+        width, height = scale * self._width / aspect, scale * self._height
         left, top = (picture.width - width) / 2, (picture.height - height) / 2
         box: Box = (left, top, left + width, top + height)
-        return picture.resize((self._size, self._size), Image.Resampling.BICUBIC, box=box)
+        size = self._width, self._height
+        return picture.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
-def _rounded(picture: Float[np.ndarray, "size size 3"]) -> Image8:
+def _rounded(picture: Float[np.ndarray, "height width 3"]) -> Image8:
     return np.round(255 * picture).astype(np.uint8)

@@ -28,8 +28,8 @@ _FIRES = ("fire2", "fire3", "fire4", "fire5", "fire6", "fire7", "fire8", "fire9"
 _POOLED = ("fire4", "fire8")
 
 
-def video_features(path: Path, side: int, device: torch.device) -> FeatureNetwork:
-    """Return features of video by the network at `path`, tried on frames of `side` pixels.
+def video_features(path: Path, shape: tuple[int, int], device: torch.device) -> FeatureNetwork:
+    """Return features of video by the network at `path`, tried on frames of `shape`.
 
     Of its features of frames: the mean over time, and the mean size of their change from frame to
     frame. UserError where the file is no such network.
@@ -45,8 +45,8 @@ def video_features(path: Path, side: int, device: torch.device) -> FeatureNetwor
         change = by_video.diff(dim=1).abs().mean(1) if by_video.shape[1] > 1 else 0 * by_video[:, 0]
         return torch.cat([by_video.mean(1), change], dim=1)
 
-    trial = torch.zeros(2, 3, 2, side, side, device=device)
-    rule = f"must give features of frames of 3 x {side} x {side}"
+    trial = torch.zeros(2, 3, 2, *shape, device=device)
+    rule = f"must give features of frames of 3 x {shape[0]} x {shape[1]}"
     try_network(lambda: features(trial), lambda out: out.dim() == 2 and len(out) == 2, path, rule)
     return features
 

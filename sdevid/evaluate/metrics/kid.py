@@ -23,7 +23,7 @@ _LEAST_DEVIATION = 0.1  # of a feature, in mean deviations
 def _network(context: EvalContext) -> FeatureNetwork:
     path = context.options.features
     assert path is not None
-    return video_features(path, context.config.frame_size, context.device)
+    return video_features(path, context.config.frame_shape, context.device)
 
 
 def prepare(context: EvalContext) -> None:

@@ -32,7 +32,7 @@ def needs(context: EvalContext) -> str | None:
 @lru_cache(maxsize=1)
 def _network(context: EvalContext) -> Distance:
     assert context.options.lpips is not None
-    return image_distance(context.options.lpips, context.config.frame_size, context.device)
+    return image_distance(context.options.lpips, context.config.frame_shape, context.device)
 
 
 def prepare(context: EvalContext) -> None:

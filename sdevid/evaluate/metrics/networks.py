@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdevid import frame_size
 from sdevid.errors import UserError
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Floats
@@ -77,8 +78,10 @@ def video_network(path: Path, frames: int, device: torch.device) -> FeatureNetwo
     return network
 
 
-def image_distance(path: Path, side: int, device: torch.device) -> Callable[[Tensor, Tensor], Any]:
-    """Return the TorchScript LPIPS at `path`, tried on two frames of `side` pixels.
+def image_distance(
+    path: Path, shape: tuple[int, int], device: torch.device
+) -> Callable[[Tensor, Tensor], Any]:
+    """Return the TorchScript LPIPS at `path`, tried on two frames of `shape`.
 
     UserError likewise.
     """
@@ -89,8 +92,8 @@ def image_distance(path: Path, side: int, device: torch.device) -> Callable[[Ten
         distances: Tensor = module(*colour)
         return distances
 
-    trial = torch.zeros(2, 3, side, side, device=device)
-    rule = f"must give one distance for each of two pairs of {side}x{side} frames"
+    trial = torch.zeros(2, 3, *shape, device=device)
+    rule = f"must give one distance for each of two pairs of {frame_size.text(shape)} pixels"
     try_network(lambda: distance(trial, trial), lambda out: out.numel() == 2, path, rule)
     return lambda a, b: distance(a, b).flatten()
 

@@ -20,7 +20,7 @@ def batch(config: Config) -> Batch:
     """Drawn clips of noise, of the size of those trained on; the same for ever."""
     picture, frames = config.picture, config.sequence_length
     generator = torch.Generator().manual_seed(0)
-    shape = (CLIPS, frames, picture.side, picture.side, picture.channels)
+    shape = (CLIPS, frames, *picture[1:], picture.channels)
     if config.encoder.frozen is None:
         video = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     else:

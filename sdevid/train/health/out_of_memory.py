@@ -66,7 +66,7 @@ def _details(config: Config, world: World) -> Iterator[str]:
     micro = micro_batch_size(config, world.size)
     yield (
         f"batch_size {config.batch_size}: {world.size} ranks, {micro} clips a rank and pass, of "
-        f"{config.sequence_length} frames of {config.frame_size}x{config.frame_size}; "
+        f"{config.sequence_length} frames of {config.frame_text} pixels; "
         f"{config.precision}, ZeRO {config.zero_stage}"
     )
     tensors = _tensors()

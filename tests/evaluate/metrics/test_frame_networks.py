@@ -72,7 +72,7 @@ def test_squeezenet_names_a_cat():
 
 def test_features_hold_mean_and_change_of_frames(tmp_path):
     torch.jit.script(Mean()).save(str(tmp_path / "mean.pt"))
-    network = video_features(tmp_path / "mean.pt", 8, CPU)
+    network = video_features(tmp_path / "mean.pt", (8, 8), CPU)
     video = torch.stack([torch.full((3, 8, 8), v) for v in (0.0, 1.0, 0.5)], dim=1)[None]
     features = network(video)
     assert features.shape == (1, 6)
@@ -85,7 +85,7 @@ def test_features_hold_mean_and_change_of_frames(tmp_path):
 @pytest.mark.slow
 def test_blur_of_half_a_pixel_is_told_from_real(tmp_path):
     """Random weights do here; with trained ones 64 frames are enough."""
-    network = video_features(write_squeezenet(tmp_path / "s.npz"), 32, CPU)
+    network = video_features(write_squeezenet(tmp_path / "s.npz"), (32, 32), CPU)
     rng = np.random.default_rng(1)
     film = torch.from_numpy(rng.normal(size=(24, 1, 2, 32, 32))).float().clamp(-1, 1)
     kernel = torch.tensor([0.1, 0.8, 0.1])
@@ -102,18 +102,18 @@ def test_blur_of_half_a_pixel_is_told_from_real(tmp_path):
 def test_files_that_are_no_network_are_named(tmp_path):
     cut = write_squeezenet(tmp_path / "cut.npz", left_out="fire5.conv3x3_2")
     with pytest.raises(UserError, match=r"has no fire5\.conv3x3_2\.w, so it is not SqueezeNet"):
-        video_features(cut, 32, CPU)
+        video_features(cut, (32, 32), CPU)
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(UserError, match="cannot be read as npz"):
-        video_features(tmp_path / "text.npz", 32, CPU)
+        video_features(tmp_path / "text.npz", (32, 32), CPU)
     with pytest.raises(UserError, match=r"--features .* is no file"):
-        video_features(tmp_path / "none.pt", 32, CPU)
+        video_features(tmp_path / "none.pt", (32, 32), CPU)
 
 
 def test_onnx_without_its_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"sdevid\[onnx\]"):
-        video_features(tmp_path / "net.onnx", 32, CPU)
+        video_features(tmp_path / "net.onnx", (32, 32), CPU)
 
 
 def test_feature_dead_in_real_videos_drowns_no_other():

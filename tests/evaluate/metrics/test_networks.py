@@ -88,7 +88,7 @@ def test_i3d_is_called_as_its_exports_want(tmp_path):
 
 
 def test_distance_is_one_a_pair(tmp_path):
-    distance = image_distance(saved(tmp_path, Distance()), 16, CPU)
+    distance = image_distance(saved(tmp_path, Distance()), (16, 16), CPU)
     a = torch.zeros(4, 1, 16, 16)
     torch.testing.assert_close(distance(a, a + 0.5), torch.full((4,), 0.5))
 
@@ -102,7 +102,7 @@ def test_files_that_are_no_torchscript_are_told(tmp_path):
         video_network(wrong, 6, CPU)
     torch.save({"weight": torch.zeros(2)}, wrong)
     with pytest.raises(UserError, match="is no TorchScript"):
-        image_distance(wrong, 16, CPU)
+        image_distance(wrong, (16, 16), CPU)
 
 
 def test_networks_that_do_something_else_are_told(tmp_path):
@@ -111,4 +111,4 @@ def test_networks_that_do_something_else_are_told(tmp_path):
     with pytest.raises(UserError, match="but fails"):
         video_network(saved(tmp_path, Distance()), 6, CPU)
     with pytest.raises(UserError, match="but fails"):
-        image_distance(saved(tmp_path, Plain()), 16, CPU)
+        image_distance(saved(tmp_path, Plain()), (16, 16), CPU)
