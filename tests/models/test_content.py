@@ -101,7 +101,7 @@ def test_skip_is_of_the_last_observed_frame_alone():
     def skip(changed: int, context: int) -> torch.Tensor:
         other = video.clone()
         other[:, changed] = 255 - other[:, changed]
-        maps = clip_objective.encode(other, ticks, serial, context=context).context.skip
+        maps = clip_objective.encode(Clips(other, ticks, serial, context=context)).context.skip
         return torch.cat([each.flatten(1) for each in maps], dim=1)
 
     last, earlier, later = (skip(changed, context=3) for changed in (2, 1, 3))
