@@ -52,10 +52,6 @@ def _filmed(content: dict[str, Any], folder: Path) -> Iterator[str]:
             f"  {content['videos_with_captions']} videos have a caption, of {videos} with clips"
             f"{more}"
         )
-    remarks = content.get("remarks", [])
-    yield from (f"  {remark}" for remark in remarks[:_SHOWN])
-    if len(remarks) > _SHOWN:
-        yield f"  ... and {len(remarks) - _SHOWN} more such rows, in dataset.json"
     if content["duplicate_videos"]:
         yield f"  {content['duplicate_videos']} videos are exact copies; they share a split"
     for split, part in content["splits"].items():
@@ -63,6 +59,10 @@ def _filmed(content: dict[str, Any], folder: Path) -> Iterator[str]:
             yield f"  warning: split {split} has {part['videos']} videos; fewer than {_FEW_VIDEOS}"
     yield f"  {folder / NAME} shows clips of all splits with their captions"
     yield from _unused(folder / "quarantine.jsonl")
+    remarks = content.get("remarks", [])
+    yield from (f"  {remark}" for remark in remarks[:_SHOWN])
+    if len(remarks) > _SHOWN:
+        yield f"  ... and {len(remarks) - _SHOWN} more such rows, in dataset.json"
 
 
 def _unused(path: Path) -> Iterator[str]:
