@@ -11,6 +11,7 @@ from pretended_cuda import CUDA, MixedDevicesError, OnDevice, pretended_cuda
 from rehearsal import train
 
 slow = pytest.mark.slow
+AHEAD = ("observation.ends_fraction=0.1", "observation.keyframes_fraction=0.1")
 BUDGETS = [  # config, overrides, most launches
     pytest.param("demo", (), 510, id="demo"),
     pytest.param("demo", ("sde.order=2",), 2060, id="order 2", marks=slow),
@@ -20,6 +21,11 @@ BUDGETS = [  # config, overrides, most launches
     pytest.param("smmnist", (), 2400, id="smmnist", marks=slow),
     pytest.param("brownian", (), 2930, id="particles", marks=slow),
     pytest.param("default", (), 4470, id="default", marks=slow),
+    pytest.param("ucf101", (), 4750, id="ucf101", marks=slow),
+    pytest.param("kinetics", (), 5490, id="kinetics", marks=slow),
+    pytest.param("demo", ("text.encoder=bytes",), 655, id="text", marks=slow),
+    pytest.param("signs", AHEAD, 2320, id="frames ahead", marks=slow),
+    pytest.param("signs", ("size=S",), 6710, id="size S", marks=slow),
 ]
 
 
