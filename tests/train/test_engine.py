@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -183,7 +184,7 @@ def test_weights_that_are_put_away_are_refused(make_config, world, monkeypatch):
     engine = Engine(objectives.build(config), config, world)
     engine.check_resident()
     first, *others = engine.parameter_shards()
-    away = [first._replace(tensor=torch.empty(0)), *others]
+    away = [replace(first, tensor=torch.empty(0)), *others]
     monkeypatch.setattr(engine, "parameter_shards", lambda: away)
     with pytest.raises(UserError, match=r"need them in memory: set offload\.optimizer=cpu"):
         engine.check_resident()
