@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -136,9 +136,9 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
         ratio, rest = divmod(min(self.frame_shape), self.encoder.map_size)
         if rest or ratio & (ratio - 1) or max(self.frame_shape) % ratio:
             raise ValueError(
-                f"encoder.map_size is {self.encoder.map_size}, but frame_size {self.frame_text} "
-                "must be it times a power of two, and both sides multiples of that; e.g. 4 or 8 "
-                "for frames of 32, 64 or 96x64"
+                f"encoder.map_size is {self.encoder.map_size}, but of frame_size {self.frame_text} "
+                "the shorter side must be it times a power of two, and the other (frame_size or "
+                "frame_width) a multiple of that power; e.g. 4 or 8 for frames of 32, 64 or 96x64"
             )
         return self
 
@@ -343,15 +343,17 @@ def settings_by_path() -> dict[str, Setting]:
     return {setting.path: setting for setting in all_settings(Config)}
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load(
+    path: Path, overrides: Sequence[str] = (), note: Callable[[str], None] = sizes.ignore
+) -> Config:
     """Return the config in the YAML file `path`, with `key=value` overrides (dots reach into
-    sections).
+    sections). A `size` among them replaces the file's architecture, which `note` is told.
 
     Raises UserError where the file is missing or no YAML, or a setting is unknown or ill-typed.
     """
     if not path.is_file():
         raise UserError(f"config {path} does not exist; configs/ holds ready ones")
-    settings = read_settings(path)
+    settings = sizes.over_file(read_settings(path), overrides, note)
     for override in overrides:
         _apply(settings, override)
     run_dir = Path(settings.get("run_dir") or Config.model_fields["run_dir"].default)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sdevid import config as configs
 from sdevid.config import Config
+from sdevid.console import say
 from sdevid.errors import UserError
 
 PACKAGED = Path(__file__).resolve().parents[1] / "configs"
@@ -35,7 +37,12 @@ def parse_with_config(
         chosen = overrides.pop(0)
     if chosen is None:
         raise UserError("no config is given; e.g. --config default, or --config ./mine.yaml")
-    return options, configs.load(config_path(chosen), overrides)
+    return options, configs.load(config_path(chosen), overrides, _say_on_main_rank)
+
+
+def _say_on_main_rank(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        say(text)
 
 
 def _refuse_settings_as_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:

@@ -74,7 +74,8 @@ class StateTransformer(nn.Module):
         if config.hidden % (4 * config.heads):
             raise UserError(
                 f"sde.hidden is {config.hidden}, but a transformer of {config.heads} heads "
-                f"(sde.heads) needs a multiple of {4 * config.heads}"
+                f"(sde.heads) needs a multiple of {4 * config.heads}; give both, or leave both to "
+                "the named size"
             )
         self.again = config.checkpoint
         self.first = nn.Linear(inputs or config.latent_size, config.hidden)

@@ -21,7 +21,7 @@ class VideoSettings(Section):
     size: Literal["S", "B", "L", "XL", "1B"] | None = setting(
         None,
         role="runtime",
-        help="named model size; fills in architecture settings that are not given",
+        help="named model size; fills in what a file leaves out; an override replaces its networks",
     )
     sde_type: Literal["ito", "stratonovich"] = setting(
         "ito", role="architecture", help="calculus in which the drift is read"

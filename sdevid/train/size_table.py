@@ -9,18 +9,23 @@ from torch import nn
 
 from sdevid import objectives
 from sdevid.config import Config, parse
+from sdevid.errors import UserError
 from sdevid.models.transformer import StateTransformer
-from sdevid.sizes import SIZES
+from sdevid.sizes import SIZES, over_file
 from sdevid.train.memory_budget import GIB
 
 
 def size_table(config: Config) -> Iterator[str]:
-    """Yield a line a size: its parameters, as this config's frames and objective make them.
+    """Yield a line a size: the parameters that `size=NAME` beside this config makes, or why not.
 
     A transformer block has 18 hidden^2 (attention 4, MLP 8, modulation 6), a temporal layer
     8 features^2; bytes are of float32 weights, gradients, two moments and the EMA.
     """
-    networks = _transformers(sized(config, "S"))  # prior and control; or one alone
+    try:
+        networks = _transformers(sized(config, "S"))  # prior and control; or one alone
+    except UserError as error:
+        yield f"sizes (size=NAME): none with this config: {error}"
+        return
     yield "sizes (size=NAME): blocks over the state, temporal layers, the rest; GiB on one rank"
     for name, values in SIZES.items():
         sde, encoder = values["sde"], values["encoder"]
@@ -36,27 +41,24 @@ def size_table(config: Config) -> Iterator[str]:
 
 
 def sized(config: Config, name: str) -> Config:
-    """Return `config` at a named size: its frames, objective and text, the size's networks."""
-    entry = {
-        "size": name,
-        "model_type": config.model_type,
-        "frame_size": config.frame_text,
-        "channels": config.channels,
-        "encoder": {"map_size": config.encoder.map_size},
-        "text": {"encoder": config.text.encoder, "layers": config.text.layers},
-    }
-    return parse(entry)
+    """Return `config` at a named size. Raises UserError where the two do not go together."""
+    settings = over_file(config.model_dump(mode="json"), [f"size={name}"])
+    return parse(settings | {"size": name})
 
 
 def parameters(config: Config) -> int:
     """Of the model, without memory for them."""
+    return sum(parameter.numel() for parameter in model_on_meta(config).parameters())
+
+
+def model_on_meta(config: Config) -> nn.Module:
+    """Return the objective without memory behind its parameters."""
     with torch.device("meta"):
-        objective: nn.Module = objectives.build(config)
-    return sum(parameter.numel() for parameter in objective.parameters())
+        return objectives.build(config)
 
 
 def _transformers(config: Config) -> int:
-    """Count the transformers over the state."""
-    with torch.device("meta"):
-        objective: nn.Module = objectives.build(config)
-    return sum(isinstance(module, StateTransformer) for module in objective.modules())
+    """Count the transformers over the state that have the size's width: the birth has its own."""
+    parts: dict[str, nn.Module] = model_on_meta(config).model.parts()  # type: ignore[operator,union-attr]
+    sized_parts = (part for name, part in parts.items() if name != "start_prior")
+    return sum(isinstance(m, StateTransformer) for part in sized_parts for m in part.modules())

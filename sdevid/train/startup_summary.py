@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from sdevid import objectives
 from sdevid.checkpoint import Progress
 from sdevid.config import Config, dump
 from sdevid.data.stream import micro_batch_size
@@ -18,7 +17,7 @@ from sdevid.models.attention import backend
 from sdevid.train import compiled, train_graph
 from sdevid.train.engine import Engine
 from sdevid.train.memory_budget import memory_table
-from sdevid.train.size_table import size_table
+from sdevid.train.size_table import model_on_meta, size_table
 
 
 def announce(engine: Engine, progress: Progress, total: int, text_summary: Sequence[str]) -> None:
@@ -68,12 +67,6 @@ def dry_run(config: Config) -> str:
         *size_table(config),
     ]
     return "\n".join(lines)
-
-
-def model_on_meta(config: Config) -> nn.Module:
-    """Return the objective without memory behind its parameters."""
-    with torch.device("meta"):
-        return objectives.build(config)
 
 
 def _counts(objective: nn.Module) -> Iterator[str]:

@@ -86,7 +86,7 @@ def test_a_size_out_of_form_is_named(given):
 
 
 def test_a_map_that_does_not_fit_both_sides_is_named():
-    with pytest.raises(UserError, match="both sides multiples"):
+    with pytest.raises(UserError, match=r"frame_width\) a multiple of that power"):
         parse(factories.settings(frame_size="50x32"))
 
 

@@ -28,7 +28,7 @@ from sdevid.errors import UserError
 from sdevid.train.checkpointing.data_identity import index_digest
 from sdevid.train.health import disk, gpus, network, versions
 from sdevid.train.memory_budget import GIB, memory_bytes
-from sdevid.train.startup_summary import model_on_meta
+from sdevid.train.size_table import model_on_meta
 from sdevid.train.world import World, node_name
 
 _MOST_SKEW = 5.0  # seconds; logs and file times of several nodes should be comparable
