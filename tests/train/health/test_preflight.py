@@ -135,7 +135,7 @@ with open_world() as world:
     if world.rank == 1:
         preflight.%s = lambda *given: (time.sleep(8), begun(*given))[1]
     try:
-        preflight.check(config.load(pathlib.Path(sys.argv[1])), world)
+        preflight.check_nodes(config.load(pathlib.Path(sys.argv[1])), world)
     except errors.UserError as error:
         print(error, flush=True)
 """
