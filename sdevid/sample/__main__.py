@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     parser.add_output_arguments()
-    args = parser.parse_args(arguments)
-    return guarded("sample", lambda: _sample(args), every_rank=False)
+    return guarded("sample", lambda: _sample(parser.parse_args(arguments)), every_rank=False)
 
 
 def _sample(args: argparse.Namespace) -> int:

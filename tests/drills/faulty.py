@@ -37,8 +37,8 @@ def lose(serials: Collection[int], what: str = "loss", by: float = math.nan) -> 
     """
     forward = LatentSDEObjective.forward
 
-    def lossy(self: LatentSDEObjective, video: Any, ticks: Any, serial: Any, *rest: Any) -> Any:
-        terms = forward(self, video, ticks, serial, *rest)
+    def lossy(self: LatentSDEObjective, *, serial: Any, **inputs: Any) -> Any:
+        terms = forward(self, serial=serial, **inputs)
         if not set(serial.tolist()) & set(serials):
             return terms
         loss = terms["loss"]
@@ -48,14 +48,14 @@ def lose(serials: Collection[int], what: str = "loss", by: float = math.nan) -> 
     LatentSDEObjective.forward = lossy  # type: ignore[method-assign]
 
 
-def before(serial: int, act: Callable[[], object]) -> None:
+def before(clip: int, act: Callable[[], object]) -> None:
     """Act when the rank that has the clip of this serial is about to pass it through the model."""
     forward = LatentSDEObjective.forward
 
-    def acting(self: LatentSDEObjective, video: Any, ticks: Any, clips: Any, *rest: Any) -> Any:
-        if serial in clips.tolist():
+    def acting(self: LatentSDEObjective, *, serial: Any, **inputs: Any) -> Any:
+        if clip in serial.tolist():
             act()
-        return forward(self, video, ticks, clips, *rest)
+        return forward(self, serial=serial, **inputs)
 
     LatentSDEObjective.forward = acting  # type: ignore[method-assign]
 
@@ -84,10 +84,10 @@ def slow(rank: int, seconds: float) -> None:
     """Let one rank take longer for each pass."""
     forward = LatentSDEObjective.forward
 
-    def late(self: LatentSDEObjective, *inputs: Any) -> Any:
+    def late(self: LatentSDEObjective, **inputs: Any) -> Any:
         if rank == RANK:
             time.sleep(seconds)
-        return forward(self, *inputs)
+        return forward(self, **inputs)
 
     LatentSDEObjective.forward = late  # type: ignore[method-assign]
 

@@ -88,7 +88,7 @@ def test_only_files_with_gpu_tests_are_read(gpu_check, tmp_path):
     """On a node without PyAV, say, others would not even be collected."""
     (command,) = gpu_check.steps(False, tmp_path, tmp_path)[0].commands
     files = {Path(part).name for part in command if part.endswith(".py")}
-    assert {"test_em_step.py", "test_em_trajectory_fused.py", "test_graph.py"} <= files
+    assert {"test_em_step.py", "test_em_trajectory_fused.py", "test_cuda_graph.py"} <= files
     assert "test_cut.py" not in files
 
 
