@@ -64,9 +64,10 @@ def _half(micro: int) -> int:
 
 def _details(config: Config, world: World) -> Iterator[str]:
     micro = micro_batch_size(config, world.size)
+    height, width = config.frame_shape
     yield (
         f"batch_size {config.batch_size}: {world.size} ranks, {micro} clips a rank and pass, of "
-        f"{config.sequence_length} frames of {config.frame_text} pixels; "
+        f"{config.sequence_length} frames of {width}x{height} pixels; "
         f"{config.precision}, ZeRO {config.zero_stage}"
     )
     tensors = _tensors()
