@@ -26,7 +26,7 @@ DOORS = {
         "sdevid/train/checkpointing/convert.py",
     ),
     "wandb": ("sdevid/train/metrics_sinks.py",),
-    "webdataset": ("sdevid/data/shard_file.py", "sdevid/data/foreign/"),
+    "webdataset": ("sdevid/data/shard_file.py", "sdevid/data/webdataset_reader.py"),
     "xformers": ("sdevid/models/attention.py",),
     "torchsde": ("sdevid/sde/torchsde_bridge.py",),
     "triton": ("kernels/",),

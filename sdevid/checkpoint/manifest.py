@@ -22,12 +22,14 @@ _MOST_BYTES = 64 * 2**20
 class Progress:
     """How far a run has come: clips consumed, optimizer steps, those skipped included.
 
-    `faults` is the state of the recovery policy, as of a save.
+    `faults` is the state of the recovery policy, `cursors` that of a stream without an index, as
+    of a save.
     """
 
     clips: int = 0
     step: int = 0
     faults: dict[str, Any] = field(default_factory=dict)
+    cursors: list[dict[str, Any]] = field(default_factory=list)
 
     def advance(self, clips: int) -> None:
         """Count one optimizer step of `clips` clips."""
@@ -56,6 +58,7 @@ class Manifest:
     score: float | None = None  # the metric by which the best one is kept
     data: dict[str, int | str] = field(default_factory=dict)  # identity of the data trained on
     total_clips: int = 0  # of the whole run, by which its schedules were drawn; 0: not known
+    cursors: list[dict[str, Any]] = field(default_factory=list)  # of data_reader=webdataset
     sha256: str = ""  # of all the other fields
 
 
@@ -109,4 +112,6 @@ def _checked(folder: Path, manifest: Manifest) -> Manifest:
 def _digest(manifest: Manifest) -> str:
     fields = asdict(manifest)
     del fields["sha256"]
+    if not manifest.cursors:  # as before there were any
+        del fields["cursors"]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -175,7 +175,7 @@ class Columns(Sequence[ClipEntry]):
         payloads = [number for number in names if self._text(number) in PAYLOADS]
         count = np.concatenate([[0], np.cumsum(np.isin(column["extension"], payloads))])
         each = np.diff(count[ends], prepend=0)
-        _all(each == 1, "the members of clip {} must name one of npy, jpg and mp4")
+        _all(each == 1, f"the members of clip {{}} must name one of {', '.join(PAYLOADS)}")
 
 
 def _cells(values: np.ndarray[Any, Any]) -> memoryview:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from sdevid.data.payload import Shape
+from sdevid.data.payload import CONTAINERS, Shape
 from sdevid.errors import UserError
 
 
@@ -44,11 +44,11 @@ class ClipEntry:
     height: int
     width: int
     channels: int
-    members: Mapping[str, Member]  # by extension: json, one of npy, jpg, mp4, maybe text.npy
+    members: Mapping[str, Member]  # by extension: json, one of PAYLOADS, maybe text.npy
 
     @property
     def extension(self) -> str:
-        """Of the payload: npy, jpg or mp4."""
+        """Of the payload: one of PAYLOADS."""
         return next(name for name in PAYLOADS if name in self.members)
 
     @property
@@ -82,5 +82,5 @@ class DamagedClipError(UserError):
         )
 
 
-PAYLOADS = ("npy", "jpg", "mp4")  # extensions of a clip's video
+PAYLOADS = ("npy", "jpg", *CONTAINERS)  # extensions of a clip's video
 KEY_FORM = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")

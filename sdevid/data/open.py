@@ -23,7 +23,9 @@ def open_folder(location: Path | str, access: Access | None = None) -> Folder:
     if text.endswith(".tar"):
         raise UserError(
             f"{text} is a list of tars, not a folder of shards; sdevid shards --dataset "
-            f"webdataset --input_dir '{text}' --output_dir O cuts them into one"
+            f"webdataset --input_dir '{text}' --output_dir O cuts them into one, sdevid shards "
+            "index reads videos of one size as they are (evaluation needs either); training takes "
+            "them without by data_reader=webdataset"
         )
     if "://" not in text:
         return LocalFolder(Path(text))

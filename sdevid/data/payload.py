@@ -1,4 +1,5 @@
-"""How one clip is stored: npy (lossless), jpeg (one sheet of frames) or mp4 (compact)."""
+"""How one clip is stored: npy (lossless), jpeg (one sheet of frames) or mp4 (compact); in tars of
+other makers also in another container."""
 
 from __future__ import annotations
 
@@ -21,6 +22,13 @@ ClipVideo = UInt8[np.ndarray, "time height width channels"]
 Shape = tuple[int, int, int, int]  # time, height, width, channels
 
 EXTENSION: dict[Store, str] = {"npy": "npy", "jpeg": "jpg", "mp4": "mp4"}
+CONTAINERS = {  # FFmpeg's format by extension
+    "mp4": "mp4",
+    "avi": "avi",
+    "mov": "mov",
+    "mkv": "matroska",
+    "webm": "matroska",
+}
 _BLOCK = 8  # side of a JPEG block at 4:4:4; frames start on block borders, so they do not mix
 _LONGEST = 65_500 // _BLOCK * _BLOCK  # JPEG's longest side
 _JPEG_QUALITY = 95
@@ -45,9 +53,13 @@ def decode(extension: str, payload: bytes, shape: Shape, dtype: str = "uint8") -
 
     Raises ValueError where the bytes hold anything else.
     """
-    read = _from_mp4 if extension == "mp4" else _from_sheet
     try:
-        video = _from_npy(payload, shape, dtype) if extension == "npy" else read(payload, shape)
+        if extension == "npy":
+            video = _from_npy(payload, shape, dtype)
+        elif extension in CONTAINERS:
+            video = _from_container(extension, payload, shape)
+        else:
+            video = _from_sheet(payload, shape)
     except (ValueError, EOFError, IndexError) as error:
         raise ValueError(f"the {extension} payload does not decode: {error}") from error
     if video.shape != shape or video.dtype != dtype:
@@ -132,21 +144,22 @@ def _to_mp4(video: ClipVideo, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def _from_mp4(payload: bytes, shape: Shape) -> ClipVideo:
+def _from_container(extension: str, payload: bytes, shape: Shape) -> ClipVideo:
     import av  # here alone: other stores are read where it is absent
 
     try:
-        return _mp4_frames(payload, shape)
+        return _frames(extension, payload, shape)
     except av.FFmpegError as error:
         raise ValueError(error.strerror) from error
 
 
-def _mp4_frames(payload: bytes, shape: Shape) -> ClipVideo:
+def _frames(extension: str, payload: bytes, shape: Shape) -> ClipVideo:
     frames, height, width, channels = shape
     video = np.zeros(shape, dtype=np.uint8)
     count = 0
     padded = height + height % 2, width + width % 2  # as `encode` writes them
-    for image in mp4.images(payload, shape) or _plain_images(payload, channels):
+    simple = mp4.images(payload, shape) if extension == "mp4" else None
+    for image in simple or images(extension, payload, channels):
         if image.shape[:2] not in (padded, (height, width)) or count == frames:
             raise ValueError(f"more than {frames} frames, or frames of {image.shape[:2]} pixels")
         video[count] = image[:height, :width]
@@ -156,11 +169,14 @@ def _mp4_frames(payload: bytes, shape: Shape) -> ClipVideo:
     return video
 
 
-def _plain_images(payload: bytes, channels: int) -> Iterator[mp4.Image]:
-    """The frames of any mp4 that FFmpeg decodes, in order."""
+def images(extension: str, payload: bytes, channels: int) -> Iterator[mp4.Image]:
+    """Yield the frames of any video that FFmpeg decodes, in order.
+
+    Raises av.FFmpegError where it does not decode.
+    """
     from sdevid.data.video.open import open_payload, start_decoder
 
-    with open_payload(payload) as container:
+    with open_payload(payload, CONTAINERS[extension]) as container:
         stream = container.streams.video[0]
         start_decoder(stream)
         for frame in container.decode(stream):

@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
+from sdevid.data.entry import PAYLOADS
+
 MOST_BYTES = {"dataset.json": 64 * 2**20, "index": 256 * 2**20, "KEY.json": 4 * 2**20}
 MOST_CLIP_BYTES = 8 * 2**30  # pixels of one clip
 SAID = ("json", "txt", "cls")  # members that say what a clip shows
@@ -82,9 +84,9 @@ class ClipFields(_Part):
 
     @model_validator(mode="after")
     def _holds_a_clip(self) -> ClipFields:
-        payloads = {"npy", "jpg", "mp4"} & self.members.keys()
+        payloads = set(PAYLOADS) & self.members.keys()
         if len(payloads) != 1:
-            raise ValueError("members must name one of npy, jpg and mp4")
+            raise ValueError(f"members must name one of {', '.join(PAYLOADS)}")
         if self.num_frames * self.height * self.width * self.channels > MOST_CLIP_BYTES:
             raise ValueError(f"a clip may hold at most {MOST_CLIP_BYTES >> 30} GiB of pixels")
         return self

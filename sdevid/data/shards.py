@@ -292,7 +292,8 @@ def read_dataset(folder: Folder) -> dict[str, Any]:
             raise UserError(
                 f"{folder.location} holds tars that were not made here: it has no dataset.json; "
                 f"sdevid shards --dataset webdataset --input_dir {folder.location} --output_dir O "
-                "cuts them into shards; sdevid shards index reads videos of one size as they are"
+                "cuts them into shards; sdevid shards index reads videos of one size as they are "
+                "(evaluation needs either); training takes them without by data_reader=webdataset"
             ) from error
         raise UserError(
             f"shard folder {folder.location} {content}; {_MAKE}, and carries on where it was "

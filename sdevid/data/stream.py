@@ -41,7 +41,7 @@ _STEPS_AHEAD = 2  # optimizer steps decoded in advance, where there are workers
 def check_clips(index: ShardIndex, config: Config) -> None:
     """Raise UserError where the clips do not fit the config."""
     for kind in sorted(index.clips.kinds):
-        fault = _misfit(kind, config)
+        fault = misfit(kind, config)
         if fault is None:
             continue
         key = next(clip.key for clip in index.clips if clip.kind == kind)
@@ -49,8 +49,8 @@ def check_clips(index: ShardIndex, config: Config) -> None:
         raise UserError(fault.format(where=where, key=f"(clip {key})"))
 
 
-def _misfit(kind: Kind, config: Config) -> str | None:
-    """Why clips of this kind do not fit; {where} and {key} are for the caller to fill in."""
+def misfit(kind: Kind, config: Config) -> str | None:
+    """Return why clips of this kind do not fit; {where} and {key} are for the caller to fill in."""
     size, frames = config.frame_text, kind.num_frames
     if (kind.height, kind.width) != config.frame_shape:
         there = frame_size.text((kind.height, kind.width))

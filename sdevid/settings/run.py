@@ -96,6 +96,12 @@ class DataSettings(Section):
     data: Location = setting(
         "data/shards", role="data", help="folder of shards: a path, s3://... or http(s)://..."
     )
+    data_reader: Literal["index", "webdataset"] = setting(
+        "index",
+        role="data",
+        help="index: by the shards' index, in an exact order; webdataset: as a stream of the tars "
+        "in data, a folder or a list as s3://b/{000..999}.tar, without an index",
+    )
     data_changed: bool = setting(
         False,
         role="runtime",

@@ -8,18 +8,22 @@ from sdevid.autoencoder import folder as folders
 from sdevid.config import Config
 from sdevid.data import latents
 from sdevid.data.shards import ShardIndex
+from sdevid.data.webdataset_reader import TarStream
 from sdevid.errors import UserError
 from sdevid.train.world import World
 
 
-def open_pictures(config: Config, index: ShardIndex, world: World) -> tuple[Config, str]:
+def open_pictures(
+    config: Config, index: ShardIndex | TarStream, world: World
+) -> tuple[Config, str]:
     """Fill in the autoencoder's fingerprint and describe what is read in a line, empty for pixels.
 
     Latents in the shards are used, by setting `index.encoded`, if the autoencoder of the config
     made them. Raises UserError if another did, or the shards hold latents for some clips alone.
     """
-    location, frozen = index.folder.location, config.encoder.frozen
-    latents.check_all(index.clips, index.dataset, location)
+    location, frozen = config.data, config.encoder.frozen
+    if isinstance(index, ShardIndex):
+        latents.check_all(index.clips, index.dataset, location)
     recorded = index.dataset.get("autoencoder")
     if frozen is None:
         return config, "pictures pixels; the latents in the shards are not read" if recorded else ""
@@ -30,7 +34,7 @@ def open_pictures(config: Config, index: ShardIndex, world: World) -> tuple[Conf
     config = config.model_copy(update={"encoder": encoder})
     channels, side, _ = config.picture
     what = f"pictures {frozen} ({here['kind']}): latents {channels} x {side} x {side}"
-    if recorded is None:
+    if recorded is None or isinstance(index, TarStream):
         how = f"encoded on {world.device.type} as training goes on, since the shards hold none"
         return config, f"{what}; {how}"
     if recorded["fingerprint"] != here["fingerprint"]:

@@ -10,8 +10,6 @@ from sdevid import checkpoint, objectives
 from sdevid.atomic_file import replace_text
 from sdevid.checkpoint import Progress
 from sdevid.config import Config, record
-from sdevid.data import stream
-from sdevid.data.shards import ShardIndex
 from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.train import (
     compiled,
@@ -20,6 +18,7 @@ from sdevid.train import (
     schedule,
     starts,
     text_conditioning,
+    training_data,
     warm_start,
 )
 from sdevid.train.checkpointing import data_identity, restore
@@ -34,6 +33,7 @@ from sdevid.train.health.recovery import Recovery
 from sdevid.train.metrics import Metrics
 from sdevid.train.samples import Samples
 from sdevid.train.startup_summary import announce
+from sdevid.train.training_data import TrainingData
 from sdevid.train.world import World
 
 Ending = Literal["done", "stopped", "preempted"]
@@ -41,19 +41,19 @@ Ending = Literal["done", "stopped", "preempted"]
 
 def train(
     config: Config,
-    index: ShardIndex,
+    data: TrainingData,
     world: World,
     progress: Progress,
     *,
     trust_checkpoint: bool = False,
 ) -> Ending:
-    """Train on the clips of `index`, carrying on from the checkpoint in `run_dir` if any.
+    """Train on the clips of `data`, carrying on from the checkpoint in `run_dir` if any.
 
     `progress` is kept up to date, so that whoever called knows how far it came. Raises
     NonFiniteError where training is lost, and UserError for what a user can put right.
     """
-    config, drawn = frozen_pictures.open_pictures(config, index, world)
-    read, text_summary = text_conditioning.open_text(config, index, world)
+    config, drawn = frozen_pictures.open_pictures(config, data, world)
+    read, text_summary = text_conditioning.open_text(config, data, world)
     torch.manual_seed(config.seed)
     objective = objectives.build(config)
     if config.start_from is not None and not checkpoint.steps(config.run_dir):
@@ -62,28 +62,29 @@ def train(
         compiled.compile_parts(objective.model)
     engine = Engine(objective, config, world, read)
     ema = EMA([shard.tensor for shard in engine.parameter_shards()], config.ema_decay)
-    total, data = stream.total_clips(index, config), data_identity.identify(index)
-    expected = Expected(data, total, trust_checkpoint)
+    total, identity = training_data.total_clips(data, config), data_identity.identify(data)
+    expected = Expected(identity, total, trust_checkpoint)
     resumed = restore.resume(engine, ema, config, expected=expected) or Progress()
-    progress.clips, progress.step, progress.faults = resumed.clips, resumed.step, resumed.faults
+    progress.clips, progress.step = resumed.clips, resumed.step
+    progress.faults, progress.cursors = resumed.faults, resumed.cursors
     if world.main:
         replace_text(config.run_dir / "config.yaml", record(config))
     announce(engine, progress, total, (text_summary, drawn))
     if progress.clips >= total:
         return "done"
     starts.note(config, world, progress)
-    saving = Saver(engine, ema, data=data, total_clips=total, whole=progress.step > 0)
+    saving = Saver(engine, ema, data=identity, total_clips=total, whole=progress.step > 0)
     with Metrics(config, world, progress, total) as metrics, saving as saver:
-        return _steps(saver, index, metrics, progress)
+        return _steps(saver, data, metrics, progress)
 
 
-def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress) -> Ending:
+def _steps(saver: Saver, data: TrainingData, metrics: Metrics, progress: Progress) -> Ending:
     engine, ema, config, world = saver.engine, saver.ema, saver.engine.config, saver.world
-    total, size = stream.total_clips(index, config), config.batch_size
+    total, size = training_data.total_clips(data, config), config.batch_size
     control, recovery = ControlFiles(config.run_dir, world), Recovery(saver, progress)
-    batches = stream.steps(index, config, world.rank, world.size, start=progress.clips)
-    quarantine, samples = Quarantine(config, world, len(index)), Samples(config, index, world)
-    batches = profile.recording(batches, config, world)
+    reader = training_data.open_reader(data, config, world, progress)
+    quarantine, samples = Quarantine(config, world, len(data)), Samples(config, data, world)
+    batches = profile.recording(reader.steps(progress.clips), config, world)
     for batch in metrics.waiting(quarantine.watching(batches)):
         kl_weight = schedule.kl_weight(progress.clips, total, config)
         rate = schedule.learning_rate(progress.clips, total, config)
@@ -106,7 +107,7 @@ def _steps(saver: Saver, index: ShardIndex, metrics: Metrics, progress: Progress
             saver.score(figures)  # a wrong name is told at the first line, not at the first save
         with world.heartbeat.phase("checkpoint"):
             if saves:
-                saver.save(progress, figures)
+                saver.save(training_data.with_cursors(progress, reader, world), figures)
             if asked.save or ends:
                 saver.wait(strict=ends)
                 metrics.saved = max([metrics.saved, *saver.saved])

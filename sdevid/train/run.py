@@ -14,12 +14,12 @@ from sdevid import owner
 from sdevid.checkpoint import Progress
 from sdevid.config import Config
 from sdevid.console import redacted
-from sdevid.data import shards, stream
-from sdevid.data.folder import Access
+from sdevid.data import stream
+from sdevid.data.shards import ShardIndex
 from sdevid.errors import NonFiniteError, UserError, file_fault, is_exhausted
 from sdevid.exit_code import ExitCode
 from sdevid.owner import OwnedError
-from sdevid.train import compiled, exit_file
+from sdevid.train import compiled, exit_file, training_data
 from sdevid.train.checkpointing.saver import SaveError
 from sdevid.train.health import disk, out_of_memory, preflight
 from sdevid.train.health.watchdog import Watchdog
@@ -86,11 +86,12 @@ def _run(config: Config, world: World, trust_checkpoint: bool) -> int:
 def _train(config: Config, world: World, progress: Progress, trust_checkpoint: bool) -> str:
     compiled.check_compiler(config, world.device)
     if config.preflight:
-        index = preflight.check_nodes(config, world)
+        data = preflight.check_nodes(config, world)
     else:
-        index = shards.open_shards(config.data, config.split, Access.of(config))
-    stream.check_clips(index, config)
-    return train(config, index, world, progress, trust_checkpoint=trust_checkpoint)
+        data = training_data.open_data(config, world.size)
+    if isinstance(data, ShardIndex):
+        stream.check_clips(data, config)
+    return train(config, data, world, progress, trust_checkpoint=trust_checkpoint)
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from sdevid import checkpoint
 from sdevid.config import Config
 from sdevid.data import shards, stream
 from sdevid.data.folder import Access
-from sdevid.data.shards import ShardIndex
+from sdevid.data.webdataset_reader import TarStream
 from sdevid.errors import UserError
 from sdevid.train.checkpointing.saver import Saver
+from sdevid.train.training_data import TrainingData
 from sdevid.train.world import World
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Samples:
     fails is said.
     """
 
-    def __init__(self, config: Config, index: ShardIndex, world: World) -> None:
+    def __init__(self, config: Config, index: TrainingData, world: World) -> None:
         self._config, self._index, self._world = config, index, world
         self._folder = config.run_dir / FOLDER
         self._seen = 0  # checkpoints since the start
@@ -62,14 +63,20 @@ class Samples:
         count = _count(model)
         videos = model.sample(num_samples=count, seed=self._config.seed, batch_size=count)
         self._folder.mkdir(exist_ok=True)
-        if not (self._folder / "real.npz").is_file():
-            self._write("real", generated=self._real(count))
+        real = self._folder / "real.npz"
+        if not real.is_file() and (pictures := self._real(count)) is not None:
+            self._write("real", generated=pictures)
         clips = checkpoint.read_manifest(folder).clips
         figures = {"step": step, "clips": clips, "seed": self._config.seed}
         self._write(f"step_{step}", generated=videos, **figures)
 
-    def _real(self, count: int) -> np.ndarray:
-        """Held-out clips to set beside the samples; of the training split where there are none."""
+    def _real(self, count: int) -> np.ndarray | None:
+        """Held-out clips to set beside the samples; of the training split where there are none.
+
+        None of a stream, which has no clips by number.
+        """
+        if isinstance(self._index, TarStream):
+            return None
         try:
             index = shards.open_shards(self._config.data, HELD_OUT, Access.of(self._config))
         except UserError:

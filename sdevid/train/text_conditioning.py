@@ -7,13 +7,16 @@ from typing import Any
 
 from sdevid.config import Config
 from sdevid.data.shards import ShardIndex
+from sdevid.data.webdataset_reader import TarStream
 from sdevid.errors import UserError
 from sdevid.models import frozen_text, text
 from sdevid.models.text import Tokenizer
 from sdevid.train.world import World
 
 
-def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Tokenizer | None, str]:
+def open_text(
+    config: Config, index: ShardIndex | TarStream, world: World
+) -> tuple[Tokenizer | None, str]:
     """Choose what encodes captions (None for a model without text) and describe it in a line.
 
     Embeddings in the shards are used, by setting `index.embedded`, if the encoder of the config
@@ -25,13 +28,13 @@ def open_text(config: Config, index: ShardIndex, world: World) -> tuple[Tokenize
     what = "captions, and labels where a clip has none"
     if index.dataset.get("clips_with_words") == 0:
         what = (
-            f"no clip of {index.folder.location} has a caption or label, so all are trained "
+            f"no clip of {config.data} has a caption or label, so all are trained "
             "without; text.encoder=none saves the encoder"
         )
     if encoder == "bytes":
         beside = "; the embeddings in the shards are not read" if recorded else ""
         return text.tokenizer(config), f"text bytes: {what}{beside}"
-    if recorded is None:
+    if recorded is None or isinstance(index, TarStream):
         how = f"encoded on {world.device.type} as training goes on, since the shards hold none"
         return text.tokenizer(config, world.device), f"text {encoder}: {what}; {how}"
     apart = _apart(config, index, recorded)

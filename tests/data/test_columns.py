@@ -154,7 +154,7 @@ def test_kinds_that_dataset_json_does_not_name_are_damage(folder):
         ({"channels": 65}, "channels: clip 1 is out of 1 to 64"),
         ({"height": 60_000, "width": 60_000, "num_frames": 1_000}, "clip 1 has more than 8 GiB"),
         ({"members": {}}, "members of clip 1"),
-        ({"members": {"json": Member(0, 1, "0" * 64)}}, "one of npy, jpg and mp4"),
+        ({"members": {"json": Member(0, 1, "0" * 64)}}, "one of npy, jpg, mp4"),
         ({"members": {"npy": Member(2**50, 1, "0" * 64)}}, "beyond the tar's"),
         ({"members": {"npy": Member(-1, 1, "0" * 64)}}, "beyond the tar's"),
         ({"key": "a\n\x1b[31m"}, "is out of form"),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdevid import clock
 from sdevid.command_line import command_parser
 from sdevid.data.cut.index_tars import index_tars
 from sdevid.errors import UserError
@@ -24,10 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output_dir", type=Path, help="for the indices (default: beside the tars)"
     )
+    clock.add_arguments(parser, None, "of npy whose json states none")
     parser.add_output_arguments()
-    options = parser.parse_args(arguments)
     try:
-        result = index_tars(options.location, options.output_dir)
+        options = parser.parse_args(arguments)
+        result = index_tars(options.location, options.output_dir, options.fps)
     except (UserError, OSError) as error:
         print(f"shards index: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """Indices for WebDataset tars of any maker, so that they are read by offset in an exact order.
 
-Nothing is cut or copied: the videos of a data set must be mp4 or npy of one size already, as
+Nothing is cut or copied: the videos of a data set must be films or npy of one size already, as
 video2dataset makes them with a resolution. Others, and longer films, are for make_shards.
 """
 
@@ -22,7 +22,8 @@ from sdevid.data.entry import ClipEntry, Kind
 from sdevid.data.folder import Folder, FolderFile
 from sdevid.data.npy import read_npy
 from sdevid.data.open import open_folder
-from sdevid.data.schema import MOST_BYTES, parse_meta
+from sdevid.data.payload import CONTAINERS
+from sdevid.data.schema import LIMITS, MOST_BYTES, parse_meta
 from sdevid.data.shard_file import FORMAT, member_at, write_indices, write_json
 from sdevid.data.spec import BadVideoError, LeftOutError
 from sdevid.data.video.inspect import choose_stream, inspect
@@ -30,7 +31,7 @@ from sdevid.data.video.open import open_payload
 from sdevid.display import Display
 from sdevid.errors import UserError
 
-_READ = {".mp4": "mp4", ".npy": "npy"}
+_READ = (".npy", *(f".{name}" for name in CONTAINERS))
 _SAID = (".json", ".txt", ".cls")
 
 
@@ -42,9 +43,10 @@ class Indexed:
     left_out: list[tuple[str, str]]  # samples, and why
 
 
-def index_tars(location: str, output: Path | None = None) -> Indexed:
+def index_tars(location: str, output: Path | None = None, fps: float | None = None) -> Indexed:
     """Write an index of each tar at `location` and dataset.json into its folder, or `output`.
 
+    `fps` is the rate, in frames a second, of every npy whose json states none.
     Samples of another size or number of channels than most, or that do not decode, are left out
     with the reason. UserError where no sample is left, or a folder behind a URL lacks `output`.
     """
@@ -60,7 +62,7 @@ def index_tars(location: str, output: Path | None = None) -> Indexed:
     left_out: list[tuple[str, str]] = []
     with Display(len(tars), "tars", title="indexing") as display:
         for _, tar in tars:
-            samples[tar] = list(_clips(folder, tar, left_out))
+            samples[tar] = list(_clips(folder, tar, fps, left_out))
             display.advance(1)
     shapes = Counter(_form(clip) for clips in samples.values() for clip in clips)
     if not shapes:
@@ -83,20 +85,22 @@ def _form(clip: ClipEntry) -> str:
     return f"{clip.width} x {clip.height} pixels of {rate}"
 
 
-def _clips(folder: Folder, tar: str, left_out: list[tuple[str, str]]) -> Iterator[ClipEntry]:
+def _clips(
+    folder: Folder, tar: str, fps: float | None, left_out: list[tuple[str, str]]
+) -> Iterator[ClipEntry]:
     """The entries of one tar's index."""
     stream = io.BufferedReader(FolderFile(folder, tar))
     for key, sample, fault in samples(folder, tar):
         name = f"{tar}/{key}"
         payloads = [ending for ending in sample if ending in _READ]
         if fault is not None or len(payloads) != 1:
-            left_out.append((name, fault or "has no mp4 or npy, or both"))
+            left_out.append((name, fault or _number_fault(payloads)))
             continue
         wanted = {ending: sample[ending] for ending in (*payloads, *_SAID) if ending in sample}
         try:
             content = {ending: _read(stream, member) for ending, member in wanted.items()}
             meta = parse_meta(content[".json"]) if ".json" in content else {}
-            shape = _kind(payloads[0], content[payloads[0]], meta)
+            shape = _kind(payloads[0], content[payloads[0]], meta.get("fps", fps))
         except (ValueError, BadVideoError, LeftOutError, av.FFmpegError) as error:
             left_out.append((name, f"does not read: {error}"))
             continue
@@ -115,24 +119,42 @@ def _read(stream: io.BufferedReader[Any], member: TarMember) -> bytes:
     content = stream.read(member.size)
     if len(content) != member.size:
         raise ValueError("the tar ends before it")
-    if not member.name.endswith((".mp4", ".npy")) and member.size > MOST_BYTES["KEY.json"]:
+    if not member.name.lower().endswith(_READ) and member.size > MOST_BYTES["KEY.json"]:
         raise ValueError(f"{member.name} has {member.size:,} bytes")
     return content
 
 
-def _kind(ending: str, content: bytes, meta: dict[str, Any]) -> Kind:
-    """Length, rate and shape of a video, counted by decoding it."""
+def _number_fault(payloads: list[str]) -> str:
+    if payloads:
+        return f"has several videos: {', '.join(payloads)}"
+    return f"has none of {', '.join(_READ)}"
+
+
+def _kind(ending: str, content: bytes, fps: Any) -> Kind:
+    """Length, rate and shape of a video, counted by decoding it; `fps` is the stated rate of an
+    npy."""
     if ending == ".npy":
-        values, fps = read_npy(content), meta.get("fps")
-        if values.ndim != 4 or values.dtype != np.uint8 or not isinstance(fps, int | float):
-            raise ValueError("it needs uint8 (time, height, width, channels), fps in its json")
-        return Kind(values.shape[0], float(fps), *values.shape[1:])
-    with open_payload(content) as container:
+        return _array_kind(content, fps)
+    kind = CONTAINERS[ending[1:]]
+    with open_payload(content, kind) as container:
         rate = 1 / inspect(container).period
-    with open_payload(content) as container:
+    with open_payload(content, kind) as container:
         stream = choose_stream(container)
         count = sum(1 for _ in container.decode(stream))
         return Kind(count, round(float(rate), 6), stream.height, stream.width, 3)
+
+
+def _array_kind(content: bytes, fps: Any) -> Kind:
+    values = read_npy(content)
+    if values.ndim != 4 or values.dtype != np.uint8:
+        shape = f"{values.dtype} {values.shape}"
+        raise ValueError(f"it holds {shape}, not uint8 (time, height, width, channels)")
+    if fps is None:
+        raise ValueError("its json states no fps; give --fps, the rate of such arrays")
+    low, high = LIMITS["fps"]
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not low < fps <= high:
+        raise ValueError(f"its json has fps {fps!r}, not a number above 0")
+    return Kind(values.shape[0], float(fps), *values.shape[1:])
 
 
 def _write(

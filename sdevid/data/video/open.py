@@ -41,9 +41,9 @@ def open_video(path: Path) -> InputContainer:
     return _open(f"file:{path}", kind, {"format_whitelist": allowed, "protocol_whitelist": "file"})
 
 
-def open_payload(payload: bytes) -> InputContainer:
-    """Open the bytes of an mp4. Raises av.FFmpegError where they are anything else."""
-    return _open(io.BytesIO(payload), "mp4", {"protocol_whitelist": "none"})
+def open_payload(payload: bytes, container: str = "mp4") -> InputContainer:
+    """Open the bytes of a file of this FFmpeg format. Raises av.FFmpegError where they are not."""
+    return _open(io.BytesIO(payload), container, {"protocol_whitelist": "none"})
 
 
 def start_decoder(stream: VideoStream) -> None:

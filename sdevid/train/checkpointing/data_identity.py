@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from sdevid.data.shards import ShardIndex
+from sdevid.data.webdataset_reader import TarStream
 
 _DIGITS = 12  # of a digest
 
@@ -24,22 +25,29 @@ class DataIdentity:
         return asdict(self)
 
 
-def identify(index: ShardIndex) -> DataIdentity:
-    """Return the identity of the opened split, wherever its folder lies."""
+def identify(index: ShardIndex | TarStream) -> DataIdentity:
+    """Return the identity of the opened split, wherever its folder lies.
+
+    Of tars without an index only their names are known.
+    """
     described = json.dumps(index.dataset, sort_keys=True).encode()
     return DataIdentity(
-        clips=len(index),
+        clips=len(index) if isinstance(index, ShardIndex) else 0,
         dataset=hashlib.sha256(described).hexdigest()[:_DIGITS],
         index=index_digest(index),
     )
 
 
-def index_digest(index: ShardIndex) -> str:
+def index_digest(index: ShardIndex | TarStream) -> str:
     """Digest of every clip's place, size and hash, in their order; the same in every version.
 
-    Binary indices are told by their own sha256, which each is held to when it is opened.
+    Of a stream it is that of the tars' names. Binary indices are told by their own sha256, which
+    each is held to when it is opened.
     """
     digest = hashlib.sha256()
+    if isinstance(index, TarStream):
+        digest.update(json.dumps(index.names).encode())
+        return digest.hexdigest()[:_DIGITS]
     parts = index.clips.parts
     if all(part.sha256 is not None for part in parts):
         digest.update(json.dumps([[part.shard, part.sha256] for part in parts]).encode())

@@ -78,7 +78,7 @@ def _take_up(engine: Engine, ema: EMA, folder: Path, expected: Expected) -> Prog
     _verify(engine, folder, manifest, changed)
     for jump in _schedule_jumps(folder, manifest, config, expected):
         engine.world.say(jump, "warning")
-    return Progress(manifest.clips, manifest.step, manifest.faults)
+    return Progress(manifest.clips, manifest.step, manifest.faults, manifest.cursors)
 
 
 def _load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest, *, trusted: bool) -> None:

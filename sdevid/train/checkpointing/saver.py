@@ -189,6 +189,7 @@ class Saver:
                 score=score,
                 data=self._data.fields() if self._data else {},
                 total_clips=self._total_clips,
+                cursors=progress.cursors,
             ),
         )
         memory.finish()

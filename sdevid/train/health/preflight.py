@@ -21,14 +21,12 @@ import torch
 
 from sdevid import checkpoint
 from sdevid.config import Config
-from sdevid.data import shards
-from sdevid.data.folder import Access
-from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
 from sdevid.train.checkpointing.data_identity import index_digest
 from sdevid.train.health import disk, gpus, network, versions
 from sdevid.train.memory_budget import GIB, memory_bytes
 from sdevid.train.size_table import model_on_meta
+from sdevid.train.training_data import TrainingData, open_data
 from sdevid.train.world import World, node_name
 
 _MOST_SKEW = 5.0  # seconds; logs and file times of several nodes should be comparable
@@ -55,14 +53,14 @@ class Report:
     faults: list[str] = field(default_factory=list)  # with this node alone
 
 
-def check_nodes(config: Config, world: World) -> ShardIndex:
+def check_nodes(config: Config, world: World) -> TrainingData:
     """Return the opened data, once every node is found fit to train. Every rank takes part.
 
     Raises BadNodeError, on every rank alike, where one is not.
     """
     began = time.monotonic()
     nodes = world.gather(node_name())
-    index, unread = _open(config)
+    index, unread = _open(config, world)
     _meet(world, nodes, f"has not opened data {config.data}")
     errors = world.gather(unread)
     if index is None and all(error == errors[0] for error in errors):
@@ -158,9 +156,9 @@ def _message(faults: Sequence[str], nodes: Sequence[str]) -> str:
     )
 
 
-def _open(config: Config) -> tuple[ShardIndex | None, str | None]:
+def _open(config: Config, world: World) -> tuple[TrainingData | None, str | None]:
     try:
-        return shards.open_shards(config.data, config.split, Access.of(config)), None
+        return open_data(config, world.size), None
     except UserError as error:
         return None, str(error)
     except OSError as error:
@@ -168,7 +166,7 @@ def _open(config: Config) -> tuple[ShardIndex | None, str | None]:
 
 
 def _report(
-    config: Config, world: World, node: str, index: ShardIndex | None, unread: str | None
+    config: Config, world: World, node: str, index: TrainingData | None, unread: str | None
 ) -> Report:
     faults = [] if unread is None else [unread]
     facts: dict[str, str] = {}
