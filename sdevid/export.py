@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from sdevid import checkpoint, clock, model_card, tensor_file
@@ -14,6 +13,7 @@ from sdevid.autoencoder.folder import identity
 from sdevid.checkpoint import Weights
 from sdevid.config import Config, dump, parse, settings_by_path
 from sdevid.errors import UserError
+from sdevid.models.initial_weights import no_weights
 from sdevid.models.video_model import VideoModel
 from sdevid.objectives import build_model
 from sdevid.settings.yaml_file import read_settings
@@ -32,7 +32,7 @@ def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config
     folder = find(model_path)
     config = _config(folder)
     tensors = _tensors(folder, weights)
-    with torch.device("meta"):
+    with no_weights():
         model = build_model(config)
     _check(folder, tensors, model)
     model.load_state_dict(tensors, assign=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sdevid.config import EncoderConfig
 from sdevid.models.attention import attend, backend, heads
 from sdevid.models.encoder import Maps, Sides, Tokens
+from sdevid.models.initial_weights import small_normal
 from sdevid.models.transformer import cell_positions
 
 Times = Float[Tensor, "batch time"]  # units from the clip's reference time
@@ -122,8 +123,8 @@ class Summary(nn.Module):
 
     def __init__(self, features: int, cells: int) -> None:
         super().__init__()
-        self.token = nn.Parameter(0.02 * torch.randn(features))
-        self.place = nn.Parameter(0.02 * torch.randn(cells, features)) if cells > 1 else None
+        self.token = small_normal(features)
+        self.place = small_normal(cells, features) if cells > 1 else None
 
     def forward(
         self, tokens: Tokens, text: Float[Tensor, "batch features"] | None

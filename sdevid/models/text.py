@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models import frozen_text
 from sdevid.models.frozen_text import FrozenText
+from sdevid.models.initial_weights import small_normal
 from sdevid.models.temporal import TemporalBlock, TimeFeatures
 from sdevid.types import Batch
 
@@ -111,7 +112,7 @@ class TextEncoder(nn.Module):
             self.embed = nn.Linear(frozen_text.width(Path(config.text.encoder)), features)
         self.norm = nn.LayerNorm(features)
         self.out = nn.Linear(features, features)
-        self.null = nn.Parameter(0.02 * torch.randn(features))
+        self.null = small_normal(features)
 
     def forward(self, text: Text) -> Float[Tensor, "batch features"]:
         some = text.mask.any(1, keepdim=True)

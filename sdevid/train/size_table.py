@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import nn
 
 from sdevid import objectives
 from sdevid.config import Config, parse
 from sdevid.errors import UserError
+from sdevid.models.initial_weights import no_weights
 from sdevid.models.transformer import StateTransformer
 from sdevid.sizes import SIZES, over_file
 from sdevid.train.memory_budget import GIB
@@ -53,7 +53,7 @@ def parameters(config: Config) -> int:
 
 def model_on_meta(config: Config) -> nn.Module:
     """Return the objective without memory behind its parameters."""
-    with torch.device("meta"):
+    with no_weights():
         return objectives.build(config)
 
 

@@ -1,5 +1,8 @@
 """A part's initial weights depend on its name and the seed, and on no other part."""
 
+import subprocess
+import sys
+
 import factories
 import pytest
 import torch
@@ -7,7 +10,7 @@ import torch
 from sdevid import objectives
 from sdevid.config import parse
 from sdevid.models.encoder import Residual
-from sdevid.models.initial_weights import initial_weights
+from sdevid.models.initial_weights import initial_weights, no_weights
 
 SMALL = factories.settings(
     seed=3,
@@ -68,3 +71,31 @@ def test_residual_blocks_start_as_the_identity():
     torch.testing.assert_close(block(x), x)
     block(x).square().sum().backward()
     assert float(block.layers[-1].weight.grad.abs().sum()) > 0
+
+
+def test_no_weights_have_the_shapes_of_weights():
+    config = parse(SMALL)
+    with no_weights():
+        empty = objectives.build_model(config).state_dict()
+    drawn = objectives.build_model(config).state_dict()
+    assert {name: x.shape for name, x in empty.items()} == {n: x.shape for n, x in drawn.items()}
+    assert all(x.is_meta for x in empty.values())
+
+
+@pytest.mark.slow
+def test_no_weights_are_drawn_without_the_compiler():
+    """Of every packaged config: importing it takes longer than loading a model."""
+    code = "import sys\n" + "\n".join(
+        [
+            "from sdevid.cli.run_config import PACKAGED",
+            "from sdevid.config import load",
+            "from sdevid.models.initial_weights import no_weights",
+            "from sdevid.objectives import build_model",
+            "for path in PACKAGED.glob('*.yaml'):",
+            "    with no_weights():",
+            "        build_model(load(path))",
+            "    assert not {'torch._dynamo', 'sympy'} & set(sys.modules), path",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class ParticleDecoder(nn.Module):
         super().__init__()
         settings, self.layout = config.particles, layout_of(config)
         channels, width = settings.appearance + 1, settings.painter
-        self.log_radius = nn.Parameter(torch.tensor([settings.splat_start]).log())
+        self.log_radius = nn.Parameter(torch.tensor([math.log(settings.splat_start)]))
         self.paint = nn.Sequential(
             conv(channels, width),
             nn.SiLU(),

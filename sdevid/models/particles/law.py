@@ -46,8 +46,8 @@ class ParticleLaw(nn.Module):
         settings, self.layout = config.particles, layout_of(config)
         self.carried, self.side = config.sde.noise == "carried", config.frame_size
         hidden, inputs = settings.hidden, settings.appearance + 1
-        self.log_diffusion = nn.Parameter(torch.tensor([settings.diffusion_start]).log())
-        self.log_length = nn.Parameter(torch.tensor([settings.length_start]).log())
+        self.log_diffusion = nn.Parameter(torch.tensor([math.log(settings.diffusion_start)]))
+        self.log_length = nn.Parameter(torch.tensor([math.log(settings.length_start)]))
         self.register_buffer("calibration", torch.zeros(1))  # added to log g after training
         self.calibration: Tensor
         self.by_content = mlp(inputs, hidden // 2, 1, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ class ParticleReader(nn.Module):
         self.level = nn.Parameter(torch.full((channels,), 0.5))
         self.prior_mean = nn.Parameter(torch.zeros(settings.count, size))
         self.prior_log_scale = nn.Parameter(torch.zeros(size))
-        self.log_scale = nn.Parameter(torch.full((size,), FREE_SCALE).log())
+        self.log_scale = nn.Parameter(torch.full((size,), math.log(FREE_SCALE)))
         self.text = None
         if config.text.encoder != "none":
             self.text = scaled(nn.Linear(config.encoder.features, size), 0.0)
