@@ -47,7 +47,7 @@ CASE = ("device", "state MB", "pass", "gradient", "steps", "size", "contestant")
 
 
 def clock() -> float:
-    """Return seconds: the thread's own on a CPU, the device's on a GPU."""
+    """Read a clock in seconds: the thread's own on a CPU, the device's on a GPU."""
     if ON_GPU:
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -55,7 +55,7 @@ def clock() -> float:
 
 
 def race(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
-    """Return the least time of each, in seconds, interleaved in random order."""
+    """Time each run in random interleaved order; return the least time of each, in seconds."""
     best = {}
     for name, run in runs.items():
         run()
@@ -70,7 +70,7 @@ def race(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float
 
 
 def time_training(names: list[str], seconds: float, compile_limit: float) -> list[Row]:
-    """Return rows of a whole training step's times and ratios.
+    """Time a whole training step by each contestant; return rows of times and ratios.
 
     No torch.compile where its limit is 0.
     """
@@ -108,9 +108,9 @@ def _blank(device: str, size: str, contestant: str, why: str) -> Row:
 
 
 def compiled_step(step: Step, limit: float) -> Callable[[], None] | None:
-    """Return the loop by torch.compile, with CUDA graphs on a GPU.
+    """Compile the plain loop by torch.compile, with CUDA graphs on a GPU.
 
-    None where compiling takes longer.
+    None where compiling takes longer than `limit` seconds.
     """
     loop = torch.compile(step.loop, mode="reduce-overhead" if ON_GPU else "default")
 
@@ -138,7 +138,7 @@ def compiled_step(step: Step, limit: float) -> Callable[[], None] | None:
 
 
 def measure_memory(counts: list[int]) -> list[Row]:
-    """Return rows of peak memory against steps, on a CPU each from a process of its own."""
+    """Measure peak memory against the number of steps; on a CPU each in a process of its own."""
     rows: list[Row] = []
     for gradient in ("backprop", "checkpoint", "reversible", "em_trajectory"):
         for steps in counts:
@@ -153,7 +153,7 @@ def measure_memory(counts: list[int]) -> list[Row]:
 
 
 def red(operators: tuple[str, ...]) -> list[str]:
-    """Return the operators whose tests do not pass.
+    """Test the operators and return those whose tests do not pass.
 
     Those that passed on this very code count as green.
     """
@@ -177,7 +177,7 @@ def red(operators: tuple[str, ...]) -> list[str]:
 
 
 def fingerprint() -> str:
-    """Of the operators, their tests, and what runs them."""
+    """Hash the operators, their tests, torch's version and the machine."""
     digest = hashlib.sha256(f"{torch.__version__} {machine()}".encode())
     for folder in ("kernels/sdevid_kernels", "tests/kernels", "sdevid/sde"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -186,7 +186,7 @@ def fingerprint() -> str:
 
 
 def machine() -> str:
-    """Return what the figures were measured on."""
+    """Describe what the figures were measured on."""
     if ON_GPU:
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
@@ -196,9 +196,9 @@ def machine() -> str:
 
 
 def write(name: str, rows: list[Row], folder: Path) -> None:
-    """Rows with machine, versions and date into `folder`/name.csv.
+    """Write rows with machine, versions and date to `folder`/name.csv.
 
-    Rows that are there of another device, size or case stay, but for those never measured.
+    Earlier rows of another device, size or case stay, except rows that were never measured.
     """
     versions = {kit: importlib.metadata.version(kit) for kit in ("torch", "triton", "torchsde")}
     date = datetime.date.today().isoformat()
@@ -224,12 +224,12 @@ def write(name: str, rows: list[Row], folder: Path) -> None:
 
 
 def _case(row: Mapping[str, object]) -> tuple[str, ...]:
-    """What a row is about."""
+    """Return the columns that identify what a row measures."""
     return tuple(str(row[column]) for column in CASE if column in row)
 
 
 def table(rows: list[Row]) -> str:
-    """Return rows under one another in columns."""
+    """Format rows as aligned columns."""
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
@@ -238,6 +238,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> int:
+    """Run the jobs named on the command line and write their tables; return the exit code."""
     parser = argparse.ArgumentParser(description="Time the fused operators.")
     parser.add_argument("--jobs", nargs="+", choices=list(NEEDS), default=list(NEEDS))
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES)[1:])

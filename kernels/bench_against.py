@@ -37,7 +37,7 @@ def serve(size: str, way: str) -> None:
 
 
 def start(tree: Path, size: str, way: str) -> subprocess.Popen[str]:
-    """Return a process that serves steps of `tree`."""
+    """Start a process that serves steps of `tree`."""
     paths = os.pathsep.join(map(str, (tree, tree / "kernels")))
     command = [sys.executable, "-P", str(Path(__file__).resolve()), "--serve", size, way]
     process = subprocess.Popen(
@@ -52,7 +52,7 @@ def start(tree: Path, size: str, way: str) -> subprocess.Popen[str]:
 
 
 def race(other: Path, size: str, rounds: int) -> dict[str, float]:
-    """Return the least seconds of each contestant's step."""
+    """Time the contestants' steps in random order; return the least seconds of each."""
     running = {
         name: start(other if name == "other" else ROOT, size, way) for name, way in WAYS.items()
     }
@@ -78,6 +78,7 @@ def _ask(process: subprocess.Popen[str], question: str | None) -> str:
 
 
 def main() -> None:
+    """Race this tree's training step against another's; write and print the table."""
     from bench import table, write
 
     parser = argparse.ArgumentParser(description="Time this tree's training step beside another's.")

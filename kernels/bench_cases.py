@@ -72,20 +72,21 @@ class Step:
         return Network(first, (), (last, torch.zeros(narrow, device=DEVICE).requires_grad_()))
 
     def finish(self, states: Tensor, kl: Tensor) -> None:
-        """The loss of frames' `states` (frames, rows, d), and all gradients."""
+        """Sum the loss of frames' `states` (frames, rows, d) and `kl`, and take all gradients."""
         loss = 0.5 * (states - self.target).square().sum() + kl.sum()
         torch.autograd.grad(loss, self.leaves, allow_unused=True)
 
     def increments(self) -> Tensor:
+        """Draw dW of every step, (steps, rows, state)."""
         dw = self.noise.increments(self.ticks)
         return dw.transpose(0, 1).reshape(self.size.steps, self.rows, self.size.state)
 
     def ours(self) -> None:
-        """em_trajectory as it is chosen on this device, noise included."""
+        """Run em_trajectory as it is chosen on this device, noise included."""
         self.finish(*self.solve())
 
     def solve(self) -> tuple[Tensor, Tensor]:
-        """Return em_trajectory's states at frames and KL of each row."""
+        """Solve by em_trajectory; return the states at frames and each row's KL."""
         key: Key | Tensor = (1, self.serial, self.cells) if ON_GPU else self.increments()
         posterior = Posterior(self.control, self.shifts)
         arguments = (self.start, self.drift, self.drift_shift, self.g, posterior, self.dt, key)
@@ -94,11 +95,11 @@ class Step:
         return trajectory.states, trajectory.energy
 
     def eager(self) -> None:
-        """The plain loop, by autograd."""
+        """Run the plain loop, by autograd."""
         self.finish(*self.loop(self.increments()))
 
     def loop(self, dw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states at frames and KL of each row."""
+        """Step the chain in a plain loop; return the states at frames and each row's KL."""
         z, kl, kept = self.start, torch.zeros(self.rows, device=DEVICE), []
         each = self.size.steps // self.size.frames
         d = CELL / TICKS_PER_UNIT
@@ -111,7 +112,7 @@ class Step:
         return torch.stack(kept), kl
 
     def products(self) -> Callable[[], None]:
-        """Return the matrix products of such a step alone, preallocated."""
+        """Build a run of such a step's matrix products alone, preallocated."""
         size, networks = (
             self.size,
             [(n.first.detach(), n.last[0].detach()) for n in (self.drift, self.control)],
@@ -135,9 +136,9 @@ class Step:
         return run
 
     def torchsde(self, adjoint: bool) -> None:
-        """torchsde's Euler with its KL in an extra component, by autograd or by its adjoint.
+        """Run torchsde's Euler with its KL in an extra component, by autograd or by its adjoint.
 
-        The adjoint is let off the shifts' gradients, which would be part of its state at each step.
+        The adjoint leaves out the shifts' gradients, which would be part of its state at each step.
         """
         import torchsde
 
@@ -172,7 +173,10 @@ class _ForTorchsde(torch.nn.Module):
 
 
 def memory_of(gradient: str, steps: int) -> float:
-    """Megabytes above the start that one training step takes: 128 rows of 128, hidden 256."""
+    """Measure the megabytes above the start that a training step of 128 rows of 128 takes.
+
+    The hidden layers have 256 units.
+    """
     step = Step(Size(128, 1, 128, 256, steps))
     shift = step.shifts[0].detach()
     shift.requires_grad_()
@@ -225,6 +229,6 @@ def memory_of(gradient: str, steps: int) -> float:
 
 
 def _peak() -> int:
-    """The process's peak resident memory in KiB (Linux)."""
+    """Read the process's peak resident memory in KiB (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -16,7 +16,7 @@ REPEATS = 10  # launches a replay, so that starting it does not count
 
 
 def device_seconds(run: Callable[[], object], seconds: float) -> float:
-    """Return the least device time of one `run`, from replays of a CUDA graph of several."""
+    """Time one `run` on the device: the least of several replays of a CUDA graph."""
     for _ in range(3):
         run()
     torch.cuda.synchronize()
@@ -37,7 +37,7 @@ def device_seconds(run: Callable[[], object], seconds: float) -> float:
 
 
 def time_em_step(seconds: float) -> list[Row]:
-    """Return rows of em_step's bandwidth beside a copy's, for states of 64 MB and more."""
+    """Measure em_step's bandwidth beside a copy's, for states of 64 MB and more; return rows."""
     rows: list[Row] = []
     for megabytes in (64, 256):
         base: Row = {"device": "cuda", "state MB": megabytes}
@@ -54,7 +54,7 @@ def time_em_step(seconds: float) -> list[Row]:
 
 
 def _bandwidth(elements: int, seconds: float) -> dict[str, float]:
-    """GB/s of a copy and of em_step's passes on a state of so many elements."""
+    """Measure GB/s of a copy and of em_step's passes on a state of `elements` elements."""
     shape = (16, elements // 16)
     z, spare = (torch.randn(shape, device="cuda") for _ in range(2))
     drift, g, control, width = (
@@ -75,7 +75,7 @@ def _bandwidth(elements: int, seconds: float) -> dict[str, float]:
 
 
 def time_arithmetic(seconds: float) -> list[Row]:
-    """Return rows of em_trajectory's arithmetic beside that of a large matrix product."""
+    """Measure em_trajectory's arithmetic beside that of a large matrix product; return rows."""
     rows: list[Row] = []
     names = ("small", "map", "medium")
     columns = ("TFLOP/s", "fp32 matmul TFLOP/s", "tf32 matmul TFLOP/s", "share of matmul")
@@ -94,7 +94,7 @@ def time_arithmetic(seconds: float) -> list[Row]:
 
 
 def _matmuls(seconds: float, side: int = 4096) -> dict[str, float]:
-    """TFLOP/s of a product of float32 matrices, in float32's and in TF32's arithmetic."""
+    """Measure TFLOP/s of a product of float32 matrices, in float32's and in TF32's arithmetic."""
     a, b, out = (torch.randn(side, side, device="cuda") for _ in range(3))
     seconds_of, was = {}, torch.backends.cuda.matmul.allow_tf32
     for name in ("fp32", "tf32"):
@@ -106,7 +106,7 @@ def _matmuls(seconds: float, side: int = 4096) -> dict[str, float]:
 
 
 def _arithmetic(name: str, seconds: float) -> dict[str, float]:
-    """TFLOP/s of a size's solve; what the backward pass works out again is not counted."""
+    """Measure TFLOP/s of a size's solve; what the backward pass recomputes is not counted."""
     step = Step(SIZES[name])
     size = step.size
     forward = 2 * 2 * 2 * size.state * size.hidden * step.rows * size.steps

@@ -26,15 +26,17 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def leaf(*shape: int) -> Tensor:
+    """Draw a tensor of this shape in [0.1, 1.1) that requires a gradient."""
     return torch.rand(shape, device=DEVICE).add_(0.1).requires_grad_()
 
 
 def pull_back(*values: Tensor) -> None:
+    """Run the backward pass from the sum of squares of all `values`."""
     torch.stack([value.square().sum() for value in values]).sum().backward()
 
 
 def steps() -> None:
-    """The operators of one step, on a state that fills no block."""
+    """Run the operators of one step, on a state that fills no block."""
     serial, cell = (torch.arange(3, device=DEVICE) for _ in range(2))
     key, dt = (1, serial, cell), torch.full((3,), 0.1, device=DEVICE)
     philox.normals(1, serial, cell[:, None], 37, setting="triton")
@@ -43,7 +45,7 @@ def steps() -> None:
 
 
 def trajectory() -> None:
-    """A chain of two steps, its rows and components filling no block."""
+    """Run a chain of two steps, whose rows and components fill no block."""
     rows, size, hidden = 5, 12, 40
     drift = Network(leaf(hidden, size), (), (leaf(size, hidden), leaf(size)))
     control = Network(leaf(hidden, size), (), (leaf(2 * size, hidden), leaf(2 * size)))

@@ -14,7 +14,7 @@ Setting = Literal["auto", "triton", "reference"]
 
 
 def backend(device: torch.device, setting: Setting = "auto") -> Backend:
-    """Return the implementation for tensors on `device`; `setting` forces either.
+    """Choose the implementation for tensors on `device`; `setting` forces either.
 
     Raises ValueError where Triton is asked for and cannot run: on a CPU it runs only under its
     interpreter (TRITON_INTERPRET=1), which is for tests.

@@ -21,7 +21,7 @@ def em_step(
     width: Tensor | None = None,
     setting: runtime.Setting = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Return the reference's step.
+    """Take one step: the values of `reference.em_step`, by the backend of `z`'s device.
 
     `noise`: dW itself, or the key of a cell that the step spans exactly. Raises ValueError where a
     shape, device or value does not fit (`runtime.check_step`).
@@ -37,7 +37,7 @@ def em_step(
 
 
 def increment(z: Tensor, dt: Tensor, key: Key) -> Tensor:
-    """Return dW of the cell that `key` names, like `z`."""
+    """Draw dW of the cell that `key` names, like `z`."""
     seed, serial, cell = key
     eps = philox.reference.normals(seed, serial, cell[:, None], z[0].numel())
     return (eps[:, 0] * dt.sqrt()[:, None]).view_as(z)

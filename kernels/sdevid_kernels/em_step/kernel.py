@@ -44,7 +44,7 @@ def elements_of(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    """Return the program's elements. dW is drawn and scaled by sqrt(dt), or read."""
+    """Locate the program's elements; draw their dW and scale it by sqrt(dt), or read it."""
     programs = tl.cdiv(groups, G)  # a clip
     clip = (tl.program_id(0) // programs).to(tl.int64)
     first_group = (tl.program_id(0) % programs).to(tl.int64) * G
@@ -62,7 +62,7 @@ def elements_of(
 
 @triton.jit
 def load_elements(ptr, at, other: tl.constexpr):
-    """Return elements `at` of an array in float32."""
+    """Load elements `at` of an array in float32."""
     return tl.load(ptr + at.offset, mask=at.is_element, other=other).to(tl.float32)
 
 
@@ -93,7 +93,7 @@ def forward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    """out = z + (drift + g u) dt + r g dW, and the program's share of the KL."""
+    """Compute out = z + (drift + g u) dt + r g dW, and the program's share of the KL."""
     at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, G)
     b_g = load_elements(diffusion_ptr, at, 0.0)
     velocity = load_elements(drift_ptr, at, 0.0)
@@ -134,7 +134,7 @@ def backward(
     DRAWN: tl.constexpr,
     G: tl.constexpr,
 ):
-    """Gradients of drift, g, u and r from those of the new state and of the clip's KL."""
+    """Compute the gradients of drift, g, u and r from those of the new state and the clip's KL."""
     at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, G)
     b_grad_kl, b_grad = tl.load(grad_kl_ptr + at.clip), load_elements(grad_ptr, at, 0.0)
     b_g = load_elements(diffusion_ptr, at, 0.0)
@@ -153,7 +153,7 @@ def backward(
 
 
 def grid_of(z: Tensor) -> tuple[int, int, int, int]:
-    """Return components and counters a clip, counters a program, and programs a clip."""
+    """Compute components and counters a clip, counters a program, and programs a clip."""
     size = z[0].numel()
     groups = triton.cdiv(size, LANES)
     block_groups = min(_GROUPS, triton.next_power_of_2(groups))
@@ -170,7 +170,7 @@ def _shared_arguments(
     cell: Tensor,
     seed: int,
 ) -> dict[str, Any]:
-    """What both kernels take, by name."""
+    """Name the arguments that both kernels take."""
     return {
         "diffusion_ptr": diffusion,
         "control_ptr": control,
@@ -199,10 +199,10 @@ def em_step(
     cell: Tensor,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the reference's step on contiguous float32 `z` (batch, *shape) and coefficients of its
-    shape.
+    """Take the reference's step on contiguous float32 `z` (batch, *shape).
 
-    Without `dw`, the noise is drawn: cell `cell` of clip `serial`, times sqrt(dt).
+    The coefficients have its shape. Without `dw`, the noise is drawn: cell `cell` of clip `serial`,
+    times sqrt(dt).
     """
     size, groups, block_groups, programs = grid_of(z)
     out = torch.empty_like(z)
@@ -239,7 +239,7 @@ def em_step_backward(
     cell: Tensor,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return gradients of drift, diffusion, control and width; empty where one is absent."""
+    """Compute the gradients of drift, diffusion, control and width; empty where one is absent."""
     size, groups, block_groups, programs = grid_of(grad)
     outs = _gradients(grad, drift_like, diffusion, control, width)
     to_drift, to_diffusion, to_control, to_width = outs
@@ -301,7 +301,7 @@ def launch_step(
     control: Tensor | None,
     width: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return `em_step` on any strides and shapes that broadcast.
+    """Run `em_step` on any strides and on shapes that broadcast.
 
     `noise`: (seed, serial, cell) or dW.
     """

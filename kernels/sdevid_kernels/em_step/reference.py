@@ -10,12 +10,12 @@ State = Float[Tensor, "batch *shape"]
 
 
 def control_energy(control: Tensor, dt: Tensor) -> Tensor:
-    """Return 1/2 u^2 dt of each component, in nats."""
+    """Compute 1/2 u^2 dt of each component, in nats."""
     return 0.5 * control.square() * dt
 
 
 def width_kl(width: Tensor, dt: Tensor) -> Tensor:
-    """Return 1/2 (r^2 - 1) - log r of each component, in nats; a step of no time has none."""
+    """Compute 1/2 (r^2 - 1) - log r of each component, in nats; a step of no time has none."""
     return (0.5 * (width.square() - 1) - width.log()) * (dt > 0)
 
 
@@ -28,7 +28,7 @@ def em_step(
     control: State | None = None,
     width: State | None = None,
 ) -> tuple[State, Float[Tensor, " batch"]]:
-    """Return z' = z + (h + g u) dt + r g dW, and the step's KL in nats.
+    """Compute z' = z + (h + g u) dt + r g dW, and the step's KL in nats.
 
     The KL is 1/2 |u|^2 dt + sum(1/2 (r^2 - 1) - log r): of the Euler-Maruyama chain with width r,
     or Girsanov's where `width` is absent (r = 1). `control` absent is u = 0, the prior. `dt` is one

@@ -27,7 +27,7 @@ def em_trajectory(
     setting: runtime.Setting = "auto",
     finite: bool = True,
 ) -> Trajectory:
-    """Return the reference's chain.
+    """Solve the chain of `reference.em_trajectory` by the backend of `z`'s device.
 
     `noise`: dW (steps, rows, d), or the key of cells that steps span. Rows of a clip are neighbours
     and its components count on through them. With Triton one launch forward and one backward, on a

@@ -55,7 +55,7 @@ class _Layers:
             self.pre[..., columns] = shift
 
     def run(self, z: Tensor, at: int) -> list[Tensor]:
-        """Return each network's outputs for the states `z`; `at` is the step's index."""
+        """Compute each network's outputs at the states `z`; `at` is the step's index."""
         pre, value = self.pre[at], self.value[at]
         pre.addmm_(z, self.first.t())
         _silu(pre, out=value)
@@ -69,9 +69,9 @@ class _Layers:
         return [out[at] for out in self.outs]
 
     def back(self, outs: list[Tensor], at: int, grad: Tensor) -> Tensor:
-        """Return the state's gradient: `grad` and that by the gradients `outs` of the outputs.
+        """Add to `grad` the state's gradient through the outputs, whose gradients are `outs`.
 
-        Pre-activations give way to their gradients.
+        Overwrites pre-activations by their gradients.
         """
         for n, weights in enumerate(self.networks):
             up, weight = outs[n][at], weights[-2]
@@ -85,7 +85,7 @@ class _Layers:
         return torch.addmm(grad, pre, self.first)
 
     def weight_grads(self, outs: list[Tensor], states: Tensor) -> list[Tensor]:
-        """Return the gradients of all weights, each in one product over the steps."""
+        """Compute the gradients of all weights, each in one product over the steps."""
         firsts = self.pre.flatten(0, 1).t() @ states.flatten(0, 1)
         grads = []
         for n, columns in enumerate(self.columns):
@@ -213,7 +213,7 @@ class _ChainBackward:
         ]
 
     def _step(self, k: int, up: Tensor, levels: list[Tensor]) -> Tensor:
-        """The gradient of the state before step `k` from that of the state after it."""
+        """Backward of step k: from `up` = dL/dz[k+1], return dL/dz[k]."""
         to_h, g = torch.mul(up, self.dt[k], out=self.outs[0][k]), self.level
         if self.slope is not None:
             g = self.diffusion.at(self.path[k])
@@ -237,7 +237,7 @@ class _ChainBackward:
         return self.layers.back(self.outs, k, up)
 
     def _for_g(self, k: Any, up: Tensor, g: Tensor) -> Any:
-        """g's gradient of the steps `k`, from that of the states after them."""
+        """Compute g's gradient at the steps `k` from those of the states after them."""
         reading, dw = self.form.reading, self.dw[k]
         if self.r is not None:
             dw = dw * self.r[k]
@@ -253,7 +253,7 @@ class _ChainBackward:
         return total if self.r is None else total - self.raw_r[k] / g
 
     def _bend(self, k: int, to_h: Tensor, to_g: Tensor, levels: list[Tensor]) -> Any:
-        """The state's gradient by g; adds those of g's level and slope."""
+        """Compute the state's gradient through g; add those of g's level and slope."""
         bend, slope = torch.tanh(self.path[k]), self.slope
         level = self.level + slope * bend + self.diffusion.start
         rise, flat = torch.sigmoid(level), 1 - bend.square()
@@ -281,7 +281,7 @@ def em_trajectory(
     dw: Tensor,
     saved: Sequence[int] | None = None,
 ) -> reference.Trajectory:
-    """Return the reference's chain, differentiable once; `dt` and the noise get no gradient."""
+    """Solve the reference's chain, differentiable once; `dt` and the noise get no gradient."""
     weights, diffusion = _flat(drift), reference.settled(diffusion)
     points = range(len(dt) + 1) if saved is None else saved
     form = ChainForm(len(weights), None, points)

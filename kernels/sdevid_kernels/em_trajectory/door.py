@@ -96,7 +96,7 @@ def _posterior(posterior: Posterior, z: Tensor) -> None:
 
 
 def _network(name: str, network: Network, z: Tensor, outputs: int) -> None:
-    """Each layer takes what the one before gives; all lie where the state does."""
+    """Check that each layer takes the outputs of the one before and lies where the state does."""
     wide = z.shape[1]
     layers = [(network.first, None), *network.hidden, network.last]
     for index, (weight, bias) in enumerate(layers):
@@ -125,7 +125,7 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _values(diffusion: Tensor | Diffusion, dt: Tensor, finite: bool) -> None:
-    """dt >= 0, and g above 0 and `finite`. On CUDA the device itself asserts: nothing waits."""
+    """Check dt >= 0, and g above 0 and `finite`. On CUDA the device asserts, so nothing waits."""
     rule = "a step needs a time of 0 s (it then changes nothing) or more"
     _all(dt >= 0, f"{NAME}: dt holds {{}}, but {rule}; sort each clip's times", dt)
     if isinstance(diffusion, Tensor):

@@ -27,7 +27,7 @@ class Network(NamedTuple):
     last: tuple[Tensor, Tensor]
 
     def __call__(self, z: Tensor, shift: Tensor) -> Tensor:
-        """Outputs for states (rows, d) and the first layer's `shift` (rows, hidden)."""
+        """Compute the outputs at states (rows, d); `shift` (rows, hidden) is the first layer's."""
         x = functional.silu(functional.linear(z, self.first) + shift)
         for weight, bias in self.hidden:
             x = functional.silu(functional.linear(x, weight, bias))
@@ -48,13 +48,13 @@ class Diffusion(NamedTuple):
     stratonovich: bool = False
 
     def at(self, z: Tensor) -> Tensor:
-        """Return g at `z`."""
+        """Compute g at `z`."""
         if self.slope is None:
             return self._positive(self.level)
         return self._positive(self.level + self.slope * torch.tanh(z))
 
     def with_slope(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return g at `z` and dg/dz; None where g does not depend on z."""
+        """Compute g at `z` and dg/dz; None where g does not depend on z."""
         if self.slope is None:
             return self._positive(self.level), None
         bend = torch.tanh(z)
@@ -63,7 +63,7 @@ class Diffusion(NamedTuple):
         return self._positive(level), rise * self.slope * (1 - bend.square())
 
     def correction(self, g: Tensor, slope: Tensor | None) -> Tensor | None:
-        """Return what is added to the drift to make it Ito's; None where that is nothing."""
+        """Compute what makes the drift Ito's when added to it; None where it already is."""
         return 0.5 * g * slope if self.stratonovich and slope is not None else None
 
     def _positive(self, level: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Reading(NamedTuple):
     own: bool = False
 
     def __call__(self, outputs: Tensor, h: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
-        """u and r from outputs (rows, d or 2 d, ...)."""
+        """Read u and r from outputs (rows, d or 2 d, ...); r None without a width."""
         control, width = outputs.chunk(2, 1) if self.width else (outputs, None)
         if self.unit is not None:
             control = self.unit * control
@@ -117,7 +117,7 @@ class Trajectory(NamedTuple):
 
 
 def settled(diffusion: Tensor | Diffusion) -> Tensor | Diffusion:
-    """Return g itself where it does not depend on z."""
+    """Evaluate g once where it does not depend on z; else return it as it is."""
     if isinstance(diffusion, Diffusion) and diffusion.slope is None:
         return diffusion.at(diffusion.level)
     return diffusion
@@ -134,13 +134,13 @@ def em_trajectory(
     saved: Sequence[int] | None = None,
     step: Callable[..., tuple[Tensor, Tensor]] = em_step,
 ) -> Trajectory:
-    """Return z' = z + (h(z) + g u_k(z)) dt + r_k(z) g dW from `z`, for every step of `dt`.
+    """Step z' = z + (h(z) + g u_k(z)) dt + r_k(z) g dW from `z`, for every step of `dt`.
 
-    A row is one clip's vector latent, or one token of its map; rows share the networks. Drift
-    h = drift(z, drift_shift) and g (of one row or all) do not change along time, the control does
-    by its shifts. `posterior` absent is the prior: u = 0, r = 1. `dt` in units of time; a step of
-    no time changes nothing. `saved` names the points, 0 to steps and rising, whose states come
-    back; None is all. `step` is em_step, or one that does the same.
+    A row is one clip's vector latent, or one token of its map; rows share the networks. Drift h =
+    drift(z, drift_shift) and g (of one row or all) do not change along time, the control does by
+    its shifts. `posterior` absent is the prior: u = 0, r = 1. `dt` in units of time; a step of no
+    time changes nothing. `saved` names the points, 0 to steps and rising, whose states come back;
+    None is all. `step` is em_step, or one that does the same.
     """
     states = [z]
     energy, width_kl = z.new_zeros(len(z)), z.new_zeros(len(z))

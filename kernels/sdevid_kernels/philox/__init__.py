@@ -16,7 +16,7 @@ def normals(
     tag: int = 0,
     setting: runtime.Setting = "auto",
 ) -> Tensor:
-    """Return standard normals (batch, steps, size) at `cell` (batch, steps); see the reference."""
+    """Draw standard normals (batch, steps, size) at `cell` (batch, steps); see the reference."""
     if runtime.backend(serial.device, setting) == "triton":
         from sdevid_kernels.philox import kernel
 
@@ -32,7 +32,7 @@ def uniforms(
     tag: int = 0,
     setting: runtime.Setting = "auto",
 ) -> Tensor:
-    """Uniform draws in [0, 1) (batch, steps, size) at `cell`; see the reference."""
+    """Draw uniforms in [0, 1) (batch, steps, size) at `cell` (batch, steps); see the reference."""
     if runtime.backend(serial.device, setting) == "triton":
         from sdevid_kernels.philox import kernel
 

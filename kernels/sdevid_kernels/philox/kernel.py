@@ -14,6 +14,7 @@ from sdevid_kernels.philox.reference import LANES
 
 @triton.jit
 def box_muller(for_radius, for_angle):
+    """Transform two blocks of words to two blocks of standard normals (Box and Muller 1958)."""
     unit = (for_radius >> 1).to(tl.int32, bitcast=True).to(tl.float32) * 4.656612873077393e-10
     unit = unit + 2.3283064365386963e-10
     radius = tl.sqrt(-2.0 * tl.log(unit))
@@ -23,7 +24,7 @@ def box_muller(for_radius, for_angle):
 
 @triton.jit
 def words(seed, serial, index, tag):
-    """Four blocks of words for a block of 64-bit counters `index` of one clip or one each."""
+    """Compute four blocks of words for 64-bit counters `index` of one clip or one each."""
     c0 = (index & 0xFFFFFFFF).to(tl.uint32)
     c1 = ((index >> 32) & 0xFFFFFFFF).to(tl.uint32)
     zero = c0 * 0
@@ -34,7 +35,7 @@ def words(seed, serial, index, tag):
 
 @triton.jit
 def lanes(seed, serial, index, tag):
-    """Return four blocks of normals for a block of counters."""
+    """Draw four blocks of normals for a block of counters."""
     w0, w1, w2, w3 = words(seed, serial, index, tag)
     n0, n1 = box_muller(w0, w1)
     n2, n3 = box_muller(w2, w3)
@@ -43,13 +44,13 @@ def lanes(seed, serial, index, tag):
 
 @triton.jit
 def unit(word):
-    """Return [0, 1) from the upper 24 bits of a word."""
+    """Convert the upper 24 bits of a word to [0, 1)."""
     return (word >> 8).to(tl.int32, bitcast=True).to(tl.float32) * 5.960464477539063e-08
 
 
 @triton.jit
 def block(seed, serial, cell, groups, first_group, GROUPS: tl.constexpr):
-    """Return normals of components 4 * first_group and on, in order: a block of 4 * GROUPS."""
+    """Draw normals of components 4 * first_group and on, in order: a block of 4 * GROUPS."""
     index = cell * groups + first_group + tl.arange(0, GROUPS)
     n0, n1, n2, n3 = lanes(seed, serial, index, 0)
     return tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))

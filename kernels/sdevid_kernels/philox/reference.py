@@ -13,7 +13,7 @@ _MASK = 0xFFFFFFFF
 
 
 def words(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> list[Tensor]:
-    """Return four lanes of 32-bit words (as int64) for counters (as int64) and a 64-bit seed.
+    """Compute four lanes of 32-bit words (as int64) for counters (as int64) and a 64-bit seed.
 
     Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; the words of `tl.philox`.
     """
@@ -37,10 +37,10 @@ def normals(
     size: int,
     tag: int = 0,
 ) -> Float[Tensor, "batch steps size"]:
-    """Return standard normals of `size` components for each clip and cell, float32.
+    """Draw standard normals of `size` components for each clip and cell, float32.
 
-    `tag` is c2's low 16 bits: stream | level << 8. Component i is lane i % 4 of the counter
-    cell * groups + i // 4.
+    `tag` is c2's low 16 bits: stream | level << 8. Component i is lane i % 4 of the counter cell *
+    groups + i // 4.
     """
     lanes = _lanes(seed, serial, cell, size, tag)
     pairs = [_box_muller(*lanes[:2]), _box_muller(*lanes[2:])]
@@ -55,14 +55,14 @@ def uniforms(
     size: int,
     tag: int = 0,
 ) -> Float[Tensor, "batch steps size"]:
-    """Uniform multiples of 2**-24 in [0, 1) at the cells of `normals`, float32."""
+    """Draw uniform multiples of 2**-24 in [0, 1) at the cells of `normals`, float32."""
     lanes = _lanes(seed, serial, cell, size, tag)
     flat = torch.stack([(lane >> 8).float() * 2**-24 for lane in lanes], -1).flatten(2)
     return flat[..., :size]
 
 
 def _lanes(seed: int, serial: Tensor, cell: Tensor, size: int, tag: int) -> list[Tensor]:
-    """Words (batch, steps, groups) of each lane."""
+    """Compute the words (batch, steps, groups) of each lane."""
     groups = -(-size // LANES)
     index = cell[..., None] * groups + torch.arange(groups, device=cell.device)
     clip = serial[:, None, None].expand_as(index)

@@ -23,20 +23,20 @@ def block_from(first_row, rows, size, width, const):
 
 @triton.jit
 def element_of(block):
-    """Return offsets of the block's elements in an array (rows, size): (ROWS, D)."""
+    """Compute offsets of the block's elements in an array (rows, size): (ROWS, D)."""
     return block.row[:, None] * block.size + block.component[None, :]
 
 
 @triton.jit
 def scratch_element_of(scratch, block):
-    """Offsets of this step's elements in scratch memory, and which of them exist: (ROWS, D)."""
+    """Compute offsets of this step's elements in scratch memory, and which exist: (ROWS, D)."""
     offset = scratch.row[:, None] * block.size + block.component[None, :]
     return offset, (scratch.row[:, None] >= 0) & (block.component[None, :] < block.size)
 
 
 @triton.jit
 def increment(noise, k, block, span, const):
-    """Return dW of step k, which takes `span` (ROWS,): (ROWS, D)."""
+    """Draw or read dW of step k, which takes `span` (ROWS,): (ROWS, D)."""
     size, tokens = block.size, noise.tokens
     if const.DRAWN:
         clip = block.row // tokens

@@ -42,12 +42,13 @@ class CoefficientGradients(NamedTuple):
 
 @triton.jit
 def tanh(x):
+    """Compute tanh by the sigmoid."""
     return 2 * tl.sigmoid(2 * x) - 1
 
 
 @triton.jit
 def diffusion_at(z, level, slope, numbers, const):
-    """Return g; where it depends on the state also tanh z and the softplus's slope."""
+    """Evaluate g; where it depends on the state also tanh z and the softplus's slope."""
     g, tanh_z, rise = level, level, level
     if const.DIFFUSION > 0:
         tanh_z = tanh(z)
@@ -59,7 +60,7 @@ def diffusion_at(z, level, slope, numbers, const):
 
 @triton.jit
 def coefficients_at(z, k, chain, scratch, block, const, BACKWARD: tl.constexpr):
-    """Return the coefficients of step k at `z` (ROWS, D)."""
+    """Evaluate the coefficients of step k at `z` (ROWS, D)."""
     model, unit, bound = chain.model, chain.numbers.unit, chain.numbers.bound
     is_element = block.is_element
     h, _ = stack_forward(
@@ -114,23 +115,24 @@ def coefficients_at(z, k, chain, scratch, block, const, BACKWARD: tl.constexpr):
 
 @triton.jit
 def shift_offset(k, block, const):
-    """Return where the control's shift of step k begins."""
+    """Locate the control's shift of step k."""
     return 0 if const.ONE_SHIFT else k * block.rows * block.width
 
 
 @triton.jit
 def step_to(z, at, dw, span, block):
-    """Return the state after a step of `span` (ROWS,) with the coefficients `at` z: (ROWS, D)."""
+    """Take a step of `span` (ROWS,) from z with its coefficients `at`; return (ROWS, D)."""
     end = z + (at.h + at.g * at.u) * span[:, None] + at.r * at.g * dw
     return tl.where(block.is_element, end, 0.0)
 
 
 @triton.jit
 def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, const):
-    """Return gradients of what the coefficients `at` z are made of.
+    """Compute the gradients of a step's inputs: network outputs, g's level and slope, and z.
 
     `grad` (ROWS, D) is the next state's gradient, `grad_energy` and `grad_width` (ROWS, 1) those of
-    the energy and the width's KL, `step` (ROWS, 1) the step's length.
+    the energy and the width's KL, `step` (ROWS, 1) the step's length. z's gradient is that through
+    g alone.
     """
     g, u, r, unit, bound = at.g, at.u, at.r, numbers.unit, numbers.bound
     to_h = grad * step
@@ -157,8 +159,9 @@ def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, 
 
 @triton.jit
 def diffusion_backward(to_g, to_h, at, const):
-    """Return gradients of g's level and slope and of the state, from those of g and h: each (ROWS,
-    D).
+    """Compute the gradients of g's level and slope and of the state from those of g and h.
+
+    Each is (ROWS, D).
     """
     to_level, to_slope, to_z = to_g, to_g, to_g
     if const.DIFFUSION > 0:

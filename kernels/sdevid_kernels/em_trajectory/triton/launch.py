@@ -48,7 +48,7 @@ class Launch(NamedTuple):
         return (len(self.drift) - 2) // 2
 
     def arguments(self, z: Tensor, recompute: bool) -> dict[str, Any]:
-        """Return the kernels' arguments by name, for states like `z` (rows, size)."""
+        """Name the kernels' arguments, for states like `z` (rows, size)."""
         return {
             "model": self._model(),
             "numbers": Numbers(*self.form.numbers),
@@ -98,13 +98,13 @@ class Launch(NamedTuple):
 
 
 def stack_of(network: list[Tensor]) -> MLPStack:
-    """Return a network but for its shift, as the kernels take it."""
+    """Gather a network's tensors but for its shift, as the kernels take them."""
     first, _, *inner, last, bias = network
     return MLPStack(first, tuple(zip(inner[::2], inner[1::2], strict=True)), last, bias)
 
 
 def span_of(network: list[Tensor]) -> int:
-    """Return elements of a network's weight gradients: of all but its shift."""
+    """Count the elements of a network's weight gradients: of all but its shift."""
     return sum(x.numel() for index, x in enumerate(network) if index != 1)
 
 

@@ -14,7 +14,7 @@ import triton.language as tl
 
 @triton.jit
 def first_layer(z, stack, shift_ptr, unit, scratch, block, const):
-    """Return pre-activations of the first layer's units `unit`: (ROWS, TILE)."""
+    """Compute pre-activations of the first layer's units `unit`: (ROWS, TILE)."""
     size, width = block.size, block.width
     is_unit = block.is_row[:, None] & (unit[None, :] < width)
     offset = block.row[:, None] * width + unit[None, :]
@@ -32,7 +32,10 @@ def first_layer(z, stack, shift_ptr, unit, scratch, block, const):
 
 @triton.jit
 def inner_layer(values_ptr, weight_ptr, unit, inputs, scratch, block, const):
-    """`values` (rows, inputs) times rows `unit` of the weight (width, inputs): (ROWS, TILE)."""
+    """Multiply `values` (rows, inputs) by rows `unit` of the weight (width, inputs).
+
+    The product is (ROWS, TILE).
+    """
     product = tl.full((const.ROWS, const.TILE), 0.0, tl.float32)
     row = scratch.row[:, None]
     for begin in range(0, inputs, const.K):
@@ -48,8 +51,9 @@ def inner_layer(values_ptr, weight_ptr, unit, inputs, scratch, block, const):
 
 @triton.jit
 def inner_layer_backward(grads_ptr, weight_ptr, unit, outputs, scratch, block, const):
-    """Return `grads` (rows, outputs) times columns `unit` of the weight (outputs, width): (ROWS,
-    TILE).
+    """Multiply `grads` (rows, outputs) by columns `unit` of the weight (outputs, width).
+
+    The product is (ROWS, TILE).
     """
     product = tl.full((const.ROWS, const.TILE), 0.0, tl.float32)
     row = scratch.row[:, None]
@@ -66,7 +70,7 @@ def inner_layer_backward(grads_ptr, weight_ptr, unit, outputs, scratch, block, c
 
 @triton.jit
 def last_layer(stack, first_output, unit, block):
-    """The last layer's weights of outputs `first_output` on and of units `unit`: (D, TILE)."""
+    """Load the last layer's weights of outputs `first_output` on and of units `unit`: (D, TILE)."""
     component = block.component
     is_weight = (unit[None, :] < block.width) & (component[:, None] < block.size)
     offset = (first_output + component)[:, None] * block.width + unit[None, :]
@@ -75,7 +79,7 @@ def last_layer(stack, first_output, unit, block):
 
 @triton.jit
 def last_bias(stack, first_output, block, const):
-    """Return the last layer's bias from `first_output` on, for every row: (ROWS, D)."""
+    """Load the last layer's bias from `first_output` on, for every row: (ROWS, D)."""
     is_output = block.component < block.size
     bias_ptr = stack.bias_ptr + first_output + block.component
     b_bias = tl.load(bias_ptr, mask=is_output, other=0.0)
@@ -94,7 +98,7 @@ def stack_forward(
     TWO: tl.constexpr,
     BACKWARD: tl.constexpr,
 ):
-    """Return a network's outputs (ROWS, D), and the second half of them where TWO.
+    """Compute a network's outputs (ROWS, D), and the second half of them where TWO.
 
     Leaves at `layers_ptr` the values that the next layer reads or, where BACKWARD, all values and
     slopes.
@@ -137,7 +141,7 @@ def stack_forward(
 def last_layer_backward(
     grad, grad_second, stack, layers_ptr, unit, scratch, block, const, TWO: tl.constexpr
 ):
-    """Gradient of the last hidden layer's values from the outputs': (ROWS, TILE)."""
+    """Compute the gradient of the last hidden layer's values from the outputs': (ROWS, TILE)."""
     if const.D > 64:
         grads_ptr = layers_ptr + 3 * const.LAYERS * scratch.area * block.width
         outputs = (2 if TWO else 1) * block.size
@@ -163,7 +167,7 @@ def stack_backward(
     TWO: tl.constexpr,
     SHIFT: tl.constexpr,
 ):
-    """Return the state's gradient (ROWS, D) from the outputs', by the slopes at `layers_ptr`.
+    """Compute the state's gradient (ROWS, D) from the outputs', by the slopes at `layers_ptr`.
 
     Leaves the pre-activations' gradients there, and the first layer's at `grad_shift_ptr` where
     SHIFT.

@@ -48,7 +48,7 @@ def em_trajectory(
     points: int,
     chunk: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the reference's chain, and the states at every `chunk`-th point.
+    """Solve the reference's chain; also return the states at every `chunk`-th point.
 
     `drift` and `control`: first weight, shift, weight and bias of each further hidden layer, last
     weight, bias; `control` is empty for the prior. `diffusion`: g, or level and slope. Without `dw`
@@ -104,10 +104,11 @@ def em_trajectory_backward(
     points: int,
     chunk: int,
 ) -> list[Tensor]:
-    """Return the gradients of z, the diffusion's tensors, the drift's shift, the control's if any,
-    and last of all weights in one vector, the drift's before the control's.
+    """Compute the gradients of the chain's inputs, from those of its outputs.
 
-    `anchors` are those of the forward pass or, with `chunk` 0, the states at all points.
+    In order: z, the diffusion's tensors, the drift's shift, the control's if any, and all weights
+    in one vector, the drift's before the control's. `anchors` are those of the forward pass or,
+    with `chunk` 0, the states at all points.
     """
     form = LaunchForm(seed, numbers, flags, points, chunk)
     launch = Launch(drift, control, diffusion, dt, dw, serial, cell, saved_index, form)
@@ -198,7 +199,7 @@ em_trajectory.register_autograd(_pull_back, setup_context=_setup)
 
 
 def _saved_indices(saved: tuple[int, ...] | None, steps: int, device: torch.device) -> Tensor:
-    """Each point's index among the saved ones, or -1: (steps + 1,)."""
+    """Index each point among the saved ones, -1 where it is not saved: (steps + 1,)."""
     make = _new_saved_indices if torch.compiler.is_compiling() else _cached_saved_indices
     return make(saved, steps, device)
 

@@ -101,7 +101,7 @@ def forward(
 
 @triton.jit
 def _forward_scratch(work_ptr, program, block, const):
-    """The program's scratch memory: one step's state and the hidden values of either network."""
+    """Lay out the program's scratch memory: one step's state and either network's hidden values."""
     layers = (const.LAYERS - 1) * const.ROWS * block.width
     states_ptr = work_ptr + program * const.ROWS * (
         block.size + 2 * (const.LAYERS - 1) * block.width
@@ -120,7 +120,7 @@ def _save(states_ptr, z, point, grid, block):
 
 @triton.jit
 def _saved_gradient(grads, point, grid, block):
-    """The gradient of the state at `point` as it was saved: 0 if it was not."""
+    """Load the gradient of the state saved at `point`: 0 where none was saved."""
     index = tl.load(grid.saved_index_ptr + point)
     grad_ptr = grads.states_ptr + index * block.rows * block.size + element_of(block)
     return tl.load(grad_ptr, mask=block.is_element & (index >= 0), other=0.0)
@@ -194,7 +194,7 @@ def backward(
 
 @triton.jit
 def _backward_scratch(states_ptr, chunk, block, const):
-    """The program's scratch memory: a chunk's states, and all that its layers leave behind."""
+    """Lay out the program's scratch memory: a chunk's states, and what its layers leave behind."""
     area = chunk * const.ROWS
     drift_ptr = states_ptr + area * block.size
     control_ptr = drift_ptr + area * (3 * const.LAYERS * block.width + block.size)
@@ -291,7 +291,7 @@ def _step_backward(grad, kl_grads, k, begin, chain, grads, scratch, block, const
 
 @triton.jit
 def _drift_backward(to_drift, stack, scratch, block, const):
-    """The state's gradient (ROWS, D) from that of the drift network's outputs, which is kept."""
+    """Compute the state's gradient (ROWS, D) from that of the drift's outputs; store the latter."""
     to_drift = tl.where(block.is_element, to_drift, 0.0)
     offset, is_scratch = scratch_element_of(scratch, block)
     outputs_ptr = scratch.drift_ptr + 3 * const.LAYERS * scratch.area * block.width
@@ -312,7 +312,7 @@ def _drift_backward(to_drift, stack, scratch, block, const):
 
 @triton.jit
 def _control_backward(to_control, to_width, stack, grad_shift_ptr, scratch, block, const):
-    """The state's gradient (ROWS, D) from those of the control's outputs, which are kept."""
+    """Compute the state's gradient (ROWS, D) from the control outputs' gradients; store those."""
     size = block.size
     to_control = tl.where(block.is_element, to_control, 0.0)
     to_width = tl.where(block.is_element, to_width, 0.0)

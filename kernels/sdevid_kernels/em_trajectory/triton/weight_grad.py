@@ -14,7 +14,7 @@ _K = tl.constexpr(16)  # rows of a product at a time
 
 @triton.jit
 def _add_product(grads_ptr, outputs, values_ptr, inputs, total_ptr, rows, is_new, const):
-    """total (outputs, inputs) += grads' values over `rows` rows; F x F at a time."""
+    """Add grads' values over `rows` rows to total (outputs, inputs), F x F at a time."""
     for top in range(0, outputs, const.F):
         m = top + tl.arange(0, const.F)
         for left in range(0, inputs, const.F):
@@ -36,7 +36,7 @@ def _add_product(grads_ptr, outputs, values_ptr, inputs, total_ptr, rows, is_new
 
 @triton.jit
 def _add_sum(grads_ptr, outputs, total_ptr, rows, is_new, const):
-    """total (outputs,) += the sum of grads over `rows` rows."""
+    """Add the sum of grads over `rows` rows to total (outputs,)."""
     for top in range(0, outputs, const.F):
         m = top + tl.arange(0, const.F)
         is_bias = m < outputs
@@ -72,7 +72,7 @@ def add_weights(layers_ptr, total_ptr, outputs, rows, is_new, scratch, block, co
 
 @triton.jit
 def add_shift(layers_ptr, total_ptr, steps, is_new, scratch, block, const):
-    """total (rows, width) += the first layer's gradients of `steps` steps, for a block of rows."""
+    """Add the first layer's gradients of a block of rows to total (rows, width), over `steps`."""
     width = block.width
     grads_ptr = layers_ptr + 2 * const.LAYERS * scratch.area * width
     for begin in range(0, width, const.TILE):
