@@ -71,7 +71,7 @@ def describe(folder: Path) -> Description:
 
 
 class PictureShape(NamedTuple):
-    """Of what a model sees and draws for a frame: its pixels, or latents."""
+    """Shape of what a model sees and draws for one frame: its pixels, or its latents."""
 
     channels: int
     height: int
@@ -79,7 +79,7 @@ class PictureShape(NamedTuple):
 
 
 def latent_shape(folder: Path, channels: int, frame_size: int, cells: int) -> PictureShape:
-    """Shape of the latents of frames of this size, on which a model has `cells` a side.
+    """Compute the latents' shape for frames of this size; the model's map has `cells` a side.
 
     Raises UserError where `folder` holds no autoencoder, or one of other frames.
     """
@@ -117,7 +117,7 @@ def _description(kind: str, settings: dict[str, Any]) -> Description:
 
 
 def identity(folder: Path) -> dict[str, Any]:
-    """Return what tells autoencoders apart, as JSON.
+    """Describe the autoencoder by what tells it apart from others, as JSON.
 
     No path, so that a copy elsewhere is the same one. Raises UserError where the folder holds no
     autoencoder or no safetensors.

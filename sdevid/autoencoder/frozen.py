@@ -50,8 +50,10 @@ class FrozenAutoencoder:
 
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "frames channels height width"]) -> Latents:
-        """Encode frames in [0, 1]. Pixels that were not observed (NaN) are read as grey; a frame
-        without any that was is NaN."""
+        """Encode frames in [0, 1].
+
+        Unobserved pixels (NaN) are read as grey; a frame without any observed pixel gives NaN.
+        """
         seen = frames.isnan().logical_not().flatten(1).any(1)
         filled = frames.nan_to_num(nan=0.5)
         latents = [self._encoded(part) for part in torch.split(filled, FRAMES_AT_ONCE)]
@@ -70,9 +72,7 @@ class FrozenAutoencoder:
     def stored(
         self, video: UInt8[np.ndarray, "time height width channels"]
     ) -> Float16[np.ndarray, "time rows columns values"]:
-        """Return the latents of a clip as shards hold them: the means and, where there are, the
-        scales.
-        """
+        """Encode a clip to the latents that shards hold: means and, where there are any, scales."""
         frames = torch.from_numpy(np.array(video)).permute(0, 3, 1, 2).float() / 255
         mean, scale = self.encode(frames.to(self._shift.device))
         values = mean if scale is None else torch.cat([mean, scale], dim=1)

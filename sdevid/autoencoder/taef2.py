@@ -90,14 +90,14 @@ class TAEF2(nn.Module):
     def encode(
         self, pictures: Float[Tensor, "n 3 height width"]
     ) -> Float[Tensor, "n 32 rows columns"]:
-        """Return latents of pictures in [0, 1]."""
+        """Encode pictures in [0, 1] to latents."""
         latents: Tensor = self.encoder(pictures)
         return latents
 
     def decode(
         self, latents: Float[Tensor, "n 32 rows columns"]
     ) -> Float[Tensor, "n 3 height width"]:
-        """Return pictures, in [0, 1] but for overshoot."""
+        """Decode latents to pictures, in [0, 1] but for overshoot."""
         pictures: Tensor = self.decoder(latents)
         return pictures
 

@@ -111,7 +111,7 @@ def set_scaling(folder: Path, latents: Float[Tensor, "frames channels rows colum
 
 
 def psnr(autoencoder: FrozenAutoencoder, frames: Frames) -> float:
-    """PSNR in dB of frames encoded and decoded: of each frame's squared error, averaged."""
+    """Measure the PSNR in dB of frames encoded and decoded, averaged over frames."""
     decoded = autoencoder.decode(autoencoder.encode(frames).mean)
     error = (decoded - frames).square().nanmean((1, 2, 3)).clamp(min=1e-10)
     return float((-10 * error.log10()).mean())
@@ -132,21 +132,21 @@ def _check_frames(index: ShardIndex, options: Options) -> None:
 
 
 def _frames(index: ShardIndex, clip: int, indices: np.ndarray[Any, Any] | slice) -> Frames:
-    """Frames of a clip in [0, 1], on the CPU."""
+    """Read frames of a clip in [0, 1], on the CPU."""
     video = index.read(clip).video[indices]
     values = np.float32(video) / 255 if index.transform is None else index.transform.apply(video)
     return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
 def _some(index: ShardIndex) -> Frames:
-    """Frames at even distances in the split, one a clip."""
+    """Read one frame from each of a few clips spread evenly over the split."""
     clips = np.unique(np.linspace(0, len(index) - 1, _MEASURED).astype(int)).tolist()
     each = (_frames(index, k, slice(k % index.clips[k].num_frames, None))[:1] for k in clips)
     return torch.cat(list(each))
 
 
 def _batches(index: ShardIndex, options: Options) -> Iterator[Frames]:
-    """Batches without end of frames drawn evenly, four of each clip that is read."""
+    """Yield batches without end of frames drawn evenly, four of each clip that is read."""
     draw = np.random.default_rng(options.seed)
     waiting: list[Tensor] = []
     while True:
@@ -199,7 +199,7 @@ def _until_interrupted() -> Iterator[None]:
 def _loss(
     module: Any, critic: nn.Module | None, frames: Frames, options: Options
 ) -> tuple[Tensor, Frames, Tensor]:
-    """The loss, the decoded frames, and their mean absolute error over what was observed."""
+    """Compute the loss, the decoded frames, and their mean absolute error over observed pixels."""
     seen = frames.isnan().logical_not()
     pixels = 2 * frames.nan_to_num(nan=0.5) - 1
     latent = module.encode(pixels).latent_dist
@@ -212,7 +212,7 @@ def _loss(
 
 
 def _critic(channels: int) -> nn.Sequential:
-    """A discriminator of patches: how real each looks."""
+    """Build a discriminator that scores how real each patch looks."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((channels, 32), (32, 64), (64, 64)):
         layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2)]
@@ -222,7 +222,7 @@ def _critic(channels: int) -> nn.Sequential:
 def _teach(
     critic: nn.Module, optimizer: torch.optim.Optimizer, real: Frames, decoded: Frames
 ) -> None:
-    """One step of the discriminator, by the hinge loss."""
+    """Take one step of the discriminator, by the hinge loss."""
     shown = torch.where(real.isnan(), decoded, 2 * real - 1)
     loss = functional.relu(1 - critic(shown)).mean() + functional.relu(1 + critic(decoded)).mean()
     optimizer.zero_grad()

@@ -18,10 +18,10 @@ Heads = Float[Tensor, "batch length heads width"]
 
 @cache
 def backend(choice: Literal["auto", "xformers", "sdpa"], device: str) -> Backend:
-    """Return the attention that `choice` means on a device type ("cpu", "cuda").
+    """Choose the attention that `choice` means on a device type ("cpu", "cuda").
 
-    xformers runs on CUDA alone; "auto" takes it there where it is installed.
-    Raises UserError where xformers is asked for and cannot run.
+    xformers runs on CUDA alone; "auto" takes it there where it is installed. Raises UserError where
+    xformers is asked for and cannot run.
     """
     if choice == "sdpa" or (choice == "auto" and device != "cuda"):
         return "sdpa"
@@ -48,13 +48,12 @@ def attend(
     seen: Bool[Tensor, "batch *queries length"] | None,
     using: Backend,
 ) -> Heads:
-    """Return softmax(q k^T / sqrt(width)) v over those keys that are `seen` (Vaswani et al. 2017,
-    eq. 1).
+    """Compute softmax(q k^T / sqrt(width)) v over the keys `seen` (Vaswani et al. 2017, eq. 1).
 
     `seen` is the same for all queries of a row or differs between them; None: all keys. A mask that
     differs between queries always runs by PyTorch's attention.
 
-    Each query must see one key or more. What stands at unseen queries is not defined.
+    Each query must see at least one key. The output at queries that are not `seen` is undefined.
     """
     if seen is not None and seen.dim() == 3:
         using = "sdpa"
@@ -71,7 +70,7 @@ def attend(
 def _attend_packed(
     query: Heads, key: Heads, value: Heads, seen: Bool[Tensor, "batch length"]
 ) -> Heads:
-    """The seen places of all rows in one sequence, each row a block of the mask."""
+    """Pack the seen places of all rows into one sequence, each row a block of the mask."""
     from xformers.ops import memory_efficient_attention
     from xformers.ops.fmha.attn_bias import BlockDiagonalMask
 
@@ -83,5 +82,5 @@ def _attend_packed(
 
 
 def heads(x: Float[Tensor, "batch length features"], count: int) -> Heads:
-    """Return features split into `count` heads of equal width."""
+    """Split features into `count` heads of equal width."""
     return torch.unflatten(x, -1, (count, -1))

@@ -23,7 +23,7 @@ DiffusionAt = Float[Tensor, "batch *#driven"]  # g, broadcastable to what it dri
 
 
 class StateNetwork(nn.Module):
-    """Hidden layers over the state, the first shifted by a condition made beforehand.
+    """Hidden layers over the state; a precomputed condition shifts the first.
 
     Over a vector the layers are linear; over a map they are 3 x 3 convolutions. The last layer
     starts at zero.
@@ -48,9 +48,9 @@ class StateNetwork(nn.Module):
         return nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def silu_layers(self, condition: Tensor) -> tuple[Network, Tensor] | str:
-        """Return the layers' weights and what the first adds to its product, float32.
+        """Give the layers' weights and the shift that the first adds to its product, float32.
 
-        Or why not.
+        Or the reason why there are none: a map's layers are convolutions.
         """
         layers = [self.first, *self.hidden, self.last]
         if not all(isinstance(layer, nn.Linear) for layer in layers):
@@ -59,6 +59,10 @@ class StateNetwork(nn.Module):
         return Network(first[0], tuple(pairs[:-1]), pairs[-1]), condition.float() + first[1]
 
     def forward(self, z: State, condition: Tensor) -> Tensor:
+        """Evaluate the layers at `z`, the first shifted by `condition`.
+
+        With `sde.checkpoint` they are computed again in the backward pass.
+        """
         if not self.again or not torch.is_grad_enabled():
             return self._layers(z, condition)
         kept: Tensor = checkpoint(
@@ -77,29 +81,29 @@ class StateNetwork(nn.Module):
 def state_network(
     config: SDEConfig, outputs: int, inputs: int | None = None
 ) -> StateNetwork | StateTransformer:
-    """Return the network over the state that `sde.backbone` names."""
+    """Build the network over the state that `sde.backbone` names."""
     chosen = StateTransformer if config.backbone == "transformer" else StateNetwork
     return chosen(config, outputs, inputs)
 
 
 class Conditions(NamedTuple):
-    """What the networks are told of a clip, worked out once before the solve."""
+    """What the networks are conditioned on for a clip, computed once before the solve."""
 
     drift: Tensor  # (batch, hidden) or (batch, hidden, 1, 1)
     diffusion: Tensor  # g itself, (batch, size) or (batch, size, 1, 1); with a slope, its level a
     slope: Tensor | None  # b, where g depends on z
 
     def repeated(self, count: int) -> Conditions:
-        """Return each clip's, `count` times in a row."""
+        """Repeat each clip's `count` times in a row."""
         slope = None if self.slope is None else self.slope.repeat_interleave(count, 0)
         drift, diffusion = (x.repeat_interleave(count, 0) for x in (self.drift, self.diffusion))
         return Conditions(drift, diffusion, slope)
 
 
 class PlaceConditions(nn.Module):
-    """What a summary says of each cell: a shift of the drift's first layer, and of g's level.
+    """The summary's effect on each cell: a shift of the drift's first layer, and of g's level.
 
-    So does a content map. g's level starts the same everywhere.
+    A content map adds its own. g's level starts the same everywhere.
     """
 
     def __init__(self, config: SDEConfig, features: int, levels: int, sides: Sides) -> None:
@@ -114,6 +118,7 @@ class PlaceConditions(nn.Module):
     def forward(
         self, c: Float[Tensor, "batch cells features"], w: Float[Tensor, "batch content *cells"]
     ) -> tuple[Tensor, Tensor]:
+        """Compute the drift's shift (batch, hidden, *map) and g's level (batch, levels, *map)."""
         inputs = torch.cat([c, w.flatten(2).transpose(1, 2)], dim=2) if self.has_map else c
         laid = lay_out(self.linear(inputs), self.sides)
         shift, level = torch.split(laid, self.sizes, dim=1)
@@ -121,12 +126,12 @@ class PlaceConditions(nn.Module):
 
 
 def pooled(w: Float[Tensor, "batch content *cells"]) -> Float[Tensor, "batch content"]:
-    """Return a content map's mean over its places; a vector as it is."""
+    """Average a content map over its places; return a vector as it is."""
     return w.flatten(2).mean(2) if w.dim() > 2 else w
 
 
 def by_place(config: SDEConfig) -> bool:
-    """Return whether the cells of a map are told their own context."""
+    """Check whether each cell of a map is conditioned on its own context."""
     return config.latent == "map" and config.conditions == "cells"
 
 
@@ -168,7 +173,7 @@ class Prior(nn.Module):
     def conditions(
         self, w: Float[Tensor, "batch content *cells"], c: Float[Tensor, "batch cells features"]
     ) -> Conditions:
-        """Return what the networks are told of a clip whose history's summary is `c`."""
+        """Compute what the networks are conditioned on, given the history's summary `c`."""
         inputs = torch.cat([pooled(w), c.mean(1)], dim=1)
         drift = self.condition(inputs)
         level = self.level(inputs).float()
@@ -187,28 +192,27 @@ class Prior(nn.Module):
         return Diffusion(level, slope, floor, self.start, self.stratonovich)
 
     def diffusion_law(self, conditions: Conditions) -> Diffusion | Tensor:
-        """Return g as a function of what it drives, or g itself where it does not depend on it."""
+        """Give g as a function of what it drives, or g itself where it does not depend on it."""
         if conditions.slope is None:
             return conditions.diffusion
         return self._of_level(conditions.diffusion, conditions.slope)
 
     def _driven(self, z: Float[Tensor, "*any"]) -> Float[Tensor, "*any2"]:
-        """What of `z` noise acts on."""
+        """Select the part of `z` that noise acts on."""
         if self.config.order == 1:
             return z
         axis = -1 if self.config.latent == "vector" else -3
         return z.narrow(axis, self.config.latent_size, self.config.latent_size)
 
     def diffusion(self, z: Float[Tensor, "*any"], conditions: Conditions) -> Float[Tensor, "*any2"]:
-        """Return g at `z`, broadcastable to what it drives; `z` may have axes before the batch."""
+        """Evaluate g at `z`, broadcastable to what it drives; axes may come before the batch."""
         law = self.diffusion_law(conditions)
         return law if isinstance(law, Tensor) else law.at(self._driven(z))
 
     def forward(
         self, z: State, conditions: Conditions, bridge: BridgeTerm | None = None
     ) -> tuple[Driven, DiffusionAt]:
-        """Return drift and diffusion at `z`, float32, the diffusion broadcastable to what it
-        drives.
+        """Evaluate drift and diffusion at `z`, float32; the diffusion broadcasts to what it drives.
 
         `bridge` is what an observed frame ahead adds to the drift.
         """
@@ -217,7 +221,7 @@ class Prior(nn.Module):
     def rates(
         self, z: State, conditions: Conditions, bridge: BridgeTerm | None = None
     ) -> tuple[Driven, DiffusionAt, DiffusionAt | None]:
-        """Return drift and diffusion as `forward`, and dg/dz; None where g does not depend on z."""
+        """Evaluate drift and diffusion as `forward`, and dg/dz: None where g is constant in z."""
         if bridge is None:
             drift = self.drift(z, conditions.drift)
         else:
@@ -256,14 +260,11 @@ class Control(nn.Module):
     def conditions(
         self, tokens: Float[Tensor, "batch steps cells features"], sides: Sides
     ) -> tuple[Tensor, ...]:
-        """Return one condition a solver step from the token that the step sees."""
+        """Compute one condition a solver step from the token that the step sees."""
         return lay_out(self.condition(tokens), sides).unbind(1)
 
     def forward(
         self, z: State, condition: Tensor, drift: Driven, diffusion: DiffusionAt
     ) -> tuple[Driven, Driven | None]:
-        """Return u and r at `z`, where the prior has this drift and diffusion.
-
-        r None without a width.
-        """
+        """Evaluate u and r at `z` for the prior's drift and diffusion; r None without a width."""
         return self.reading(self.network(z, condition), drift, diffusion)

@@ -31,9 +31,9 @@ class EndpointNetwork(nn.Module):
     """Y(X, l, c, e) = X + sqrt(l) N(X, l, c, e): the predicted endpoint of a birth.
 
     X is the answer for an endpoint of N(0, 1), and sqrt(l) the spread that is then left, so N is of
-    order 1; it starts at zero. Over a map N is a transformer over the cells, each of which is told
-    its own context c, the text e and the time left by adaptive layer norms; a w without places
-    enters at every cell and leaves as the mean over them.
+    order 1; it starts at zero. Over a map N is a transformer over the cells, conditioned by
+    adaptive layer norms on each cell's own context c, the text e and the time left; a w without
+    places enters at every cell and leaves as the mean over them.
     """
 
     def __init__(self, config: Config, sides: Sides) -> None:
@@ -53,7 +53,7 @@ class EndpointNetwork(nn.Module):
         )
 
     def conditions(self, history: History) -> Float[Tensor, "batch hidden *map"]:
-        """Return what the network is told of a clip, once for all steps."""
+        """Compute what the network is conditioned on for a clip, once for all steps."""
         projected = self.context(history.summary)
         if self.text is not None and history.text is not None:
             projected = projected + self.text(history.text)[:, None]
@@ -65,7 +65,7 @@ class EndpointNetwork(nn.Module):
         left: Float[Tensor, "batch steps"],
         conditions: Float[Tensor, "batch hidden *map"],
     ) -> Float[Tensor, "batch steps size"]:
-        """Y at states `x` of births with time `left`."""
+        """Predict the endpoint Y from states `x` of births with time `left`."""
         steps = x.shape[1]
         rates = _LOWEST * 2.0 ** torch.arange(_WAVES, device=x.device)
         angles = left.log()[..., None] * rates
@@ -96,13 +96,13 @@ class EndpointNetwork(nn.Module):
 
 
 class Birth(nn.Module):
-    """p(w, z_0 | c, e): the end of a Follmer process from 0, told the context and the text.
+    """p(w, z_0 | c, e): the end of a Follmer process from 0, conditioned on context and text.
 
-    With `encoder.causal` a path that goes on after a seen frame is not born: it starts from a
-    Gaussian p(w, z_0 | c), which is all that is left to be unsure of.
+    With `encoder.causal` a path that goes on after an observed frame is not born: it starts from a
+    Gaussian p(w, z_0 | c), the only uncertainty left.
 
-    The chain runs in units of a mean and scale of each channel, which are learnt with it: they are
-    part of the density, so that ranks, EMA and checkpoints hold them as any other weights.
+    The chain runs in units of a learnt mean and scale of each channel: they are part of the
+    density, so that ranks, EMA and checkpoints hold them as any other weights.
     """
 
     def __init__(self, config: Config, sides: Sides) -> None:
@@ -117,7 +117,7 @@ class Birth(nn.Module):
 
     @property
     def size(self) -> int:
-        """Numbers that are born: those of z_0 and of w."""
+        """Components of the joint that is born: those of z_0 and of w."""
         return sum(self._sizes)
 
     @property
@@ -150,9 +150,7 @@ class Birth(nn.Module):
         history: History,
         noise: Float[Tensor, "batch steps size"],
     ) -> Float[Tensor, " batch"]:
-        """Return an unbiased importance weight of p(w, z_0 | c, e), in log: see
-        `sde.birth.log_ratio`.
-        """
+        """Draw an unbiased importance weight of p(w, z_0 | c, e), in log: `sde.birth.log_ratio`."""
         y, level = self._standardised(w, z)
         return birth.log_ratio(y, self._predict(history), self.schedule(w.device), noise) - level
 
@@ -177,17 +175,17 @@ class Birth(nn.Module):
         return SampledStart(w, z, born.nats)
 
     def continued(self, history: History) -> tuple[Gaussian, Gaussian]:
-        """Return p(w | c) and p(z_0 | c), from which a path goes on after a seen frame."""
+        """Compute p(w | c) and p(z_0 | c), from which a path continues after an observed frame."""
         assert self.after is not None
         return self.after.continued(history)
 
     def divergence(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """Return the bound on KL(q(w, z_0) || p) in nats.
+        """Bound KL(q(w, z_0) || p) in nats, by name.
 
-        From few steps drawn at random in training. Of a path that goes on after a seen frame it is
-        that of a Gaussian start, by name.
+        In training the bound is estimated from a few randomly drawn steps. Where the path continues
+        after an observed frame, the divergence is that of a Gaussian start.
         """
         steps, draws = self.settings.steps, None
         if self.training:
@@ -205,7 +203,7 @@ class Birth(nn.Module):
     def log_prob(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> Float[Tensor, " batch"]:
-        """Return log of an unbiased weight of p(w, z_0 | c, e), from one path of the chain."""
+        """Estimate log p(w, z_0 | c, e) by the log of one path's unbiased importance weight."""
         noise = normal(seed, serial, Stream.BIRTH, (self.settings.steps, self.size))
         born = self.log_ratio(draw.w, draw.z, history, noise)
         if self.after is None or history.continued is None:
@@ -230,7 +228,7 @@ class Birth(nn.Module):
         )
 
     def schedule(self, device: torch.device) -> Schedule:
-        """Return the chain's grid, as the settings have it."""
+        """Build the chain's grid from the settings."""
         return _schedule(self.settings.steps, self.settings.last, device)
 
     def _predict(self, history: History) -> Predict:
@@ -243,13 +241,13 @@ class Birth(nn.Module):
         return predict
 
     def _standardised(self, w: Tensor, z: Tensor) -> tuple[Joint, Float[Tensor, ""]]:
-        """(z_0, w) in the chain's units, and the sum of the logs of those units."""
+        """Standardise (z_0, w) to the chain's units; also sum the logs of those units."""
         joint = torch.cat([z.flatten(1), w.flatten(1)], dim=1)
         level = self._wide(self.log_scale)
         return (joint - self._wide(self.mean)) * (-level).exp(), level.sum()
 
     def _wide(self, values: Float[Tensor, " channels"]) -> Float[Tensor, " size"]:
-        """One value a channel of z_0 or component of w, laid out as the joint is."""
+        """Lay out one value a channel of z_0 or component of w as the joint is."""
         parts = torch.split(values, [self.state_size, self.content_size])
         wide = (p.repeat_interleave(n // len(p)) for p, n in zip(parts, self._sizes, strict=True))
         return torch.cat(list(wide))
@@ -260,10 +258,10 @@ _schedule = cache(birth.schedule)
 
 
 def negative_entropy(scale: Float[Tensor, "batch *shape"]) -> Float[Tensor, " batch"]:
-    """E log q of a diagonal Gaussian of this scale, in nats."""
+    """Compute E log q of a diagonal Gaussian of this scale, in nats."""
     return -(scale.log() + 0.5 * math.log(2 * math.pi * math.e)).flatten(1).sum(1)
 
 
 def build_start(config: Config, sides: Sides) -> Birth | PriorStart:
-    """Return the start that `sde.start` names."""
+    """Build the start that `sde.start` names."""
     return Birth(config, sides) if config.sde.start == "birth" else PriorStart(config, sides)

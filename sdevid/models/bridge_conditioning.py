@@ -15,7 +15,7 @@ from sdevid.types import TICKS_PER_UNIT, Ticks, units
 
 
 class FutureFrames(NamedTuple):
-    """Observed frames, wherever in time; those after a tick bear on the drift there."""
+    """Observed frames anywhere in time; those after a tick condition the drift there."""
 
     tokens: Tokens
     ticks: Ticks  # rising
@@ -27,7 +27,7 @@ class FutureFrames(NamedTuple):
 
 
 class BridgeTerm(NamedTuple):
-    """How the next observed frame bears on the drift; with a time axis, or at one time.
+    """What the next observed frame adds to the drift; with a time axis, or at one time.
 
     h gains pull (target - z), and its network a shift; all are 0 where no frame lies ahead.
     """
@@ -37,17 +37,17 @@ class BridgeTerm(NamedTuple):
     pull: Float[Tensor, "batch *any"]  # per unit of time
 
     def unbind(self) -> list[BridgeTerm]:
-        """Return one at each time."""
+        """Split along time into one term at each time."""
         parts = (part.unbind(1) for part in self)
         return [BridgeTerm(*each) for each in zip(*parts, strict=True)]
 
     def flatten(self) -> BridgeTerm:
-        """Return the terms with the times in the batch, (batch * times, ...)."""
+        """Merge the times into the batch: (batch * times, ...)."""
         return BridgeTerm(*(part.flatten(0, 1) for part in self))
 
 
 class BridgeConditioning(nn.Module):
-    """The observed frame that comes next, and how long it is until then, for the prior's drift.
+    """Conditions the prior's drift on the next observed frame and the time left until it.
 
     The pull is that of a Brownian bridge, (target - z) / (time left), times a weight for each
     component that starts at zero; no time left counts as less than one solver step. Without `pulls`
@@ -67,7 +67,7 @@ class BridgeConditioning(nn.Module):
             self.weight = nn.Parameter(torch.zeros(size))
 
     def forward(self, future: FutureFrames, at: Int64[Tensor, "batch times"]) -> BridgeTerm:
-        """For a drift at each of the ticks `at`."""
+        """Compute the bridge term of the next observed frame after each of the ticks `at`."""
         at = at.to(future.ticks.device, non_blocking=True)
         later = (future.ticks[:, None] > at[..., None]) & future.seen[:, None]
         index = later.int().argmax(2)  # the first of them

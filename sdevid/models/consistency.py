@@ -15,7 +15,7 @@ from sdevid.types import Frames
 def frame_difference(
     decoded: Frames, real: Frames, counts: Bool[Tensor, "batch time"]
 ) -> Float[Tensor, " batch"]:
-    """Return L1 distance between decoded and real changes from frame to frame, summed over a clip.
+    """Sum over a clip the L1 distance between decoded and real changes from frame to frame.
 
     `counts` says which frames belong to the clip; a change counts where both its frames do.
     """
@@ -24,7 +24,7 @@ def frame_difference(
 
 
 def warp(image: Float[Tensor, "batch channels height width"], flow: Tensor) -> Tensor:
-    """Return `image` read at each pixel's place plus `flow` (batch, 2, height, width; x then y).
+    """Read `image` at each pixel's place plus `flow` (batch, 2, height, width; x then y).
 
     Flow is in pixels, bilinear between them; outside the image its edge is read.
     """
@@ -65,6 +65,7 @@ class WarpHead(nn.Module):
         images: Frames,
         before: PreviousFrame | None = None,
     ) -> Frames:
+        """Compose each frame from the one before it, starting at `before` or at the first image."""
         known = 0 if before is None else 1
         if before is not None:
             features = torch.cat([before.features, features], dim=1)

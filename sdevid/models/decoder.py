@@ -19,10 +19,10 @@ from sdevid.types import Frames
 
 
 class Unfold(nn.Module):
-    """A vector latent and the content code to the decoder's first feature map.
+    """Maps a vector latent and the content code to the decoder's first feature map.
 
-    The first layer starts steep: a path's noise is small beside the state, and the picture must
-    follow it.
+    The weights on the state start large: a path's noise is small beside the state, and the picture
+    must follow it.
     """
 
     def __init__(self, config: Config, channels: int) -> None:
@@ -41,12 +41,13 @@ class Unfold(nn.Module):
     def forward(
         self, z: Float[Tensor, "frames latent"], w: Float[Tensor, "frames content"]
     ) -> Float[Tensor, "frames channels rows columns"]:
+        """Map the latent and the content of each frame to its first feature map."""
         flat: Tensor = self.cells(self.state(z) + self.content(w))
         return torch.unflatten(flat, 1, (*self.sides, -1)).permute(0, 3, 1, 2)
 
 
 class Blend(nn.Module):
-    """A map latent and the content, mixed by a convolution; a content without places everywhere."""
+    """Mixes a map latent and the content by a convolution; a content vector goes to every cell."""
 
     def __init__(self, config: Config, channels: int) -> None:
         super().__init__()
@@ -62,6 +63,7 @@ class Blend(nn.Module):
         z: Float[Tensor, "frames latent rows columns"],
         w: Float[Tensor, "frames content *cells"],
     ) -> Float[Tensor, "frames channels rows columns"]:
+        """Mix the latent and the content of each frame into its first feature map."""
         content = self.content(w)
         mixed: Tensor = self.state(z) + content.view(
             *content.shape[:2], *(content.shape[2:] or (1, 1))
@@ -70,7 +72,7 @@ class Blend(nn.Module):
 
 
 class SkipConnection(nn.Module):
-    """x + gate(x) skip: what an observed frame shows at a place, where the state lets it in."""
+    """x + gate(x) skip: an observed frame's features at each place, gated by the state."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -121,7 +123,7 @@ class FrameDecoder(nn.Module):
 
     @staticmethod
     def _last(config: Config, inputs: int, outputs: int) -> nn.ConvTranspose2d | nn.Conv2d:
-        """To full size: from half of it, or from full size where frames are as small as the map."""
+        """Build the last layer, which doubles the size unless frames are as small as the map."""
         if config.map_shape == config.picture[1:]:
             return nn.Conv2d(inputs, outputs, 3, padding=1)
         return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
@@ -132,6 +134,7 @@ class FrameDecoder(nn.Module):
         w: Float[Tensor, "batch content *cells"],
         skip: Maps | None = None,
     ) -> Frames:
+        """Decode the frames of `z`; `skip` are features of the last observed frame."""
         return self.carry_on(z, w, None, skip)[0]
 
     def carry_on(
@@ -141,10 +144,7 @@ class FrameDecoder(nn.Module):
         before: PreviousFrame | None,
         skip: Maps | None = None,
     ) -> tuple[Frames, PreviousFrame | None]:
-        """Return the frames of `z`, which go on from those whose last one is `before`.
-
-        And their last.
-        """
+        """Decode the frames of `z`, which follow the frame `before`; also return their last."""
         batch, time = z.shape[:2]
         content = w.repeat_interleave(time, 0)
         features = self._grown(self.seed(z[:, :, : self.size].flatten(0, 1), content), skip)

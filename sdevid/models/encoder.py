@@ -19,7 +19,7 @@ Maps = tuple[Float[Tensor, "_ _ _ _"], ...]  # (batch, channels, height, width),
 
 
 class EncodedFrames(NamedTuple):
-    """Tokens of frames, and with `encoder.skip` the feature maps on the way to them."""
+    """Tokens of frames, and with `encoder.skip` the feature maps of the encoder's stages."""
 
     tokens: Tokens
     maps: tuple[Float[Tensor, "batch time _ _ _"], ...] = ()  # channels, height, width
@@ -28,7 +28,7 @@ class EncodedFrames(NamedTuple):
 def maps_of(
     frames: EncodedFrames, index: Int64[Tensor, " batch"], exists: Bool[Tensor, " batch"]
 ) -> Maps | None:
-    """Return the feature maps of one frame of each clip, 0 where it has none; None without any."""
+    """Select the feature maps of one frame of each clip, 0 where it has none; None without any."""
     if not frames.maps:
         return None
     rows = torch.arange(len(index), device=index.device)
@@ -37,13 +37,13 @@ def maps_of(
 
 
 def widths(config: Config) -> list[int]:
-    """Return channels of each stage, from the pictures' size down to the latent map."""
+    """List the channels of each stage, from the pictures' size down to the latent map."""
     stages = int(math.log2(min(config.picture[1:]) // config.encoder.map_size))
     return [config.encoder.channels * 2 ** min(i, 3) for i in range(stages + 1)]
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group norm with at least eight channels a group: never over the batch."""
+    """Build a group norm with at least eight channels a group: never over the batch."""
     return nn.GroupNorm(max(1, channels // 8), channels)
 
 
@@ -62,15 +62,16 @@ class Residual(nn.Module):
     def forward(
         self, x: Float[Tensor, "frames channels height width"]
     ) -> Float[Tensor, "frames channels height width"]:
+        """Add the two convolutions of `x` to it."""
         out: Tensor = x + self.layers(x)
         return out
 
 
 class FrameEncoder(nn.Module):
-    """Each frame to one token (vector latent) or one token a cell (map latent).
+    """Encodes each frame to one token (vector latent) or one token a cell (map latent).
 
-    With `encoder.differences` a frame comes with its change from the one before it, as stored; of
-    the first that is 0. NaN, which was not observed, is read as grey.
+    With `encoder.differences` a frame comes with its change from the stored frame before it, 0 for
+    the first. Unobserved values (NaN) are read as grey.
     """
 
     def __init__(self, config: Config) -> None:
@@ -92,6 +93,7 @@ class FrameEncoder(nn.Module):
         self.token = nn.Linear(size, config.encoder.features)
 
     def forward(self, frames: Frames) -> EncodedFrames:
+        """Encode (batch, time, channels, height, width) as (batch, time, cells, features)."""
         batch, time = frames.shape[:2]
         frames = frames.nan_to_num(nan=self.middle)
         seen = frames - self.middle
@@ -112,7 +114,7 @@ class FrameEncoder(nn.Module):
 
 
 def lay_out(tokens: Float[Tensor, "*batch cells features"], sides: Sides) -> Tensor:
-    """Tokens as the latent lies: (..., features), or (..., features, *sides) for a map."""
+    """Lay tokens out as the latent: (..., features), or (..., features, *sides) for a map."""
     if sides is None:
         return tokens.squeeze(-2)
     return torch.unflatten(tokens.transpose(-1, -2), -1, sides)

@@ -29,7 +29,7 @@ _WAVES = 4  # octaves of s
 
 
 class Memory(NamedTuple):
-    """What a bridge knows beside the frame x0 that it leaves."""
+    """What a bridge is conditioned on beside the frame x0 that it leaves."""
 
     anchor: Float[Tensor, "batch *latent"] | None = None  # a frame of the past
     level: Float[Tensor, " batch"] | None = None  # sd of the noise on x0, latent units
@@ -38,11 +38,11 @@ class Memory(NamedTuple):
 class BridgeDrift(nn.Module):
     """b(X, s | x0, anchor, w, c), regressed on the interpolant's rate.
 
-    The network sees where X lies from the interpolant of a frame that stays as it is, in units of
-    the bridge's noise, and says how b differs from that interpolant's rate; it starts at zero. What
-    it says is bounded softly, so that no frame, however unlike those of training, makes the next
+    The network sees X relative to the interpolant of a frame that does not change, in units of the
+    bridge's noise, and predicts how b differs from that interpolant's rate; it starts at zero. Its
+    output is softly bounded, so that no frame, however unlike those of training, makes the next
     ones grow without end. With `follmer.anchor` it also sees a frame of the past, and with
-    `follmer.context_noise` it is told how much noise x0 has: so it can mend what it made itself.
+    `follmer.context_noise` it is given the noise level of x0: so it can correct its own errors.
     """
 
     def __init__(self, config: Config) -> None:
@@ -61,13 +61,13 @@ class BridgeDrift(nn.Module):
         self.places = PlaceConditions(sde, features, 0, sides) if by_place(sde) else None
 
     def eps(self, span: Float[Tensor, " batch"], like: State) -> Tensor:
-        """Return the noise's amplitude over an interval of `span` units of time, to broadcast."""
+        """Compute the noise's amplitude over an interval of `span` units of time, to broadcast."""
         return (self.noise * span.sqrt()).view(-1, *[1] * (like.dim() - 1))
 
     def conditions(
         self, w: Float[Tensor, "batch content *cells"], c: Float[Tensor, "batch cells features"]
     ) -> Float[Tensor, "batch hidden *map"]:
-        """Return the network's condition for a clip whose history's summary is `c`, made once."""
+        """Compute the network's condition for a clip once, given the history's summary `c`."""
         condition: Tensor = self.condition(torch.cat([pooled(w), c.mean(1)], dim=1))
         condition = condition[:, :, None, None] if self.is_map else condition
         return condition if self.places is None else condition + self.places(c, w)[0]
@@ -81,7 +81,7 @@ class BridgeDrift(nn.Module):
         condition: Float[Tensor, "batch hidden *map"],
         memory: Memory | None = None,
     ) -> State:
-        """Return b at `x` and `s` in [0, 1), from `x0`, for frames `span` units of time apart."""
+        """Evaluate b at `x` and `s` in [0, 1), from `x0`, for frames `span` units of time apart."""
         angles = math.pi * s[:, None] * 2.0 ** torch.arange(_WAVES, device=s.device)
         anchor, level = memory or Memory()
         pace = torch.stack([s, (span * self.rate).clamp(min=1e-3).log()], dim=1)
@@ -115,7 +115,7 @@ class Follmer(HistoryModel):
             self.bridge = BridgeDrift(config)
 
     def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
-        """Return q(w | x), and q(z | x) at every frame."""
+        """Compute q(w | x), and q(z | x) at every frame."""
         marginals: tuple[Gaussian, Gaussian] = self.posterior(tokens)
         return marginals
 
@@ -159,13 +159,13 @@ class Follmer(HistoryModel):
         return move
 
     def conditions(self, w: Float[Tensor, "batch content *cells"], history: History) -> Tensor:
-        """Return the bridge's condition for a clip, (batch, hidden) and, for a map, (.., 1, 1)."""
+        """Compute the bridge's condition for a clip, (batch, hidden) and, for a map, (.., 1, 1)."""
         return self.bridge.conditions(w, history.summary)
 
     def future_shift(
         self, future: FutureFrames | None, at: Int64[Tensor, "batch times"]
     ) -> Tensor | None:
-        """Return what observed frames ahead of `at` add to that, (batch * times, ...)."""
+        """Compute what observed frames ahead of `at` add to it, (batch * times, ...)."""
         if self.guide is None or future is None:
             return None
         term: BridgeTerm = self.guide(future, at)
@@ -180,7 +180,7 @@ class Follmer(HistoryModel):
         sampler: SamplerConfig,
         memory: Memory,
     ) -> tuple[State, Float[Tensor, " batch"]]:
-        """One bridge, from frame to frame, and the nats that guidance spent on it.
+        """Solve one bridge, from frame to frame; also return the nats that guidance spent on it.
 
         Equal times leave the state as it is. `conditions`: the text's, and the negative text's.
         """
@@ -205,7 +205,7 @@ class Follmer(HistoryModel):
 
 
 class Anchors:
-    """What the bridges of a generated video remember: its first state, or one every so many."""
+    """Memory of a generated video's bridges: its first state, or the state of every n-th frame."""
 
     def __init__(self, config: Config) -> None:
         self.settings = config.follmer
@@ -213,7 +213,7 @@ class Anchors:
         self._age = 0  # frames
 
     def at(self, z: State) -> Memory:
-        """Return the memory of the bridge that leaves `z`; called once a frame, in order."""
+        """Recall the memory of the bridge that leaves `z`; called once a frame, in order."""
         if self._anchor is None or self._age == self.settings.anchor_every:
             self._anchor, self._age = z, 0
         self._age += 1

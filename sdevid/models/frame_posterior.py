@@ -20,6 +20,7 @@ class FramePosterior(nn.Module):
         self.state = GaussianHead(config.encoder.features, config.sde.latent_size)
 
     def forward(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
+        """Compute q(w | x), and q(z | x) at every frame, (batch, frames, *latent)."""
         state = self.state(tokens)
         laid = Gaussian(lay_out(state.mean, self.sides), lay_out(state.scale, self.sides))
         return self.content(tokens[:, 0]), laid

@@ -27,9 +27,9 @@ _COMPARED = ("model_type", "width", "length", "config", "weights", "tokenizer")
 
 
 class FrozenText:
-    """Captions to embeddings, each caption by itself, so that no other has a say in its bits.
+    """Encodes each caption by itself, so that no other caption changes its embedding.
 
-    What it gives is rounded to float16: half the bytes to read a clip, with an error (2**-11 of a
+    Embeddings are rounded to float16: half the bytes to read a clip, with an error (2**-11 of a
     value) below that of the bf16 in which networks may run. It computes in float32, since T5 is
     known to overflow float16 within. Raises UserError where the folder holds no T5 or CLIP that
     loads, or transformers is not installed.
@@ -46,7 +46,7 @@ class FrozenText:
         self._embed = lru_cache(_KEPT)(self._embedded)
 
     def __call__(self, caption: str) -> Embedding:
-        """Of one caption, (tokens, width); of an empty one no token.
+        """Encode one caption to (tokens, width); an empty one has no token.
 
         Raises UserError where the folder's tokenizer and encoder do not go together.
         """
@@ -82,7 +82,7 @@ class FrozenText:
 
 
 def identity(folder: Path, length: int) -> dict[str, Any]:
-    """Return what tells encoders apart, as JSON; no path, so that a copy elsewhere is the same one.
+    """Describe the encoder by what tells it apart from others, as JSON; a copy is the same one.
 
     `length` is the most tokens of a caption. `weights` and `tokenizer` are None where the folder
     does not hold them.
@@ -104,7 +104,7 @@ def identity(folder: Path, length: int) -> dict[str, Any]:
 
 
 def width(folder: Path) -> int:
-    """Return values a token that the encoder in `folder` gives, from its config.json.
+    """Read from config.json how many values a token has that the encoder in `folder` gives.
 
     Raises UserError where no T5 or CLIP is there.
     """
@@ -119,7 +119,7 @@ def width(folder: Path) -> int:
 
 
 def difference(recorded: dict[str, Any], here: dict[str, Any]) -> str | None:
-    """In what the encoder that `made` embeddings is not the one `here`; None where it is.
+    """Describe how the recorded encoder differs from the one `here`; None where it does not.
 
     What the folder here lacks is not compared.
     """
@@ -130,7 +130,7 @@ def difference(recorded: dict[str, Any], here: dict[str, Any]) -> str | None:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    """config.json of a text encoder: of a whole CLIP its text part, with the model's type."""
+    """Read a text encoder's config.json: of a whole CLIP its text part, with the model's type."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = settings["model_type"]
@@ -151,7 +151,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def _load(folder: Path, kind: str) -> tuple[Any, Any]:
-    """Tokenizer and encoder, in float32, frozen."""
+    """Load tokenizer and encoder, in float32, frozen."""
     _check_files(folder)
     try:
         import transformers

@@ -73,13 +73,13 @@ class HistoryModel(VideoModel):
 
     @abstractmethod
     def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
-        """Return q(w | x), and q(z | x) at the first frame or at all (batch, frames, *latent)."""
+        """Compute q(w | x), and q(z | x) at the first frame or at all (batch, frames, *latent)."""
 
     @abstractmethod
     def transition(
         self, w: Float[Tensor, "batch content *cells"], context: Context, sampler: SamplerConfig
     ) -> Transition:
-        """Return what takes a state at the first of some ticks to the states at the others."""
+        """Build the map from a state at the first of some ticks to the states at the others."""
 
     def decode(
         self,
@@ -87,7 +87,7 @@ class HistoryModel(VideoModel):
         w: Float[Tensor, "batch content *cells"],
         history: History,
     ) -> Frames:
-        """Draw the frames of `states`, in the light of the last observed frame."""
+        """Decode the frames of `states`, with the features of the last observed frame if any."""
         frames: Frames = self.decoder(states, w, history.skip)
         return frames
 
@@ -98,12 +98,12 @@ class HistoryModel(VideoModel):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Of the state."""
+        """Shape of the state."""
         return self._laid(self.config.sde.state_size)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Of what the noise acts on: the state, or the velocities of one of second order."""
+        """Shape of what the noise acts on: the state, or in second order its velocities."""
         return self._laid(self.config.sde.latent_size)
 
     def _laid(self, size: int) -> tuple[int, ...]:
@@ -135,7 +135,7 @@ class HistoryModel(VideoModel):
     def encode_context(
         self, ticks: Ticks, conditioning: Conditioning, is_guided: bool
     ) -> tuple[Context, Int64[Tensor, "batch 1"]]:
-        """Encode what the prior may see; and the tick at which the state starts."""
+        """Encode what the prior may see; also return the tick at which the state starts."""
         first = ticks[:, :1]
         if conditioning.frames is None or conditioning.frame_ticks is None:
             encoded, times = EncodedFrames(self._no_tokens(ticks)), ticks[:, :0]

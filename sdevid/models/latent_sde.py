@@ -62,7 +62,7 @@ class SDEModel(HistoryModel):
     def bridge_terms(
         self, future: FutureFrames | None
     ) -> Callable[[Int64[Tensor, "batch times"]], BridgeTerm] | None:
-        """Return what observed frames ahead of given ticks add to the drift there."""
+        """Build the function of ticks that gives what observed frames ahead add to the drift."""
         if self.guide is None or future is None:
             return None
         return partial(self.guide, future)
@@ -70,7 +70,7 @@ class SDEModel(HistoryModel):
     def bridge_term(
         self, future: FutureFrames | None, at: Int64[Tensor, "batch times"]
     ) -> BridgeTerm | None:
-        """Return what observed frames ahead of the ticks `at` add to the drift there."""
+        """Compute what observed frames ahead of the ticks `at` add to the drift there."""
         terms = self.bridge_terms(future)
         return None if terms is None else terms(at)
 
@@ -93,6 +93,6 @@ class LatentSDE(SDEModel):
             self.control = Control(sde, features)
 
     def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
-        """Return q(w | x), and q(z | x) at the first frame, where the controlled path begins."""
+        """Compute q(w | x), and q(z | x) at the first frame, where the controlled path begins."""
         content, state = self.start_posterior(tokens[:, 0])
         return content, Gaussian(state.mean[:, None], state.scale[:, None])

@@ -183,7 +183,10 @@ _DENSITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _error(decoded: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """(target - decoded) / scale, 0 where the target is NaN; and where it is not. Frames flat."""
+    """Compute (target - decoded) / scale, 0 where the target is NaN, and the mask of the rest.
+
+    Frames come back flat.
+    """
     seen = target.isnan().logical_not()
     return torch.where(seen, (target - decoded) / scale, 0.0).flatten(2), seen.flatten(2)
 

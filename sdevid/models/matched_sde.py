@@ -11,7 +11,7 @@ from sdevid.models.latent_sde import SDEModel
 
 
 class MatchedSDE(SDEModel):
-    """A latent SDE on video that is trained without solving it; it is sampled as any other."""
+    """A latent SDE on video trained without solving it; sampling solves it as any other."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -23,6 +23,6 @@ class MatchedSDE(SDEModel):
             self.prior = Prior(config.sde, features, sides=self.sides, stratonovich=calculus)
 
     def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
-        """Return q(w | x), and q(z | x) at every frame."""
+        """Compute q(w | x), and q(z | x) at every frame."""
         marginals: tuple[Gaussian, Gaussian] = self.posterior(tokens)
         return marginals

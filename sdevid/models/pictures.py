@@ -22,29 +22,26 @@ Seen = Float[Tensor, "batch time values rows columns"]  # pixels, or latents of 
 
 @runtime_checkable
 class Pictures(Protocol):
-    """A way from frames in [0, 1] to what a model sees of them, and back."""
+    """Maps frames in [0, 1] to what a model sees of them, and back."""
 
     def drawn(self, video: Video, serial: Serial) -> Seen:
-        """Return what the model sees of clips in training, by the noise of each clip's serial."""
+        """Draw what the model sees of clips in training, by the noise of each clip's serial."""
 
     def encode(self, frames: Frames) -> Seen:
-        """Return what the model sees of observed frames, without noise."""
+        """Encode observed frames as the model sees them, without noise."""
 
     def decode(self, pictures: Seen) -> Frames:
-        """Return frames in [0, 1] of what the model draws."""
+        """Decode what the model draws to frames in [0, 1]."""
 
     def reconstructed(self, frames: Frames) -> Frames | None:
-        """Return frames encoded and decoded, the most that a prediction can reach.
-
-        None for pixels.
-        """
+        """Encode and decode frames, the best that a prediction can reach; None for pixels."""
 
 
 class Pixels:
     """The frames themselves."""
 
     def drawn(self, video: Video, serial: Serial) -> Seen:  # noqa: ARG002
-        """Return the video as float32 frames."""
+        """Convert the video to float32 frames."""
         return as_frames(video)
 
     def encode(self, frames: Frames) -> Seen:
@@ -56,11 +53,11 @@ class Pixels:
         return pictures
 
     def reconstructed(self, frames: Frames) -> None:
-        """Nothing is lost."""
+        """Return None: pixels lose nothing."""
 
 
 class FrozenPictures:
-    """Latents of a frozen autoencoder, which is loaded once frames are encoded or decoded.
+    """Latents of a frozen autoencoder, loaded when frames are first encoded or decoded.
 
     Raises UserError where the folder that the config names holds none, or another than it was.
     """
@@ -78,7 +75,7 @@ class FrozenPictures:
         return FrozenAutoencoder(self.folder)
 
     def drawn(self, video: Video, serial: Serial) -> Seen:
-        """Return a draw of each frame's latents: as shards hold them (float16), or encoded here."""
+        """Draw each frame's latents: from those that shards hold (float16), or encoded here."""
         if video.dtype == torch.float16:
             values = video.permute(0, 1, 4, 2, 3).float()
             mean, *scales = torch.split(values, self._description.latent_channels, dim=2)
@@ -92,7 +89,7 @@ class FrozenPictures:
         return drawn
 
     def encode(self, frames: Frames) -> Seen:
-        """Return the latents' means."""
+        """Encode frames to the latents' means."""
         return self._encoded(frames)[0]
 
     def decode(self, pictures: Seen) -> Frames:
@@ -102,7 +99,7 @@ class FrozenPictures:
         return torch.unflatten(frames, 0, pictures.shape[:2])
 
     def reconstructed(self, frames: Frames) -> Frames:
-        """Return frames encoded to the latents' means and decoded."""
+        """Encode frames to the latents' means, and decode those."""
         return self.decode(self.encode(frames))
 
     def _encoded(self, frames: Frames) -> tuple[Tensor, Tensor | None]:
@@ -127,5 +124,5 @@ def check_fingerprint(folder: Path, wanted: str) -> None:
 
 
 def build_pictures(config: Config) -> Pictures:
-    """Return what `encoder.frozen` names."""
+    """Build what `encoder.frozen` names: pixels, or a frozen autoencoder's latents."""
     return Pixels() if config.encoder.frozen is None else FrozenPictures(config)

@@ -14,7 +14,7 @@ from sdevid.types import Frames
 
 @runtime_checkable
 class Decoder(Protocol):
-    """A module that draws what is seen from the latent path and the static content."""
+    """Decodes frames from the latent path and the static content."""
 
     def __call__(
         self,
@@ -22,7 +22,7 @@ class Decoder(Protocol):
         w: Float[Tensor, "batch *content"],
         skip: Maps | None = None,
     ) -> Frames:
-        """Decode the whole of a clip; `skip` are features of the last observed frame."""
+        """Decode a whole clip; `skip` are features of the last observed frame."""
 
     def carry_on(
         self,
@@ -39,10 +39,10 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """p(x | what the decoder made)."""
+    """p(x | decoded frames)."""
 
     def log_prob(self, decoded: Tensor, target: Tensor) -> Float[Tensor, "batch time"]:
         """Sum log p(target | decoded) over all but batch and time, in nats and float32."""
 
     def typical(self, decoded: Frames) -> Frames:
-        """Return the most likely frames, which sampling gives out."""
+        """Compute the most likely frames, which sampling returns."""

@@ -28,7 +28,7 @@ class SamplerConfig(NamedTuple):
     tolerance: float | None = None  # of the adaptive steps of a torchsde solver
 
     def serials(self, batch: Tensor) -> Serial:
-        """Return the serials of a batch as long as this tensor, on its device."""
+        """Give the serials of a batch as long as this tensor, on its device."""
         if self.serial is not None:
             return self.serial
         return torch.arange(len(batch), device=batch.device)

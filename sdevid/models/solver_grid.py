@@ -14,7 +14,7 @@ from sdevid.types import Ticks
 def solver_grid(
     ticks: Ticks, cell: int, steps_per_frame: int | None
 ) -> tuple[Int64[Tensor, "batch points"], list[int]]:
-    """Return solver times through all of `ticks`, and the indices of `ticks` among them.
+    """Build the solver times through all of `ticks`, and index `ticks` among them.
 
     Between two of `ticks` lie `steps_per_frame` steps, also where they are equal, so that all ranks
     take as many; or, without it, as many as keep each within `cell`.

@@ -30,7 +30,7 @@ class StartDraw(NamedTuple):
 
 
 class SampledStart(NamedTuple):
-    """Where a generated path begins, and what guidance spent to begin it there."""
+    """Start of a generated path, and the nats that guidance spent on it."""
 
     w: Float[Tensor, "batch content *cells"]
     z: Float[Tensor, "batch *latent"]
@@ -38,7 +38,7 @@ class SampledStart(NamedTuple):
 
 
 class Guidance(NamedTuple):
-    """How a start is led away from what another text would give."""
+    """Guidance of a start, away from the start under another text."""
 
     away: History | None = None
     scale: float = 1.0
@@ -53,6 +53,7 @@ class ContentHead(GaussianHead):
         self.sides = config.map_shape if config.sde.content == "map" else None
 
     def forward(self, features: Summary) -> Gaussian:
+        """Compute the content's Gaussian: of the cells' mean token, or of each cell of a map."""
         if self.sides is None:
             return super().forward(features.mean(1))
         cells = super().forward(features)
@@ -69,6 +70,7 @@ class PosteriorStart(nn.Module):
         self.state = GaussianHead(config.encoder.features, config.sde.state_size)
 
     def forward(self, token: Summary) -> tuple[Gaussian, Gaussian]:
+        """Compute q(w | x) and q(z_0 | x) from that token (batch, cells, features)."""
         state = self.state(token)
         laid = Gaussian(lay_out(state.mean, self.sides), lay_out(state.scale, self.sides))
         return self.content(token), laid
@@ -77,8 +79,8 @@ class PosteriorStart(nn.Module):
 class PriorStart(nn.Module):
     """p(w | c), a Gaussian, and p(z_0 | c), a mixture, from the history's summary.
 
-    What may begin in several ways, such as a disc in one of two wells, needs components; the
-    Gaussian between them would lie where nothing is.
+    A state that may begin in several ways, such as a disc in one of two wells, needs components; a
+    single Gaussian would put its mass between them.
     """
 
     def __init__(self, config: Config, sides: Sides) -> None:
@@ -95,9 +97,9 @@ class PriorStart(nn.Module):
             nn.init.zeros_(self.weights.bias)
 
     def continued(self, history: History) -> tuple[Gaussian, Gaussian]:
-        """Return p(w | c) and p(z_0 | c), from which a path goes on after a seen frame.
+        """Compute p(w | c) and p(z_0 | c), from which a path continues after an observed frame.
 
-        One component.
+        Both are Gaussian: the mixture has one component.
         """
         content, state = self(history.summary)
         return content, Gaussian(state.parts.mean[:, 0], state.parts.scale[:, 0])
@@ -105,7 +107,7 @@ class PriorStart(nn.Module):
     def divergence(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """Return KL(q || p) of w and of z_0 in nats, by name."""
+        """Compute KL(q || p) of w and of z_0 in nats, by name."""
         del seed, serial  # a Gaussian's is exact
         content, state = self(history.summary)
         return {
@@ -116,7 +118,7 @@ class PriorStart(nn.Module):
     def log_prob(
         self, draw: StartDraw, history: History, seed: int, serial: Serial
     ) -> Float[Tensor, " batch"]:
-        """Return log p(w, z_0 | c) in nats."""
+        """Compute log p(w, z_0 | c) in nats."""
         del seed, serial
         content, state = self(history.summary)
         apart = ((draw.w - content.mean) / content.scale).square()
@@ -127,7 +129,7 @@ class PriorStart(nn.Module):
     def sample(
         self, history: History, seed: int, serial: Serial, guidance: Guidance
     ) -> SampledStart:
-        """Draw (w, z_0). Guidance has no hold on a Gaussian: it begins with the path."""
+        """Draw (w, z_0). Guidance does not act on a Gaussian start, only along the path."""
         del guidance
         content, state = self(history.summary)
         w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
@@ -136,6 +138,7 @@ class PriorStart(nn.Module):
         return SampledStart(w, state.at(choice, eps), w.new_zeros(len(w)))
 
     def forward(self, summary: Summary) -> tuple[Gaussian, Mixture]:
+        """Compute p(w | c) and p(z_0 | c) from the summary (batch, cells, features)."""
         parts = Gaussian(*(self._components(part) for part in self.state(summary)))
         content = self.content(summary)
         if self.weights is None:
@@ -143,6 +146,6 @@ class PriorStart(nn.Module):
         return content, Mixture(self.weights(summary.mean(1)).float(), parts)
 
     def _components(self, part: Float[Tensor, "batch cells all"]) -> Tensor:
-        """(batch, components, *latent)"""
+        """Lay out a head's output as (batch, components, *latent)."""
         split = torch.unflatten(part, -1, (self.components, -1)).transpose(1, 2)
         return lay_out(split, self.sides)

@@ -24,7 +24,7 @@ OCTAVES = 8
 
 
 class History(NamedTuple):
-    """What the temporal encoder makes of a clip."""
+    """A clip as the temporal encoder summarises it."""
 
     summary: Float[Tensor, "batch cells features"]  # of the whole clip, at the reference time
     tokens: Tokens  # a frame each, in the light of all the others
@@ -34,7 +34,7 @@ class History(NamedTuple):
     skip: Maps | None = None  # of the last observed frame, for the decoder
 
     def halves(self) -> tuple[History, History]:
-        """Of a batch that holds each clip twice, one after the other."""
+        """Split a batch that holds each clip twice, all clips once and then again."""
         size = len(self.summary) // 2
         return self._rows(slice(None, size)), self._rows(slice(size, None))
 
@@ -59,6 +59,7 @@ class TimeFeatures(nn.Module):
         self.linear = nn.Linear(2 * OCTAVES + 1, features)
 
     def forward(self, times: Times) -> Float[Tensor, "batch time features"]:
+        """Encode each time, in units of time, to features."""
         eighths = (times * (8 / self.period))[..., None]
         angles = eighths * (2 * math.pi / 8 * 2.0 ** torch.arange(OCTAVES, device=times.device))
         waves = torch.cat([angles.sin(), angles.cos(), eighths], dim=-1)
@@ -81,6 +82,7 @@ class TemporalBlock(nn.Module):
         )
 
     def forward(self, x: Rows, seen: Bool[Tensor, "rows *queries time"]) -> Rows:
+        """Mix each row along time; a query attends to the keys `seen`."""
         using = backend(self.config.attention, x.device.type)
         parts = self.qkv(self.before_attention(x)).chunk(3, -1)
         query, key, value = (heads(part, self.config.heads) for part in parts)
@@ -90,7 +92,7 @@ class TemporalBlock(nn.Module):
 
 
 class CellAttention(nn.Module):
-    """Pre-norm attention across a frame's cells, which know their places; starts at zero."""
+    """Pre-norm attention across a frame's cells with position encoding; starts at zero."""
 
     def __init__(self, config: EncoderConfig, sides: Sides) -> None:
         super().__init__()
@@ -116,9 +118,9 @@ class CellAttention(nn.Module):
 
 
 class Summary(nn.Module):
-    """The token in which a clip's history is gathered: one a cell of a map, which knows its place.
+    """The token that gathers a clip's history: one a cell of a map, with its place encoded.
 
-    Else all cells of a video that begins with no frame would begin alike.
+    Without the place, all cells of a video that begins with no frame would begin alike.
     """
 
     def __init__(self, features: int, cells: int) -> None:
@@ -129,7 +131,7 @@ class Summary(nn.Module):
     def forward(
         self, tokens: Tokens, text: Float[Tensor, "batch features"] | None
     ) -> Float[Tensor, "batch time+1 cells features"]:
-        """Put the summary's token, in the light of a text, before the first of `tokens`."""
+        """Put the summary's token, conditioned on a text, before the first of `tokens`."""
         batch, _, cells, features = tokens.shape
         token = self.token if self.place is None else self.token + self.place
         first = token.to(tokens.dtype).expand(batch, 1, cells, features)
@@ -139,16 +141,16 @@ class Summary(nn.Module):
 
 
 class TemporalEncoder(nn.Module):
-    """Frame tokens and their times to a clip's history.
+    """Encodes frame tokens and their times to a clip's history.
 
     Attention runs along time, each cell of a map by itself, over the observed frames and the
     summary: an unobserved frame changes nothing. With `encoder.across_cells` it then runs across
-    the cells of each frame. Positions are continuous times, so any frame
-    rate and any set of times can be conditioning.
+    the cells of each frame. Positions are continuous times, so any frame rate and any set of times
+    can be conditioning.
 
     With `encoder.causal` a frame's token sees the visible frames up to itself alone, and the
-    summary is the token of the last observed frame before the reference time; where there is
-    none, it is a token of its own that sees what is observed.
+    summary is the token of the last observed frame before the reference time; where there is none,
+    it is a token of its own that sees what is observed.
     """
 
     def __init__(self, config: EncoderConfig, cells: int = 1, sides: Sides = None) -> None:
@@ -192,7 +194,7 @@ class TemporalEncoder(nn.Module):
         return History(summary, x[:, 1:], text, last > 0)
 
     def _mask(self, observed: Observed, visible: Observed) -> Bool[Tensor, "batch *queries keys"]:
-        """Which keys each query sees; of a causal pass every frame sees itself."""
+        """Mask the keys that each query sees; in a causal pass every frame sees itself."""
         seen = torch.cat([observed.new_ones(len(observed), 1), observed], dim=1)
         if not self.causal:
             return seen

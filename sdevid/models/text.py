@@ -20,13 +20,13 @@ from sdevid.types import Batch
 
 
 class Text(NamedTuple):
-    """Captions as the text encoder takes them; a caption of no letters has an empty mask."""
+    """Captions as the text encoder takes them; a caption without letters has an empty mask."""
 
     tokens: Tensor  # bytes, (batch, length) int64; or a frozen encoder's, (batch, length, width)
     mask: Bool[Tensor, "batch length"]
 
     def to(self, device: torch.device) -> Text:
-        """On another device."""
+        """Copy to another device."""
         return Text(self.tokens.to(device), self.mask.to(device))
 
 
@@ -34,9 +34,10 @@ Tokenizer = Callable[[Sequence[str]], Text]
 
 
 def tokenizer(config: Config, device: torch.device | str = "cpu") -> Tokenizer | None:
-    """Return what turns captions into `Text`; None for a model without text.
+    """Build the function that turns captions into `Text`; None for a model without text.
 
-    Raises UserError where a frozen encoder, which runs on `device`, is asked for and cannot be had.
+    Raises UserError where a frozen encoder, which runs on `device`, is asked for and is
+    unavailable.
     """
     if config.text.encoder == "none":
         return None
@@ -48,7 +49,7 @@ def tokenizer(config: Config, device: torch.device | str = "cpu") -> Tokenizer |
 
 
 def blank_tokenizer(config: Config) -> Tokenizer:
-    """Return a tokenizer of blank captions alone, for clips that come with their embeddings."""
+    """Build a tokenizer of blank captions alone, for clips that come with their embeddings."""
     nothing = np.zeros((0, frozen_text.width(Path(config.text.encoder))), np.float16)
     return lambda captions: padded([nothing] * len(captions))
 
@@ -56,9 +57,9 @@ def blank_tokenizer(config: Config) -> Tokenizer:
 def text_inputs(
     tokenize: Tokenizer | None, batch: Batch, device: torch.device
 ) -> dict[str, Tensor]:
-    """Return a batch's text as an objective takes it, by name; nothing for a model without text.
+    """Convert a batch's text to an objective's arguments, by name; none for a model without text.
 
-    Embeddings that lie beside the clips go before their captions.
+    Embeddings stored beside the clips take precedence over their captions.
     """
     if tokenize is None:
         return {}
@@ -68,10 +69,7 @@ def text_inputs(
 
 
 def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
-    """Return embeddings of several captions side by side, in float32.
-
-    Zeros after each one's end.
-    """
+    """Stack embeddings of several captions in float32, padded with zeros."""
     lengths = torch.tensor([len(each) for each in embeddings])
     longest = max(1, int(lengths.max()))
     tokens = torch.zeros(len(embeddings), longest, embeddings[0].shape[1])
@@ -81,7 +79,7 @@ def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
 
 
 def as_bytes(captions: Sequence[str], length: int) -> Text:
-    """Return UTF-8 bytes, the first `length` of each caption; zeros after its end."""
+    """Encode the first `length` UTF-8 bytes of each caption, padded with zeros."""
     tokens = torch.zeros(len(captions), length, dtype=torch.int64)
     mask = torch.zeros(len(captions), length, dtype=torch.bool)
     for row, caption in enumerate(captions):
@@ -92,10 +90,10 @@ def as_bytes(captions: Sequence[str], length: int) -> Text:
 
 
 class TextEncoder(nn.Module):
-    """A caption to one vector; a learnt one stands for no caption.
+    """Encodes a caption to one vector; a learnt vector stands for no caption.
 
-    Bytes are embedded with their places and pass through attention blocks; what a frozen encoder
-    made is projected. The letters' vectors are averaged.
+    Bytes are embedded with their places and pass through attention blocks; a frozen encoder's
+    embeddings are projected. The tokens' vectors are averaged.
     """
 
     def __init__(self, config: Config) -> None:
@@ -115,6 +113,7 @@ class TextEncoder(nn.Module):
         self.null = small_normal(features)
 
     def forward(self, text: Text) -> Float[Tensor, "batch features"]:
+        """Encode captions to vectors; those with an empty mask get the learnt one."""
         some = text.mask.any(1, keepdim=True)
         x = self.embed(text.tokens)
         seen = text.mask.clone()

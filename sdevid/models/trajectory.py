@@ -36,8 +36,8 @@ class Drive:
     """What moves the state: the prior, and what steers it.
 
     `bridge` gives what observed frames ahead add to the drift at some ticks. Guidance is a control:
-    with u = (scale - 1) (h - h') / g the drift is h' + scale (h - h'), h' that of the `other`
-    conditions, and Girsanov's theorem says what it costs.
+    with u = (scale - 1) (h - h') / g the drift is h' + scale (h - h'), where h' is the drift under
+    the `other` conditions; Girsanov's theorem gives its cost.
     """
 
     prior: Prior
@@ -54,7 +54,7 @@ class Drive:
         condition: Tensor | None,
         temperature: float = 1.0,
     ) -> Step:
-        """Return coefficients at `z`, g times the temperature.
+        """Evaluate the coefficients at `z`, g times the temperature.
 
         `condition` is the control's there.
         """
@@ -68,7 +68,7 @@ class Drive:
         return Step(drift, g, (self.guidance_scale - 1) * apart / g)
 
     def coefficients(self, ticks: Int64[Tensor, "batch points"]) -> Coefficients:
-        """Return those of the chain along `ticks`."""
+        """Build the coefficients of the chain along `ticks`."""
         controls = None if self.control is None else self.control[1]
 
         @cache
@@ -85,7 +85,10 @@ class Drive:
     def fields(
         self, ticks: Int64[Tensor, "batch points"], noise: str, temperature: float = 1.0
     ) -> SDE:
-        """Return those of an SDE: a control's condition holds for its step of `ticks`; r is 1."""
+        """Build the coefficients of an SDE along `ticks`.
+
+        A control's condition holds for its step of `ticks`; r is 1.
+        """
         fields = _Fields(self, ticks, temperature)
         steered = self.control is not None or self.other is not None
         return SDE(
@@ -97,7 +100,7 @@ class Drive:
         )
 
     def silu(self) -> SiluForm | str:
-        """Return the networks' weights, or why they cannot be conditioning."""
+        """Give the coefficients as weights of SiLU networks, or say why they cannot be."""
         if self.bridge is not None:
             return "frames ahead make the drift depend on time"
         if self.other is not None:
@@ -116,7 +119,7 @@ class Drive:
 
 
 class _Fields:
-    """Coefficients of a drive at a time, those of the last state kept."""
+    """Coefficients of a drive at a time; evaluates each state once and keeps the last one's."""
 
     def __init__(self, drive: Drive, ticks: Tensor, temperature: float) -> None:
         self.drive, self.ticks, self.temperature = drive, ticks.contiguous(), temperature
@@ -137,7 +140,7 @@ class _Fields:
         return control
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return parameters and conditions that the coefficients close over."""
+        """List the parameters and conditions that the coefficients close over."""
         drive = self.drive
         tensors = [*drive.prior.drift.parameters(), *drive.conditions]
         if drive.control is not None:
@@ -156,7 +159,7 @@ class _Fields:
 
 
 def silu_layers(network: nn.Module, condition: Tensor) -> tuple[Network, Tensor] | str:
-    """Return the network's SiLU layers and the shift of the first, or why it has none."""
+    """Give the network's SiLU layers and the shift of the first, or say why it has none."""
     layers = getattr(network, "silu_layers", None)
     if layers is None:
         return f"{type(network).__name__} does not give its weights as layers of SiLU"
@@ -172,7 +175,7 @@ def problem(
     saved: list[int] | None,
     drive: Drive,
 ) -> Problem:
-    """The drive's path from `start`, solved as `config.sde` says, saved at some grid points."""
+    """Pose the drive's path from `start`, solved as `config.sde` says, kept at points `saved`."""
     sde = config.sde
     gathers = "ZeRO 3 gathers weights as their own modules are called"
     silu = gathers if config.zero_stage == 3 else drive.silu()
@@ -199,21 +202,19 @@ def solved(
     saved: list[int],
     drive: Drive,
 ) -> Path:
-    """Return the drive's path at the grid points `saved`, by the first solver that takes it."""
+    """Solve the drive's path by the first solver that takes it; return it at points `saved`."""
     return solve.solve(problem(config, start, ticks, noise, saved, drive))
 
 
 def step_of(config: Config) -> Callable[[State, Tensor, Tensor, float, Tensor], State]:
-    """Return (z, drift, diffusion, dt, dW) to the state after one step of the chain without
-    control.
-    """
+    """Build the chain's step without control, (z, drift, diffusion, dt, dW) to the next state."""
     return second_order.prior_step if config.sde.order == 2 else stepwise.prior_step
 
 
 def training_choice(config: Config, device: torch.device, clips: int) -> solve.Choice:
-    """Return the solver that takes the paths of `clips` clips at once in training on `device`.
+    """Choose the solver for the paths of `clips` clips at once in training on `device`.
 
-    Raises UserError where none does, or `sde.kernels` cannot run there.
+    Raises UserError where none takes them, or `sde.kernels` cannot run there.
     """
     sde, features = config.sde, config.encoder.features
     sides = config.map_shape if sde.latent == "map" else None

@@ -22,8 +22,8 @@ Condition = Float[Tensor, "batch #cells hidden"]  # of each cell, or one for all
 class Modulated(nn.Module):
     """Attention over the cells, then an MLP; the condition scales, shifts and gates both.
 
-    What it does to them starts at zero, so that a block begins as the identity (adaLN-zero,
-    Peebles & Xie 2023, section 3.2).
+    The modulation starts at zero, so that a block begins as the identity (adaLN-zero, Peebles & Xie
+    2023, section 3.2).
     """
 
     def __init__(self, config: SDEConfig) -> None:
@@ -41,6 +41,7 @@ class Modulated(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Cells, condition: Condition) -> Cells:
+        """Mix the cells (batch, cells, features) under the condition of each."""
         modulation = self.modulation(functional.silu(condition)).chunk(6, dim=-1)
         query, key, value = (
             heads(part, self.heads)
@@ -57,11 +58,11 @@ class Modulated(nn.Module):
 
 
 class StateTransformer(nn.Module):
-    """Blocks over the cells of a map, with their places as sines; the last layer starts at zero.
+    """Transformer over the cells of a map, their positions as sines; the last layer starts at zero.
 
-    Takes what the convolutions of `backbone.StateNetwork` take. With `sde.checkpoint` each block
-    is worked out again in the backward pass. Raises UserError where the latent is no map or the
-    heads do not share the width.
+    Has the interface of the convolutions of `backbone.StateNetwork`. With `sde.checkpoint` each
+    block is computed again in the backward pass. Raises UserError where the latent is no map or the
+    heads do not divide the width.
     """
 
     def __init__(self, config: SDEConfig, outputs: int, inputs: int | None = None) -> None:
@@ -90,6 +91,7 @@ class StateTransformer(nn.Module):
         z: Float[Tensor, "batch channels height width"],
         condition: Float[Tensor, "batch hidden rows columns"],
     ) -> Float[Tensor, "batch outputs height width"]:
+        """Evaluate the blocks over the cells of `z`, each under its own `condition`."""
         height, width = z.shape[-2:]
         per_cell = condition.flatten(2).transpose(1, 2)
         x = self.first(rearrange(z, "b c h w -> b (h w) c"))

@@ -23,9 +23,9 @@ from sdevid.types import Frames, Serial, Ticks
 
 
 class VideoModel(nn.Module, ABC):
-    """A latent path that is generated and decoded: given frames, text, or nothing.
+    """A latent path, generated and decoded: given frames, text, or nothing.
 
-    A subclass builds its parts inside `named`, and a text encoder by `build_text`, which `text` is.
+    A subclass builds its parts inside `named`, and sets `text` by `build_text`.
     """
 
     text: TextEncoder | None
@@ -42,13 +42,13 @@ class VideoModel(nn.Module, ABC):
     @property
     @abstractmethod
     def noise_shape(self) -> tuple[int, ...]:
-        """Of what the noise acts on."""
+        """Shape of what the noise acts on."""
 
     @abstractmethod
     def _chunks(
         self, ticks: Ticks, sampler: SamplerConfig, conditioning: Conditioning, size: int
     ) -> Iterator[Chunk]:
-        """Do what `chunks` says, with frames as `pictures` encodes them; gradients are off."""
+        """Generate as `chunks` does, frames as `pictures` encodes them; gradients are off."""
 
     def chunks(
         self,
@@ -77,11 +77,11 @@ class VideoModel(nn.Module, ABC):
             yield chunk
 
     def notes(self) -> tuple[str, ...]:
-        """Return what whoever samples is told of this model, such as a change after training."""
+        """List what a user who samples should know, such as a change made after training."""
         return ()
 
     def named(self, part: str) -> AbstractContextManager[None]:
-        """Give the part built inside initial weights that its name and the seed decide alone."""
+        """Draw the initial weights of the part built inside from its name and the seed alone."""
         return initial_weights(self.config.seed, part)
 
     @property
@@ -90,26 +90,26 @@ class VideoModel(nn.Module, ABC):
         return self.config.step_ticks(self.config.sde.steps_per_frame)
 
     def build_text(self) -> TextEncoder | None:
-        """Return the text encoder of a model that is told captions."""
+        """Build the text encoder; None for a model without text."""
         with self.named("text"):
             return TextEncoder(self.config) if self.config.text.encoder != "none" else None
 
     def parts(self) -> dict[str, nn.Module]:
-        """Return the model's parts by name, for counting parameters."""
+        """Name the model's parts, for counting parameters."""
         return dict(self.named_children())
 
     def prior_parameter_names(self) -> set[str]:
-        """Return parameters that learn through a divergence alone."""
+        """Name the parameters that learn through a divergence alone."""
         chosen = tuple(f"{part}." for part in self.prior_parts)
         return {name for name, _ in self.named_parameters() if f"{name}.".startswith(chosen)}
 
     def brownian(self, seed: int, serial: Serial) -> Brownian:
-        """Return the Brownian path that drives the clip of each serial."""
+        """Build the Brownian path that drives the clip of each serial."""
         return Brownian(seed, serial, self.noise_shape, self.cell, self.rhythm)
 
     @contextmanager
     def reading(self, ticks: Ticks) -> Iterator[None]:
-        """Inside, take the rhythm of training's solver grid from `ticks`, which lie on the host."""
+        """Use, inside, the rhythm of training's solver grid read from `ticks` on the host."""
         grid = solver_grid(ticks, self.cell, self.config.sde.steps_per_frame)[0]
         self.rhythm = rhythm_of(grid, self.cell)
         try:
@@ -144,7 +144,7 @@ class VideoModel(nn.Module, ABC):
         return join(self.chunks(ticks, sampler, conditioning))
 
     def embedding(self, text: Text | None, count: int) -> Float[Tensor, "batch features"] | None:
-        """Of the captions; of none where there is no `text`; None for a model without text."""
+        """Encode the captions, blank ones without `text`; None for a model without text."""
         if self.text is None:
             return None
         if text is None:

@@ -20,7 +20,7 @@ PerClip = dict[str, Float[Tensor, " batch"]]
 
 
 class Clips(NamedTuple):
-    """What an objective is given of a batch: video, times, serials, captions."""
+    """A batch as an objective takes it: video, times, serials, captions."""
 
     video: Video
     ticks: Ticks
@@ -32,8 +32,8 @@ class Clips(NamedTuple):
 class ClipObjective(nn.Module, ABC):
     """The loss of clips given some of their frames.
 
-    Which frames the prior is shown, and whether the caption, is drawn for each clip from its
-    serial, so that one model generates freely, carries on, fills in and follows a text.
+    Whether the prior is conditioned on the caption, and on which frames, is drawn for each clip
+    from its serial, so that one model generates freely, carries on, fills in and follows a text.
     """
 
     def __init__(self, config: Config, model: VideoModel) -> None:
@@ -46,7 +46,7 @@ class ClipObjective(nn.Module, ABC):
 
     @abstractmethod
     def clip_terms(self, clips: Clips) -> PerClip:
-        """Return each clip's terms in nats, with `elbo` where there is a bound; and `diffusion`."""
+        """Compute each clip's terms in nats, `elbo` where there is a bound, and `diffusion`."""
 
     def terms(
         self,
@@ -56,16 +56,14 @@ class ClipObjective(nn.Module, ABC):
         context: int | None = None,
         text: Text | None = None,
     ) -> PerClip:
-        """Return `clip_terms` of a batch.
+        """Compute `clip_terms` of a batch.
 
-        `context` first frames are observed of every clip, or None to draw which.
+        The first `context` frames of every clip are observed; None draws which.
         """
         return self.clip_terms(Clips(video, ticks, serial, context, text))
 
     def prior_parameter_names(self) -> set[str]:
-        """Return names, among this module's, of the parameters that learn through a divergence
-        alone.
-        """
+        """Name the parameters of this module that learn through a divergence alone."""
         return {f"model.{name}" for name in self.model.prior_parameter_names()}
 
     def forward(
@@ -78,10 +76,10 @@ class ClipObjective(nn.Module, ABC):
         tokens: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Return means over the clips, in nats a clip; `loss` is the one to back-propagate.
+        """Average the terms over the clips, in nats a clip; `loss` is the one to back-propagate.
 
-        `context` first frames are observed of every clip, or None to draw which. `tokens` and
-        `mask` are the captions, as `Text` holds them.
+        The first `context` frames of every clip are observed; None draws which. `tokens` and `mask`
+        are the captions, as `Text` holds them.
         """
         text = None
         if tokens is not None and mask is not None:
@@ -97,7 +95,7 @@ class ClipObjective(nn.Module, ABC):
         return means | {"g_q05": low, "g_q50": middle, "g_q95": high}
 
     def loss(self, means: dict[str, Tensor], kl_weight: float | Tensor) -> Float[Tensor, ""]:
-        """Return the negative bound with the KLs at a weight, and consistency terms at theirs."""
+        """Compute the negative bound with weighted KLs, plus the weighted consistency terms."""
         loss = kl_weight * divergence(means) - means["reconstruction"]
         for name in ("frame_difference", "prior_consistency", "step_halving", "futures"):
             if name in means:
@@ -105,7 +103,7 @@ class ClipObjective(nn.Module, ABC):
         return loss
 
     def observed(self, serial: Serial, frames: int, context: int | None) -> Mask:
-        """Return which frames the prior is shown: the first `context`, or drawn ones."""
+        """Choose the frames that the prior sees: the first `context`, or drawn ones."""
         if context is not None:
             return first_frames(serial, frames, context)
         return sample_observed(self.config.observation, self.config.seed, serial, frames)

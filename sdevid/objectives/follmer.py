@@ -22,7 +22,7 @@ from sdevid.types import units
 
 
 class FollmerObjective(HistoryObjective):
-    """Reconstruction, the divergences of content, first state and frames, and the regression."""
+    """Reconstruction, divergences of content, first state and frames, and the bridge regression."""
 
     model: Follmer
     detach_start = True
@@ -69,7 +69,7 @@ class FollmerObjective(HistoryObjective):
         return (each * clips.window.valid[:, 1:]).sum(1)
 
     def _memory(self, z: Tensor, clips: EncodedClips) -> tuple[Tensor, Memory]:
-        """The frames that bridges leave, with noise on them, and what the bridges remember."""
+        """Add noise to the frames that bridges leave; also return what the bridges remember."""
         settings, seed, left = self.config.follmer, self.config.seed, z[:, :-1]
         pairs = left.shape[1]
         which, share = uniform(seed, clips.serial, Stream.ANCHOR, (2, pairs)).unbind(1)
@@ -87,6 +87,6 @@ class FollmerObjective(HistoryObjective):
 
 
 def _from_standard(state: Gaussian, window: Window) -> Float[Tensor, " batch"]:
-    """KL of the frames' posteriors from N(0, 1), in nats, summed over a clip."""
+    """Compute the KL of the frames' posteriors from N(0, 1), in nats, summed over a clip."""
     each = 0.5 * (state.scale.square() + state.mean.square() - 1) - state.scale.log()
     return (each.flatten(2).sum(2) * window.valid).sum(1)

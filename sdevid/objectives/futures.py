@@ -28,7 +28,7 @@ _SMOOTH = 1e-4  # squared values, so that the distance of equal frames has a gra
 def terms(
     model: SDEModel, clips: EncodedClips, start: Start, conditions: Conditions
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """Return the term `futures`, if its weight is not 0; it is 0 for a clip without seen frames."""
+    """Compute the term `futures`, none if its weight is 0; 0 for a clip without observed frames."""
     if not model.config.consistency.futures:
         return {}
     rollouts = roll(model, clips, start, conditions)
@@ -43,7 +43,7 @@ def terms(
 def roll(
     model: SDEModel, clips: EncodedClips, start: Start, conditions: Conditions
 ) -> Float[Tensor, "batch draws time channels height width"]:
-    """Decode two futures of each clip, from the last seen frame `consistency.futures_frames` on."""
+    """Decode two futures of each clip, `consistency.futures_frames` long, after its context."""
     config, serial = model.config, clips.serial
     ticks = clips.ticks[:, : config.consistency.futures_frames + 1]
     grid, saved = solver_grid(ticks, model.cell, config.sde.steps_per_frame)
@@ -67,9 +67,7 @@ def roll(
 def energy_score(
     rollouts: Float[Tensor, "batch 2 time channels height width"], real: Frames
 ) -> Float[Tensor, "batch time"]:
-    """Return 1/2 (|a - y| + |b - y| - |a - b|) of two made frames a and b and a real one, each
-    frame's.
-    """
+    """Compute each frame's 1/2 (|a - y| + |b - y| - |a - b|) of two futures a, b and the real y."""
     a, b = rollouts.unbind(1)
     return 0.5 * (_distance(a, real) + _distance(b, real) - _distance(a, b))
 

@@ -49,10 +49,10 @@ class HistoryObjective(ClipObjective):
 
     @abstractmethod
     def path(self, clips: EncodedClips, start: Start) -> PathTerms:
-        """Lead the posterior's path from `start` through the window and score it."""
+        """Draw the posterior's path from `start` through the window and score it."""
 
     def clip_terms(self, clips: Clips) -> PerClip:
-        """Return each clip's terms in nats, with `elbo` where there is a bound; and `diffusion`."""
+        """Compute each clip's terms in nats, `elbo` where there is a bound, and `diffusion`."""
         encoded = self.encode(clips)
         start = draw_start(self.model, encoded, self.config.seed, detach=self.detach_start)
         path = self.path(encoded, start)
@@ -105,7 +105,7 @@ class HistoryObjective(ClipObjective):
     def score(
         self, clips: EncodedClips, states: Float[Tensor, "batch time *latent"], w: Tensor
     ) -> PerClip:
-        """Return `reconstruction`, log p(x | w, z) over the window, and `frame_difference`."""
+        """Compute `reconstruction`, log p(x | w, z) over the window, and `frame_difference`."""
         decoded, valid = self.model.decode(states, w, clips.context), clips.window.valid
         log_prob = self.model.likelihood.log_prob(decoded, clips.frames)
         terms = {"reconstruction": (log_prob * valid).sum(1)}

@@ -39,7 +39,7 @@ class WeightedObjective(Protocol):
 def log_weight(
     objective: WeightedObjective, video: Video, ticks: Ticks, serial: Serial
 ) -> Float[Tensor, " batch"]:
-    """Return log p(x, w, z) - log q(w, z | x) at one draw of the posterior, in nats.
+    """Compute log p(x, w, z) - log q(w, z | x) at one draw of the posterior, in nats.
 
     No frame is observed. Its mean over draws is the evidence lower bound, and the log of the mean
     of K exponentials the tighter importance weighted one (Burda et al. 2016). `serial` keys the
@@ -62,9 +62,7 @@ def log_weight(
 
 
 def bound(log_weights: Float[Tensor, "draws *batch"]) -> Float[Tensor, "*batch"]:
-    """Return log of the mean of exp over the draws: a lower bound on log p(x) that tightens with
-    them.
-    """
+    """Compute log mean exp over the draws: a lower bound on log p(x), tighter with more draws."""
     return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))
 
 

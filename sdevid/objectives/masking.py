@@ -26,8 +26,8 @@ def first_frames(serial: Serial, frames: int, count: int) -> Mask:
 def sample_observed(settings: ObservationConfig, seed: int, serial: Serial, frames: int) -> Mask:
     """Draw which frames are observed: none, the first, first and last, or scattered ones.
 
-    Their shares of the clips are `settings.free_fraction`, the rest, `ends_fraction` and
-    `keyframes_fraction`.
+    No frame in a share `settings.free_fraction` of the clips, first and last in `ends_fraction`,
+    scattered ones in `keyframes_fraction`, and the first in the rest.
     """
     index = torch.arange(frames, device=serial.device)
     initial = index < sample_num_initial(settings, seed, serial, frames)[:, None]
@@ -57,6 +57,6 @@ def sample_num_initial(
 
 
 def drop_captions(text: Text, drop: float, seed: int, serial: Serial) -> Text:
-    """Blank the captions of a share `drop` of the clips, for guidance without a classifier."""
+    """Blank the captions of a share `drop` of the clips, for classifier-free guidance."""
     draw = uniform(seed, serial, Stream.TEXT, (1,))
     return text._replace(mask=text.mask & (draw >= drop))

@@ -34,16 +34,16 @@ class PosteriorDraw(NamedTuple):
 
 
 class ParticleObjective(ClipObjective):
-    """The bound, less a penalty on presence and one on steps that are not white.
+    """The bound, less a penalty on presence and one on correlated steps.
 
-    The penalties and the ground's detail come in between two shares of the run: from the first step
-    they would leave no particle, before one is of use.
+    The penalties and the ground's detail are phased in between two shares of the run: from the
+    first step they would leave no particle, before one is of use.
     """
 
     model: ParticleSDE
 
     def clip_terms(self, clips: Clips) -> PerClip:
-        """Return each clip's terms in nats, `elbo`, and what the penalties need."""
+        """Compute each clip's terms in nats, `elbo`, and what the penalties need."""
         model = self.model
         draw = self.posterior(clips)
         window, birth, path = draw.window, draw.birth, draw.path
@@ -106,7 +106,7 @@ class ParticleObjective(ClipObjective):
         serial: Serial,
         embedding: Tensor | None,
     ) -> tuple[ParticleBirth, Features]:
-        """Where each clip's path begins, and what the posterior reads of its window."""
+        """Read where each clip's path begins, and the posterior's features of its window."""
         model, reference = self.model, window.reference
         rows = torch.arange(len(frames), device=frames.device)[:, None]
         back = torch.arange(model.reader.memory - 1, -1, -1, device=frames.device)
@@ -124,17 +124,17 @@ class ParticleObjective(ClipObjective):
     def _presence(
         self, states: Tensor, birth: ParticleBirth, window: Window
     ) -> Float[Tensor, " batch"]:
-        """Mean over the window's frames of the sum of all presences."""
+        """Average over the window's frames the sum of all presences."""
         each = self.model.decoder.presence(states, birth.content).sum((2, 3))
         return (each * window.valid).sum(1) / window.valid.sum(1)
 
     def _successive(
         self, states: Tensor, birth: ParticleBirth, dt: Float[Tensor, "batch intervals"]
     ) -> PerClip:
-        """Sums over a clip whose ratio of means is the correlation of successive steps.
+        """Sum what gives, as a ratio of means over clips, the correlation of successive steps.
 
-        Steps are of the places that can be seen, over sqrt(time), the clip's mean motion out, each
-        particle weighted by presence times how much it is drawn.
+        A step is the change of a place over sqrt(time), less the clip's mean motion; only visible
+        particles count, weighted by presence times how much they are drawn.
         """
         place = self.model.layout.split(states)[0]
         lasting = dt > 0

@@ -22,7 +22,7 @@ from sdevid.types import TICKS_PER_UNIT, Serial, Ticks, units
 
 
 class Rolled(NamedTuple):
-    """The posterior's states at the frames of a window, and what the prior is conditions there."""
+    """The posterior's states at the frames of a window, and the prior's conditions there."""
 
     states: Float[Tensor, "batch time *latent"]
     ticks: Ticks
@@ -33,7 +33,7 @@ class Rolled(NamedTuple):
 
 
 def terms(model: SDEModel, rolled: Rolled) -> dict[str, Float[Tensor, " batch"]]:
-    """Return the terms whose weight is not 0, a clip each."""
+    """Compute each clip's terms whose weight is not 0."""
     settings = model.config.consistency
     scored: dict[str, Tensor] = {}
     rolled = rolled._replace(states=rolled.states.detach())
@@ -45,11 +45,11 @@ def terms(model: SDEModel, rolled: Rolled) -> dict[str, Float[Tensor, " batch"]]
 
 
 def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
-    """Energy score of the prior, rolled `prior_frames` frames on, for the posterior's state there.
+    """Compute the energy score of the prior, rolled `prior_frames` on, at the posterior's state.
 
-    From a frame drawn for each clip; with two rolls a and b and the state y it is
-    1/2 (|a - y| + |b - y|) - 1/2 |a - b|, which is least where the prior's law is that of y
-    (Gneiting & Raftery 2007, section 4.3): unlike a distance, it does not call for less noise.
+    From a frame drawn for each clip; with two rolls a and b and the state y it is 1/2 (|a - y| + |b
+    - y|) - 1/2 |a - b|, which is least where the prior's law is that of y (Gneiting & Raftery 2007,
+    section 4.3): unlike a distance, it does not call for less noise.
     """
     config, count = model.config, model.config.consistency.prior_frames
     frames = rolled.window.valid.sum(1, keepdim=True)
@@ -78,10 +78,10 @@ def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
 
 
 def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
-    """Return one step of the training's length against two of half of it on the same Brownian path.
+    """Compare one step of training's length with two of half of it on the same Brownian path.
 
     From the posterior's state at each frame; squared, in units of the step's noise g^2 d, summed
-    over components and averaged over frames. Of a state of second order, its velocities.
+    over components and averaged over frames. For a state of second order, only its velocities.
     """
     states, size = rolled.states, rolled.states.shape[1]
     z, d = states.flatten(0, 1), model.cell / TICKS_PER_UNIT
@@ -103,5 +103,5 @@ def step_halving(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
 
 
 def _distance(a: Tensor, b: Tensor) -> Float[Tensor, " batch"]:
-    """Euclidean, over all axes but the first; smooth where the two are equal."""
+    """Compute the Euclidean distance over all axes but the first; smooth where both are equal."""
     return ((a - b).square().flatten(1).sum(1) + 1e-8).sqrt()

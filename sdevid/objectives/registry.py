@@ -19,7 +19,7 @@ ModelType = Literal["latent_sde", "sde_matching", "follmer"]
 
 @dataclass(frozen=True)
 class Need:
-    """A setting that an objective takes at one value alone."""
+    """A setting that an objective requires to have one value."""
 
     setting: str  # with dots
     value: float
@@ -118,10 +118,7 @@ PARTICLES: dict[ModelType, Entry] = {  # with sde.latent: particles
 
 
 def entry_of(model_type: ModelType, latent: str) -> Entry:
-    """Return the entry of `model_type` for `sde.latent`.
-
-    ValueError where particles are not for it.
-    """
+    """Look up `model_type` for `sde.latent`; ValueError where particles are not for it."""
     if latent != "particles":
         return ENTRIES[model_type]
     if model_type not in PARTICLES:
@@ -133,7 +130,7 @@ def entry_of(model_type: ModelType, latent: str) -> Entry:
 
 
 def takers_of(option: str) -> tuple[str, ...]:
-    """Return names of the objectives that take this option of sampling."""
+    """Name the objectives that take this option of sampling."""
     return tuple(
         name for name, entry in ENTRIES.items() if option in entry.capabilities.sampling_options
     )

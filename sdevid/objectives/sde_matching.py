@@ -102,7 +102,7 @@ class SDEMatchingObjective(HistoryObjective):
     def _chain(
         self, clips: EncodedClips, frames: Gaussian, conditions: Conditions
     ) -> PosteriorChain:
-        """The chain with these marginals at the frames, bridged between them."""
+        """Build the chain with these marginals at the frames, bridged between them."""
         model, at_frames = self.model, Marginals(frames.mean, frames.scale)
         grid, saved = solver_grid(clips.ticks, model.cell, self.config.sde.steps_per_frame)
         times = units(grid - grid[:, :1]).to(frames.mean)
@@ -115,7 +115,7 @@ class SDEMatchingObjective(HistoryObjective):
         return PosteriorChain(marginals, rho, dt, grid, saved)
 
     def _draws(self, chain: PosteriorChain, start: Start, serial: Serial) -> Tensor:
-        """Noise at the grid points; at the frames that of the states which are decoded."""
+        """Draw the noise at the grid points; at the frames it is that of the decoded states."""
         at_frames = (start.states - start.posterior.mean) / start.posterior.scale
         points = chain.ticks.shape[1]
         if points == len(chain.saved):
@@ -128,7 +128,7 @@ class SDEMatchingObjective(HistoryObjective):
     def _rates(
         self, clips: EncodedClips, chain: PosteriorChain, z: Tensor, conditions: Conditions
     ) -> tuple[Tensor, Tensor]:
-        """The prior's drift and diffusion at the states before each step."""
+        """Evaluate the prior's drift and diffusion at the states before each step."""
         count = z.shape[1]
         term = self.model.bridge_term(clips.future, chain.ticks[:, :-1])
         term = None if term is None else term.flatten()
@@ -137,12 +137,12 @@ class SDEMatchingObjective(HistoryObjective):
         return drift, g.expand_as(z)
 
     def _diffusion(self, z: Tensor, conditions: Conditions) -> Tensor:
-        """The prior's g at states (batch, points, *latent)."""
+        """Evaluate the prior's g at states (batch, points, *latent)."""
         by_point = z.transpose(0, 1)
         return self.model.prior.diffusion(by_point, conditions).expand_as(by_point).transpose(0, 1)
 
     def _slope(self, z: Tensor, conditions: Conditions) -> Tensor | float:
-        """dh_i/dz_i at `z`, without a gradient of its own, or 0 (`matching.drift_slope`)."""
+        """Evaluate dh_i/dz_i at `z`, detached; 0 with `matching.drift_slope: zero`."""
         if self.config.matching.drift_slope == "zero":
             return 0.0
         with torch.enable_grad():
@@ -157,7 +157,7 @@ class SDEMatchingObjective(HistoryObjective):
     def _chosen(
         self, window: Window, serial: Serial
     ) -> tuple[Int64[Tensor, "batch frames"], Float[Tensor, " batch"]]:
-        """Draw frames of the window, one in each equal part; and how many each stands for."""
+        """Draw one frame in each equal part of the window; also return how many each stands for."""
         count = self.config.matching.frames
         assert count is not None
         draws = uniform(self.config.seed, serial, Stream.FRAMES, (count,))

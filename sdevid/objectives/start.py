@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Start(NamedTuple):
-    """A draw of w and z from the posterior, and the divergence of where the path begins."""
+    """A draw of w and z from the posterior, and the divergence spent on the path's start."""
 
     content: Float[Tensor, "batch content *cells"]  # w
     states: Float[Tensor, "batch frames *latent"]  # z at the first frame of the window, or at all
@@ -33,10 +33,10 @@ def draw_start(
 ) -> Start:
     """Draw w ~ q(w | x) and z ~ q(z | x), and score them under p(w | c) and p(z_0 | c).
 
-    With a causal encoder, a path that goes on after a seen frame starts from p(w, z_0 | c) itself:
-    there the posterior is the prior and both divergences are 0, so that nothing of what comes next
-    can be hidden in the start. With `detach` p(z_0 | c) learns on the posterior's draws, which do
-    not move for it.
+    With a causal encoder, a path that goes on after an observed frame starts from p(w, z_0 | c)
+    itself: there the posterior is the prior and both divergences are 0, so that the start cannot
+    leak what comes next. With `detach` p(z_0 | c) learns on the posterior's draws, which get no
+    gradient from it.
     """
     content, states = model.posterior_at_frames(clips.tokens)
     if clips.context.continued is not None:
@@ -57,7 +57,7 @@ def draw_start(
 def _continued(
     model: HistoryModel, history: History, content: Gaussian, states: Gaussian
 ) -> tuple[Gaussian, Gaussian]:
-    """Put p(w | c) and p(z_0 | c) in the place of q where a path goes on after a seen frame."""
+    """Replace q by p(w | c) and p(z_0 | c) where a path goes on after an observed frame."""
     goes_on = history.continued
     assert goes_on is not None
     prior_content, prior_state = model.start_prior.continued(history)

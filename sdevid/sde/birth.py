@@ -51,7 +51,7 @@ class Schedule(NamedTuple):
 
 
 def schedule(steps: int, last: float, device: torch.device | str = "cpu") -> Schedule:
-    """Return a grid of `steps` steps whose remaining times fall geometrically from 1 to `last`.
+    """Build a grid of `steps` steps whose remaining times fall geometrically from 1 to `last`.
 
     Raises UserError where there is no step or `last` lies outside (0, 1).
     """
@@ -79,7 +79,7 @@ class Drawn(NamedTuple):
 
 
 def draw_steps(grid: Schedule, draws: Float[Tensor, "batch chosen"]) -> Drawn:
-    """Return one step in each of equal parts of the chain's cost, from uniform `draws` in [0, 1).
+    """Draw one step in each of equal parts of the chain's cost, from uniform `draws` in [0, 1).
 
     A step is chosen in proportion to 1 - rho_k, to which its term is about proportional, so that
     the sum over the chosen steps, each times its `weight`, is unbiased with little variance.
@@ -99,7 +99,7 @@ def bound(
     noise: Steps,
     drawn: Drawn | None = None,
 ) -> Float[Tensor, " batch"]:
-    """Return an upper bound on -log p(y) in nats, for the chain on `grid`; add log q(y) for KL_0.
+    """Bound -log p(y) from above in nats, for the chain on `grid`; add log q(y) for KL_0.
 
     `noise` is standard normal, one draw a step of the chain, or one a step of `drawn`, which makes
     the bound an unbiased estimate from these steps alone.
@@ -121,7 +121,7 @@ def bound(
 
 
 def bridge(y: Float[Tensor, "batch *shape"], remaining: Remaining, noise: Steps) -> Steps:
-    """X_s = s y + sqrt(s l) xi: the state of the birth that ends at `y`, with time l left."""
+    """Draw X_s = s y + sqrt(s l) xi, a state of the birth that ends at `y`, with time l left."""
     left = _wide(remaining, noise)
     return (1 - left) * y[:, None] + ((1 - left) * left).sqrt() * noise
 
@@ -129,8 +129,7 @@ def bridge(y: Float[Tensor, "batch *shape"], remaining: Remaining, noise: Steps)
 def log_ratio(
     y: Float[Tensor, "batch *shape"], predict: Predict, grid: Schedule, noise: Steps
 ) -> Float[Tensor, " batch"]:
-    """Return log p(X, y) - log q(X | y) in nats along one bridge to `y`: a weight of importance
-    sampling.
+    """Compute the importance weight log p(X, y) - log q(X | y) in nats along one bridge to `y`.
 
     Its mean is minus `bound`, that of its exponential p(y). `noise`: one draw a step but the last.
     """
@@ -184,7 +183,7 @@ def sample(
 
 
 def over_temperature(nats: Float[Tensor, " batch"], temperature: float) -> Float[Tensor, " batch"]:
-    """What guidance costs where `temperature` scales the noise: over its square; 0 stays 0."""
+    """Divide guidance's cost in nats by the squared `temperature` of the noise; 0 stays 0."""
     if temperature == 1:
         return nats
     if temperature == 0:
@@ -193,7 +192,7 @@ def over_temperature(nats: Float[Tensor, " batch"], temperature: float) -> Float
 
 
 def _constant(grid: Schedule, size: int) -> float:
-    """D/2 (log 2 pi - sum over the steps but the last of (1 - rho_k))."""
+    """Compute D/2 (log 2 pi - sum over the steps but the last of (1 - rho_k))."""
     return 0.5 * size * (math.log(2 * math.pi) - grid.taken)
 
 

@@ -29,12 +29,12 @@ PerAxis = Float[Tensor, "*batch particles axes"]
 
 
 def root(positions: Float[Tensor, "*batch particles 2"], length: Float[Tensor, "*one"]) -> Root:
-    """L of R = L L^T, lower triangular, for particles born at `positions`.
+    """Factor R = L L^T: lower triangular L for particles born at `positions`.
 
     `length` is l, in the unit of `positions`: l -> 0 gives independent particles, a large l one
     common noise. A share `JITTER` of the variance is each particle's own; the diagonal of R is 1.
-    The share is small because own noise brings back the bias that sharing it cures: 1 % of it
-    costs 8 % of g^2 where two particles draw one thing seen with error variance 0.01 g^2.
+    The share is small because own noise brings back the bias that sharing it cures: 1 % of it costs
+    8 % of g^2 where two particles draw one thing seen with error variance 0.01 g^2.
     """
     apart = (positions[..., :, None, :] - positions[..., None, :, :]).square().sum(-1)
     shared = (-0.5 * apart / length.square()).exp()
@@ -45,7 +45,7 @@ def root(positions: Float[Tensor, "*batch particles 2"], length: Float[Tensor, "
 
 
 def independent(positions: Float[Tensor, "*batch particles 2"]) -> Root:
-    """L = I: each particle's noise is its own."""
+    """Build L = I: each particle's noise is its own."""
     own = torch.eye(positions.shape[-2], dtype=_wide(positions), device=positions.device)
     return own.expand(*positions.shape[:-1], positions.shape[-2])
 
@@ -62,7 +62,7 @@ class NoisePosterior(NamedTuple):
     kl: Float[Tensor, " *batch"]  # nats, from the prior
 
     def draw(self, xi: PerAxis) -> PerAxis:
-        """Return f = L (e + C^-T xi) for standard normal `xi`, in units of g sqrt(d)."""
+        """Draw f = L (e + C^-T xi) from standard normal `xi`, in units of g sqrt(d)."""
         upper = self.factor.transpose(-1, -2)
         columns = _by_factor(xi.to(upper.dtype), upper.shape[-3])
         spread = torch.linalg.solve_triangular(upper, columns, upper=True)
@@ -71,7 +71,7 @@ class NoisePosterior(NamedTuple):
 
 
 def prior_draw(root: Root, xi: PerAxis) -> PerAxis:
-    """Return f = L xi for standard normal `xi`, in units of g sqrt(d)."""
+    """Draw f = L xi from standard normal `xi`, in units of g sqrt(d)."""
     return root @ xi.to(root.dtype)
 
 
@@ -80,7 +80,7 @@ def posterior(
     observed: PerAxis,
     precision: Float[Tensor, "*batch particles factors"],
 ) -> NoisePosterior:
-    """Return the step's noise given `observed`, each particle's own f seen with `precision` >= 0.
+    """Condition the step's noise on `observed`: each particle's own f, seen with `precision` >= 0.
 
     `observed` is y in units of g sqrt(d), `precision` is Lam in units of 1 over its square, one an
     axis or one for all, which takes one factorisation. The sums are float32 or wider. Raises
@@ -102,7 +102,7 @@ def posterior(
 
 
 def own_posterior(observed: Tensor, precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, width r and KL in nats, component by component, of noise that nothing shares.
+    """Compute mean, width r and KL in nats, by component, of noise that nothing shares.
 
     The posterior of a standard normal seen as `observed` with `precision`: r^2 = 1 / (1 + Lam).
     """
@@ -113,7 +113,7 @@ def own_posterior(observed: Tensor, precision: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _by_factor(values: PerAxis, factors: int) -> Float[Tensor, "*batch factors particles columns"]:
-    """The axes that share a factor, as its right-hand sides."""
+    """Group the axes that share a factor, as its right-hand sides."""
     return torch.unflatten(values, -1, (factors, -1)).movedim(-2, -3)
 
 

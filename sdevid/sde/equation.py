@@ -41,7 +41,7 @@ class SDE:
     tensors: tuple[Tensor, ...] = ()
 
     def rates(self, t: Tensor, z: Tensor) -> Rates:
-        """Return coefficients at `t` and `z`, in the type of `z`."""
+        """Evaluate the coefficients at `t` and `z`, in the type of `z`."""
         drift = self.drift(t, z).to(z.dtype).expand_as(z)
         g = self.diffusion(t, z).to(z.dtype).expand_as(z)
         if self.control is None:
@@ -50,7 +50,7 @@ class SDE:
         return Rates(torch.addcmul(drift, g, u), g, 0.5 * u.square().flatten(1).sum(1))
 
     def diffusion_slope(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return g and dg_i/dz_i, by autograd."""
+        """Evaluate g and dg_i/dz_i, by autograd."""
         differentiable = z.requires_grad or self.diffusion(t, z).requires_grad
         differentiable = differentiable and torch.is_grad_enabled()
         with torch.enable_grad():
@@ -65,7 +65,7 @@ class SDE:
         return (g, slope) if differentiable else (g.detach(), slope)
 
     def written_in(self, calculus: Calculus) -> SDE:
-        """Return the same process with its drift written in `calculus`.
+        """Rewrite the same process with its drift in `calculus`.
 
         The Stratonovich drift is Ito's less 1/2 g dg/dz (Kloeden & Platen 1992, section 4.9).
         """

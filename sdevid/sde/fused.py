@@ -38,9 +38,9 @@ def unsupported(problem: Problem) -> str | None:
 
 
 def solve(problem: Problem) -> Path:
-    """Return the chain: one launch each way on CUDA, one autograd function on a CPU.
+    """Solve the chain: one launch each way on CUDA, one autograd function on a CPU.
 
-    Numbers are those of `stepwise` up to rounding; a path that is lost comes back in NaNs. Raises
+    Values are those of `stepwise` up to rounding; a path that diverges comes back in NaNs. Raises
     UserError where a tensor, time or setting does not fit, or there are no SiLU networks.
     """
     start, ticks, noise, silu = problem.start, problem.ticks, problem.noise, problem.silu

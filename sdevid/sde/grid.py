@@ -29,7 +29,7 @@ class Grid:
     needs_area: bool = False
 
     def time(self, point: int) -> Tensor:
-        """Return the time at a grid point in units of time, (batch, 1, ...)."""
+        """Compute the time at a grid point in units of time, (batch, 1, ...)."""
         return self._wide(types.units(self.ticks[:, point : point + 1]))[:, 0]
 
     def spans(self) -> list[tuple[int, int]]:

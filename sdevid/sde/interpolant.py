@@ -22,15 +22,14 @@ class Bridge(NamedTuple):
 
 
 def interpolate(x0: Tensor, x1: Tensor, xi: Tensor, s: Tensor, eps: Tensor) -> Bridge:
-    """Return I_s and R_s = -x0 + 2 s x1 - eps sqrt(s) xi, for standard normal `xi`."""
+    """Compute I_s and R_s = -x0 + 2 s x1 - eps sqrt(s) xi, for standard normal `xi`."""
     root = s.sqrt()
     state = (1 - s) * x0 + s.square() * x1 + eps * (1 - s) * root * xi
     return Bridge(state, -x0 + 2 * s * x1 - eps * root * xi)
 
 
 def score(x: Tensor, s: Tensor, x0: Tensor, drift: Tensor, eps: Tensor) -> Tensor:
-    """Return grad log of the law of I_s given x0, at `x`, from the bridge's drift b there; 0 < s <
-    1.
+    """Compute the score of I_s given x0, at `x`, from the bridge's drift b there; 0 < s < 1.
 
     E[W_s | I_s] follows from x = (1 - s) x0 + s^2 E[x1] + sigma E[W_s] and b = -x0 + 2 s E[x1] -
     eps E[W_s]; the score is -E[W_s] / (s sigma).
@@ -42,7 +41,7 @@ def score(x: Tensor, s: Tensor, x0: Tensor, drift: Tensor, eps: Tensor) -> Tenso
 def rates(
     x: Tensor, s: Tensor, x0: Tensor, drift: Tensor, eps: Tensor, diffusion: Diffusion
 ) -> tuple[Tensor, Tensor]:
-    """Return drift and diffusion at `x` of a bridge with the same law at every s.
+    """Compute drift and diffusion at `x` of a bridge with the same law at every s.
 
     "interpolant": b and sigma as learnt. "follmer": g^2 = eps^2 (3 - s) (1 - s), Follmer's own,
     with b + 1/2 (g^2 - sigma^2) grad log rho; it takes s above 0, where that score exists.

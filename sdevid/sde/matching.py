@@ -29,7 +29,7 @@ class Marginals(NamedTuple):
     scale: Float[Tensor, "batch points *shape"]
 
     def steps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return m and s before each step, m and s after it."""
+        """Split into m and s before each step, and m and s after it."""
         return self.mean[:, :-1], self.scale[:, :-1], self.mean[:, 1:], self.scale[:, 1:]
 
 
@@ -39,10 +39,10 @@ def correlation(
     dt: Float[Tensor, "batch steps *one"],
     slope: Float[Tensor, "batch steps *shape"] | float = 0.0,
 ) -> Float[Tensor, "batch steps *shape"]:
-    """Return rho of each step: 2 alpha / (1 + sqrt(1 + 4 alpha^2)), alpha = (1 + A d) s s' / (g^2
-    d).
+    """Compute each step's correlation rho = 2 alpha / (1 + sqrt(1 + 4 alpha^2)).
 
-    `diffusion` and `slope` are g and A at the marginals' means; rho is 1 in a step of no time.
+    There alpha = (1 + A d) s s' / (g^2 d). `diffusion` and `slope` are g and A at the marginals'
+    means; rho is 1 in a step of no time.
     """
     _, s, _, later = marginals.steps()
     moves = dt > 0
@@ -58,8 +58,7 @@ def bridge(
     times: Float[Tensor, "batch points"],
     saved: Sequence[int],
 ) -> Marginals:
-    """Return marginals at the grid `times`, by a Brownian bridge between those of the `saved`
-    points.
+    """Interpolate the marginals at the `saved` points to the grid `times`, by a Brownian bridge.
 
     Between two frames h seconds apart with correlation rho, at share v of the way, the mean is
     linear and s^2 = (1-v)^2 s_0^2 + v^2 s_1^2 + 2 v (1-v) rho s_0 s_1 + g^2 h v (1-v).
@@ -94,7 +93,7 @@ def step_kl(
     dt: Float[Tensor, "batch steps *one"],
     rho: Float[Tensor, "batch steps *shape"],
 ) -> Float[Tensor, "batch steps *shape"]:
-    """Return KL of each step and component in nats, at z = mean + scale eps before it.
+    """Compute the KL of each step and component in nats, at z = mean + scale eps before it.
 
     Its mean is exact. `drift` and `diffusion` are the prior's at z. A step of no time has none.
     """
@@ -130,7 +129,7 @@ def step_log_ratio(
     dt: Float[Tensor, "batch steps *one"],
     rho: Float[Tensor, "batch steps *shape"],
 ) -> Float[Tensor, "batch steps *shape"]:
-    """Return log p(z_{k+1} | z_k) - log q(z_{k+1} | z_k) along a path `eps` of q, by component."""
+    """Compute log p(z_{k+1} | z_k) - log q(z_{k+1} | z_k) along a path `eps` of q, by component."""
     _, _, _, next_s = marginals.steps()
     z = marginals.mean + marginals.scale * eps
     moves = dt > 0

@@ -56,7 +56,7 @@ class Stream(IntEnum):
 def normal(
     seed: int, serial: Int64[Tensor, " batch"], stream: Stream, shape: tuple[int, ...]
 ) -> Float[Tensor, "batch *shape"]:
-    """Return standard normal draws for each clip, float32 on the device of `serial`."""
+    """Draw standard normals for each clip, float32 on the device of `serial`."""
     groups, size = _groups(shape)
     if not on_host(serial):
         cell = serial.new_zeros(len(serial), 1)
@@ -69,7 +69,7 @@ def normal(
 def uniform(
     seed: int, serial: Int64[Tensor, " batch"], stream: Stream, shape: tuple[int, ...]
 ) -> Float[Tensor, "batch *shape"]:
-    """Uniform draws in [0, 1) for each clip, float32 multiples of 2**-24."""
+    """Draw uniforms in [0, 1) for each clip, float32 multiples of 2**-24."""
     groups, size = _groups(shape)
     if not on_host(serial):
         cell = serial.new_zeros(len(serial), 1)
@@ -82,7 +82,7 @@ def uniform(
 
 
 def on_host(serial: Int64[Tensor, " batch"]) -> bool:
-    """Return whether numpy draws for these clips; else a kernel does, on their device."""
+    """Check whether numpy draws for these clips; else a kernel does, on their device."""
     return serial.device.type == "cpu"
 
 
@@ -115,7 +115,7 @@ class Brownian:
     def increments(
         self, ticks: Int64[Tensor, "batch points"]
     ) -> Float[Tensor, "batch steps *shape"]:
-        """Return W(t[k+1]) - W(t[k]) in sqrt(units of time), float32; zero between equal ticks.
+        """Draw W(t[k+1]) - W(t[k]) in sqrt(units of time), float32; zero between equal ticks.
 
         Raises UserError where ticks are negative or fall.
         """
@@ -130,7 +130,7 @@ class Brownian:
     def whole_cells(
         self, ticks: Int64[Tensor, "batch points"]
     ) -> Int64[Tensor, "batch steps"] | None:
-        """Return each step's cell, where every step spans one whole cell or no time; else None.
+        """Number each step's cell, where every step spans one whole cell or no time; else None.
 
         A step's increment is then its cell's draw times the root of its time.
         """
@@ -139,7 +139,7 @@ class Brownian:
         return self._on(ticks[:, :-1].div(self.cell, rounding_mode="floor"))
 
     def areas(self, ticks: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps *shape"]:
-        """Integral of W(s) - W(t[k]) over s in [t[k], t[k+1]], in units of time^1.5, float32.
+        """Draw the integral of W(s) - W(t[k]) over [t[k], t[k+1]], in units of time^1.5, float32.
 
         Raises UserError where a tick is no multiple of the cell: the area is drawn a cell.
         """
@@ -178,7 +178,7 @@ class Brownian:
         stream: Stream = Stream.PATH,
         deviation: float = 1.0,
     ) -> Tensor:
-        """(batch, steps, size), on a CPU with time first in memory: a solver's order."""
+        """Draw (batch, steps, size); on a CPU time comes first in memory, a solver's order."""
         if not on_host(self.serial):
             tag = int(stream) | level << 8
             draws = on_device.normals(self.seed, self.serial, cells, self.size, tag)
@@ -200,7 +200,7 @@ class Brownian:
         return (sums.gather(1, index) + inside).diff(dim=1).float()
 
     def _bridge(self, ticks: Tensor, cells: Tensor, whole: Tensor, halvings: int) -> Tensor:
-        """W(tick) - W(start of its cell), given the increment over the whole cell."""
+        """Draw W(tick) - W(start of its cell), given the increment over the whole cell."""
         low, high = cells * self.cell, (cells + 1) * self.cell
         w_low, w_high = torch.zeros_like(whole), whole
         for level in range(1, halvings + 1):
@@ -225,7 +225,7 @@ def _groups(shape: tuple[int, ...]) -> tuple[int, int]:
 def _counter(
     serial: Tensor, stream: Stream, level: int, index: Tensor
 ) -> tuple[philox.Counters, philox.Counters, philox.Counters]:
-    """Of an `index` (..., batch, counters)."""
+    """Build the counter words of an `index` (..., batch, counters)."""
     high = (serial >> 32 & 0xFFFF) << 16 | level << 8 | int(stream)
     words = (index, *(x[:, None].expand_as(index) for x in (high, serial & 0xFFFFFFFF)))
     counters, c2, c3 = (x.reshape(-1).numpy().view(np.uint64) for x in words)
@@ -235,6 +235,6 @@ def _counter(
 def _draw(
     seed: int, serial: Tensor, stream: Stream, level: int, index: Tensor, deviation: float = 1.0
 ) -> Tensor:
-    """Normals (..., batch, 4 * counters) for a 64-bit `index` (..., batch, counters)."""
+    """Draw normals (..., batch, 4 * counters) for a 64-bit `index` (..., batch, counters)."""
     draws = philox.normals(seed, *_counter(serial, stream, level, index), deviation)
     return torch.from_numpy(draws).view(*index.shape[:-1], 4 * index.shape[-1])

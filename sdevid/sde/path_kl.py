@@ -24,14 +24,14 @@ from sdevid.sde.problem import Step
 def control_energy(
     control: Float[Tensor, "batch steps *shape"], dt: Float[Tensor, "batch steps"]
 ) -> Float[Tensor, " batch"]:
-    """Return 1/2 sum |u|^2 dt along each path, in nats. `control` is per sqrt(time) of `dt`."""
+    """Sum 1/2 |u|^2 dt along each path, in nats. `control` is per sqrt(time) of `dt`."""
     return _total(reference.control_energy, control, dt)
 
 
 def width_kl(
     width: Float[Tensor, "batch steps *shape"], dt: Float[Tensor, "batch steps"]
 ) -> Float[Tensor, " batch"]:
-    """Return sum(1/2 (r^2 - 1) - log r) along each path, in nats; a step of no time adds none."""
+    """Sum 1/2 (r^2 - 1) - log r along each path, in nats; a step of no time adds none."""
     return _total(reference.width_kl, width, dt)
 
 
@@ -45,7 +45,7 @@ def log_ratio(
     dw: Float[Tensor, "batch steps *shape"],
     spans: Float[Tensor, "batch steps"],
 ) -> Float[Tensor, " batch"]:
-    """Return log p / q of a controlled path, in nats: its mean over paths is minus the chain's KL.
+    """Compute log p / q of a controlled path, in nats: its mean is minus the chain's KL.
 
     Of a step log r + 1/2 eps^2 - 1/2 (u sqrt(d) + r eps)^2, eps = dW / sqrt(d), by component.
     """

@@ -27,7 +27,7 @@ _FACTORS = np.array([[0xCD9E8D57], [0xD2511F53]], np.uint64)  # of lanes 2 and 0
 
 @functools.lru_cache(maxsize=8)
 def _round_keys(seed: int) -> Counters:
-    """(rounds, 2, 1)"""
+    """Compute the keys of the ten rounds: (rounds, 2, 1)."""
     low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
     steps = range(10)
     keys = [(low + i * 0x9E3779B9, high + i * 0xBB67AE85) for i in steps]
@@ -35,7 +35,7 @@ def _round_keys(seed: int) -> Counters:
 
 
 def _halves(words: Counters) -> tuple[Words, Words]:
-    """Low and high 32 bits, as views on a little-endian machine."""
+    """View the low and the high 32 bits; little-endian machines only."""
     halves = words.view(np.uint32)
     return halves[:, ::2], halves[:, 1::2]
 
@@ -48,7 +48,7 @@ class _Work:
         self.radius, self.angle, self.turn = np.empty((3, 2, counters), np.float32)
 
     def run(self, seed: int, index: Counters, c2: Counters, c3: Counters) -> Words:
-        """Leaves lanes 0 and 2 in `first`; lanes 1 and 3 are in the view of 32-bit words."""
+        """Run the rounds: lanes 0 and 2 stay in `first`; return a view of lanes 1 and 3."""
         np.bitwise_and(index, _MASK, out=self.first[0])
         np.right_shift(index, _HALF, out=self.second[0])
         self.first[1], self.second[1] = c2, c3
@@ -64,7 +64,7 @@ class _Work:
 
 
 def words(seed: int, index: Counters, c2: Counters, c3: Counters) -> Words:
-    """Return words (counters, 4) for each counter (index low, index high, c2, c3)."""
+    """Compute words (counters, 4) for each counter (index low, index high, c2, c3)."""
     out = np.empty((len(index), LANES), np.uint32)
     for part, work, second in _blocks(seed, index, c2, c3):
         out[part, ::2], out[part, 1::2] = work.first.T, second.T
@@ -74,7 +74,7 @@ def words(seed: int, index: Counters, c2: Counters, c3: Counters) -> Words:
 def normals(
     seed: int, index: Counters, c2: Counters, c3: Counters, deviation: float = 1.0
 ) -> Normals:
-    """Return normals (counters, 4) of mean 0 for each counter (index low, index high, c2, c3).
+    """Draw normals (counters, 4) of mean 0 for each counter (index low, index high, c2, c3).
 
     Box-Muller on lanes (0, 1) and (2, 3): the radius from the upper 31 bits of the even lane, as a
     number in (0, 1], the angle in [-pi, pi] from the odd lane, signed.

@@ -132,10 +132,7 @@ def check_path(start: Tensor, ticks: Tensor, noise: Tensor | Brownian | None) ->
 
 
 def check_saved(saved: Sequence[int] | None, points: int) -> list[int]:
-    """Return the saved grid points.
-
-    Raises UserError where they are no rising points of the grid.
-    """
+    """Check and return the saved grid points; UserError where they are no rising grid points."""
     saves = list(range(points)) if saved is None else list(saved)
     if not saves or saves != sorted(saves) or saves[0] < 0 or saves[-1] >= points:
         raise UserError(

@@ -21,7 +21,7 @@ from sdevid.sde.solvers import Interval, ReversibleState, reversible_heun
 def solve_by_autograd(
     sde: SDE, start: Tensor, grid: Grid, recompute: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the states at the saves and 1/2 int |u|^2 dt.
+    """Solve by autograd; return the states at the saves and 1/2 int |u|^2 dt.
 
     With `recompute` only the states at the saves are kept; the steps between are solved again in
     the backward pass.
@@ -45,11 +45,10 @@ def solve_by_autograd(
 
 
 def solve_by_inversion(sde: SDE, start: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Return the same by undoing each step in the backward pass.
+    """Solve as `solve_by_autograd`, but undo each step in the backward pass.
 
-    Differentiable towards `start` and the tensors named in `sde.tensors`.
-
-    Raises UserError where the fields use a parameter that is not named there.
+    Differentiable towards `start` and the tensors named in `sde.tensors`. Raises UserError where
+    the fields use a parameter that is not named there.
     """
     if torch.is_grad_enabled():
         _check_named(sde, grid.time(0), start)
@@ -122,7 +121,7 @@ class _Backward:
         self.grad_rates = Rates(half.drift + dt * grad, half.diffusion + dw * grad, half.energy)
 
     def finish(self, t: Tensor) -> Tensor:
-        """Return the gradient of the start, where state and companion are one."""
+        """Compute the gradient of the start, where state and companion are one."""
         return self.grad_z + self.grad_companion + self._through_rates(t, self.grad_rates)[1]
 
     def _through_rates(self, t: Tensor, grad: Rates) -> tuple[Rates, Tensor]:

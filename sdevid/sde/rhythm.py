@@ -25,7 +25,7 @@ class Rhythm(NamedTuple):
 
 
 def rhythm_of(ticks: Int64[Tensor, "batch points"], cell: int) -> Rhythm:
-    """Read the rhythm of times; those on a device are waited for.
+    """Read the rhythm of times; waits for the device where they lie on one.
 
     Raises UserError where ticks are negative or fall.
     """
@@ -43,7 +43,7 @@ def rhythm_of(ticks: Int64[Tensor, "batch points"], cell: int) -> Rhythm:
 
 
 def _halvings(inside: np.ndarray[tuple[int, ...], np.dtype[np.int64]], cell: int) -> int:
-    """Halvings of [0, cell) at (a + b) // 2 until each of `inside` was the lower end."""
+    """Count halvings of [0, cell) at (a + b) // 2 until each of `inside` was the lower end."""
     low, high, count = np.zeros_like(inside), np.full_like(inside, cell), 0
     while (low != inside).any():
         middle = (low + high) // 2

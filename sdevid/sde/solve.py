@@ -27,7 +27,7 @@ class Solver(Protocol):
         """Say why this solver cannot take `problem`, or None if it can."""
 
     def solve(self, problem: Problem) -> Path:
-        """Return the path. Raises UserError where something does not fit."""
+        """Solve the path. Raises UserError where something does not fit."""
 
 
 SOLVERS = cast(tuple[Solver, ...], (fused, stepwise, torchsde_bridge))
@@ -58,10 +58,7 @@ class Choice(NamedTuple):
 
 
 def choose(problem: Problem) -> Choice:
-    """Return the first solver that takes `problem`.
-
-    Raises UserError with all reasons where none does.
-    """
+    """Choose the first solver that takes `problem`. Raises UserError with all reasons if none."""
     try:
         runtime.backend(problem.start.device, problem.kernels)
     except ValueError as error:
@@ -77,5 +74,5 @@ def choose(problem: Problem) -> Choice:
 
 
 def solve(problem: Problem) -> Path:
-    """Return the path by the first solver that takes `problem`."""
+    """Solve the path by the first solver that takes `problem`."""
     return choose(problem).solver.solve(problem)

@@ -36,7 +36,8 @@ StepFunction = Callable[[SDE, Tensor, Interval], StepResult]
 class Scheme:
     """A scheme and what is known of it.
 
-    `strong_order` holds the noises that it takes; `calculus` None: it is right in both.
+    `strong_order` holds its order for each kind of noise that it takes; `calculus` None: it is
+    right in both.
     """
 
     name: str
@@ -55,10 +56,10 @@ def chain_step(
     dt: Tensor,
     dw: Tensor,
 ) -> Tensor:
-    """Return z + (h + g u) dt + r g dW: Euler-Maruyama of a controlled SDE of noise width r.
+    """Step z + (h + g u) dt + r g dW: Euler-Maruyama of a controlled SDE of noise width r.
 
-    `control` None is u = 0, `width` None is r = 1. `dt` broadcasts over the state, `dw`
-    has standard deviation sqrt(dt). Coefficients may be 16 bit; the sum is in the state's type.
+    `control` None is u = 0, `width` None is r = 1. `dt` broadcasts over the state, `dw` has
+    standard deviation sqrt(dt). Coefficients may be 16 bit; the sum is in the state's type.
     """
     diffusion = diffusion.to(z.dtype)
     total = drift.to(z.dtype)
@@ -177,7 +178,7 @@ SOLVERS: dict[str, Scheme] = {
 
 
 def fitting(name: str, sde: SDE, convert: bool = True) -> tuple[Scheme, SDE]:
-    """Return the solver called `name`, and `sde` written in the solver's calculus.
+    """Look up the solver `name`, and rewrite `sde` in the solver's calculus.
 
     Raises UserError where there is no such solver, it does not take the noise of `sde`, or its
     calculus is another and `convert` is False.

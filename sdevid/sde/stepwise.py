@@ -80,14 +80,14 @@ def chain(
     order: Order = 1,
     recompute: bool = False,
 ) -> Path:
-    """Return the Euler-Maruyama chain z' = z + (h + g u) d + r g dW from `start` along `ticks`.
+    """Solve the Euler-Maruyama chain z' = z + (h + g u) d + r g dW from `start` along `ticks`.
 
     States come back at the grid points `saved`, all by default. A step between equal ticks leaves
     state and KL as they are, which pads clips of fewer points. State and sums are float32, or
     float64 where `start` is. `kernels` chooses one launch a step ("auto": on CUDA). With `order` 2
     the state is (q, v), and noise and coefficients are v's (`second_order`). With `recompute` only
-    the saved states are kept; the steps between are solved again in the backward pass. A lost path
-    comes back in NaNs. Raises UserError where shapes, times or devices do not fit.
+    the saved states are kept; the steps between are solved again in the backward pass. A path that
+    diverges comes back in NaNs. Raises UserError where shapes, times or devices do not fit.
     """
     driven = second_order.halves(start)[1] if order == 2 else start
     check_path(driven, ticks, noise)
@@ -120,7 +120,7 @@ def prior_step(z: Tensor, drift: Tensor, diffusion: Tensor, dt: float, dw: Tenso
 def _advance(
     start: Tensor, kernels: runtime.Setting, order: Order
 ) -> tuple[Callable[..., Spent], bool]:
-    """What takes a state to the next, and whether a kernel does."""
+    """Choose what takes a state to the next; also say whether a kernel does."""
     try:
         fused = runtime.backend(start.device, kernels) == "triton" and start.dtype == torch.float32
     except ValueError as error:
@@ -130,7 +130,7 @@ def _advance(
 
 
 def _by_torch(z: Tensor, step: Step, dt: Tensor, dw: Tensor) -> Spent:
-    """The state after a step of the chain, its KL, and the control's part of it."""
+    """Take a step of the chain; return the state, its KL, and the control's part of it."""
     wide = dt.view(-1, *[1] * (z.dim() - 1))
     energy = kl = z.new_zeros(len(z))
     if step.control is not None:
@@ -141,7 +141,7 @@ def _by_torch(z: Tensor, step: Step, dt: Tensor, dw: Tensor) -> Spent:
 
 
 def _by_kernel(z: Tensor, step: Step, dt: Tensor, draw: Key | Tensor) -> Spent:
-    """The same in one launch, which draws the noise where the step is a whole cell."""
+    """Take the same step in one launch, which draws the noise of a whole cell itself."""
     drift, diffusion, control, width = step
     end, kl = em_step(z, drift, diffusion, dt, draw, control, width, setting="triton")
     energy = torch.zeros_like(kl)
@@ -162,7 +162,7 @@ def _second_order(
 def _draws(
     ticks: Tensor, noise: Tensor | Brownian, start: Tensor, fused: bool
 ) -> Callable[[int, int], Sequence[Any]]:
-    """What gives the noise of the steps from one to another: dW, or for a kernel its keys."""
+    """Build the source of the steps' noise from one to another: dW, or for a kernel its keys."""
     if not isinstance(noise, Brownian):
         return lambda first, last: noise[:, first:last].unbind(1)
     path = noise
@@ -199,7 +199,7 @@ def integrate(
 ) -> Path:
     """Solve `sde` from `start` along `ticks`; states at the grid points `saved` (all by default).
 
-    The drift is changed to the scheme's calculus where it is written in the other. `kl` is the
+    The drift is converted to the scheme's calculus where it is written in the other. `kl` is the
     continuous bound 1/2 int |u|^2 dt, by the scheme's own quadrature. `gradient` bounds the memory
     that training takes: "backprop" keeps every step, "checkpoint" the states at the saves and one
     interval's steps, "reversible" (scheme reversible_heun) only the last state; what is not kept is
@@ -242,7 +242,7 @@ def _solve_spans(
     saves: Sequence[int],
     recompute: bool,
 ) -> tuple[Tensor, ...]:
-    """States at the saved points, and what the spans between them spend, summed."""
+    """Solve span by span; return the states at the saved points and the spans' costs, summed."""
     z, states, spent = start, [], list[tuple[Tensor, ...]]()
     for first, last in spans(saves):
         if last > first or not spent:

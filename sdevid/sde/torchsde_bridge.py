@@ -53,7 +53,7 @@ def unsupported(problem: Problem) -> str | None:
 
 
 def solve(problem: Problem) -> Path:
-    """Return the path by torchsde; with gradient "reversible", by its `sdeint_adjoint`.
+    """Solve the path by torchsde; with gradient "reversible", by its `sdeint_adjoint`.
 
     That gradient is exact for reversible_heun, and else that of the continuous adjoint SDE (Li et
     al. 2020), whose error falls with the steps. Raises UserError where something does not fit.
@@ -81,7 +81,7 @@ class _Clock(NamedTuple):
 
     @classmethod
     def along(cls, ticks: Int64[Tensor, "batch points"], points: list[int]) -> _Clock:
-        """The clock of steps of one length a clip, from the first to the last of `points`."""
+        """Build the clock of steps of one length a clip, from the first to the last of `points`."""
         first, last = points[0], points[-1]
         rate = (ticks[:, last] - ticks[:, first]).double() / (last - first)
         return cls(first, ticks[:, first], rate)
@@ -180,8 +180,8 @@ def integrate(
 ) -> Path:
     """Solve `sde` by torchsde's `sdeint`, or `sdeint_adjoint`, along our Brownian path.
 
-    The drift is changed to the calculus of `method`. Steps are those of the grid `ticks`, or with a
-    `tolerance` (relative and absolute) chosen by step doubling. torchsde takes one time for all
+    The drift is converted to the calculus of `method`. Steps are those of the grid `ticks`, or with
+    a `tolerance` (relative and absolute) chosen by step doubling. torchsde takes one time for all
     clips; ours is the number of the grid point, in which each clip has drift and noise of its own.
     """
     import torchsde
@@ -212,7 +212,7 @@ def integrate(
 def _calls(
     ticks: Int64[Tensor, "batch points"], saves: list[int], adaptive: bool
 ) -> list[list[int]]:
-    """Grid points of each call: between them, each clip's steps are of one length."""
+    """Split the grid points into calls within which each clip's steps are of one length."""
     spans = ticks.diff(dim=1)
     changes = (spans.diff(dim=1) != 0).any(0).nonzero().flatten() + 1
     cuts = {0, spans.shape[1], *changes.tolist(), *(saves if adaptive else ())}

@@ -35,6 +35,7 @@ class ParticleDecoder(nn.Module):
         self.cells = config.frame_size // 2
 
     def forward(self, z: Float[Tensor, "batch time particles components"], w: Content) -> Frames:
+        """Draw the frames of `z` over the static ground."""
         batch, time = z.shape[:2]
         painted = self.paint(self.canvas(z, w)).float()
         return torch.unflatten(painted, 0, (batch, time)) + w.ground[:, None]
@@ -42,7 +43,7 @@ class ParticleDecoder(nn.Module):
     def carry_on(
         self, z: Float[Tensor, "batch time particles components"], w: Content, before: None
     ) -> tuple[Frames, None]:
-        """Return the frames of `z`; nothing is carried from one to the next."""
+        """Draw the frames of `z`; nothing is carried from one to the next."""
         return self(z, w), before
 
     @property
@@ -53,7 +54,7 @@ class ParticleDecoder(nn.Module):
     def presence(
         self, z: Float[Tensor, "batch time particles components"], w: Content
     ) -> Float[Tensor, "batch time particles 1"]:
-        """Return how much of each particle is seen, in [0, 1]."""
+        """Compute how visible each particle is, in [0, 1]."""
         depth = self.layout.split(z)[2]
         logit = w.logit[:, None].expand(-1, z.shape[1], -1, -1)
         return (logit if depth is None else logit + depth).sigmoid()

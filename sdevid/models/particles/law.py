@@ -19,7 +19,7 @@ HEADS = 4
 
 
 class ParticleConditions(NamedTuple):
-    """What the law takes from the content, worked out once a clip."""
+    """The law's dependence on the content, computed once a clip."""
 
     root: carried_noise.Root
     diffusion: Float[Tensor, "batch particles 1"]  # g_k, pixel/sqrt(frame), as of order 1
@@ -84,9 +84,9 @@ class ParticleLaw(nn.Module):
         )
 
     def pull(self, z: State, conditions: ParticleConditions) -> Float[Tensor, "batch particles 2"]:
-        """Return h, in pixel/frame, or in pixel/frame^2 for a state of second order.
+        """Compute h, in pixel/frame, or in pixel/frame^2 for a state of second order.
 
-        Each particle attends to the others, each as much as it is present.
+        Each particle attends to the others in proportion to their presence.
         """
         place, velocity, _ = self.layout.split(z)
         at = 2 * place / self.side - 1
@@ -105,6 +105,6 @@ class ParticleLaw(nn.Module):
         return drift
 
     def depth(self) -> Depth:
-        """Rate (1/frame) and noise (logits/sqrt(frame)) of the depth."""
+        """Compute the depth's rate (1/frame) and noise (logits/sqrt(frame))."""
         noise = self.most_depth_noise * self.depth_noise.sigmoid()
         return Depth(self.log_depth_rate.exp(), noise)

@@ -25,7 +25,7 @@ from sdevid.types import Serial, Ticks, units
 
 
 class ParticleSDE(VideoModel):
-    """K particles with places in pixels; see the issue of `sde/carried_noise` for their noise."""
+    """K particles with places in pixels; `sde/carried_noise` describes their noise."""
 
     prior_parts = ("law.log_diffusion", "law.log_length", "decoder.log_radius")
 
@@ -60,7 +60,7 @@ class ParticleSDE(VideoModel):
         return (self.config.particles.count, self.reader.prior_log_scale.numel())
 
     def notes(self) -> tuple[str, ...]:
-        """Return what calibration has changed, if anything."""
+        """Say what calibration has changed, if anything."""
         factor = float((2 * self.law.calibration).exp())
         if factor == 1:
             return ()
@@ -73,7 +73,7 @@ class ParticleSDE(VideoModel):
         conditioning: Conditioning,
         size: int,
     ) -> Iterator[Chunk]:
-        """Raises UserError for a solver or guidance that carried noise does not take."""
+        """Generate the chunks; UserError for a solver or guidance that takes no shared noise."""
         self._check(sampler)
         serial = sampler.serials(ticks)
         text = self.embedding(conditioning.text, len(ticks))
@@ -95,8 +95,9 @@ class ParticleSDE(VideoModel):
             yield Chunk(self.decoder(states, content), z.new_zeros(len(z)))
 
     def outside(self, seed: int, serial: Serial, features: Features | None) -> Outside | None:
-        """Return the ring's particles, of the prior or of the posterior that reads `features`, if
-        any.
+        """Draw the ring's particles, or None without a ring.
+
+        With `features` they are the posterior's, else the prior's.
         """
         if self.ring is None:
             return None
@@ -104,7 +105,7 @@ class ParticleSDE(VideoModel):
         return ring
 
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
-        """Return lengths of the steps between grid points, in training frames."""
+        """Compute the lengths of the steps between grid points, in training frames."""
         return units(grid.diff(dim=1))
 
     def _check(self, sampler: SamplerConfig) -> None:
@@ -127,7 +128,7 @@ class ParticleSDE(VideoModel):
     def _start(
         self, ticks: Ticks, sampler: SamplerConfig, conditioning: Conditioning, text: Tensor | None
     ) -> tuple[State, Content, Int64[Tensor, "batch 1"]]:
-        """The state, the content and the tick at which the path begins."""
+        """Draw or read the state, the content and the tick at which the path begins."""
         first = ticks[:, :1]
         if conditioning.frames is None or conditioning.frame_ticks is None:
             eps = normal(sampler.seed, sampler.serials(ticks), Stream.INITIAL, self.code_shape)

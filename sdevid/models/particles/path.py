@@ -44,7 +44,7 @@ def solve_path(
     """Step the prior, or the posterior that `observe` gives, and keep the grid points `saved`.
 
     `dt` is in training frames; a step of no time changes neither state nor KL. `increments` are
-    those of a Brownian motion, independent over particles: the law's length makes them carried.
+    those of a Brownian motion, independent over particles: the law correlates them by its length.
     """
     z, states = start, [start]
     spent = [start.new_zeros(len(start)), start.new_zeros(len(start))]
@@ -91,7 +91,10 @@ def _step(
 def _scales(
     layout: Layout, z: State, pull: Tensor, diffusion: Tensor, dt: Float[Tensor, "batch 1 1"]
 ) -> Scales:
-    """Of second order v' = v + h d + g sqrt(d) f moves the place by v' d."""
+    """Compute a step's mean and scale of the places; in second order v' d moves them.
+
+    There v' = v + h d + g sqrt(d) f.
+    """
     velocity = layout.split(z)[1]
     if velocity is None:
         return Scales(pull * dt, diffusion * dt.sqrt())
@@ -105,7 +108,7 @@ def _depth_step(
     xi: Float[Tensor, "batch particles 1"],
     seen: Observation | None,
 ) -> tuple[Tensor, Tensor]:
-    """du = -rate u dt + noise dB, by its exact transition; independent over particles."""
+    """Step du = -rate u dt + noise dB by its exact transition; particles are independent."""
     rate, noise = law.depth()
     decay = torch.exp(-rate * dt)
     unit = noise * ((1 - decay.square()) / (2 * rate)).sqrt()

@@ -30,7 +30,7 @@ Features = Float[Tensor, "batch intervals features rows columns"]
 
 
 class Observation(NamedTuple):
-    """What the frames say of one step of each particle."""
+    """Pseudo-observations of one step of each particle, read from the frames."""
 
     shift: Float[Tensor, "batch particles 2"]  # pixels, from its place before the step
     precision: Float[Tensor, "batch particles 1"]  # of that shift, pixel^-2
@@ -39,7 +39,7 @@ class Observation(NamedTuple):
 
 
 class NeighbourFeatures(nn.Module):
-    """A map of features for each interval: of the frames on both sides, and one further out."""
+    """Feature map of each interval between frames, from both its frames and one further out."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class NeighbourFeatures(nn.Module):
         )
 
     def forward(self, frames: Frames) -> Features:
-        """Of `frames` less the first one's median, for each interval between two of them."""
+        """Compute the features of each interval from `frames` less the first one's median."""
         x = centred(frames, median(frames[:, 0])[:, None])
         seen = [x[:, :-1], x[:, 1:]]
         if self.lookaround:
@@ -71,7 +71,7 @@ class NeighbourFeatures(nn.Module):
 
 
 class ParticleControl(nn.Module):
-    """Reads, at each particle's own place, where it goes: so errors do not add up."""
+    """Reads each particle's motion at its own place, so that errors do not accumulate."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class ParticleControl(nn.Module):
         content: Content,
         left: Float[Tensor, "batch 2"],
     ) -> Observation:
-        """Return what the posterior observes of each particle before a step.
+        """Read the pseudo-observations of each particle before a step.
 
         `left` is the step's share of what is left of its interval, and its length in frames.
         """

@@ -32,7 +32,7 @@ Code = Float[Tensor, "batch particles code"]  # place, velocity, presence, appea
 
 
 class ParticleBirth(NamedTuple):
-    """Where a film of particles begins."""
+    """Start of a film of particles: their state, content and the divergence spent on it."""
 
     state: State
     content: Content
@@ -42,7 +42,7 @@ class ParticleBirth(NamedTuple):
 def with_ring(
     layout: Layout, state: Tensor, content: Content, ring: Outside
 ) -> tuple[Tensor, Content]:
-    """Return the particles read inside the picture, then those born around it, at rest."""
+    """Join the particles read inside the picture and those born around it, at rest."""
     still = torch.zeros_like(ring.positions) if layout.order == 2 else None
     depth = torch.zeros_like(ring.logit) if layout.has_depth else None
     outside = layout.join(ring.positions, still, depth)
@@ -124,7 +124,7 @@ class ParticleReader(nn.Module):
         return ParticleBirth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
 
     def observed(self, frames: Frames) -> tuple[State, Content]:
-        """Return the prior's start given observed `frames`, the last one where the path begins."""
+        """Read the prior's start from observed `frames`; the path begins at the last one."""
         level = median(frames[:, -1])
         code = self._read(frames, level)
         return self._born(code, self.ground(centred(frames[:, -1], level)) + level)
@@ -132,7 +132,7 @@ class ParticleReader(nn.Module):
     def free(
         self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
     ) -> tuple[State, Content]:
-        """Return the prior's start of a video of nothing; `frame` gives the shape of one."""
+        """Draw the prior's start without an observed frame; `frame` gives the shape of one."""
         return self._born(self._prior(len(eps), text).at(eps), self._bare(frame))
 
     def _bare(self, like: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class ParticleReader(nn.Module):
         return Gaussian(mean, self.prior_log_scale.exp().expand_as(mean))
 
     def _born(self, code: Code, ground: Tensor) -> tuple[State, Content]:
-        """Places within three quarters of a cell around each particle's home."""
+        """Turn the code into particles, within three quarters of a cell of home along each axis."""
         layout: Layout = self.layout
         place = self.home + 0.75 * self.pixels * code[..., :2].tanh()
         velocity = 4 * code[..., 2:4] if layout.order == 2 else None
@@ -162,7 +162,7 @@ class ParticleReader(nn.Module):
 
 
 class Ground(nn.Module):
-    """What does not move, read from one frame: a coarse part and one at full size."""
+    """Static ground, read from one frame: a coarse part and one at full size."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -181,6 +181,7 @@ class Ground(nn.Module):
     def forward(
         self, frame: Float[Tensor, "batch channels height width"], detail: float | Tensor = 1.0
     ) -> Tensor:
+        """Read the ground from `frame`, in float32; `detail` weights the fine part."""
         broad = functional.interpolate(
             self.coarse(frame), size=frame.shape[-2:], mode="bilinear", align_corners=False
         )

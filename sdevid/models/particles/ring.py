@@ -26,10 +26,10 @@ class Outside(NamedTuple):
 
 
 class Ring(nn.Module):
-    """One more row of cells around the picture; a particle anywhere in each of them.
+    """One more row of cells around the picture, with one particle anywhere in each of them.
 
     Presence is drawn from N(0, 1) a particle, scaled and shifted, since no frame shows it. The
-    posterior reads the whole clip at the nearest place inside. All of them look alike.
+    posterior reads the whole clip at the nearest place inside. All particles share one appearance.
     """
 
     def __init__(self, config: Config) -> None:
@@ -55,9 +55,7 @@ class Ring(nn.Module):
         return every[((every < 0) | (every > last)).any(1)]
 
     def forward(self, eps: Float[Tensor, "batch ring 3"], features: Features | None) -> Outside:
-        """Return particles drawn by `eps`, from the prior or from the posterior that reads
-        `features`.
-        """
+        """Draw particles by `eps` from the prior or, with `features`, from the posterior."""
         home = self.home
         share = 0.5 * torch.erf(eps[..., :2] * 0.5**0.5)  # uniform in (-1/2, 1/2)
         positions = home + share * self.pixels

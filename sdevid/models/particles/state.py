@@ -16,7 +16,7 @@ State = Float[Tensor, "batch particles components"]  # as `Layout` says
 
 
 class Content(NamedTuple):
-    """w: what does not move. Of each particle, and of the ground behind them."""
+    """w, the static part of a film: each particle's presence, look and birthplace; the ground."""
 
     logit: Float[Tensor, "batch particles 1"]  # of its presence
     look: Float[Tensor, "batch particles appearance"]
@@ -47,27 +47,27 @@ class Layout:
         return 2 + self.has_depth
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return places, velocities and depth of (..., components); None for what there is not."""
+        """Split (..., components) into places, velocities and depth; None for an absent part."""
         velocity = z[..., 2:4] if self.order == 2 else None
         return z[..., :2], velocity, z[..., -1:] if self.has_depth else None
 
     def join(self, place: Tensor, velocity: Tensor | None, depth: Tensor | None) -> Tensor:
-        """Return the inverse of `split`."""
+        """Join places, velocities and depth: the inverse of `split`."""
         return torch.cat([x for x in (place, velocity, depth) if x is not None], dim=-1)
 
 
 def layout_of(config: Config) -> Layout:
-    """Return the layout that `sde.order` and `particles.presence` ask for."""
+    """Choose the layout that `sde.order` and `particles.presence` ask for."""
     return Layout(config.sde.order, config.particles.presence == "depth")
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, gap: int = 1) -> nn.Conv2d:
-    """Return a convolution that keeps the side, or divides it by `stride`."""
+    """Build a convolution that keeps the side, or divides it by `stride`."""
     return nn.Conv2d(inputs, outputs, kernel, stride, gap * (kernel // 2), dilation=gap)
 
 
 def scaled(layer: nn.Module, factor: float) -> nn.Module:
-    """Return `layer` with weights scaled and biases 0."""
+    """Scale the weights of `layer` in place, and set its biases to 0."""
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     assert layer.bias is not None
     with torch.no_grad():
@@ -77,7 +77,7 @@ def scaled(layer: nn.Module, factor: float) -> nn.Module:
 
 
 def mlp(inputs: int, hidden: int, outputs: int, factor: float) -> nn.Sequential:
-    """Return two hidden layers; the last one's weights are scaled by `factor`."""
+    """Build an MLP of two hidden layers; the last layer's weights are scaled by `factor`."""
     return nn.Sequential(
         nn.Linear(inputs, hidden),
         nn.SiLU(),
@@ -88,13 +88,13 @@ def mlp(inputs: int, hidden: int, outputs: int, factor: float) -> nn.Sequential:
 
 
 def median(frame: Float[Tensor, "batch channels height width"]) -> Tensor:
-    """Return each channel's median over the pixels observed, (batch, channels, 1, 1).
+    """Compute each channel's median over the observed pixels, (batch, channels, 1, 1).
 
-    NaN is missing. 0.5 where no pixel is observed.
+    NaN is unobserved; the median is 0.5 where no pixel is observed.
     """
     return frame.flatten(2).nanmedian(-1).values.nan_to_num(0.5)[..., None, None]
 
 
 def centred(frames: Tensor, level: Tensor) -> Tensor:
-    """Return `frames` less their `level`; 0 where a pixel is NaN, that is, missing."""
+    """Subtract `level` from `frames`; unobserved pixels (NaN) become 0."""
     return (frames - level).nan_to_num(0.0)
