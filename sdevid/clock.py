@@ -55,8 +55,7 @@ _REMOVED = {
 
 
 def frame_rate(value: object) -> float:
-    """Return frames a second, from a number or a text such as `8`, `29.97`, `30000/1001` or
-    `1/120`.
+    """Parse frames a second: a number or a text such as `8`, `29.97`, `30000/1001` or `1/120`.
 
     Raises ValueError with the rule and the remedy.
     """
@@ -70,8 +69,7 @@ def frame_rate(value: object) -> float:
 
 
 def interval(value: object, setting: str = "interval") -> float:
-    """Return seconds between frames, from a number or a text such as `2min`, `0.5 s`, `40ms`,
-    `1/25`.
+    """Parse seconds between frames: a number or a text such as `2min`, `0.5 s`, `40ms`, `1/25`.
 
     Raises ValueError with the rule and the remedy; `setting` is what it is called there.
     """
@@ -101,16 +99,14 @@ def _read(value: object, name: str, rule: str) -> tuple[Fraction, str]:
 
 
 def rational(number: float) -> Fraction:
-    """Return the fraction that `number` stands for: 29.97002997 is 30000/1001, and 0.00833 is
-    1/120.
-    """
+    """Round to the fraction meant: 30000/1001 for 29.97002997, 1/120 for 0.00833."""
     if number >= 1:
         return Fraction(number).limit_denominator(100_000)
     return 1 / Fraction(1 / number).limit_denominator(100_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser, default: float | None, help_text: str) -> None:
-    """`--fps` and `--interval`, of which one may be given; both end in `fps`."""
+    """Add `--fps` and `--interval`, of which one may be given; both set `fps`."""
     either = parser.add_mutually_exclusive_group()
     rate, gap = _argument(frame_rate), _argument(lambda text: 1 / interval(text))
     either.add_argument("--fps", type=rate, default=default, help=f"frames a second ({help_text})")
@@ -171,25 +167,25 @@ class Clock(Section):
         return resolved
 
     def frames_per_unit(self, fps: float | None = None) -> Fraction:
-        """Return frames in a unit of time, at `fps` frames a second or at the training rate."""
+        """Compute frames in a unit of time, at `fps` frames a second or at the training rate."""
         return rational((self.fps if fps is None else fps) * self.time_unit)
 
     def frame_ticks(self, num_frames: int, fps: float | None = None) -> Int64[Tensor, " time"]:
-        """Return times of `num_frames` frames, in ticks from the first.
+        """Compute the times of `num_frames` frames, in ticks from the first.
 
         `fps` None: the training rate.
         """
         return types.frame_ticks(num_frames, self.frames_per_unit(fps))
 
     def step_ticks(self, steps: int) -> int:
-        """Return ticks of one of `steps` equal parts of a training frame interval, 1 or more."""
+        """Split a training frame interval in `steps` equal parts; return one's ticks, 1 or more."""
         return max(1, round(types.TICKS_PER_UNIT / (self.frames_per_unit() * steps)))
 
 
 def of_saved(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings that a run saved, with its unit: one that names none counts in seconds.
+    """Bring a run's saved settings up to date: those without a unit (0.1.0) count in seconds.
 
-    Such a run is of 0.1.0. Settings that nothing reads any more are left out.
+    Settings that nothing reads any more are left out.
     """
     kept = dict(settings)
     for section, names in _REMOVED.items():
@@ -199,10 +195,9 @@ def of_saved(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_run(settings: dict[str, Any], config: Path) -> dict[str, Any]:
-    """Return `settings` with the clock of the run that saved `config`, where they do not name their
-    own.
+    """Add to `settings` the clock of the run that saved `config`; settings given explicitly win.
 
-    What is counted in the run's unit must go with it, or a run could not be carried on.
+    Settings counted in the run's unit come with it, or the run could not be carried on.
     """
     saved = of_saved(read_settings(config)) if config.is_file() else {}
     theirs: dict[str, Any] = {}

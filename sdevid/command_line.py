@@ -18,10 +18,10 @@ MOST_COUNT = 2**20  # clips, frames or samples that an option may ask for
 
 
 def guarded(name: str, command: Callable[[], int], *, every_rank: bool = True) -> int:
-    """Run `command` and return its exit code; what a user can mend is one message and code 2.
+    """Run `command` and return its exit code; a user's mistake prints one message and gives 2.
 
-    That is a UserError, a file that the system refuses, or memory that ran out. Of several ranks
-    each says it with its number, or with `every_rank` false the first alone.
+    A mistake is a UserError, a file that the system refuses, or memory that ran out. Of several
+    ranks each prints it with its number, or with `every_rank` false only the first.
     """
     try:
         return command()
@@ -92,14 +92,14 @@ class CommandParser(argparse.ArgumentParser):
         return parsed
 
     def format_usage(self) -> str:
-        """Return one line: the command, what it needs, and `[options]` for the rest."""
+        """Format one line: the command, what it needs, and `[options]` for the rest."""
         actions = [a for a in self._actions if not isinstance(a, argparse._HelpAction)]
         needed = [f"{a.option_strings[0]} {_value(a)}" for a in actions if a.required and _named(a)]
         positional = [_place(a) for a in actions if not _named(a)]
         return f"usage: {' '.join([self.prog, *needed, '[options]', *positional])}\n"
 
     def format_help(self) -> str:
-        """Example, usage, description, and the options with their defaults."""
+        """Format the example, usage, description, and the options with their defaults."""
         self.usage = self.format_usage().removeprefix("usage: ").rstrip()
         return f"example:\n{self._example}\n\n{super().format_help()}"
 

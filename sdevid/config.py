@@ -339,17 +339,17 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
 
 @cache
 def settings_by_path() -> dict[str, Setting]:
-    """Return every setting by its path with dots, in the order of a dumped config."""
+    """Map every setting's dotted path to it, in the order of a dumped config."""
     return {setting.path: setting for setting in all_settings(Config)}
 
 
 def load(
     path: Path, overrides: Sequence[str] = (), note: Callable[[str], None] = sizes.ignore
 ) -> Config:
-    """Return the config in the YAML file `path`, with `key=value` overrides (dots reach into
-    sections). A `size` among them replaces the file's architecture, which `note` is told.
+    """Read the config in the YAML file `path`, with `key=value` overrides by dotted path.
 
-    Raises UserError where the file is missing or no YAML, or a setting is unknown or ill-typed.
+    A `size` among them replaces the file's architecture, which `note` reports. Raises UserError
+    where the file is missing or no YAML, or a setting is unknown or ill-typed.
     """
     if not path.is_file():
         raise UserError(f"config {path} does not exist; configs/ holds ready ones")
@@ -361,7 +361,7 @@ def load(
 
 
 def parse(settings: dict[str, Any]) -> Config:
-    """Return `settings` as a checked Config. Raises UserError that names every setting at fault."""
+    """Check `settings` as a Config. Raises UserError that names every setting at fault."""
     try:
         return Config.model_validate(sizes.applied(settings))
     except ValidationError as error:
@@ -369,12 +369,12 @@ def parse(settings: dict[str, Any]) -> Config:
 
 
 def dump(config: Config) -> str:
-    """Return the whole config as YAML that `load` reads back to an equal one."""
+    """Write the whole config as YAML that `load` reads back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def record(config: Config) -> str:
-    """The config as a run's files keep it: without credentials, and without `data_changed`."""
+    """Dump the config as a run's files keep it: without credentials, and without `data_changed`."""
     kept = {"data": redacted(config.data), "data_changed": False}
     return dump(config.model_copy(update=kept))
 

@@ -20,13 +20,13 @@ _least: Level = "info"  # of what this process says
 
 
 def set_level(level: Level) -> None:
-    """Say only what is of `level` or above, in this process (`--quiet`, `--log_level`)."""
+    """Show only messages of `level` or above, in this process (`--quiet`, `--log_level`)."""
     global _least
     _least = level
 
 
 def shows(level: Level) -> bool:
-    """Return whether what is of `level` is said."""
+    """Check whether messages of `level` are shown."""
     return LEVELS.index(level) >= LEVELS.index(_least)
 
 
@@ -37,15 +37,15 @@ def say(text: str, level: Level = "info") -> None:
 
 
 def redacted(text: str) -> str:
-    """Return `text` with user, password and query of every URL in it left out."""
+    """Remove user, password and query from every URL in `text`."""
     return _SIGNED.sub(r"\1", _CREDENTIALS.sub(r"\1", text))
 
 
 def protect() -> None:
-    """Let a full or closed stdout or stderr be told once and then ignored, in this process.
+    """Report a full or closed stdout or stderr once and then ignore it, in this process.
 
-    Output is for a reader who may have gone; what a run has to keep is in files of its own. Call
-    it first thing in a command. Streams that are not the process's own stay as they are.
+    The output's reader may have gone; what a run has to keep is in files of its own. Call it first
+    thing in a command. Streams that are not the process's own stay as they are.
     """
     for number in (0, 1, 2):
         try:

@@ -19,11 +19,11 @@ _LINE = (
 
 
 class Display:
-    """The progress of one job on standard error; a context manager that ends its line.
+    """Progress of one job on standard error; a context manager that ends its line.
 
-    `note` stands behind the count. Where standard error is no terminal, a line is printed after
-    the first advance, then every half minute, and at the end. Nothing is shown where `shown` is
-    false, or where the level is above info (`--quiet`).
+    `note` stands behind the count. Where standard error is no terminal, a line is printed after the
+    first advance, then every half minute, and at the end. Nothing is shown where `shown` is false,
+    or where the level is above info (`--quiet`).
     """
 
     def __init__(

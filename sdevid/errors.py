@@ -16,16 +16,16 @@ class NonFiniteError(UserError):
 
 
 def file_fault(error: OSError) -> str:
-    """Return what the file system refused, in one sentence: the file and the reason."""
+    """Describe in one sentence what the file system refused: the file and the reason."""
     name = str(error.filename)
     shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
     return f"{shown!r} cannot be read or written: {error.strerror}; give another path"
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out.
+    """Check whether an error says that memory ran out.
 
-    Torch's CPU allocator has no type for it.
+    Torch's CPU allocator has no exception type for it.
     """
     text = str(error)
     return isinstance(error, MemoryError) or (

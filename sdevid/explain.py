@@ -14,7 +14,7 @@ _MOST_SHOWN = 800  # characters of a message
 def explain(error: ValidationError, settings: type[BaseModel]) -> Iterator[str]:
     """Yield a line for each of `settings` at fault.
 
-    a name that is none brings the nearest right one.
+    For an unknown name the line suggests the nearest known one.
     """
     known = list(_names(settings))
     for fault in error.errors(include_url=False):
@@ -35,7 +35,7 @@ def explain(error: ValidationError, settings: type[BaseModel]) -> Iterator[str]:
 
 
 def _shortened(message: str) -> str:
-    """`message` with the middle of a value of thousands of characters left out."""
+    """Cut the middle out of a message with a value of thousands of characters."""
     if len(message) <= _MOST_SHOWN:
         return message
     return f"{message[: _MOST_SHOWN // 2]} ... {message[-_MOST_SHOWN // 2 :]}"

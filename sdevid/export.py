@@ -24,8 +24,7 @@ _PREFIX = "model."  # of the model's tensors within the objective's
 
 
 def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config]:
-    """Return the model in a run folder (its newest whole checkpoint), a checkpoint or an exported
-    folder.
+    """Load the model of a run (its newest whole checkpoint), a checkpoint or an export.
 
     On the CPU, in evaluation mode. Raises UserError where there is none or it does not fit.
     """
@@ -60,9 +59,9 @@ def export(
 
 
 def write(model: VideoModel, config: Config, output_dir: Path) -> Path:
-    """Write a `model` changed after training to `output_dir`, as `export` does; the weights' path.
+    """Write a `model` changed after training to `output_dir`, as `export` does.
 
-    Raises UserError where it cannot be written.
+    Returns the weights' path. Raises UserError where it cannot be written.
     """
     return _write(dict(model.state_dict()), "changed", config, output_dir, output_dir)
 
@@ -86,7 +85,7 @@ def _write(
 
 
 def _copy_autoencoder(config: Config, output_dir: Path) -> Config:
-    """Copy the frozen autoencoder beside the weights; `config` with its new place."""
+    """Copy the frozen autoencoder beside the weights; return `config` with its new place."""
     if config.encoder.frozen is None:
         raise UserError(
             "--with_autoencoder is given, but the model draws pixels (encoder.frozen is null in "
@@ -105,7 +104,7 @@ def _copy_autoencoder(config: Config, output_dir: Path) -> Config:
 
 
 def without_site(config: Config) -> Config:
-    """Return `config` without what is of the site that trained it, by the settings' roles.
+    """Remove from `config` what belongs to the site that trained it, by the settings' roles.
 
     Runtime settings that do not alter the loss, and the data's location, have their defaults; of a
     path that is part of the model, such as a text encoder's folder, the last part stays.
@@ -124,7 +123,7 @@ def without_site(config: Config) -> Config:
 
 
 def find(model_path: Path) -> Path:
-    """The folder within `model_path` that holds a model: an export, or a whole checkpoint."""
+    """Find the folder within `model_path` that holds a model: an export, or a whole checkpoint."""
     if (model_path / MODEL_FILE).is_file() or (model_path / "manifest.json").is_file():
         return model_path
     if not model_path.is_dir():
@@ -155,7 +154,7 @@ def _config(folder: Path) -> Config:
 
 
 def _beside(folder: Path, config: Config) -> Config:
-    """`config` with the place of an autoencoder that lies in the model's own `folder`."""
+    """Set the place of an autoencoder that lies in the model's own `folder`."""
     frozen = config.encoder.frozen
     if frozen is None or not (folder / frozen).is_dir():
         return config

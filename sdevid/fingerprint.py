@@ -10,9 +10,10 @@ _PIECES, _PIECE = 64, 2**16  # of a large file, and bytes of each, that are take
 
 
 def fingerprint(files: Iterable[Path]) -> str | None:
-    """Of the files' names, sizes and content, 16 hexadecimal digits; None without files.
+    """Hash the files' names, sizes and content to 16 hexadecimal digits; None without files.
 
-    All of a file is taken in, or 64 pieces of 64 KiB spread over one that is larger than they are.
+    A file is hashed whole, or by 64 pieces of 64 KiB spread over it where it is larger than they
+    are.
     """
     digest, any_file = hashlib.sha256(), False
     for path in sorted(set(files)):

@@ -8,7 +8,7 @@ Shape = tuple[int, int]  # height, width
 
 
 def parse(given: str) -> Shape:
-    """Height and width, in pixels. ValueError with the rule where `given` is no size."""
+    """Parse height and width, in pixels. ValueError with the rule where `given` is no size."""
     found = re.fullmatch(r"\s*([0-9]{1,5})(?:\s*[xX]\s*([0-9]{1,5}))?\s*", given)
     if found is None or 0 in (sides := [int(side) for side in found.groups() if side]):
         raise ValueError(f"frame_size is {given!r}, but must be a side or WIDTHxHEIGHT, as 96x64")
@@ -16,6 +16,6 @@ def parse(given: str) -> Shape:
 
 
 def text(shape: Shape) -> str:
-    """`shape` as `parse` reads it."""
+    """Format `shape` as `parse` reads it."""
     height, width = shape
     return str(height) if height == width else f"{width}x{height}"

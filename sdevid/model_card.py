@@ -49,7 +49,7 @@ def _description(config: Config, parameters: int) -> Iterator[str]:
 
 
 def _commands(run: Path) -> Iterator[str]:
-    """How to make and measure it again, without the site's paths."""
+    """Yield how to train and measure the model again, without the site's paths."""
     yield "## Command"
     yield ""
     yield "```bash"
@@ -89,7 +89,7 @@ def _figures(run: Path) -> Iterator[str]:
 
 
 def _estimates(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every finite {"mean": ..., "interval": ...} in the results, by its path."""
+    """Yield every finite {"mean": ..., "interval": ...} in the results, by its path."""
     for name, value in results.items():
         if not isinstance(value, dict):
             continue

@@ -27,7 +27,7 @@ _LIVE_STATES = frozenset(
 
 
 class OwnedError(UserError):
-    """A folder that another process writes; starting again with nothing changed is of no use."""
+    """A folder that another process writes; retrying with nothing changed does not help."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Owner:
 
 @contextmanager
 def own(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[Owner]:
-    """Be the one writer of `folder` while the context is open; it is made where it is missing.
+    """Own `folder` as its one writer while the context is open; it is made where it is missing.
 
-    `what` names the setting or option in messages. A stale owner is taken over and said so: a
+    `what` names the setting or option in messages. A stale owner is replaced, with a message: a
     process of this machine that is gone, a Slurm job that squeue no longer knows or an earlier
-    start of this job, a heartbeat older than `STALE_SECONDS`. Ends the process if another takes
-    the folder over, since nothing more may be written to it. Raises OwnedError where somebody
-    else owns the folder, UserError where it cannot be written.
+    start of this job, a heartbeat older than `STALE_SECONDS`. Ends the process if another takes the
+    folder over, since nothing more may be written to it. Raises OwnedError where somebody else owns
+    the folder, UserError where it cannot be written.
     """
     mine = identify()
     try:
@@ -81,14 +81,14 @@ def own(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[Owner]:
 
 
 def refuse_if_owned(folder: Path, what: str) -> None:
-    """Raise OwnedError where a living process owns `folder`; writes nothing that stays."""
+    """Raise OwnedError where a living process owns `folder`; leaves no file behind."""
     holder, mine = read(folder), identify()
     if (folder / NAME).exists() and stale(folder, holder, mine) is None:
         raise _owned(folder, what, holder)
 
 
 def identify() -> Owner:
-    """Return this process as an owner."""
+    """Describe this process as an owner."""
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
     return Owner(
         token=secrets.token_hex(8),
@@ -104,10 +104,7 @@ def identify() -> Owner:
 
 
 def read(folder: Path) -> Owner | None:
-    """Return the owner that the folder names.
-
-    None where there is none or its file cannot be read.
-    """
+    """Read the owner that the folder names; None where there is none or its file is unreadable."""
     try:
         if not (folder / NAME).is_file():  # a pipe would hold the reader
             return None
@@ -145,7 +142,7 @@ def stale(folder: Path, holder: Owner | None, mine: Owner) -> str | None:
 
 
 def _take(folder: Path, mine: Owner, what: str) -> str | None:
-    """Write the ownership file; what was taken over. Raises OwnedError."""
+    """Write the ownership file; return what was taken over. Raises OwnedError."""
     former: str | None = None
     while not _create(folder, mine):
         holder = read(folder)
@@ -221,7 +218,7 @@ def _beat(folder: Path, mine: Owner, closed: threading.Event) -> None:
 
 
 def _age(folder: Path) -> float | None:
-    """Seconds since the last heartbeat by the file system's own clock; None without a file."""
+    """Measure seconds since the last heartbeat by the file system's clock; None without a file."""
     probe = folder / f"{NAME}-clock-{secrets.token_hex(8)}"
     try:
         beat = (folder / NAME).stat().st_mtime
@@ -234,7 +231,7 @@ def _age(folder: Path) -> float | None:
 
 
 def _machine() -> str:
-    """What a process number belongs to: this boot of this kernel, and the namespace of numbers."""
+    """Name what a process number belongs to: this kernel's boot and the PID namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -243,7 +240,7 @@ def _machine() -> str:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process of this machine started, in clock ticks since boot; None if it is gone."""
+    """Read when a process of this machine started, in ticks since boot; None if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -252,7 +249,7 @@ def process_start(pid: int) -> int | None:
 
 
 def _job_runs(job: str) -> bool | None:
-    """Whether Slurm runs this job now; None where it cannot be asked."""
+    """Ask Slurm whether it runs this job now; None where it cannot be asked."""
     if shutil.which("squeue") is None or not job.isdigit():
         return None
     try:

@@ -14,10 +14,11 @@ from sdevid.errors import UserError
 def _size(
     hidden: int, depth: int, heads: int, features: int, layers: int, draw: tuple[int, int]
 ) -> dict[str, Any]:
-    """A map latent moved by transformers, `depth` blocks each for prior and control.
+    """Build the settings of a map latent moved by transformers.
 
-    `draw` is channels and residual blocks of frame encoder and decoder. The decoder alone has a
-    fifth of the parameters or more, where frames are 8 times the map's side or larger.
+    `depth` is the number of blocks each for prior and control, `draw` the channels and residual
+    blocks of frame encoder and decoder. The decoder alone has a fifth of the parameters or more,
+    where frames are 8 times the map's side or larger.
     """
     return {
         "sde": {
@@ -51,7 +52,7 @@ SIZES = {
 
 
 def applied(settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` with those of the size that they name, where they say nothing themselves."""
+    """Fill in the defaults of the size that `settings` name; explicit settings win."""
     named = SIZES.get(str(settings.get("size")))
     if named is None:
         return settings

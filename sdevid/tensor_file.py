@@ -26,7 +26,7 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def _umask() -> int:
-    """The process's umask, read without setting it, as other threads may be creating files."""
+    """Read the process's umask without setting it, as other threads may be creating files."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)

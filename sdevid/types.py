@@ -63,17 +63,17 @@ class Batch:
 
 
 def frame_ticks(num_frames: int, rate: float | Fraction = 1) -> Int64[Tensor, " time"]:
-    """Times of `num_frames` frames at `rate` frames a unit of time, in ticks from the first."""
+    """Compute the times of `num_frames` frames at `rate` a unit of time, in ticks from 0."""
     period = TICKS_PER_UNIT / Fraction(rate)
     return torch.tensor([round(i * period) for i in range(num_frames)], dtype=torch.int64)
 
 
 def units(ticks: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return ticks as float32 units of time. Take differences of ticks first: they are exact."""
+    """Convert ticks to float32 units of time. Take differences of ticks first: they are exact."""
     return (ticks.to(torch.float64) / TICKS_PER_UNIT).to(torch.float32)
 
 
 def as_frames(video: Video) -> Frames:
-    """Video as float32 frames, of uint8 in [0, 1], channels before height and width."""
+    """Convert video to float32 frames, channels before height and width; uint8 to [0, 1]."""
     frames = video.permute(0, 1, 4, 2, 3)
     return frames if video.dtype == torch.float32 else frames.to(torch.float32) / 255

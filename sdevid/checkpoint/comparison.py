@@ -7,10 +7,7 @@ from typing import Any
 
 
 def first_difference(saved: dict[str, list[int]], here: dict[str, tuple[int, ...]]) -> str | None:
-    """Return the first tensor in which two architectures differ, told.
-
-    None where they are the same.
-    """
+    """Describe the first tensor in which two architectures differ; None where they are the same."""
     for name in [*here, *saved]:
         if name not in saved:
             return f"{name} of shape {here[name]} is not in it"
@@ -22,7 +19,7 @@ def first_difference(saved: dict[str, list[int]], here: dict[str, tuple[int, ...
 
 
 def differences(saved: dict[str, Any], here: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield settings (with dots) that are not equal in two dumped configs."""
+    """Yield the dotted names of settings that are not equal in two dumped configs."""
     for name in [*here, *(n for n in saved if n not in here)]:
         a, b = saved.get(name), here.get(name)
         if isinstance(a, dict) and isinstance(b, dict):

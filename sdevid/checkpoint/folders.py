@@ -17,22 +17,19 @@ _STEP = re.compile(r"step_(0|[1-9][0-9]{0,17})")
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
-    """Return where the checkpoint of a step lies."""
+    """Name the folder of a step's checkpoint."""
     return run_dir / "checkpoints" / f"step_{step}"
 
 
 def steps(run_dir: Path) -> list[int]:
-    """Return steps at which the run has checkpoints, newest first.
-
-    Whether they are whole is not said.
-    """
+    """List the steps at which the run has checkpoints, newest first, without checking them."""
     names = (path.name for path in (run_dir / "checkpoints").glob("step_*"))
     matches = (_STEP.fullmatch(name) for name in names)
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def faults(folder: Path, manifest: Manifest, share: slice = slice(None)) -> list[str]:
-    """What is wrong with those of a checkpoint's files that `share` picks, by size and hash."""
+    """Check by size and hash the checkpoint's files that `share` picks; list what is wrong."""
     wrong = []
     for name, (size, sha256) in sorted(manifest.files.items())[share]:
         path = folder / name
@@ -46,7 +43,7 @@ def faults(folder: Path, manifest: Manifest, share: slice = slice(None)) -> list
 
 
 def digest(path: Path, *, sync: bool = False) -> str:
-    """Return SHA-256 of a file; with `sync`, the file is on the disk when this returns."""
+    """Compute a file's SHA-256; with `sync`, the file is on the disk when this returns."""
     with path.open("rb") as file:
         if sync:
             os.fsync(file.fileno())
@@ -54,13 +51,13 @@ def digest(path: Path, *, sync: bool = False) -> str:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint but its manifest, in order."""
+    """List the files of a checkpoint but its manifest, in order."""
     every = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in every if path.name != NAME)
 
 
 def publish(partial: Path, folder: Path, manifest: Manifest) -> None:
-    """Give a finished checkpoint its name and point `latest` at it."""
+    """Write the manifest, give the finished checkpoint its name and point `latest` at it."""
     manifest = signed(manifest)
     replace_text(partial / NAME, json.dumps(asdict(manifest), indent=1) + "\n")
     if folder.exists():  # a damaged one, which was not resumed from
@@ -74,7 +71,7 @@ def publish(partial: Path, folder: Path, manifest: Manifest) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete a checkpoint such that a half-deleted one never bears a checkpoint's name."""
+    """Delete a checkpoint, renamed first, so that a half-deleted one never bears its name."""
     doomed = folder.with_name(f".deleted-{folder.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.replace(doomed)
@@ -82,6 +79,6 @@ def remove(folder: Path) -> None:
 
 
 def tidy(run_dir: Path) -> None:
-    """Delete what a killed process left half written or half deleted."""
+    """Delete half-written and half-deleted checkpoints that a killed process left behind."""
     for left in (run_dir / "checkpoints").glob(".*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -36,7 +36,7 @@ class Progress:
         self.clips, self.step = self.clips + clips, self.step + 1
 
     def passed(self, every: int, clips: int) -> bool:
-        """Return whether the last step, of `clips` clips, reached a multiple of `every` clips."""
+        """Check whether the last step, of `clips` clips, reached a multiple of `every` clips."""
         return self.clips // every > (self.clips - clips) // every
 
 
@@ -66,15 +66,12 @@ _READER = TypeAdapter(Manifest)
 
 
 def signed(manifest: Manifest) -> Manifest:
-    """Return the manifest with the hash of its other fields, which is the last line of its file."""
+    """Add to the manifest the hash of its other fields, which is the last line of its file."""
     return replace(manifest, sha256=_digest(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a checkpoint.
-
-    Raises UserError where there is none that can be relied on.
-    """
+    """Read the manifest of a checkpoint. Raises UserError where none can be relied on."""
     try:
         if (folder / NAME).exists() and not (folder / NAME).is_file():
             raise ValueError("it is no regular file")
@@ -93,7 +90,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _checked(folder: Path, manifest: Manifest) -> Manifest:
-    """The manifest itself. Raises ValueError where it contradicts its hash, name or limits."""
+    """Check the manifest. Raises ValueError where it contradicts its hash, name or limits."""
     if manifest.format > 1 and manifest.sha256 != _digest(manifest):
         raise ValueError("it does not have the hash that it was written with")
     if folder.name.startswith("step_") and folder.name != f"step_{manifest.step}":

@@ -46,8 +46,7 @@ _ANOTHER = "use another checkpoint"
 
 
 def read_weights(folder: Path, which: Weights) -> dict[str, Tensor]:
-    """Return every parameter of a checkpoint, put together on the CPU from all ranks, and the
-    buffers.
+    """Read every parameter, put together on the CPU from all ranks, and the buffers.
 
     Reads neither pickles nor DeepSpeed's files. Raises UserError where a part is missing.
     """
@@ -94,14 +93,14 @@ def _check_room(folder: Path, manifest: Manifest, files: Sequence[Path]) -> None
 
 
 def _beside(layout: Path, which: Weights) -> Path:
-    """The file of tensors that a rank's layout is of."""
+    """Name the file of tensors that a rank's layout describes."""
     name = layout.name.replace("layout", which).replace(".json", ".safetensors")
     return layout.with_name(name)
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    """A rank's tensors. Raises UserError where the file, or a tensor of it, does not read."""
+    """Open a rank's tensors. Raises UserError where the file, or a tensor of it, does not read."""
     try:
         with safe_open(file, framework="pt") as tensors:
             yield tensors
@@ -110,7 +109,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def _layout(path: Path) -> dict[str, list[Slice]]:
-    """The slices of each tensor of a rank's file. Raises UserError where they cannot be read."""
+    """Read the slices of each tensor of a rank's file. Raises UserError where it is damaged."""
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_LAYOUT + 1)
@@ -141,7 +140,7 @@ def write_rank(
 
 
 def read_rank(folder: Path, rank: int, average: Sequence[Tensor]) -> None:
-    """Take up the average and the random state that `write_rank` wrote, in place."""
+    """Read back, in place, the average and the random state that `write_rank` wrote."""
     saved = tensor_file.load(folder / f"ema-{rank:05d}.safetensors")
     for tensor, key in zip(average, sorted(saved), strict=True):
         tensor.copy_(saved[key])
@@ -179,7 +178,7 @@ def read_slices(folder: Path, which: Weights, shards: Sequence[ParameterShard]) 
 
 
 def _copy_overlap(flat: Tensor, mine: Slice, file: Any, key: str, theirs: Slice) -> int:
-    """Copy into `flat` the elements of a parameter that two slices share; how many there are."""
+    """Copy into `flat` the elements of a parameter that two slices share; return their count."""
     first = max(mine.in_parameter, theirs.in_parameter)
     last = min(mine.in_parameter + mine.count, theirs.in_parameter + theirs.count)
     if first >= last:
@@ -196,7 +195,7 @@ def _copy_overlap(flat: Tensor, mine: Slice, file: Any, key: str, theirs: Slice)
 
 
 def random_state() -> dict[str, Tensor]:
-    """Return the state of torch's generators in this process."""
+    """Read the state of torch's generators in this process."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()

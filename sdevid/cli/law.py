@@ -27,8 +27,8 @@ _MOST_FIGURE = 1e6  # pixels, contrast or frames a second
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the law, write RUN/law.json, and export a calibrated model where asked.
 
-    Of a model of particles it is read off the state; of any other it is found along positions
-    tracked in generated film. Raises UserError where nothing is followed.
+    A particle model's law is read off its state; any other model's, or with --tracked, is estimated
+    from positions tracked in generated film. Raises UserError where nothing is tracked.
     """
     options = _parser().parse_args(arguments)
     _check(options)
@@ -108,7 +108,7 @@ def _tracked(model: VideoModel, options: argparse.Namespace) -> int:
 
 
 def _shards(folder: str, split: str, config: Config) -> ShardIndex:
-    """Shards whose clips fit `config`. Raises UserError where one does not."""
+    """Open shards whose clips fit `config`. Raises UserError where one does not."""
     from sdevid.data import stream
     from sdevid.data.folder import Access
     from sdevid.data.shards import open_shards
@@ -119,7 +119,7 @@ def _shards(folder: str, split: str, config: Config) -> ShardIndex:
 
 
 def _film_shards(folder: str, split: str, config: Config) -> ShardIndex:
-    """Shards of films, which may be at another rate and longer than those of training."""
+    """Open shards of films, which may be at another rate and longer than those of training."""
     from sdevid.data.folder import Access
     from sdevid.data.shards import open_shards
 
@@ -154,7 +154,7 @@ def _films(
 
 
 def law_text(law: ModelLaw, fps: float) -> str:
-    """Return the law in a few lines."""
+    """Format the law in a few lines."""
     unit = "pixel^2/s" if law.order == 1 else "pixel^2/s^3, of velocities"
     speed = "pixel/s" if law.order == 1 else "pixel/s^2"
     low, middle, high = law.diffusion_spread
@@ -178,7 +178,7 @@ def law_text(law: ModelLaw, fps: float) -> str:
 
 
 def _still(law: ModelLaw) -> str:
-    """What there is to say where the films show no diffusion: g^2/2 cannot be 0."""
+    """Warn where the films show no diffusion, although the model's g^2/2 cannot be 0."""
     if law.posterior_slope.low > 0:
         return ""
     return (
@@ -188,7 +188,7 @@ def _still(law: ModelLaw) -> str:
 
 
 def films_text(compared: list[Compared]) -> str:
-    """Tracked films: real beside futures."""
+    """Format the tracked films' laws: real beside futures."""
     lines = ["tracked films              real                     futures of their first frame\n"]
     for entry in compared:
         sides = []

@@ -59,7 +59,7 @@ command carries on; 4 training was lost; 1 anything else
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; 2, after one message, for a user's mistake."""
+    """Run one command and return its exit code: 2, after one message, for a user's mistake."""
     protect()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0].startswith("-"):

@@ -175,7 +175,7 @@ class SDEConfig(Section):
         return self
 
     def unfit(self, solver: str) -> str | None:
-        """Return why `solver` cannot solve this SDE, or None if it can."""
+        """Say why `solver` cannot solve this SDE, or None if it can."""
         if self.order == 2 and solver != "euler_maruyama":
             return (
                 "a model of sde.order 2 has no noise on its positions and takes euler_maruyama "

@@ -48,10 +48,10 @@ def setting(
     alters_loss: bool | None = None,
     **limits: Any,
 ) -> Any:
-    """Return a pydantic field that also states its role, unit and help.
+    """Declare a pydantic field that also states its role, unit and help.
 
     `role` decides what a resumed run does with a change: `architecture` is refused, `objective` and
-    `data` are named, `runtime` is free. `alters_loss` says whether the same weights have another
+    `data` are reported, `runtime` is free. `alters_loss` says whether the same weights have another
     loss on the same batch after a change; by default True for architecture and objective. `limits`
     are pydantic's: ge, gt, le, lt, min_length.
     """

@@ -10,7 +10,7 @@ from sdevid.settings.run import DataSettings
 
 
 def told_by_shards(settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` with what the local shards that they name say of frames, where they do not."""
+    """Fill in frame settings from the local shards that `settings` name; explicit settings win."""
     folder = settings.get("data", DataSettings.model_fields["data"].default)
     path = Path(str(folder)) / "dataset.json"
     if not path.is_file():

@@ -14,10 +14,7 @@ _MOST_VALUES = 100_000  # once aliases are expanded
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return the `key: value` lines of a config file.
-
-    Raises UserError that says what is wrong with it.
-    """
+    """Read the `key: value` lines of a config file. Raises UserError that says what is wrong."""
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
@@ -52,7 +49,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:
-    """Values below `node` with every alias expanded, each node visited once."""
+    """Count the values below `node` with every alias expanded, each node visited once."""
     if id(node) not in counted:
         counted[id(node)] = _MOST_VALUES  # an alias of an enclosing node never ends
         children: list[yaml.Node] = []

@@ -17,7 +17,7 @@ PARTS = ("encoder", "temporal", "decoder")  # each is called with few shapes, an
 
 
 def check_compiler(config: Config, device: torch.device) -> None:
-    """Raise UserError where `compile` is asked for and cannot be had."""
+    """Raise UserError where `compile` is on and cannot be used."""
     if not config.compile:
         return
     if config.zero_stage == 3:
@@ -40,7 +40,7 @@ def check_compiler(config: Config, device: torch.device) -> None:
 
 
 def compile_parts(model: nn.Module) -> None:
-    """Have `PARTS` compiled at their first call, for its shapes; names of parameters stay."""
+    """Compile `PARTS` at their first call, for its shapes; names of parameters stay."""
     # The attention's choice is a pure function, so tracing it anew is as good as its cache.
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
     for part in PARTS:
@@ -48,5 +48,5 @@ def compile_parts(model: nn.Module) -> None:
 
 
 def compiled_summary(config: Config) -> str:
-    """Return what the start of a run says of it; nothing where nothing is compiled."""
+    """Describe for the start of a run what is compiled; empty where nothing is."""
     return "; encoder, temporal encoder and decoder compiled" if config.compile else ""

@@ -24,10 +24,7 @@ class ControlFiles:
         self._looked = float("-inf")
 
     def asked(self) -> Asked:
-        """Return what is asked of this step boundary, by a file or a signal.
-
-        Every rank, once a step.
-        """
+        """Check, once a step on every rank, for a file or signal that asks to stop or save."""
         if self._world.main and time.monotonic() - self._looked >= _SECONDS_BETWEEN_LOOKS:
             self._looked = time.monotonic()
             if self._new(self._stop):
@@ -37,7 +34,7 @@ class ControlFiles:
         return self._world.asked()
 
     def answered(self, asked: Asked) -> None:
-        """Remove the files whose wish was fulfilled: the run is saved."""
+        """Remove the files whose request was carried out: the run is saved."""
         if not self._world.main:
             return
         if asked.stop == "stopped":

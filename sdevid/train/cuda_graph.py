@@ -22,9 +22,9 @@ class CudaGraphs:
         return None if device.type == "cuda" else f"training is on {device.type}"
 
     def record(self, step: Step, inputs: Inputs) -> Step:
-        """Return `step` for inputs of these shapes.
+        """Record `step` as a graph for inputs of these shapes; return its replay.
 
-        Each call writes over the result of the one before.
+        Each call overwrites the previous call's result.
         """
         own = {name: tensor.detach().clone() for name, tensor in inputs.items()}
         self._warm_up(step, own)

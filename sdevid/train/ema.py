@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class EMA:
-    """Average of `weights`, float32 tensors that are changed in place by the optimizer.
+    """Average of `weights`, float32 tensors that the optimizer changes in place.
 
     Works on ZeRO's partitions as they lie, so nothing is gathered: element by element it is the
     average that a plain copy of the model would hold.
@@ -22,7 +22,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step `step`, counted from 1.
+        """Average in the weights after optimizer step `step`, counted from 1.
 
         The decay starts at 2/11 and rises to `decay`, so that the untrained weights are soon
         forgotten.

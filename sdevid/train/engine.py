@@ -40,7 +40,7 @@ class Objective(Protocol):
     """What is trained: see sdevid.objectives."""
 
     def prior_parameter_names(self) -> set[str]:
-        """Names of the parameters that learn at `prior_learning_rate_ratio` times the rate."""
+        """Name the parameters that learn at `prior_learning_rate_ratio` times the rate."""
         ...
 
 
@@ -107,13 +107,13 @@ class Engine:
         learning_rate: float,
         judge: Judge = lambda loss, norm: math.isfinite(loss + norm),
     ) -> Terms:
-        """Return one optimizer step over this rank's micro-batches.
+        """Take one optimizer step over this rank's micro-batches.
 
         The gradient is that of the loss per value of a clip. Returns the mean of each term over
         them in nats a clip; `grad_norm`, the norm over all ranks before clipping, infinite where a
         gradient is not finite; and `clipped`, 1 where that was above `gradient_clip`. `judge` is
         asked before the weights change: where it says no, weights and optimizer stay as they are.
-        It must say the same on every rank, and for what is not finite no.
+        It must say the same on every rank, and no for what is not finite.
         """
         for group, ratio in zip(self._engine.optimizer.param_groups, self._ratios, strict=True):
             group["lr"] = learning_rate * ratio
@@ -144,7 +144,7 @@ class Engine:
 
     @torch.no_grad()
     def score(self, batch: Batch) -> float:
-        """Return the loss of `batch`, which every rank scores whole, at a KL weight of 1."""
+        """Compute the loss of `batch`, which every rank scores whole, at a KL weight of 1."""
         return float(self._forward(batch, 1.0)["loss"])
 
     def _judge_before_updates(self) -> None:
@@ -172,7 +172,7 @@ class Engine:
             optimizer.scaled_global_norm = lambda: self._norm_or_infinite([norm()])
 
     def _norm_or_infinite(self, groups: list[Any]) -> Tensor:
-        """The norm of all groups of parameters, infinite where the step is not to be applied."""
+        """Compute the norm over all groups, infinite where the step is not to be applied."""
         norms = torch.stack([torch.as_tensor(n, dtype=torch.float32) for n in groups])
         finite = (norms >= 0).all()  # DeepSpeed gives -1 for what is not finite
         norm = torch.where(finite, torch.linalg.vector_norm(norms), torch.inf)
@@ -184,7 +184,7 @@ class Engine:
         return self._judge(loss, everywhere)
 
     def parameter_shards(self) -> list[ParameterShard]:
-        """The float32 weights that this rank answers for, live, and what they are shards of."""
+        """List the float32 weights that this rank owns, live, and what they are shards of."""
         stage, optimizer = self.config.zero_stage, self._engine.optimizer
         if stage == 0:
             return self._whole_parameters() if self.world.main else []
@@ -201,7 +201,7 @@ class Engine:
         ]
 
     def buffers(self) -> dict[str, Tensor]:
-        """Return what the objective keeps beside its parameters: the same on every rank."""
+        """List the objective's state beside its parameters: the same on every rank."""
         kept = self.objective.state_dict()
         return {n: kept[n] for n, _ in self.objective.named_buffers() if n in kept}
 
@@ -212,7 +212,7 @@ class Engine:
         ]
 
     def _range_of(self, group: list[nn.Parameter], size: int) -> Iterator[Slice]:
-        """Stages 1 and 2: the group's parameters end to end, cut into equal ranges."""
+        """Yield this rank's range of the group's parameters end to end: stages 1 and 2."""
         left, place = self.world.rank * size, 0
         for parameter in group:
             first, last = max(place, left), min(place + parameter.numel(), left + size)
@@ -221,7 +221,7 @@ class Engine:
             place += parameter.numel()
 
     def _shards_within(self, group: list[nn.Parameter]) -> Iterator[Slice]:
-        """Stage 3: each parameter cut into equal shards, this rank's of all of them end to end."""
+        """Yield this rank's equal shard of each parameter, all of them end to end: stage 3."""
         place = 0
         for parameter in group:
             shard, whole = parameter.ds_tensor.ds_numel, parameter.ds_numel  # type: ignore[attr-defined]
@@ -241,11 +241,11 @@ class Engine:
             )
 
     def groups(self) -> list[int]:
-        """Return the optimizer's group of each parameter, in the order of `shapes`."""
+        """List the optimizer's group of each parameter, in the order of `shapes`."""
         return [self._place[id(p)] for p in self.objective.parameters()]
 
     def moments(self) -> list[dict[str, Any]]:
-        """Return Adam's state of each of `shards()`, live: cut as the shard is.
+        """List Adam's state of each of `shards()`, live: cut as the shard is.
 
         Empty before a step.
         """
@@ -261,7 +261,7 @@ class Engine:
         return cast(torch.optim.Optimizer, getattr(optimizer, "optimizer", optimizer))
 
     def state_dicts(self, folder: Path, keep: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-        """Return what DeepSpeed's files of this rank hold, by file name. Every rank takes part.
+        """Gather what DeepSpeed's files of this rank hold, by file name. Every rank takes part.
 
         Each state passes through `keep` while it is as it shall be written. Writes nothing but
         makes `folder`.
@@ -275,11 +275,11 @@ class Engine:
         self._states[Path(path).name] = self._keep(state_dict)
 
     def load(self, folder: Path, *, universal: bool = False, trusted: bool = False) -> None:
-        """Take weights and optimizer from DeepSpeed's files in `folder`, in a live engine too.
+        """Load weights and optimizer from DeepSpeed's files in `folder`, in a live engine too.
 
-        `universal` is for a folder in DeepSpeed's universal layout, whose buffers are not read.
-        The groups' settings stay those of this run's config. Every rank takes part. Files are read
-        as data, unless they are `trusted` not to run anything: UserError where they hold more.
+        `universal` is for a folder in DeepSpeed's universal layout, whose buffers are not read. The
+        groups' settings stay those of this run's config. Every rank takes part. Files are read as
+        data, unless they are `trusted` not to run anything: UserError where they hold more.
         """
         groups = self._engine.optimizer.param_groups
         settings = [{k: v for k, v in g.items() if k != "params"} for g in groups]
@@ -302,7 +302,7 @@ class Engine:
                 state["step"] = step.to(weight.device, copy=True)
 
     def load_whole(self, read: Callable[[str], dict[str, Tensor]]) -> None:
-        """Stage 0: take each parameter's "fp32", "exp_avg", "exp_avg_sq" and "step" by its name."""
+        """Load each parameter's "fp32", "exp_avg", "exp_avg_sq" and "step" by its name: stage 0."""
         state = self._base_optimizer().state
         for name, parameter in self.objective.named_parameters():
             tensor = read(name)
@@ -313,7 +313,7 @@ class Engine:
             }
 
     def load_buffers(self, saved: dict[str, Tensor]) -> None:
-        """Take up what `buffers` gave."""
+        """Load what `buffers` gave."""
         for name, buffer in self.buffers().items():
             buffer.copy_(saved[name])
 
@@ -328,12 +328,12 @@ def _as_it_is(state: Any) -> Any:
 
 
 def _detach_all_but_loss(_module: nn.Module, _inputs: Any, terms: Terms) -> Terms:
-    """DeepSpeed hooks every output that has a gradient; only one is propagated."""
+    """Detach the other terms, since DeepSpeed hooks every output that has a gradient."""
     return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
 
 
 def parameter_groups(objective: nn.Module, config: Config) -> list[dict[str, Any]]:
-    """Return parameters by learning rate ("ratio", of `learning_rate`) and by weight decay.
+    """Group parameters by learning rate ("ratio", of `learning_rate`) and by weight decay.
 
     Decay is for matrices and kernels only: not for biases, norms and single vectors.
     """
@@ -350,7 +350,7 @@ def parameter_groups(objective: nn.Module, config: Config) -> list[dict[str, Any
 
 
 def _check_nvme(config: Config) -> None:
-    """Raise UserError where the disk to offload to is not there, or what reads it is not."""
+    """Raise UserError where the disk to offload to, or the library that reads it, is missing."""
     if "nvme" not in (config.offload.optimizer, config.offload.parameters):
         return
     path = config.offload.nvme_path
@@ -366,7 +366,7 @@ def _check_nvme(config: Config) -> None:
 
 
 def _deepspeed(device: torch.device) -> Any:
-    """The deepspeed module: quiet, compiling nothing, with a cache that no killed run can lock."""
+    """Import deepspeed: quiet, compiling nothing, with a cache that no killed run can lock."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     if "TORCH_EXTENSIONS_DIR" not in os.environ:
         private = tempfile.mkdtemp(prefix="sdevid-extensions-")  # 0700, no foretellable name

@@ -20,7 +20,7 @@ REFUSED = "exit-refused.json"
 def write(
     run_dir: Path, reason: str, progress: Progress, message: str = "", *, retry: bool = True
 ) -> None:
-    """Write `exit.json`, over any former one. What cannot be written is said.
+    """Write `exit.json`, over any earlier one; a failure to write is reported.
 
     `retry` says whether starting again with nothing changed may help.
     """
@@ -39,8 +39,10 @@ def write_first(
     *,
     retry: bool = True,
 ) -> None:
-    """Write `exit.json` unless another rank has: the first to fail knows the cause, the others
-    only that they were left alone."""
+    """Write `exit.json` unless another rank has.
+
+    The first rank to fail knows the cause; the others know only that they were left alone.
+    """
     aside = run_dir / f".exit-{rank}.json"
     try:
         aside.write_text(_text(reason, progress, message, retry), encoding="utf-8")

@@ -49,7 +49,7 @@ def train(
 ) -> Ending:
     """Train on the clips of `data`, carrying on from the checkpoint in `run_dir` if any.
 
-    `progress` is kept up to date, so that whoever called knows how far it came. Raises
+    `progress` is kept up to date, so that the caller knows how far the run came. Raises
     NonFiniteError where training is lost, and UserError for what a user can put right.
     """
     config, drawn = frozen_pictures.open_pictures(config, data, world)

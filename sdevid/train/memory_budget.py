@@ -13,7 +13,7 @@ NOTHING = OffloadConfig()  # offloaded
 def memory_bytes(
     parameters: int, ranks: int, stage: int, offload: OffloadConfig = NOTHING
 ) -> float:
-    """Return bytes a rank holds on its device between two steps, and gradients at their peak.
+    """Compute bytes a rank holds on its device between two steps, and gradients at their peak.
 
     float32 throughout, 4 bytes each: weights, gradients, and split over the ranks the master
     weights (under stage 3 they are the weights), Adam's two moments and the EMA. An optimizer that
@@ -35,14 +35,14 @@ def memory_bytes(
 
 
 def host_bytes(parameters: int, ranks: int, stage: int, offload: OffloadConfig) -> float:
-    """Return bytes a rank holds in the host's memory, or on its NVMe disk, by what is offloaded."""
+    """Compute bytes a rank holds in the host's memory or on its NVMe disk, by what is offloaded."""
     share = 4.0 * parameters / ranks
     copies = 5 if stage and offload.optimizer != "none" else 0
     return share * (copies + (stage == 3 and offload.parameters != "none"))
 
 
 def memory_table(parameters: int, size: int, offload: OffloadConfig) -> Iterator[str]:
-    """Memory a rank under ZeRO 1, 2 and 3, for this world and a few others."""
+    """Yield a table of memory a rank under ZeRO 1, 2 and 3, for this world and a few others."""
     yield (
         "GiB a rank for weights, gradients, optimizer and EMA, all float32; not counted: "
         "activations, communication buffers, weights that ZeRO 3 gathers for use, the framework"

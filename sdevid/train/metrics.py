@@ -63,7 +63,7 @@ class Metrics:
             sink.close()
 
     def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items, with the time spent waiting for each counted as waiting for data."""
+        """Yield the items; time spent waiting for each counts as waiting for data."""
         iterator = iter(items)
         while True:
             before = time.perf_counter()
@@ -75,7 +75,7 @@ class Metrics:
             yield item
 
     def add(self, terms: dict[str, Tensor], *, skipped: bool = False) -> None:
-        """Take in the terms of one step; of a skipped one only that it was skipped."""
+        """Add the terms of one step; of a skipped one only the skip is counted."""
         self._names = list(terms)
         self._steps, self._skipped = self._steps + 1, self._skipped + skipped
         if not skipped:
@@ -84,7 +84,7 @@ class Metrics:
         self._display.advance(self.config.batch_size, self._note() if self._display.due else None)
 
     def _note(self) -> str:
-        """This rank's means since the last flush, in a line; it waits for the device."""
+        """Format this rank's means since the last flush in a line; waits for the device."""
         terms: dict[str, float] = {}
         if self._sum is not None:
             means = self._sum.cpu() / max(1, self._steps - self._skipped)

@@ -25,10 +25,10 @@ def append(path: Path, text: str) -> None:
 
 
 def forget_after(path: Path, clips: int) -> None:
-    """Drop the lines of a metrics file that lie past `clips`, or are torn: they are run again.
+    """Drop the lines of a metrics file that are torn or lie past `clips`: they are run again.
 
-    Bytes that are no UTF-8, or a line that is no JSON object, cost that line alone.
-    Raises UserError where the path is a folder, a pipe or a broken link.
+    Bytes that are no UTF-8, or a line that is no JSON object, cost that line alone. Raises
+    UserError where the path is a folder, a pipe or a broken link.
     """
     if not path.exists() and not path.is_symlink():
         return

@@ -21,10 +21,10 @@ _INIT_SECONDS = 30.0  # for it to begin a run
 
 
 class Sink(Protocol):
-    """A place that takes the figures of a line."""
+    """A destination of the metrics beside metrics.jsonl."""
 
     def write(self, clips: int, figures: Figures) -> None:
-        """Take the figures after `clips` clips."""
+        """Write the figures after `clips` clips."""
         ...
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class _Wandb:
 
 
 def wandb_mode() -> str:
-    """Return WANDB_MODE if set; online with a key and a server that answers; offline otherwise."""
+    """Choose WANDB_MODE if set; online with a key and a server that answers; else offline."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
     if not os.environ.get("WANDB_API_KEY"):
@@ -121,7 +121,7 @@ class _Guarded:
 
 
 def open_sinks(config: Config, progress: Progress) -> list[Sink]:
-    """Return the sinks that the config asks for; one that fails is told in a line and left out."""
+    """Open the sinks that the config asks for; one that fails is reported and left out."""
     chosen: list[Sink] = []
     if config.metrics.tensorboard:
         chosen.append(_Guarded("TensorBoard", lambda: _TensorBoard(config, progress)))

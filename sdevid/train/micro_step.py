@@ -25,7 +25,7 @@ class Result(NamedTuple):
     gradients: tuple[Tensor, ...]
 
     def terms(self, values: Tensor) -> Terms:
-        """Return `values` by the names of the terms."""
+        """Name `values` by the terms."""
         return dict(zip(self.names, values.unbind(), strict=True))
 
 
@@ -33,7 +33,7 @@ Step = Callable[[Inputs], Result]
 
 
 def micro_step(forward: Callable[..., Terms], module: nn.Module, inputs: Inputs) -> Result:
-    """Return terms of `forward(**inputs)` and the gradients of its loss, whose hooks do not run."""
+    """Compute `forward(**inputs)` and the gradients of its loss, whose hooks do not run."""
     terms = forward(**inputs)
     parameters = [p for p in module.parameters() if p.requires_grad]
     with torch.autocast(terms["loss"].device.type, enabled=False):

@@ -96,7 +96,7 @@ def _train(config: Config, world: World, progress: Progress, trust_checkpoint: b
 
 @contextmanager
 def _owned(config: Config, world: World) -> Iterator[None]:
-    """Own `run_dir`, by the main rank for all. Raises the same error on every rank otherwise."""
+    """Own `run_dir`, by the main rank for all; otherwise raise the same error on every rank."""
     refusal: UserError | None = None
     with ExitStack() as stack:
         if world.main:
@@ -119,7 +119,7 @@ def _owned(config: Config, world: World) -> Iterator[None]:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Return `config` with every path made absolute, so that it means the same from any folder."""
+    """Make every path of `config` absolute, so that it means the same from any folder."""
     changed: dict[str, object] = {"run_dir": config.run_dir.absolute()}
     if "://" not in config.data:
         changed["data"] = str(Path(config.data).absolute())
@@ -139,7 +139,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def exit_code_of(error: Exception, config: Config, world: World, progress: Progress) -> int:
-    """Write down a failure of this rank; the others may know nothing of it. Raises most again."""
+    """Record a failure of this rank; the others may know nothing of it. Raises most again."""
     if isinstance(error, OSError) and error.filename is not None and error.errno not in _FULL:
         failure = UserError(file_fault(error))
         failure.__cause__ = error

@@ -30,8 +30,8 @@ class Samples:
     """Makes samples of every `sample_every`-th checkpoint, on the main rank alone.
 
     The checkpoint on the disk is read, so that neither sharded weights nor the random states of
-    training are touched; it is the averaged weights that sample. Nothing here ends a run: what
-    fails is said.
+    training are touched; the averaged weights sample. A failure is reported and does not end the
+    run.
     """
 
     def __init__(self, config: Config, index: TrainingData, world: World) -> None:
@@ -40,7 +40,7 @@ class Samples:
         self._seen = 0  # checkpoints since the start
 
     def follow(self, saver: Saver) -> None:
-        """Sample from the checkpoints written since the last call, as far as it is their turn."""
+        """Sample from the checkpoints written since the last call that are due for it."""
         new, self._seen = saver.saved[self._seen :], len(saver.saved)
         every = self._config.sample_every
         for number, step in enumerate(new, start=self._seen - len(new) + 1):
@@ -71,7 +71,7 @@ class Samples:
         self._write(f"step_{step}", generated=videos, **figures)
 
     def _real(self, count: int) -> np.ndarray | None:
-        """Held-out clips to set beside the samples; of the training split where there are none.
+        """Read held-out clips to set beside the samples; training clips where there are none.
 
         None of a stream, which has no clips by number.
         """

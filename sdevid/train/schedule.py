@@ -8,7 +8,7 @@ from sdevid.config import Config
 
 
 def learning_rate(clips: int, total: int, config: Config) -> float:
-    """Learning rate of the step that starts after `clips` of `total` clips.
+    """Compute the learning rate of the step that starts after `clips` of `total` clips.
 
     Rises linearly over `warmup_clips`, its first step already above 0, then follows half a cosine
     down to `final_learning_rate_ratio` of the peak at `total`.
@@ -23,7 +23,7 @@ def learning_rate(clips: int, total: int, config: Config) -> float:
 
 
 def kl_weight(clips: int, total: int, config: Config) -> float:
-    """Weight of the KL terms after `clips` of `total` clips: a line from `kl_weight_start` to 1.
+    """Compute the weight of the KL terms: linear in clips from `kl_weight_start` to 1.
 
     Exactly 1 from `kl_warmup_fraction` of the run on, so that the bound itself is trained.
     """

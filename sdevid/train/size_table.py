@@ -18,8 +18,8 @@ from sdevid.train.memory_budget import GIB
 def size_table(config: Config) -> Iterator[str]:
     """Yield a line a size: the parameters that `size=NAME` beside this config makes, or why not.
 
-    A transformer block has 18 hidden^2 (attention 4, MLP 8, modulation 6), a temporal layer
-    8 features^2; bytes are of float32 weights, gradients, two moments and the EMA.
+    A transformer block has 18 hidden^2 (attention 4, MLP 8, modulation 6), a temporal layer 8
+    features^2; bytes are of float32 weights, gradients, two moments and the EMA.
     """
     try:
         networks = _transformers(sized(config, "S"))  # prior and control; or one alone
@@ -41,18 +41,18 @@ def size_table(config: Config) -> Iterator[str]:
 
 
 def sized(config: Config, name: str) -> Config:
-    """Return `config` at a named size. Raises UserError where the two do not go together."""
+    """Set `config` to a named size. Raises UserError where the two do not go together."""
     settings = over_file(config.model_dump(mode="json"), [f"size={name}"])
     return parse(settings | {"size": name})
 
 
 def parameters(config: Config) -> int:
-    """Of the model, without memory for them."""
+    """Count the model's parameters, without memory for them."""
     return sum(parameter.numel() for parameter in model_on_meta(config).parameters())
 
 
 def model_on_meta(config: Config) -> nn.Module:
-    """Return the objective without memory behind its parameters."""
+    """Build the objective without memory behind its parameters."""
     with no_weights():
         return objectives.build(config)
 

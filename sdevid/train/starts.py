@@ -13,7 +13,7 @@ NAME = "starts.jsonl"
 
 
 def note(config: Config, world: World, progress: Progress) -> None:
-    """Append where this start begins and on how much; on the main rank. What fails is said."""
+    """Append where this start begins and on how much; main rank only. A failure is reported."""
     if not world.main:
         return
     line = {

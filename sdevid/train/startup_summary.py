@@ -21,7 +21,7 @@ from sdevid.train.size_table import model_on_meta, size_table
 
 
 def announce(engine: Engine, progress: Progress, total: int, text_summary: Sequence[str]) -> None:
-    """The first lines of a run, on the main rank; those `told` are of its text and pictures."""
+    """Print the first lines of a run, on the main rank; `text_summary` is of text and pictures."""
     config, world = engine.config, engine.world
     parameters = sum(math.prod(shape) for shape in engine.shapes.values())
     micro = micro_batch_size(config, world.size)
@@ -50,7 +50,7 @@ def announce(engine: Engine, progress: Progress, total: int, text_summary: Seque
 
 
 def dry_run(config: Config) -> str:
-    """Return the resolved config, parameters by part and the memory that ZeRO needs, as text."""
+    """Describe the resolved config, the parameters by part and the memory that ZeRO needs."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     micro = micro_batch_size(config, size)
     objective = model_on_meta(config)

@@ -45,7 +45,7 @@ def open_text(
 
 
 def _apart(config: Config, index: ShardIndex, recorded: dict[str, Any]) -> str:
-    """What could not be compared, since the folder lacks it; UserError where encoders differ."""
+    """Say what could not be compared, since the folder lacks it; UserError if encoders differ."""
     here = frozen_text.identity(Path(config.text.encoder), config.text.length)
     difference = frozen_text.difference(recorded, here)
     if difference:

@@ -12,7 +12,7 @@ _FIRST = (ExitCode.LOST, ExitCode.USER, ExitCode.RESUMABLE)  # what ranks agree 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Launch as torchrun does. Returns the code that the processes of this node ended with.
+    """Launch as torchrun does; return the code that this node's processes ended with.
 
     torchrun itself ends with 1 whatever they end with, after a signal too. After a signal that it
     passed on the code is RESUMABLE: the trainer saves and stops.

@@ -27,15 +27,15 @@ Key = tuple[object, ...]
 
 
 class Recorder(Protocol):
-    """What makes a graph of a micro-step: `CudaGraphs`."""
+    """Makes a graph of a micro-step: `CudaGraphs`."""
 
     def unsupported(self, device: torch.device) -> str | None:
         """Say why nothing can be recorded on `device`, or None if it can."""
 
     def record(self, step: Step, inputs: Inputs) -> Step:
-        """Return `step` for inputs of these shapes.
+        """Record `step` for inputs of these shapes.
 
-        Each call writes over the result of the one before.
+        Each call of what it returns overwrites the previous call's result.
         """
 
 
@@ -53,24 +53,24 @@ def unsupported(config: Config, device: torch.device, recorder: Recorder) -> str
 
 
 def check(config: Config, device: torch.device, recorder: Recorder) -> None:
-    """Raise UserError where `train_graph` is on and cannot be had."""
+    """Raise UserError where `train_graph` is on and training cannot run by graphs."""
     reason = unsupported(config, device, recorder)
     if config.train_graph == "on" and reason is not None:
         raise UserError(f"train_graph is on, but {reason}; set train_graph=auto, or change that")
 
 
 def describe(config: Config, device: torch.device, recorder: Recorder | None = None) -> str:
-    """Return what the start of a run says of it."""
+    """Describe for the start of a run whether graphs are used."""
     reason = unsupported(config, device, recorder or CudaGraphs())
     return "each micro-step one graph" if reason is None else f"no graph: {reason}"
 
 
 class TrainGraph:
-    """The objective's `forward` by graphs: the first time that a shape comes, as it is.
+    """The objective's `forward` by graphs; a shape's first micro-step runs without one.
 
     A shape is that of the tensors and the rhythm of the clips' times. From the second time on a
-    graph of it is replayed; shapes beyond the first few that come again run as they are, which
-    `say` is told once. Without gradients nothing is recorded.
+    graph of it is replayed; shapes beyond the first few that recur run without a graph, which `say`
+    reports once. Without gradients nothing is recorded.
     """
 
     def __init__(

@@ -15,9 +15,9 @@ from sdevid.models.video_model import VideoModel
 def start_from(model: VideoModel, folder: Path) -> str:
     """Copy the averaged weights in `folder` into the parameters of `model` that fit, by name.
 
-    `folder` is a run, a checkpoint or an export. Parameters of another name or shape stay as they
-    are, so that a part can be added. Returns a line that names them. Raises UserError where
-    there is no model in `folder`, or none of its weights fits.
+    `folder` is a run, a checkpoint or an export. Parameters of another name or shape keep their
+    initial values, so that a part can be added. Returns a line that names them. Raises UserError
+    where there is no model in `folder`, or none of its weights fits.
     """
     try:
         source, _ = export.load(folder)

@@ -28,7 +28,7 @@ _REASONS: tuple[StopReason, ...] = ("stopped", "preempted")  # a higher place ou
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be done at a step boundary: the same on every rank."""
+    """Request to act on at a step boundary: the same on every rank."""
 
     stop: StopReason | None = None
     save: bool = False
@@ -60,15 +60,15 @@ class World:
             console.say(text, level)
 
     def ask_to_stop(self, reason: StopReason) -> None:
-        """Let every rank end at its next step boundary or the one after."""
+        """Make every rank end at its next step boundary or the one after."""
         self._stop = max(self._stop, 1 + _REASONS.index(reason))
 
     def ask_to_save(self) -> None:
-        """Let every rank save at its next step boundary or the one after, and go on."""
+        """Make every rank save at its next step boundary or the one after, and go on."""
         self._save = True
 
     def asked(self) -> Asked:
-        """Return what to do at this step boundary: the same answer on every rank.
+        """Exchange what to do at this step boundary: the same answer on every rank.
 
         With several ranks it is what was asked before the last call, so that the exchange runs
         beside a step and nobody waits for it. Every rank must call it once a step.
@@ -94,7 +94,7 @@ class World:
             dist.barrier(group=self.control)
 
     def gather(self, value: Any) -> list[Any]:
-        """Return `value` of every rank, by rank, on every rank."""
+        """Gather `value` of every rank, by rank, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -102,14 +102,14 @@ class World:
         return values
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Return mean over ranks of a small tensor, on the CPU."""
+        """Average a small tensor over ranks, on the CPU."""
         values = values.detach().to("cpu", torch.float64)
         if self.size > 1:
             dist.all_reduce(values, group=self.control)
         return values / self.size
 
     def mean_now(self, values: torch.Tensor) -> list[float]:
-        """Return mean over ranks of a few figures, over the links of the devices they lie on."""
+        """Average a few figures over ranks, over the links of the devices they lie on."""
         values = values.detach().double()
         if self.size > 1:
             dist.all_reduce(values)
@@ -172,7 +172,7 @@ def _meet(rank: int, size: int, device: torch.device, timeout: timedelta) -> Non
 
 
 def _leftovers() -> list[str]:
-    """Variables of a launcher that is gone."""
+    """List variables of a launcher that is gone."""
     if "WORLD_SIZE" in os.environ:
         return []
     return [name for name in ("MASTER_ADDR", "MASTER_PORT", "RANK") if name in os.environ]
@@ -180,7 +180,7 @@ def _leftovers() -> list[str]:
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """End the process where what it is in takes longer; `exit.json` is written by then."""
+    """End the process where the block takes longer; `exit.json` is written by then."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
@@ -191,7 +191,7 @@ def _at_most(seconds: float) -> Iterator[None]:
 
 
 def node_name() -> str:
-    """Return this machine, as Slurm calls it or else itself."""
+    """Name this machine as Slurm does, or else by its host name."""
     return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 

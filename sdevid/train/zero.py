@@ -13,7 +13,7 @@ _MOST_IN_A_BUCKET = 25_000_000  # elements reduced at once: 100 MB of float32
 
 
 def deepspeed_settings(config: Config, world_size: int, parameters: int) -> dict[str, Any]:
-    """Return DeepSpeed's config, derived from ours; changes between its versions are named."""
+    """Derive DeepSpeed's config from ours; changes between its versions are named."""
     micro = micro_batch_size(config, world_size)
     bucket = min(_MOST_IN_A_BUCKET, parameters + parameters % 2)  # DeepSpeed wants it even
     return {
@@ -54,7 +54,7 @@ def deepspeed_settings(config: Config, world_size: int, parameters: int) -> dict
 
 
 def _offload_settings(config: Config) -> dict[str, Any]:
-    """What goes to the host's memory or disk; nothing is named where nothing does."""
+    """Build the settings of what goes to the host's memory or disk; empty where nothing does."""
     offload, settings = config.offload, {}
     path = {"nvme_path": str(offload.nvme_path)} if offload.nvme_path else {}
     pinned = {"pin_memory": torch.cuda.is_available()}

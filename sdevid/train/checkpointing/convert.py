@@ -14,7 +14,7 @@ from sdevid.train.checkpointing.data_only import data_only
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert. Returns 2, after a message, where a file holds more than data."""
+    """Convert by DeepSpeed's tool; return 2, after a message, where a file holds more than data."""
     from deepspeed.checkpoint import ds_to_universal
 
     trusted = "--trust" in arguments

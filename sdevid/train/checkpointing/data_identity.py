@@ -21,12 +21,12 @@ class DataIdentity:
     index: str
 
     def fields(self) -> dict[str, int | str]:
-        """As a manifest holds it."""
+        """List the fields as a manifest holds them."""
         return asdict(self)
 
 
 def identify(index: ShardIndex | TarStream) -> DataIdentity:
-    """Return the identity of the opened split, wherever its folder lies.
+    """Identify the opened split, wherever its folder lies.
 
     Of tars without an index only their names are known.
     """
@@ -39,10 +39,10 @@ def identify(index: ShardIndex | TarStream) -> DataIdentity:
 
 
 def index_digest(index: ShardIndex | TarStream) -> str:
-    """Digest of every clip's place, size and hash, in their order; the same in every version.
+    """Hash every clip's place, size and hash, in their order; the same in every version.
 
-    Of a stream it is that of the tars' names. Binary indices are told by their own sha256, which
-    each is held to when it is opened.
+    A stream is identified by the tars' names, binary indices by their own sha256, against which
+    each is checked when opened.
     """
     digest = hashlib.sha256()
     if isinstance(index, TarStream):
@@ -59,10 +59,7 @@ def index_digest(index: ShardIndex | TarStream) -> str:
 
 
 def difference(saved: dict[str, int | str], here: DataIdentity) -> str | None:
-    """Return how the saved identity differs from this one, both values told.
-
-    None if it does not.
-    """
+    """Describe how the saved identity differs from this one, by both values; None if equal."""
     now = here.fields()
     if not saved or saved == now:
         return None

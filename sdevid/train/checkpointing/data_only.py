@@ -14,7 +14,7 @@ from sdevid.errors import UserError
 
 
 def allowed_classes() -> list[Any]:
-    """Return the classes beside tensors and containers that DeepSpeed's ZeRO files hold."""
+    """List the classes beside tensors and containers that DeepSpeed's ZeRO files hold."""
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -24,7 +24,7 @@ def allowed_classes() -> list[Any]:
 
 @contextmanager
 def data_only(*, trusted: bool = False) -> Iterator[None]:
-    """Have every torch.load in this context, DeepSpeed's too, read with `weights_only=True`.
+    """Make every torch.load in this context, DeepSpeed's too, read with `weights_only=True`.
 
     DeepSpeed asks for weights_only=False at each of its reads. With `trusted` nothing is changed.
     Raises UserError where a file holds anything but tensors, plain containers and
@@ -52,7 +52,7 @@ def data_only(*, trusted: bool = False) -> Iterator[None]:
 
 
 def read(path: Path, *, trusted: bool = False) -> Any:
-    """Return one file on the CPU. Raises UserError where it holds more than data."""
+    """Read one file on the CPU. Raises UserError where it holds more than data."""
     with data_only(trusted=trusted):
         return torch.load(path, map_location="cpu", weights_only=not trusted)
 

@@ -35,7 +35,7 @@ _STEP_SEEDS = 1_000_003  # apart further than any number of ranks, and prime
 def load(
     engine: Engine, ema: EMA, folder: Path, manifest: Manifest, *, trusted: bool = False
 ) -> None:
-    """Take up a checkpoint of another shape. Every rank takes part.
+    """Load a checkpoint of another world size or ZeRO stage. Every rank takes part.
 
     Raises UserError on every rank where the conversion fails, having removed what it wrote.
     """
@@ -66,7 +66,7 @@ def load(
 def _convert(
     engine: Engine, folder: Path, universal: Path, manifest: Manifest, trusted: bool
 ) -> str | None:
-    """Write the universal layout for this engine's stage; what went wrong, if anything."""
+    """Write the universal layout for this engine's stage; return what went wrong, if anything."""
     shutil.rmtree(universal.parent, ignore_errors=True)
     need = sum(path.stat().st_size for path in folder.glob("*.pt"))
     try:
@@ -112,7 +112,7 @@ def _run_tool(folder: Path, universal: Path, patience: int, trusted: bool) -> No
 
 
 def _take_apart(folder: Path, universal: Path, manifest: Manifest, trusted: bool) -> Tensor:
-    """ZeRO 0 keeps whole tensors in one file: write each parameter's parts. Returns Adam's step."""
+    """Write each parameter's parts from ZeRO 0's one file of whole tensors; return Adam's step."""
     state = data_only.read(folder / "mp_rank_00_model_states.pt", trusted=trusted)
     held = state["optimizer"]["state"]
     order = sorted(enumerate(manifest.groups), key=lambda pair: pair[1])  # by group, as torch does
@@ -130,7 +130,7 @@ def _take_apart(folder: Path, universal: Path, manifest: Manifest, trusted: bool
 
 
 def _step(universal: Path, manifest: Manifest) -> Tensor:
-    """Adam's step, which the stages keep in different places."""
+    """Read Adam's step, which the stages keep in different places."""
     if manifest.zero_stage < 3:
         first = next(iter(manifest.parameters))
         return torch.as_tensor(data_only.read(universal / "zero" / first / "step.pt"))
@@ -139,7 +139,7 @@ def _step(universal: Path, manifest: Manifest) -> Tensor:
 
 
 def _even_out(engine: Engine, universal: Path, manifest: Manifest, step: Tensor) -> None:
-    """Write what the loader of this engine's stage looks for, whatever stage it came from."""
+    """Write what the loader of this engine's stage expects, whatever stage it came from."""
     stage, zero = engine.config.zero_stage, universal / "zero"
     for name, shape in manifest.parameters.items():
         _write(zero / name / "step.pt", step)

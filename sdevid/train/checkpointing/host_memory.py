@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class HostMemory:
     """Copies nested containers of tensors, storage by storage, as torch.save would write them.
 
-    Tensors that share a storage share its copy. The memory is used again by the next capture, so
-    that only one copy of a rank's state is ever held; it is pinned where tensors are on a GPU.
+    Tensors that share a storage share its copy. The next capture reuses the memory, so that only
+    one copy of a rank's state is ever held; it is pinned where tensors are on a GPU.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class HostMemory:
         self._sources: list[Tensor] = []  # alive, or another tensor might take a copied address
 
     def begin(self) -> None:
-        """Forget the former capture, whose memory is written over from now on."""
+        """Forget the previous capture, whose memory is overwritten from now on."""
         self._held.clear()
         self._sources.clear()
 
@@ -34,7 +34,7 @@ class HostMemory:
         self._sources.clear()
 
     def copy(self, value: Any) -> Any:
-        """Return `value` with every tensor replaced by its copy, and all else copied."""
+        """Copy `value` with every tensor in it, and everything else."""
         if isinstance(value, Tensor):
             return self._tensor(value)
         if type(value) in (dict, OrderedDict):

@@ -17,7 +17,7 @@ CLIPS = 2
 
 
 def batch(config: Config) -> Batch:
-    """Drawn clips of noise, of the size of those trained on; the same for ever."""
+    """Draw clips of noise, of the size of those trained on; always the same ones."""
     picture, frames = config.picture, config.sequence_length
     generator = torch.Generator().manual_seed(0)
     shape = (CLIPS, frames, *picture[1:], picture.channels)
@@ -35,23 +35,23 @@ def batch(config: Config) -> Batch:
 
 
 def comparable(changed: Iterable[str]) -> bool:
-    """Return whether the loss of a batch is the same after these settings (with dots) changed."""
+    """Check whether a batch's loss is unchanged by changes of these settings (dotted names)."""
     known = settings_by_path()
     return all(name in known and not known[name].alters_loss for name in changed)
 
 
 def tolerance(config: Config) -> float:
-    """Return how far two losses of the same weights may lie apart, relative to one, on any device.
+    """Bound the relative difference of two losses of the same weights, on any device.
 
-    A float32 sum over the n values of the batch errs by about sqrt(n) half-units in the last
-    place; networks in bf16 have 2**-8 as theirs.
+    A float32 sum over the n values of the batch errs by about sqrt(n) half-units in the last place;
+    networks in bf16 have 2**-8 as theirs.
     """
     values = CLIPS * config.values_per_clip
     return 2.0**-6 if config.precision == "bf16" else max(1e-5, math.sqrt(values) * 2.0**-24)
 
 
 def score(engine: Engine) -> float | None:
-    """Return the probe batch's loss under the engine's weights, None where it is not finite.
+    """Compute the probe batch's loss under the engine's weights, None where it is not finite.
 
     Every rank scores it whole, so there is nothing to reduce.
     """
@@ -60,7 +60,7 @@ def score(engine: Engine) -> float | None:
 
 
 def check_probe(engine: Engine, saved: float | None, folder: Path) -> None:
-    """Raise UserError, on every rank, where the probe batch no longer has the loss `saved`."""
+    """Raise UserError, on every rank, where the probe batch's loss is no longer `saved`."""
     if saved is None:
         return
     losses = engine.world.gather(score(engine))

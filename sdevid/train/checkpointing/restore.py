@@ -26,7 +26,7 @@ from sdevid.train.world import World
 
 @dataclass(frozen=True)
 class Expected:
-    """What a checkpoint is held to: the data and length of this run, and whether it is trusted."""
+    """What a checkpoint is checked against: this run's data and length, and whether to trust it."""
 
     data: DataIdentity | None = None  # None: not compared
     total_clips: int = 0  # 0: the schedule is not compared
@@ -40,7 +40,7 @@ def resume(
     at_most: int | None = None,
     expected: Expected = Expected(),
 ) -> Progress | None:
-    """Carry on from the newest whole checkpoint in `run_dir`; None where there is none at all.
+    """Resume from the newest whole checkpoint in `run_dir`; None where there is none at all.
 
     With `at_most`, from the newest one of that step or before it. May be called again in a live
     engine, to go back. Every rank takes part, and no save may be under way. Raises UserError where
@@ -69,7 +69,7 @@ def resume(
 
 
 def _take_up(engine: Engine, ema: EMA, folder: Path, expected: Expected) -> Progress:
-    """Load a whole checkpoint once it is found to fit, and see that it came back as it was."""
+    """Load a whole checkpoint after checking that it fits, and verify what was loaded."""
     manifest, config = checkpoint.read_manifest(folder), engine.config
     _check_trust(folder, manifest, expected)
     changed = check_fits(folder, manifest, engine)
@@ -97,7 +97,7 @@ def _load(engine: Engine, ema: EMA, folder: Path, manifest: Manifest, *, trusted
 
 
 def _verify(engine: Engine, folder: Path, manifest: Manifest, changed: list[str]) -> None:
-    """Raise UserError where what was loaded is not, to the bit, what was saved."""
+    """Raise UserError where the loaded state differs, in any bit, from the saved one."""
     sums = total_sums(engine)
     wrong = [name for name, total in manifest.sums.items() if sums.get(name) != total]
     if wrong:
@@ -110,7 +110,7 @@ def _verify(engine: Engine, folder: Path, manifest: Manifest, changed: list[str]
 
 
 def _faults(folder: Path, world: World) -> list[str]:
-    """What is wrong with a checkpoint, each rank having looked at its share of the files."""
+    """List what is wrong with a checkpoint; each rank checks its share of the files."""
     try:
         manifest = checkpoint.read_manifest(folder)
         mine = checkpoint.faults(folder, manifest, slice(world.rank, None, world.size))
@@ -131,7 +131,7 @@ def _check_trust(folder: Path, manifest: Manifest, expected: Expected) -> None:
 def _check_data(
     folder: Path, manifest: Manifest, config: Config, expected: Expected, world: World
 ) -> None:
-    """Raise UserError where the data are others than the checkpoint's, unless that is told."""
+    """Raise UserError where the data differ from the checkpoint's and `data_changed` is not set."""
     if expected.data is None:
         return
     difference = data_identity.difference(manifest.data, expected.data)
@@ -155,7 +155,7 @@ def _check_data(
 def _schedule_jumps(
     folder: Path, manifest: Manifest, config: Config, expected: Expected
 ) -> Iterator[str]:
-    """Where the schedules jump, since the run is now longer or shorter, or set otherwise."""
+    """Yield where the schedules jump, since the run's length or their settings changed."""
     if not (manifest.total_clips and expected.total_clips):
         return
     try:
@@ -179,7 +179,7 @@ def _schedule_jumps(
 def check_fits(folder: Path, manifest: Manifest, engine: Engine) -> list[str]:
     """Raise UserError where a checkpoint is of another architecture.
 
-    Other settings that changed are said in a line, and returned.
+    Other changed settings are reported in a line, and returned.
     """
     config = engine.config
     saved, here = _saved_settings(folder), yaml.safe_load(record(config))
@@ -202,7 +202,7 @@ def check_fits(folder: Path, manifest: Manifest, engine: Engine) -> list[str]:
 
 
 def _saved_settings(folder: Path) -> dict[str, Any]:
-    """The checkpoint's config; a setting that it does not know yet has its default."""
+    """Read the checkpoint's config; a setting that it lacks gets its default."""
     saved = clock.of_saved(read_settings(folder / "config.yaml"))
     for path, setting in settings_by_path().items():
         *sections, name = path.split(".")
@@ -216,7 +216,7 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
 
 
 def _role(name: str) -> Role:
-    """The role of a setting; one that this version does not know has shaped the objective."""
+    """Look up the role of a setting; one that this version does not know counts as objective."""
     setting = settings_by_path().get(name)
     return setting.role if setting else "objective"
 

@@ -24,9 +24,7 @@ def prune(run_dir: Path, settings: CheckpointConfig) -> None:
 
 
 def kept(run_dir: Path, steps: Sequence[int], settings: CheckpointConfig) -> set[int]:
-    """Return those of `steps` to keep: the newest, one of each stretch of clips, the best, the
-    pinned.
-    """
+    """Choose the steps to keep: the newest, one of each stretch of clips, the best, the pinned."""
     newest = sorted(steps, reverse=True)[: settings.keep]
     pinned = {s for s in steps if (checkpoint.folder_of(run_dir, s) / PIN).exists()}
     manifests = dict(_manifests(run_dir, sorted(steps)))
@@ -46,7 +44,7 @@ def _manifests(run_dir: Path, steps: Sequence[int]) -> list[tuple[int, Manifest]
 
 
 def _one_a_stretch(manifests: dict[int, Manifest], every: int | None) -> set[int]:
-    """The first checkpoint at or past each multiple of `every` clips."""
+    """Choose the first checkpoint at or past each multiple of `every` clips."""
     if every is None:
         return set()
     first: dict[int, int] = {}

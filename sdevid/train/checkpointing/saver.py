@@ -34,9 +34,9 @@ Sums = dict[str, int]
 
 
 class SaveError(UserError):
-    """A checkpoint could not be written; the former ones are as they were.
+    """A checkpoint could not be written; the earlier ones are unchanged.
 
-    It may pass by itself: a disk that is full of others' files, or does not answer.
+    The cause may pass by itself: a disk that is full of others' files, or does not answer.
     """
 
 
@@ -72,7 +72,7 @@ class Saver:
         total_clips: int = 0,
         whole: bool = False,
     ) -> None:
-        """`data` and `total_clips` go into manifests; `whole`: there is a whole checkpoint."""
+        """Take `data` and `total_clips` into manifests; `whole`: there is a whole checkpoint."""
         self.engine, self.ema = engine, ema
         self._data, self._total_clips = data, total_clips
         self._failures = 0 if whole else 1  # in a row; a first save that fails is as bad as two
@@ -99,10 +99,10 @@ class Saver:
             self._thread.join(self.settings.patience)
 
     def save(self, progress: Progress, figures: dict[str, float] | None = None) -> None:
-        """Begin the checkpoint of this step, when the former one is finished.
+        """Begin the checkpoint of this step, when the previous one is finished.
 
         `figures` are the latest metrics, for `checkpoint.best`. Raises SaveError on every rank
-        where the former write hangs, and, unless asynchronous, where this one failed and
+        where the previous write hangs, and, unless asynchronous, where this one failed and
         `checkpoint.on_failure` is stop. A failure in the thread asks all ranks to stop instead.
         """
         self.wait()
@@ -129,7 +129,7 @@ class Saver:
             self.wait(strict=self._stops)
 
     def wait(self, *, strict: bool = False) -> None:
-        """Wait until what was begun is on the disk, or has failed.
+        """Wait until the checkpoint under way is on the disk, or has failed.
 
         Raises SaveError on a hang; with `strict`, on every rank where the last save failed on any.
         """
@@ -145,10 +145,7 @@ class Saver:
             raise self._failure
 
     def score(self, figures: dict[str, float]) -> float | None:
-        """Return the figure by which the best checkpoint is kept.
-
-        UserError where there is none such.
-        """
+        """Look up the figure that decides the best checkpoint; UserError where none is logged."""
         best = self.settings.best
         if best is not None and best not in figures:
             raise UserError(
@@ -196,7 +193,7 @@ class Saver:
         return capture
 
     def _write(self, capture: Capture, world: World) -> None:
-        """Write, hash and publish; what fails is kept for `wait`."""
+        """Write, hash and publish; a failure is kept for `wait`."""
         try:
             _on_all(world, lambda: self._write_rank(capture))
             outcomes = _on_all(world, lambda: (_hashes(capture.partial, world), _sums(capture)))
@@ -241,7 +238,7 @@ class Saver:
 
 
 def _world_of_its_own(world: World, patience: int) -> World:
-    """The same ranks with a group that the training thread never speaks on."""
+    """Open a process group for the same ranks, which the training thread never uses."""
     if world.size == 1:
         return world
     group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
@@ -249,7 +246,7 @@ def _world_of_its_own(world: World, patience: int) -> World:
 
 
 def _hashes(partial: Path, world: World) -> Files:
-    """This rank's share of the sizes and hashes; those files are on the disk after it."""
+    """Hash this rank's share of the files, with their sizes; they are on the disk after it."""
     mine = checkpoint.files_of(partial)[world.rank :: world.size]
     return {
         str(path.relative_to(partial)): (path.stat().st_size, checkpoint.digest(path, sync=True))
@@ -262,7 +259,7 @@ def _sums(capture: Capture) -> Sums:
 
 
 def sums_of(shards: list[ParameterShard], moments: list[dict[str, Any]]) -> Sums:
-    """Return this rank's share of the checksums of weights and of Adam's moments."""
+    """Compute this rank's share of the checksums of weights and of Adam's moments."""
     sums = {"weights": checksum((shard.tensor, shard.slices) for shard in shards)}
     for name in ("exp_avg", "exp_avg_sq"):
         if all(name in moment for moment in moments):
@@ -271,13 +268,13 @@ def sums_of(shards: list[ParameterShard], moments: list[dict[str, Any]]) -> Sums
 
 
 def _added(parts: list[Sums]) -> dict[str, str]:
-    """The ranks' sums as one, in hexadecimal."""
+    """Add the ranks' sums, in hexadecimal."""
     names = {name for part in parts for name in part}
     return {n: f"{sum(p.get(n, 0) for p in parts) % 2**64:016x}" for n in sorted(names)}
 
 
 def total_sums(engine: Engine) -> dict[str, str]:
-    """Return the checksums of an engine's live weights and moments over all ranks."""
+    """Compute the checksums of an engine's live weights and moments over all ranks."""
     return _added(engine.world.gather(sums_of(engine.parameter_shards(), engine.moments())))
 
 
@@ -287,7 +284,7 @@ def _start(partial: Path) -> None:
 
 
 def _on_all(world: World, work: Callable[[], Result]) -> list[Result]:
-    """Every rank's result of `work`; OSError on every rank where it failed on any."""
+    """Run `work` on every rank and gather the results; OSError on all where it failed on any."""
     result, failure = None, None
     try:
         result = work()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def free(path: Path) -> str:
-    """Return what is free at `path`, in words; says when inodes and not bytes have run out."""
+    """Describe the free space at `path`; says when inodes and not bytes have run out."""
     try:
         status = os.statvfs(path)
     except OSError as error:

@@ -17,7 +17,7 @@ _QUERIES = {
 
 
 def ecc_faults() -> list[str]:
-    """Return each GPU whose memory has failed; none where there is no nvidia-smi."""
+    """List each GPU whose memory has failed; none where there is no nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return []
     faults: list[str] = []

@@ -13,7 +13,7 @@ Phase = Literal["start", "step", "checkpoint"]  # each may take as long as its s
 
 @dataclass(frozen=True)
 class Beat:
-    """When the last one was (monotonic seconds), after which step, and what was begun then."""
+    """The last beat: its time (monotonic seconds), the step before it, and the phase begun then."""
 
     at: float
     step: int
@@ -21,18 +21,18 @@ class Beat:
 
 
 class Heartbeat:
-    """Beaten by the training thread, felt by the watchdog's."""
+    """Set by the training thread, read by the watchdog's."""
 
     def __init__(self) -> None:
         self.last = Beat(time.monotonic(), 0, "start")
 
     def beat(self, step: int) -> None:
-        """Step `step` is done, the next one begins."""
+        """Record that step `step` is done and the next one begins."""
         self.last = Beat(time.monotonic(), step, "step")
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """Something that may take longer than a step."""
+        """Mark, while the context is open, a phase that may take longer than a step."""
         before = self.last
         self.last = replace(before, at=time.monotonic(), phase=name)
         try:

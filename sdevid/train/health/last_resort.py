@@ -53,7 +53,7 @@ class Helper:
         self._process = process
 
     def allow(self, seconds: float) -> None:
-        """Let the process go on for so long without another word."""
+        """Let the process run for `seconds` without another message."""
         pipe = self._process.stdin if self._process else None
         if pipe:
             with suppress(OSError):
@@ -63,7 +63,7 @@ class Helper:
 
 @contextmanager
 def helper() -> Iterator[Helper]:
-    """Run the helper while the context is open; where none can be started there is none."""
+    """Run the helper while the context is open; go without where none can be started."""
     stream = stderr()
     if stream:
         faulthandler.register(signal.SIGUSR1, file=stream, all_threads=True)
@@ -91,7 +91,7 @@ def helper() -> Iterator[Helper]:
 
 
 def stderr() -> TextIO | None:
-    """The process's own stderr, if it has one that can be written without the interpreter."""
+    """Find the process's own stderr, if it can be written without the interpreter."""
     try:
         return sys.__stderr__ if sys.__stderr__ and sys.__stderr__.fileno() >= 0 else None
     except (OSError, ValueError):

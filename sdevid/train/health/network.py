@@ -20,10 +20,10 @@ _ROUNDS = 3
 
 
 def absent(world: World) -> list[int]:
-    """Return ranks that do not come here in time, as rank 0 sees it.
+    """List the ranks that do not arrive in time, as rank 0 sees it.
 
-    Where any do not, the others only see that rank 0 waits no longer, and `control` is of no more
-    use.
+    Where any do not, the others only see that rank 0 no longer waits, and `control` cannot be used
+    any more.
     """
     if world.size == 1:
         return []
@@ -36,7 +36,7 @@ def absent(world: World) -> list[int]:
 
 
 def ring(world: World) -> list[bool]:
-    """For each rank, whether it heard from the rank before it (from the last, for rank 0)."""
+    """Check for each rank whether it heard from the one before it (the last, for rank 0)."""
     if world.size == 1:
         return [True]
     before, after = (world.rank - 1) % world.size, (world.rank + 1) % world.size
@@ -48,7 +48,7 @@ def ring(world: World) -> list[bool]:
 
 
 def bandwidth(world: World) -> float:
-    """Return bytes a second through each rank's link in an all-reduce; NaN for one rank alone.
+    """Measure bytes a second through each rank's link in an all-reduce; NaN for one rank alone.
 
     2 (n - 1) / n of the tensor pass each link (Patarasuk and Yuan 2009). The best of a few rounds.
     Raises UserError where it does not end in time.
@@ -73,7 +73,7 @@ def bandwidth(world: World) -> float:
 
 
 def _finish(start: Callable[[], list[dist.Work]], device: torch.device) -> bool:
-    """Whether all that `start` starts is done in time."""
+    """Check whether all work that `start` starts is done in time."""
     if device.type == "cpu":
         try:
             return all(work.wait(timedelta(seconds=SECONDS)) for work in start())

@@ -21,7 +21,7 @@ _TOP = 12  # largest tensors listed
 
 
 def report(error: BaseException, config: Config, world: World) -> str:
-    """Write `oom/rank-R.txt` in the run's folder; returns the few lines that a user needs first.
+    """Write `oom/rank-R.txt` in the run's folder; return the few lines that a user needs first.
 
     The kernel may end a process of a full host or cgroup without asking: then there is no report.
     """
@@ -58,7 +58,7 @@ def _remedies(config: Config, world: World, where: str) -> Iterator[str]:
 
 
 def _half(micro: int) -> int:
-    """The largest proper divisor: passes must share the clips evenly."""
+    """Find the largest proper divisor: passes must share the clips evenly."""
     return next(n for n in range(micro // 2, 0, -1) if micro % n == 0)
 
 
@@ -102,7 +102,7 @@ def _host() -> Iterator[str]:
 
 
 def _tensors() -> list[Tensor]:
-    """Every tensor that the garbage collector knows, storage counted once."""
+    """List every tensor that the garbage collector knows, storage counted once."""
     seen: dict[int, Tensor] = {}
     for thing in gc.get_objects():
         if issubclass(type(thing), Tensor) and thing.device.type != "meta":

@@ -43,7 +43,7 @@ class BadNodeError(UserError):
 
 @dataclass(frozen=True)
 class Report:
-    """What one rank found."""
+    """Findings of one rank."""
 
     node: str
     rank: int
@@ -54,7 +54,7 @@ class Report:
 
 
 def check_nodes(config: Config, world: World) -> TrainingData:
-    """Return the opened data, once every node is found fit to train. Every rank takes part.
+    """Check that every node is fit to train, and return the opened data. Every rank takes part.
 
     Raises BadNodeError, on every rank alike, where one is not.
     """
@@ -79,7 +79,7 @@ def check_nodes(config: Config, world: World) -> TrainingData:
 
 
 def _meet(world: World, nodes: Sequence[str], what: str) -> None:
-    """Raise BadNodeError where a rank does not come here in time.
+    """Raise BadNodeError where a rank does not arrive in time.
 
     Its node is named: a file system or a driver does not answer there.
     """
@@ -94,7 +94,7 @@ def _meet(world: World, nodes: Sequence[str], what: str) -> None:
 
 
 def judge(reports: Sequence[Report]) -> list[str]:
-    """Return what is wrong with which node, from what all ranks found."""
+    """List what is wrong with which node, from what all ranks found."""
     return [
         *(f"node {r.node}: {fault}" for r in reports for fault in r.faults),
         *_differences([r for r in reports if r.facts]),
@@ -104,7 +104,7 @@ def judge(reports: Sequence[Report]) -> list[str]:
 
 
 def _differences(nodes: Sequence[Report]) -> Iterator[str]:
-    """Facts in which a node is not like most, or on a tie not like the first."""
+    """Yield facts in which a node differs from most, or on a tie from the first."""
     for name in nodes[0].facts if nodes else ():
         by_node = {r.node: r.facts[name] for r in nodes if name in r.facts}
         usual = Counter(by_node.values()).most_common(1)[0][0]
@@ -192,7 +192,7 @@ def _report(
 
 
 def _mark(config: Config, world: World) -> Path:
-    """By this a node's run_dir is told from another's."""
+    """Name the file that tells a node's run_dir from another's."""
     return config.run_dir / f".preflight-{world.rank}"
 
 
@@ -243,7 +243,7 @@ def _node_disk() -> Iterator[str]:
 
 
 def _not_shared(config: Config, world: World, reports: Sequence[Report]) -> list[str]:
-    """Faults of nodes whose run_dir is not the main rank's; removes what was written for it."""
+    """List nodes whose run_dir is not the main rank's; remove the files written to find out."""
     seen = {path.name for path in config.run_dir.glob(".preflight-*")} if world.main else set()
     seen = world.gather(seen)[0]
     _mark(config, world).unlink(missing_ok=True)

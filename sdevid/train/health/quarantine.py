@@ -20,7 +20,7 @@ Name = tuple[str, str]  # shard and key
 
 
 class Quarantine:
-    """What a run leaves out. Every rank hands in its batches, and all know the same."""
+    """Damaged clips that a run leaves out. Every rank reports its own, and all know the same."""
 
     def __init__(self, config: Config, world: World, clips: int) -> None:
         self._config, self._world, self._clips = config, world, clips
@@ -31,7 +31,7 @@ class Quarantine:
         self._new: list[Damage] = []
 
     def watching(self, steps: Iterable[list[Batch]]) -> Iterator[list[Batch]]:
-        """Yield this rank's batches of each step, with the damage that they met noted."""
+        """Yield this rank's batches of each step, recording the damage they met."""
         for batches in steps:
             for batch in batches:
                 self._taken += len(batch.serial) * self._world.size
@@ -39,10 +39,9 @@ class Quarantine:
             yield batches
 
     def flush(self) -> dict[str, float]:
-        """Write down what any rank has met; `quarantined`, the count of clips. Every rank calls it.
+        """Write down the damage that any rank met; count it as `quarantined`. Every rank calls it.
 
-        Raises UserError on every rank where the share of damaged clips is past
-        `data_max_damaged`.
+        Raises UserError on every rank where the share of damaged clips is past `data_max_damaged`.
         """
         damages = sorted(
             (damage for part in self._world.gather(self._new) for damage in part),
@@ -71,7 +70,7 @@ class Quarantine:
             )
 
     def _written(self) -> set[Name]:
-        """The clips that the file names; a torn or damaged line of it names none."""
+        """Read the clips that the file names; a torn or damaged line of it names none."""
         named: set[Name] = set()
         lines = self._path.read_bytes().splitlines() if self._path.is_file() else []
         for line in lines:

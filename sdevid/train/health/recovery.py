@@ -10,7 +10,7 @@ from sdevid.train.health.recovery_policy import RecoveryPolicy, Verdict
 
 
 class Recovery:
-    """Holds a run's policy to its engine; `progress.faults` always has its state.
+    """Applies a run's recovery policy to its engine; keeps its state in `progress.faults`.
 
     A return takes weights, optimizer, average and random state from a checkpoint. Clips and steps
     go on counting from where they are: the clips of the bad stretch count as consumed, so the
@@ -34,7 +34,7 @@ class Recovery:
         return self.good
 
     def may_save(self, due: bool) -> bool:
-        """Return whether to save after this step, where by the clips a save is `due` or not."""
+        """Decide whether to save after this step; `due` says whether its clips call for a save."""
         saves = self._policy.may_save(self._progress.step, due)
         self._progress.faults = self._policy.state()
         return saves
@@ -42,7 +42,8 @@ class Recovery:
     def apply(self) -> None:
         """Carry out the verdict on the step that has just been counted. Every rank calls it.
 
-        Raises NonFiniteError where the policy is at its end, or there is nothing to return to.
+        Raises NonFiniteError where the policy allows no more returns, or there is no checkpoint for
+        one.
         """
         step, fault = self._progress.step, self._policy.fault
         if self._verdict is Verdict.SKIP:

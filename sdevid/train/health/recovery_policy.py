@@ -31,7 +31,7 @@ class Verdict(Enum):
 
 
 class RecoveryPolicy:
-    """The state of a run's recovery: `verdict` is asked once a step, with figures of all ranks.
+    """The state of a run's recovery; `verdict` judges each step by the figures of all ranks.
 
     `fault` says what was wrong with the last step, None if nothing; `good_step` is the last step
     before any of the faults at hand.
@@ -50,7 +50,7 @@ class RecoveryPolicy:
         self.fault: str | None = None
 
     def state(self) -> dict[str, Any]:
-        """Return what `RecoveryPolicy(settings, state)` carries on from, as JSON holds it."""
+        """Give what `RecoveryPolicy(settings, state)` carries on from, as JSON holds it."""
         return {
             "in_a_row": self.in_a_row,
             "sound": self.sound,
@@ -77,10 +77,10 @@ class RecoveryPolicy:
         return Verdict.ROLL_BACK
 
     def may_save(self, step: int, due: bool) -> bool:
-        """Return whether to save after the step just judged.
+        """Decide whether to save after the step just judged.
 
-        A save that is due waits for a good step. Else saves within a bad stretch could push the
-        last good checkpoint out.
+        A save that is due waits for a good step. Otherwise saves within a bad stretch could push
+        the last good checkpoint out.
         """
         self.save_due = self.save_due or due
         if not self.save_due or self.fault:
@@ -99,7 +99,7 @@ class RecoveryPolicy:
         return max((s for s in self.saves if s <= self.good_step), default=self.good_step)
 
     def returned_to(self, step: int) -> None:
-        """Take note of a return; another one with no good step between goes further back."""
+        """Record a return; another one with no good step between goes further back."""
         self.good_step = step - 1
 
     def _count_good(self, step: int, loss: float) -> None:
@@ -120,7 +120,7 @@ class RecoveryPolicy:
         return None
 
     def _limit(self) -> float:
-        """Median of the past losses and `spike` robust standard deviations; none until full."""
+        """Add `spike` robust standard deviations to the median past loss; infinite until full."""
         if not self.settings.spike or len(self.losses) < self.settings.window:
             return math.inf
         middle = statistics.median(self.losses)

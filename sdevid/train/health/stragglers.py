@@ -19,7 +19,7 @@ _LEAST_SHARE = 0.02  # of the time since then: less is not worth a line
 class OwnTime:
     """Seconds that this rank spends in the parts of a step that it enters this context for.
 
-    On a GPU its time between two events, read when asked for.
+    On a GPU the time between two events, read when asked for.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -46,7 +46,7 @@ class OwnTime:
             self._seconds += time.perf_counter() - self._since
 
     def take(self) -> float:
-        """Return seconds since this was last called."""
+        """Read the seconds since the last call."""
         for begin, end in self._events:
             end.synchronize()
             self._seconds += begin.elapsed_time(end) / 1000

@@ -15,7 +15,7 @@ _SHOWN = 12  # digits of a digest
 
 
 def installed() -> dict[str, str]:
-    """Versions of Python and of what the trainer stands on, and a digest of our own source."""
+    """List the versions of Python and of the trainer's dependencies, and a digest of our source."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for name in _PACKAGES:
         try:

@@ -26,20 +26,20 @@ _LATE = 1.0  # seconds by which a busy machine may run this thread late
 
 
 class Watchdog:
-    """A thread that feels the heartbeat of this rank while the context is open.
+    """A thread that watches the heartbeat of this rank while the context is open.
 
     Where it stays away longer than `watchdog.seconds` (or the limit of the phase that is under
     way), or another rank has called a stall, this rank writes `stall/rank-R.txt` (Python stacks of
     all threads) and `stall/flight-recorder-R.json` (the last collectives, as far as the backend
-    records them), waits until the other ranks have written theirs or `watchdog.grace_seconds`
-    have passed, writes `exit.json`, and ends the process with exit code 1. torchrun then ends the
+    records them), waits until the other ranks have written theirs or `watchdog.grace_seconds` have
+    passed, writes `exit.json`, and ends the process with exit code 1. torchrun then ends the
     others, and Slurm's script puts the job back into the queue.
 
     Time in which the process was suspended (SIGSTOP, Ctrl-Z, `scontrol suspend`) does not count:
     the thread notices that it was itself not run.
 
     A call that hangs without letting other threads run stops this thread as well: then a helper
-    process, which hears from it no more, has the interpreter write the stacks to stderr and kills
+    process, which no longer hears from it, has the interpreter write the stacks to stderr and kills
     the process. The helper too counts only time in which it and this process were not stopped.
     """
 
@@ -141,7 +141,7 @@ class Watchdog:
         return [rank for rank in range(self._world.size) if not self._fresh(rank)]
 
     def _waiting(self) -> str:
-        """Which ranks wait for the others, and which stand elsewhere and so may be the cause."""
+        """Say which ranks wait for the others, and which stand elsewhere and may be the cause."""
         stands = {}
         for rank in range(self._world.size):
             if self._fresh(rank):
@@ -155,7 +155,7 @@ WAITS = "a collective"
 
 
 def _stand() -> str:
-    """Where the main thread is: in a collective, which waits for others, or in some line."""
+    """Say where the main thread is: in a collective, which waits for others, or in some line."""
     frames = sys._current_frames()
     if any(_communicates(frame) for frame in frames.values()):
         return WAITS
@@ -181,7 +181,7 @@ def _module(frame: FrameType) -> str:
 
 
 def flight_recorder() -> bytes | None:
-    """Return torch's record of the last collectives of this process as JSON, where there is one.
+    """Dump torch's record of the last collectives of this process as JSON, where there is one.
 
     Both gloo and NCCL fill it (TORCH_FR_BUFFER_SIZE entries). gloo's entries have shapes, order and
     process group, but no time of start or end and no stack.
