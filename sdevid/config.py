@@ -361,7 +361,7 @@ def load(
 
 
 def parse(settings: dict[str, Any]) -> Config:
-    """Check `settings` as a Config. Raises UserError that names every setting at fault."""
+    """Build a checked Config of `settings`. Raises UserError that names every setting at fault."""
     try:
         return Config.model_validate(sizes.applied(settings))
     except ValidationError as error:
@@ -369,7 +369,7 @@ def parse(settings: dict[str, Any]) -> Config:
 
 
 def dump(config: Config) -> str:
-    """Write the whole config as YAML that `load` reads back to an equal one."""
+    """Format the whole config as YAML that `load` reads back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 

@@ -90,7 +90,7 @@ class HistoryObjective(ClipObjective):
         """Summarise the observed frames, and all that are present, of each clip.
 
         A causal encoder does both in one pass where observed frames come first: the token of the
-        last of them knows no other.
+        last of them has seen no other frame.
         """
         model = self.model
         if self.config.encoder.causal and not self.config.observation.ahead:

@@ -131,7 +131,7 @@ class ParticleObjective(ClipObjective):
     def _successive(
         self, states: Tensor, birth: ParticleBirth, dt: Float[Tensor, "batch intervals"]
     ) -> PerClip:
-        """Sum what gives, as a ratio of means over clips, the correlation of successive steps.
+        """Compute the two terms whose ratio of means is the correlation of successive steps.
 
         A step is the change of a place over sqrt(time), less the clip's mean motion; only visible
         particles count, weighted by presence times how much they are drawn.

@@ -47,9 +47,9 @@ def terms(model: SDEModel, rolled: Rolled) -> dict[str, Float[Tensor, " batch"]]
 def over_frames(model: SDEModel, rolled: Rolled) -> Float[Tensor, " batch"]:
     """Compute the energy score of the prior, rolled `prior_frames` on, at the posterior's state.
 
-    From a frame drawn for each clip; with two rolls a and b and the state y it is 1/2 (|a - y| + |b
-    - y|) - 1/2 |a - b|, which is least where the prior's law is that of y (Gneiting & Raftery 2007,
-    section 4.3): unlike a distance, it does not call for less noise.
+    From a frame drawn for each clip; with two rolls a and b and the state y it is
+    1/2 (|a - y| + |b - y|) - 1/2 |a - b|, which is least where the prior's law is that of y
+    (Gneiting & Raftery 2007, section 4.3): unlike a distance, it does not call for less noise.
     """
     config, count = model.config, model.config.consistency.prior_frames
     frames = rolled.window.valid.sum(1, keepdim=True)

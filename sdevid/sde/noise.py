@@ -130,7 +130,7 @@ class Brownian:
     def whole_cells(
         self, ticks: Int64[Tensor, "batch points"]
     ) -> Int64[Tensor, "batch steps"] | None:
-        """Number each step's cell, where every step spans one whole cell or no time; else None.
+        """Find each step's cell, where every step spans one whole cell or no time; else None.
 
         A step's increment is then its cell's draw times the root of its time.
         """

@@ -136,11 +136,11 @@ def em_trajectory(
 ) -> Trajectory:
     """Step z' = z + (h(z) + g u_k(z)) dt + r_k(z) g dW from `z`, for every step of `dt`.
 
-    A row is one clip's vector latent, or one token of its map; rows share the networks. Drift h =
-    drift(z, drift_shift) and g (of one row or all) do not change along time, the control does by
-    its shifts. `posterior` absent is the prior: u = 0, r = 1. `dt` in units of time; a step of no
-    time changes nothing. `saved` names the points, 0 to steps and rising, whose states come back;
-    None is all. `step` is em_step, or one that does the same.
+    A row is one clip's vector latent, or one token of its map; rows share the networks. Drift
+    h = drift(z, drift_shift) and g (of one row or all) do not change along time, the control does
+    by its shifts. `posterior` absent is the prior: u = 0, r = 1. `dt` in units of time; a step of
+    no time changes nothing. `saved` names the points, 0 to steps and rising, whose states come
+    back; None is all. `step` is em_step, or one that does the same.
     """
     states = [z]
     energy, width_kl = z.new_zeros(len(z)), z.new_zeros(len(z))

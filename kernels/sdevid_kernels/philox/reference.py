@@ -39,8 +39,8 @@ def normals(
 ) -> Float[Tensor, "batch steps size"]:
     """Draw standard normals of `size` components for each clip and cell, float32.
 
-    `tag` is c2's low 16 bits: stream | level << 8. Component i is lane i % 4 of the counter cell *
-    groups + i // 4.
+    `tag` is c2's low 16 bits: stream | level << 8. Component i is lane i % 4 of the counter
+    cell * groups + i // 4.
     """
     lanes = _lanes(seed, serial, cell, size, tag)
     pairs = [_box_muller(*lanes[:2]), _box_muller(*lanes[2:])]
