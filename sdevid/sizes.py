@@ -65,7 +65,7 @@ def applied(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def ignore(_sentence: str) -> None:
-    """Take a note and say nothing."""
+    """Ignore a note."""
 
 
 def over_file(

@@ -24,7 +24,7 @@ class IndexReader:
         self._index, self._config, self._world = index, config, world
 
     def cursors(self) -> list[dict[str, Any]]:
-        """Nothing: the order is a function of the count."""
+        """List no cursors: the order is a function of the count."""
         return []
 
     def steps(self, start: int) -> Iterator[list[Batch]]:
@@ -58,7 +58,7 @@ def open_reader(
 
 
 def total_clips(data: TrainingData, config: Config) -> int:
-    """Return clips of the whole run."""
+    """Count the clips of the whole run."""
     if isinstance(data, ShardIndex):
         return stream.total_clips(data, config)
     return len(data)
