@@ -76,7 +76,7 @@ class BlobFilm:
         return (SIDE - 1) / 2 + units.swapaxes(0, 1) * (SIDE / 2 / HALF_WIDTH)
 
     def diffusion(self, frame_size: int) -> dict[str, float]:
-        """D = sigma^2 / 2 along each axis, in pixel^2 / s."""
+        """Compute D = sigma^2 / 2 along each axis, in pixel^2 / s at this frame size."""
         if self.motion == "brownian":
             along = {"x": DIFFUSION, "y": DIFFUSION}
         else:
@@ -86,7 +86,7 @@ class BlobFilm:
         return {axis: d * (frame_size / SIDE) ** 2 for axis, d in along.items()}
 
     def truth(self) -> dict[str, Any]:
-        """Return what dataset.json says of the motion; lengths for frames of `side` pixels."""
+        """Describe the motion for dataset.json; lengths are in pixels of a frame of `side`."""
         laws: dict[MotionName, dict[str, Any]] = {
             "brownian": {"walls": [WALL, SIDE - WALL]},
             "ou": {"x": asdict(PULL), "y": asdict(PULL)},
@@ -99,7 +99,7 @@ class BlobFilm:
 def _reflected(
     rng: np.random.Generator, blobs: int, times: Float[np.ndarray, " time"]
 ) -> Positions:
-    """Brownian motion between walls, from anywhere: a free path folded back, which is exact."""
+    """Draw Brownian motion between walls, in pixels: a free path folded back, which is exact."""
     free = rng.uniform(WALL, SIDE - WALL, (blobs, 2))[None]
     for step in np.diff(times):
         free_end = free[-1] + np.sqrt(2 * DIFFUSION * step) * rng.standard_normal((blobs, 2))
@@ -112,9 +112,9 @@ def _reflected(
 def draw(
     positions: Positions, blobs: list[Blob], frame_size: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "time height width 1"]:
-    """Return blobs with soft edges on grey ground; where they meet, the darkest is seen.
+    """Draw dark blobs with soft edges and pixel noise on grey ground; the darkest covers others.
 
-    Pixel noise.
+    `positions` (time, blobs, 2) are in pixels of the frame.
     """
     pixel = np.arange(frame_size, dtype=np.float32)
     dark = np.zeros((len(positions), frame_size, frame_size), np.float32)

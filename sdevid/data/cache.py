@@ -46,8 +46,9 @@ class BlockCache:
             ) from error
 
     def read_slice(self, file: str, number: int, part: slice, fetch: Callable[[], bytes]) -> bytes:
-        """Return a part of a block of `file` (any name that is unique), fetched where it is not
-        kept.
+        """Read a part of a block; a block that is not kept is fetched first.
+
+        `file` is any unique name.
         """
         path = self.block_path(file, number)
         content = _kept(path, part)
@@ -63,7 +64,7 @@ class BlockCache:
         return content
 
     def forget(self, file: str, number: int) -> bool:
-        """Drop a block; whether there was one."""
+        """Drop a block; tell whether it was kept."""
         try:
             self.block_path(file, number).unlink()
         except FileNotFoundError:
@@ -106,7 +107,7 @@ class BlockCache:
             total.write_text(str(kept + size), encoding="utf-8")
 
     def _evict(self, allowed: int) -> int:
-        """Drop the oldest blocks until `allowed` bytes are left; how many are."""
+        """Drop the oldest blocks until `allowed` bytes are left; return how many are."""
         blocks = []
         for path in (self.path / "blocks").glob("*/*"):
             with suppress(FileNotFoundError):  # forgotten by another process
@@ -169,7 +170,7 @@ class CachedFolder:
 
 
 def _slices(offset: int, size: int) -> Iterator[tuple[int, slice]]:
-    """Blocks that a range lies in, and which part of each."""
+    """Yield the number of each block in a range of bytes, and the part of it in the range."""
     end = offset + size
     for number in range(offset // BLOCK, -(-end // BLOCK)):
         start = number * BLOCK

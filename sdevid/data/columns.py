@@ -31,12 +31,12 @@ _NO_XXH3 = 32 * "0"  # of members that were indexed before 0.2.0
 
 
 def columns_name(shard: str) -> str:
-    """Return the name of the binary index beside the tar `shard`."""
+    """Name the binary index beside the tar `shard`."""
     return shard.removesuffix(".tar") + ".index.npy"
 
 
 def encode_columns(clips: Sequence[ClipEntry], tar_size: int) -> bytes:
-    """Return the binary index of a tar's clips; the same bytes for the same clips."""
+    """Encode the binary index of a tar's clips; the same clips give the same bytes."""
     texts: dict[str, int] = {}
 
     def number(text: str) -> int:
@@ -91,7 +91,7 @@ class Columns(Sequence[ClipEntry]):
     @overload
     def __getitem__(self, row: slice) -> Sequence[ClipEntry]: ...
     def __getitem__(self, row: Any) -> Any:
-        """The clip of a row. ValueError where a text of it is out of form."""
+        """Build the entry of a row, or a list of a slice. ValueError for a text out of form."""
         if isinstance(row, slice):
             return [self[number] for number in range(*row.indices(len(self)))]
         row, cell = range(len(self))[row], self._cell
@@ -105,7 +105,7 @@ class Columns(Sequence[ClipEntry]):
 
     @property
     def tar_size(self) -> int:
-        """Bytes of the tar."""
+        """Size of the tar in bytes."""
         return int(self._column["tar_size"][0])
 
     @cached_property
@@ -129,7 +129,7 @@ class Columns(Sequence[ClipEntry]):
         return extension, Member(*place, sha256, None if xxh3 == _NO_XXH3 else xxh3)
 
     def _check_lengths(self) -> None:
-        """ValueError where columns of one table have different lengths."""
+        """Raise ValueError where columns of one table differ in length."""
         lengths = {name: values.shape[:1] for name, values in self._column.items()}
         clips = lengths["num_frames"]
         same = [(_CLIP | _CLIP_TEXTS | _CLIP_END, clips), (_MEMBER, lengths["offset"])]
@@ -142,7 +142,7 @@ class Columns(Sequence[ClipEntry]):
                     raise ValueError(f"column {name} has the shape {shape}, not {wanted}")
 
     def _check_clips(self) -> None:
-        """ValueError where a number of a clip is out of its range."""
+        """Raise ValueError where a number of a clip is out of its range."""
         column = self._column
         for name in _CLIP:
             low, high = LIMITS[name]
@@ -160,7 +160,7 @@ class Columns(Sequence[ClipEntry]):
             raise ValueError("the texts do not end with the last of them")
 
     def _check_members(self) -> None:
-        """ValueError where a member lies outside the tar, or a clip has not one payload."""
+        """Raise ValueError where a member lies outside the tar, or a clip has not one payload."""
         column = self._column
         offset, size = column["offset"], column["size"]
         if not 0 <= self.tar_size <= MOST_TAR:
@@ -179,13 +179,13 @@ class Columns(Sequence[ClipEntry]):
 
 
 def _cells(values: np.ndarray[Any, Any]) -> memoryview:
-    """The values one after the other; a memoryview gives one in a third of numpy's time."""
+    """View the values as a flat memoryview, whose items read in a third of numpy's time."""
     kinds: dict[str, Any] = {"i4": "i", "i8": "q", "u4": "I", "u1": "B", "f8": "d"}
     cells: memoryview = values.reshape(-1).view(np.uint8).data.cast(kinds[values.dtype.str[1:]])
     return cells
 
 
 def _all(right: np.ndarray[Any, Any], message: str) -> None:
-    """ValueError with the number of the first row that is not right."""
+    """Raise ValueError with the number of the first row that is not right."""
     if not right.all():
         raise ValueError(message.format(int(np.argmin(right))))

@@ -46,9 +46,9 @@ def cut_video(
 
     Target times are k / fps from the first frame of a stretch (or from the start of `section`);
     each takes the frame nearest in time. A clip lies within one stretch, and at least half of the
-    frames that its length holds at the video's own rate are there. Returns how often what is worth
-    naming occurs, e.g. jumps of time. Raises BadVideoError where the file is damaged, LeftOutError
-    where it is whole and gives no clip.
+    frames that its length holds at the video's own rate are there. Returns counts of notable
+    events, e.g. jumps of time. Raises BadVideoError where the file is damaged, LeftOutError where
+    it is whole and gives no clip.
     """
     try:
         with open_video(path) as container:
@@ -64,7 +64,7 @@ def cut_video(
 
 
 def is_grey(path: Path) -> bool:
-    """Return whether a video has one channel by its pixel format; False where it does not open."""
+    """Tell whether a video's pixel format is grey; False where it does not open."""
     try:
         with open_video(path) as container:
             return str(container.streams.video[0].codec_context.pix_fmt).startswith("gray")
@@ -100,7 +100,7 @@ class _Cut:
         self._fit = Fit(spec.frame_shape, spec.fit, aspect, self._notes)
 
     def clips(self) -> Generator[CutVideo, None, Counter[str]]:
-        """Yield clips of one stretch after the other; the notes."""
+        """Yield the clips of one stretch after the other; return the notes."""
         cut = longest = 0
         frames = deinterlaced(self._decoded(), self._notes)
         shown: Iterator[Timed] = takewhile(self._before_stop, timed(frames, self._video))
@@ -131,7 +131,7 @@ class _Cut:
         return +self._notes
 
     def _extra(self, stretch: int, shot: int, distinct: int) -> dict[str, Any]:
-        """Fields of KEY.json."""
+        """Collect further fields of KEY.json."""
         return {
             "source_fps": round(float(1 / self._video.period), 3),
             "repeated_frames": self._spec.clip_length - distinct,
@@ -139,7 +139,7 @@ class _Cut:
         } | ({"shot": shot} if self._spec.shots else {})
 
     def _least_distinct(self) -> int:
-        """Frames that a clip must show: half of those that the video's own rate gives it."""
+        """Compute the fewest distinct frames of a clip: half of those at the video's own rate."""
         length = self._spec.clip_length
         share = min(Fraction(1), 1 / (self._video.period * self._fps))
         return max(min(2, length), int(length * share / 2))
@@ -154,7 +154,7 @@ class _Cut:
         return f"is too short: {longest} frames {rate}{between}, but a clip needs {length}"
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        """Every frame of the stream. BadVideoError where one is corrupt or the last are missing."""
+        """Decode every frame. BadVideoError where one is corrupt or the last are missing."""
         end = 0.0
         for count, frame in enumerate(self._container.decode(self._stream)):
             if frame.is_corrupt:
@@ -171,10 +171,10 @@ class _Cut:
         return self._stop is None or shown.time < self._stop + self._video.period
 
     def _at_rate(self, frames: Iterator[Timed]) -> Iterator[tuple[float, VideoFrame, bool]]:
-        """The frame nearest to each time k / fps from the first, of two as near the earlier.
+        """Yield the frame nearest to each time k / fps from the first; of a tie, the earlier.
 
-        And whether it is further away than the video's own rate and the cut's allow, so that the
-        frame of that time is missing. The last frame stands for half a period beyond its time.
+        Each comes with its time and whether it is missing: further away than the video's own rate
+        and the cut's allow. The last frame counts for half a period beyond its time.
         """
         k, before = 0, next(frames)
         start = before.time if self._begin is None else max(before.time, self._begin)
@@ -193,7 +193,7 @@ class _Cut:
             before = after
 
     def _images(self, frames: Iterator[tuple[float, VideoFrame, bool]]) -> Iterator[_Shown]:
-        """Each frame as an image of the cut's size."""
+        """Convert each frame to an image of the cut's size."""
         shown, spec = None, self._spec
         image = np.zeros((*spec.frame_shape, 3), np.uint8)
         for k, (time, frame, gap) in enumerate(frames):
@@ -204,7 +204,7 @@ class _Cut:
 
 
 def _inside(section: Section | None, length: int | None) -> Section | None:
-    """The section, unless the file (of `length` microseconds) was trimmed to it already."""
+    """Keep the section, unless the file (of `length` microseconds) was already trimmed to it."""
     if section is None or length is None or length / av.time_base < section[1] - _TRIM_SLACK:
         return None
     return section

@@ -54,13 +54,13 @@ class DigitArtist:
             yield video[..., None], {"label": "".join(names), "caption": caption}
 
     def truth(self) -> None:
-        """No SDE moves them."""
+        """Return None: no SDE moves the digits."""
 
 
 def digit_artists(
     count: int, folder: Path | None, shares: Mapping[str, float]
 ) -> dict[str, DigitArtist]:
-    """Return an artist for each split; the splits share no digit of MNIST."""
+    """Make an artist for each split; the splits share no digit of MNIST."""
     if folder is not None:
         read_mnist(folder)
     artists, low = {}, 0.0
@@ -72,9 +72,9 @@ def digit_artists(
 
 @lru_cache(maxsize=1)
 def read_mnist(folder: Path) -> tuple[Glyphs, UInt8[np.ndarray, " n"]]:
-    """Return all digits and labels of the IDX files in `folder`, plain or gzipped.
+    """Read all digits and labels of the IDX files in `folder`, plain or gzipped.
 
-    UserError where there are none or one is damaged.
+    Raises UserError where there are none or one is damaged.
     """
     glyphs = [_read_idx(path, "images") for path in _idx_files(folder, "images-idx3-ubyte")]
     labels = [_read_idx(path, "labels") for path in _idx_files(folder, "labels-idx1-ubyte")]
@@ -105,7 +105,7 @@ def _bounce(
 def _place(
     glyph: Float[np.ndarray, "side side"], corner: Float[np.ndarray, " 2"], size: int
 ) -> UInt8[np.ndarray, "size size"]:
-    """The glyph at a corner (x, y) between pixels, shared out linearly over its neighbours."""
+    """Draw a glyph with its corner (x, y) between pixels, by bilinear weights."""
     (left, top), (right, down) = corner.astype(int), corner % 1
     frame = np.zeros((size + 1, size + 1))
     side = len(glyph)

@@ -27,11 +27,11 @@ class Artist(Protocol):
     """Draws the clips of one data set."""
 
     def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
-        """Return `count` independent clips."""
+        """Draw `count` independent clips."""
         ...
 
     def truth(self) -> dict[str, Any] | None:
-        """Return what is known of the motion, or None."""
+        """Describe what is known of the motion, or None."""
         ...
 
 
@@ -48,13 +48,14 @@ class DiscArtist:
             yield self.scene.draw(path, spec.frame_size), self.scene.metadata(path)
 
     def truth(self) -> dict[str, Any]:
-        """Return the motion and the drawing, as `known_scene` reads them."""
+        """Describe the motion and the drawing, as `known_scene` reads them."""
         return self.scene.truth()
 
 
 def disc_artist(dataset: str, vertical: str) -> DiscArtist:
-    """Return the artist of double-well or ou (`vertical`: none or ou along y), pendulum or
-    gbm-radius.
+    """Choose the scene by name: double-well, ou, pendulum or gbm-radius.
+
+    Of the first two, `vertical` is none, or ou along y.
     """
     if dataset == "pendulum":
         return DiscArtist(Swing())
@@ -65,7 +66,7 @@ def disc_artist(dataset: str, vertical: str) -> DiscArtist:
 
 
 def known_scene(truth: Mapping[str, Any]) -> Scene:
-    """Return the scene that a `truth` of dataset.json names."""
+    """Build the scene that a `truth` of dataset.json describes."""
     axes = truth["axes"]
     if "angle" in axes:
         return Swing(Pendulum(**_parameters(axes["angle"])))
@@ -93,16 +94,16 @@ class DrawnSource:
 
     @property
     def name(self) -> str:
-        """Unique in a data set."""
+        """Name, unique in a data set."""
         return f"{self.dataset}-{self.first:06d}"
 
     @property
     def group(self) -> str:
-        """Every block stands for itself."""
+        """Every block is a group of its own."""
         return self.name
 
     def identity(self) -> list[Any]:
-        """Return what a cut carried on must find unchanged."""
+        """List what must not change for an interrupted cut to be resumed."""
         return [self.name, self.split, self.seed, self.count]
 
     def clips(self, spec: CutSpec) -> Iterator[CutClip]:
@@ -119,7 +120,7 @@ def drawn_sources(
     num_clips: int,
     shares: Mapping[str, float],
 ) -> list[DrawnSource]:
-    """Return `num_clips` clips, shared out over the splits, in blocks."""
+    """Divide `num_clips` clips over the splits, in blocks."""
     sources, first = [], 0
     for split, number in counts(num_clips, shares, "clips").items():
         for start in range(first, first + number, _BLOCK):

@@ -15,12 +15,12 @@ TEXT = "text.npy"  # the member's extension
 
 
 def member_name(caption: int) -> str:
-    """Return the extension of the embedding of a clip's caption with this number."""
+    """Name the extension under which the embedding of caption number `caption` is stored."""
     return TEXT if caption == 0 else f"text-{caption}.npy"
 
 
 def member(draw: float, members: Mapping[str, object]) -> str:
-    """Return the embedding that `draw` in [0, 1) picks of those that a clip has."""
+    """Pick one of a clip's caption embeddings by `draw` in [0, 1); return its extension."""
     count = 1
     while member_name(count) in members:
         count += 1
@@ -32,23 +32,23 @@ class Embedder(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells encoders apart, as JSON; `width` is the values that it gives a token."""
+        """Identity of the encoder, as JSON; `width` is the number of values of a token."""
         ...
 
     def __call__(self, caption: str) -> Embedding:
-        """Of one caption; of an empty one no token."""
+        """Embed one caption; an empty one has no token."""
         ...
 
 
 def encode(embedding: Embedding) -> bytes:
-    """As the bytes of one tar member; the same bytes for the same embedding."""
+    """Encode as the bytes of one tar member; the same embedding gives the same bytes."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(embedding), allow_pickle=False)
     return buffer.getvalue()
 
 
 def decode(content: bytes, width: int) -> Embedding:
-    """Return the embedding in a member's bytes. ValueError where they hold anything else."""
+    """Decode the embedding in a member's bytes. ValueError where they hold anything else."""
     try:
         array = read_npy(content)
     except ValueError as error:

@@ -48,12 +48,12 @@ class ClipEntry:
 
     @property
     def extension(self) -> str:
-        """Of the payload: one of PAYLOADS."""
+        """Extension of the payload: one of PAYLOADS."""
         return next(name for name in PAYLOADS if name in self.members)
 
     @property
     def shape(self) -> Shape:
-        """Of the video: time, height, width, channels."""
+        """Shape of the video: time, height, width, channels."""
         return self.num_frames, self.height, self.width, self.channels
 
     @property
@@ -62,7 +62,7 @@ class ClipEntry:
         return Kind(self.num_frames, self.fps, self.height, self.width, self.channels)
 
     def as_json(self) -> dict[str, Any]:
-        """As the JSON index beside the tar holds it."""
+        """Convert to the entry of the JSON index beside the tar."""
         fields = asdict(self)
         del fields["shard"]
         for member in fields["members"].values():

@@ -27,7 +27,7 @@ class Access:
 
     @classmethod
     def of(cls, config: Config) -> Access:
-        """As the settings say."""
+        """Take the access options from the config."""
         return cls(config.data_timeout, config.data_cache, int(config.data_cache_gib * 2**30))
 
 
@@ -45,48 +45,45 @@ class Folder(Protocol):
 
     @property
     def steady(self) -> bool:
-        """Whether bytes that were right once need no second check."""
+        """Whether bytes that were checked once need no second check."""
         ...
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Return `size` bytes of a file, from `offset` on."""
+        """Read `size` bytes of a file from `offset` on."""
         ...
 
     def read_into(self, name: str, offset: int, target: memoryview) -> int:
-        """Fill `target` with the bytes from `offset` on; how many there were."""
+        """Fill `target` with the bytes from `offset` on; return how many were read."""
         ...
 
     def forget(self, name: str, offset: int, size: int) -> bool:
-        """Drop kept copies of these bytes, which proved wrong; whether there were any."""
+        """Drop kept copies of bytes that proved wrong; tell whether there were any."""
         ...
 
     def whole(self, name: str, limit: int) -> bytes:
-        """Return all bytes of a file, never from a cache.
-
-        ValueError where they are more than `limit`.
-        """
+        """Read a whole file, never from a cache. ValueError if it has more than `limit` bytes."""
         ...
 
     def mapped(self, name: str, limit: int) -> memoryview:
-        """Return all bytes of a file, of a local one as pages that processes share.
+        """Read a whole file, a local one as memory pages shared between processes.
 
-        Like `whole` else.
+        Like `whole`, raises ValueError past `limit` bytes.
         """
         ...
 
     def size(self, name: str) -> int:
-        """Return bytes of a file."""
+        """Return the size of a file in bytes."""
         ...
 
     def stamp(self, name: str) -> tuple[int, int, int] | None:
-        """Return what changes when an open file is replaced: inode, size, time.
+        """Return inode, size and time, which change when an open file is replaced.
 
         None where not steady.
         """
         ...
 
     def names(self) -> list[str] | None:
-        """Return the files there; None where the folder cannot be listed, as on the web."""
+        """List the files; None where the folder cannot be listed, as on the web."""
         ...
 
     def close(self) -> None:

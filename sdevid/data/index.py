@@ -61,7 +61,7 @@ class ClipTable(Sequence[ClipEntry]):
 
     @classmethod
     def of(cls, location: str, clips: Iterable[ClipEntry]) -> ClipTable:
-        """Return a table of entries that are read already."""
+        """Build a table from entries in memory."""
         shards = [(shard, list(those)) for shard, those in groupby(clips, lambda c: c.shard)]
         return cls(location, [Part(s, len(those), partial(list, those)) for s, those in shards])
 
@@ -99,21 +99,21 @@ class ClipTable(Sequence[ClipEntry]):
         return self._kinds or frozenset(clip.kind for clip in self)
 
     def clips_with(self, extension: str) -> int:
-        """Return how many clips have a member of this extension."""
+        """Count the clips that have a member with this extension."""
         if self._members is not None:
             return self._members.get(extension, 0)
         return sum(extension in clip.members for clip in self)
 
     def clip_ranges(self, shard: str) -> list[range]:
-        """Return where the clips of a shard stand in this table."""
+        """Locate the clips of a shard in this table."""
         named = [number for number, part in enumerate(self.parts) if part.shard == shard]
         return [range(self._first[number], self._first[number + 1]) for number in named]
 
 
 def read_split(folder: Folder, split: Mapping[str, Any]) -> ClipTable:
-    """Return the clips of a split that dataset.json describes.
+    """Open the table of the clips of a split, as dataset.json describes it.
 
-    UserError where an index does not read.
+    Raises UserError where an index does not read.
     """
     named: Mapping[str, Mapping[str, Any]] = split.get("indices") or {}
     kinds = kinds_of(split)
@@ -140,16 +140,17 @@ def read_split(folder: Folder, split: Mapping[str, Any]) -> ClipTable:
 
 
 def kinds_of(split: Mapping[str, Any]) -> frozenset[Kind]:
-    """Return the kinds of clips of a split, as dataset.json tells them."""
+    """Read the kinds of clips of a split from its entry in dataset.json."""
     return frozenset(Kind(*(kind[f] for f in Kind._fields)) for kind in split.get("kinds") or ())
 
 
 def open_columns(
     folder: Folder, shard: str, entry: Mapping[str, Any], kinds: frozenset[Kind]
 ) -> Columns:
-    """Return the binary index of a shard, held to what dataset.json says of it.
+    """Open the binary index of a shard and compare it with dataset.json.
 
-    Raises ValueError where it is another, FileNotFoundError, UserError where it cannot be read.
+    Raises ValueError where it differs, FileNotFoundError where it is missing, UserError where it
+    cannot be read.
     """
     name = columns_name(shard)
     try:
@@ -179,10 +180,7 @@ def open_columns(
 
 
 def read_index(folder: Folder, shard: str) -> list[ClipEntry]:
-    """Return the clips of the tar `shard`, from the JSON beside it.
-
-    UserError where it does not read.
-    """
+    """Read the clips of the tar `shard` from its JSON index. UserError where it does not read."""
     name = index_name(shard)
     try:
         content = read_json(folder, name)

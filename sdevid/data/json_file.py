@@ -14,7 +14,7 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 
 def checked(schema: type[Fields], content: dict[str, Any], name: str) -> Fields:
-    """Return the fields of a file by its schema. UserError names the one that is out of form."""
+    """Validate a file's fields by its schema. UserError names the field that is out of form."""
     try:
         return schema.model_validate(content)
     except ValidationError as error:
@@ -25,7 +25,10 @@ def checked(schema: type[Fields], content: dict[str, Any], name: str) -> Fields:
 
 
 def read_json(folder: Folder, name: str) -> dict[str, Any]:
-    """Return the JSON object in a file. UserError where it does not read; FileNotFoundError."""
+    """Read the JSON object in a file.
+
+    Raises FileNotFoundError where it is missing, UserError where it does not read.
+    """
     path = f"{folder.location}/{name}"
     limit = MOST_BYTES["index" if name.endswith(".index.json") else "dataset.json"]
     try:

@@ -29,16 +29,16 @@ class PictureEncoder(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells autoencoders apart, as JSON; see `shape` for what of it is read."""
+        """Identity of the autoencoder, as JSON; `shape` reads some of it."""
         ...
 
     def stored(self, video: ClipVideo) -> StoredLatents:
-        """Return the latents of a clip."""
+        """Encode a clip as its latents."""
         ...
 
 
 def shape(entry: ClipEntry, autoencoder: dict[str, Any]) -> Shape:
-    """Of a clip's latents by `autoencoder`, as dataset.json describes it."""
+    """Compute the shape (time, rows, columns, values) of a clip's latents under `autoencoder`."""
     factor = autoencoder["factor"]
     rows, columns = entry.height // factor, entry.width // factor
     return entry.num_frames, rows, columns, autoencoder["stored_channels"]
@@ -59,7 +59,10 @@ def check_all(clips: ClipTable, dataset: Mapping[str, Any], location: str) -> No
 
 
 def check_picture(autoencoder: dict[str, Any], frame_size: int, channels: int, source: str) -> None:
-    """Raise UserError where frames of this size and kind are none for the autoencoder `given`."""
+    """Raise UserError where `autoencoder` cannot take frames of this size and kind.
+
+    `source` names it in the message.
+    """
     if channels != autoencoder["channels"]:
         raise UserError(
             f"autoencoder {source} is for {autoencoder['channels']} channels, but the frames have "

@@ -21,7 +21,7 @@ Mask = Bool[np.ndarray, "time #height #width #channels"]
 
 
 def of_frames(missing: Sequence[int], count: int) -> Mask | None:
-    """The mask of `count` frames of which these are missing; None where none is."""
+    """Build the mask (frames, 1, 1, 1) of whole missing frames; None where none is missing."""
     if not missing:
         return None
     mask = np.zeros((count, 1, 1, 1), bool)
@@ -30,14 +30,14 @@ def of_frames(missing: Sequence[int], count: int) -> Mask | None:
 
 
 def encode(mask: Mask) -> bytes:
-    """As the bytes of one tar member; the same bytes for the same mask."""
+    """Encode as the bytes of one tar member; the same mask gives the same bytes."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(mask), allow_pickle=False)
     return buffer.getvalue()
 
 
 def decode(content: bytes, shape: Shape) -> Mask:
-    """The mask in a member's bytes, of a clip of `shape`. ValueError where they hold none."""
+    """Decode a member's bytes as the mask of a clip of `shape`. ValueError where they hold none."""
     try:
         mask = read_npy(content)
     except ValueError as error:

@@ -27,12 +27,10 @@ _MARGIN = 64  # pixels that a decoder may work with beyond a frame's sides
 
 
 def images(payload: bytes, shape: tuple[int, int, int, int]) -> Iterator[Image] | None:
-    """Return the frames of a file in order, or None where it is not as simple as `payload.encode`
-    writes.
+    """Decode the frames of a file in order; None for one less simple than `payload.encode`'s.
 
-    `shape` is what the clip should have: time, height, width, channels.
-
-    Raises av.FFmpegError where a packet does not decode.
+    `shape` is the clip's by the index: time, height, width, channels. Raises av.FFmpegError where a
+    packet does not decode.
     """
     try:
         packets = _packets(memoryview(payload))
@@ -92,7 +90,7 @@ _decoders = _Decoders()
 
 
 def _packets(file: memoryview) -> tuple[bytes, list[bytes]] | None:
-    """The decoder's parameters and each frame's bytes."""
+    """Read the decoder's parameters and each frame's bytes; None for a less simple file."""
     boxes: dict[bytes, list[memoryview]] = {}
     for kind, content in _boxes(file):
         boxes.setdefault(kind, []).append(content)
@@ -118,7 +116,7 @@ def _packets(file: memoryview) -> tuple[bytes, list[bytes]] | None:
 
 
 def _boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """All boxes, those within others too."""
+    """Yield all boxes, nested ones too."""
     for kind, inside in _children(content):
         yield kind, inside
         if kind in _CONTAINERS:
@@ -136,14 +134,14 @@ def _children(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _table(box: memoryview, columns: int) -> list[tuple[int, ...]]:
-    """The rows of a box: version and flags, their count, and 32 bits a column."""
+    """Read the rows of a box: version and flags, the row count, and 32 bits a column."""
     (rows,) = struct.unpack_from(">I", box, 4)
     values = struct.unpack_from(f">{rows * columns}I", box, 8)
     return [values[k : k + columns] for k in range(0, len(values), columns)]
 
 
 def _sizes(box: memoryview) -> list[int]:
-    """Bytes of each frame."""
+    """Read the size of each frame in bytes."""
     same, count = struct.unpack_from(">II", box, 4)
     if same and count > _MOST_FRAMES:
         raise ValueError(f"{count} frames")
@@ -151,7 +149,7 @@ def _sizes(box: memoryview) -> list[int]:
 
 
 def _chunk_lengths(box: memoryview, chunks: int) -> list[int]:
-    """Frames of each chunk."""
+    """Read the number of frames of each chunk."""
     runs = _table(box, 3)
     ends = [first - 1 for first, _, _ in runs[1:]] + [chunks]
     lengths: list[int] = []
@@ -161,7 +159,7 @@ def _chunk_lengths(box: memoryview, chunks: int) -> list[int]:
 
 
 def _starts_at_once(edits: list[memoryview]) -> bool:
-    """Whether no edit list leaves out frames."""
+    """Tell whether no edit list leaves out frames."""
     if not edits:
         return True
     version, count = struct.unpack_from(">B3xI", edits[0])

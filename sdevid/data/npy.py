@@ -13,7 +13,7 @@ _MOST_HEADER = 4_096  # bytes
 
 
 def read_npy(content: bytes) -> np.ndarray[Any, Any]:
-    """Return the array in the bytes of an npy file, without a copy where it lies in C order.
+    """Decode the array in the bytes of an npy file, without a copy where it lies in C order.
 
     Raises ValueError where they hold anything else, or more or less than the header says.
     """
@@ -26,7 +26,7 @@ def read_npy(content: bytes) -> np.ndarray[Any, Any]:
 
 
 def npy_at(content: memoryview, place: int) -> tuple[np.ndarray[Any, Any], int]:
-    """Return the array whose npy begins at `place`, without a copy, and where it ends.
+    """Decode the npy that begins at `place`, without a copy; return the array and where it ends.
 
     Raises ValueError where the bytes from there on hold anything else.
     """

@@ -41,14 +41,14 @@ class Order:
         return self._size
 
     def clip(self, serial: int) -> int:
-        """The number of the clip at the place `serial` of all epochs, one after the other."""
+        """Return the number of the clip at place `serial` in the sequence of all epochs."""
         epoch, place = divmod(serial, self._size)
         starts, _ = self._layout(epoch)
         number = bisect_right(starts, place) - 1
         return int(self.shuffled(epoch, number)[place - starts[number]])
 
     def _laid_out(self, epoch: int) -> tuple[list[int], list[Numbers]]:
-        """Where each window of an epoch begins, and its shards."""
+        """Compute where each window of an epoch begins, and its shards."""
         shards = len(self._first) - 1
         shuffled = _by_hash(_mix(_start(self._seed, epoch) ^ _SHARDS), np.arange(shards))
         windows = np.array_split(shuffled, -(-shards // self._window))
@@ -57,14 +57,14 @@ class Order:
         return list(accumulate(lengths[:-1], initial=0)), windows
 
     def _shuffle(self, epoch: int, number: int) -> Numbers:
-        """The clips of a window in their order."""
+        """Shuffle the clips of a window."""
         shards = np.sort(self._layout(epoch)[1][number])
         clips = [np.arange(self._first[shard], self._first[shard + 1]) for shard in shards]
         return _by_hash(_start(self._seed, epoch), np.concatenate(clips))
 
 
 def _by_hash(start: np.ndarray, numbers: Numbers) -> Numbers:
-    """`numbers` sorted by hashes of (start, number).
+    """Sort `numbers` by their hash, keyed by `start`.
 
     The hash is splitmix64's finalizer (Steele, Lea & Flood 2014), so the order stays the same
     under any version of any library.

@@ -35,12 +35,12 @@ _JPEG_QUALITY = 95
 
 
 def default_store(frame_size: int) -> Store:
-    """Return npy up to 128 pixels, jpeg above."""
+    """Choose npy up to 128 pixels, jpeg above."""
     return "npy" if frame_size <= 128 else "jpeg"
 
 
 def encode(store: Store, video: ClipVideo, fps: float) -> bytes:
-    """Return `video` as the bytes of one tar member; the same bytes for the same video."""
+    """Encode a clip as the bytes of one tar member; the same clip gives the same bytes."""
     if store == "npy":
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(video), allow_pickle=False)
@@ -49,7 +49,7 @@ def encode(store: Store, video: ClipVideo, fps: float) -> bytes:
 
 
 def decode(extension: str, payload: bytes, shape: Shape, dtype: str = "uint8") -> ClipVideo:
-    """Return the clip of `shape` (time, height, width, channels) and `dtype` in a member's bytes.
+    """Decode a clip of `shape` (time, height, width, channels) and `dtype` from a member's bytes.
 
     Raises ValueError where the bytes hold anything else.
     """
@@ -70,7 +70,7 @@ def decode(extension: str, payload: bytes, shape: Shape, dtype: str = "uint8") -
 
 @lru_cache(maxsize=64)
 def npy_header(shape: Shape, dtype: str = "uint8") -> bytes:
-    """Return what comes before the pixels in an npy payload of this kind, as `encode` writes it."""
+    """Encode the header of an npy payload of this kind, as `encode` writes it."""
     buffer = io.BytesIO()
     layout = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, layout)
@@ -85,7 +85,7 @@ def _from_npy(payload: bytes, shape: Shape, dtype: str) -> ClipVideo:
 
 
 def _grid(shape: Shape) -> tuple[int, int, int, int]:
-    """Rows and columns of a sheet and the height and width of its cells, on block borders."""
+    """Compute a sheet's rows and columns, and its cells' height and width in whole JPEG blocks."""
     frames, height, width, _ = shape
     cell_height, cell_width = (-(-side // _BLOCK) * _BLOCK for side in (height, width))
     rows = min(frames, max(1, _LONGEST // cell_height))
@@ -170,7 +170,7 @@ def _frames(extension: str, payload: bytes, shape: Shape) -> ClipVideo:
 
 
 def images(extension: str, payload: bytes, channels: int) -> Iterator[mp4.Image]:
-    """Yield the frames of any video that FFmpeg decodes, in order.
+    """Decode the frames of any video that FFmpeg reads, in order.
 
     Raises av.FFmpegError where it does not decode.
     """

@@ -31,16 +31,16 @@ class Pendulum:
     mean = middle = 0.0  # hanging at rest
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Return mean acceleration at an angle, radians a second squared: v is 0 on average."""
+        """Compute the mean acceleration at an angle, radians / s^2; the mean velocity is 0."""
         pull: Float[np.ndarray, "*n"] = -(self.omega**2) * np.sin(x)
         return pull
 
     def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Of the velocity, radians a second per square root of a second."""
+        """Return sigma, the diffusion of the velocity, radians / s^(3/2)."""
         return np.full_like(x, self.sigma)
 
     def stationary_variance(self) -> float:
-        """Of the angle, by quadrature, in radians squared."""
+        """Integrate the angle's stationary variance by quadrature, in radians squared."""
         angle, weight = self._stationary_law()
         return float((weight * angle**2).sum())
 
@@ -51,7 +51,7 @@ class Pendulum:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, "n 2"] | None = None,
     ) -> Float[np.ndarray, "n time 2"]:
-        """Angle and velocity of `n` independent paths at rising `times`.
+        """Simulate angle and velocity of `n` independent paths at rising `times`.
 
         From `start`, or from the stationary law. Symplectic Euler-Maruyama with at least 512 steps
         a second: the angle moves with the new velocity, which keeps the energy's mean in place.
@@ -89,7 +89,7 @@ class Swing:
 
     @property
     def axes(self) -> dict[str, Pendulum]:
-        """What is seen of the motion, by name."""
+        """The visible coordinate by name, with its SDE."""
         return {"angle": self.sde}
 
     def simulate(
@@ -99,35 +99,35 @@ class Swing:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, "n 2"] | None = None,
     ) -> Float[np.ndarray, "n time 2"]:
-        """Angle and velocity at `times`, from `start` or the stationary law."""
+        """Simulate angle and velocity at `times`, from `start` or the stationary law."""
         return self.sde.simulate(rng, n, times, start)
 
     def seen(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time 1"]:
-        """Return the angle."""
+        """Pick the angle, the part of the state that a frame shows."""
         return states[..., :1]
 
     def located(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time 2"]:
-        """Return where the bob is, (x, y) in units."""
+        """Compute where the bob is, (x, y) in units."""
         angle = states[..., 0]
         return LENGTH * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
 
     def draw(
         self, states: Float[np.ndarray, "*time 2"], frame_size: int
     ) -> UInt8[np.ndarray, "*time height width 1"]:
-        """Return a disc at each angle."""
+        """Draw a disc at each angle."""
         return draw(self.located(states), frame_size)
 
     def metadata(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
-        """Return fields of KEY.json; `state` reads them."""
+        """Convert states to fields of KEY.json, which `state` reads."""
         angle, velocity = states.T.round(6).tolist()
         return {"angle": angle, "velocity": velocity}
 
     def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
-        """Return the state at one frame."""
+        """Read the state at one frame from KEY.json."""
         return np.array([metadata["angle"][frame], metadata["velocity"][frame]])
 
     def truth(self) -> dict[str, Any]:
-        """Return what dataset.json says of the motion and of the drawing."""
+        """Describe the motion and the drawing for dataset.json."""
         return {
             "axes": {"angle": {"sde": "pendulum", **asdict(self.sde)}},
             "units": units() | {"length": LENGTH, "angle": "radian"},

@@ -28,7 +28,7 @@ class GeometricBrownian:
 
     @property
     def mean(self) -> float:
-        """Under the uniform law of log R."""
+        """Mean of R under the uniform law of log R."""
         return float((self.high - self.low) / np.log(self.high / self.low))
 
     @property
@@ -37,15 +37,15 @@ class GeometricBrownian:
         return float(np.sqrt(self.low * self.high))
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Return units a second, off the ends of the range."""
+        """Compute the drift inside the range, in units / s."""
         return self.sigma**2 / 2 * x
 
     def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Return units per square root of a second."""
+        """Compute the diffusion, in units per square root of a second."""
         return self.sigma * x
 
     def stationary_variance(self) -> float:
-        """E R^2 - (E R)^2 under the uniform law of log R, in units squared."""
+        """Compute E R^2 - (E R)^2 under the uniform law of log R, in units squared."""
         length = np.log(self.high / self.low)
         return float((self.high**2 - self.low**2) / (2 * length) - self.mean**2)
 
@@ -56,9 +56,7 @@ class GeometricBrownian:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, " n"] | None = None,
     ) -> Float[np.ndarray, "n time"]:
-        """Return `n` paths at rising `times`, from `start` or from the stationary law, without
-        error.
-        """
+        """Simulate `n` paths exactly at rising `times`, from `start` or the stationary law."""
         floor, length = np.log(self.low), np.log(self.high / self.low)
         first = length * rng.random(n) if start is None else np.log(start) - floor
         steps = self.sigma * np.sqrt(np.diff(times)) * rng.standard_normal((n, len(times) - 1))
@@ -76,7 +74,7 @@ class Pulse:
 
     @property
     def axes(self) -> dict[str, GeometricBrownian]:
-        """What is seen of the motion, by name."""
+        """The visible coordinate by name, with its SDE."""
         return {"radius": self.sde}
 
     def simulate(
@@ -86,34 +84,34 @@ class Pulse:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, "n 1"] | None = None,
     ) -> Float[np.ndarray, "n time 1"]:
-        """Return the radius at `times`, from `start` or the stationary law."""
+        """Simulate the radius at `times`, from `start` or the stationary law."""
         return self.sde.simulate(rng, n, times, None if start is None else start[:, 0])[..., None]
 
     def seen(self, states: Float[np.ndarray, "*time 1"]) -> Float[np.ndarray, "*time 1"]:
-        """Return the radius."""
+        """Return the radius, which is the whole state."""
         return states
 
     def located(self, states: Float[np.ndarray, "*time 1"]) -> Float[np.ndarray, "*time 1"]:
-        """Return what a forecast of it is scored on: the radius, in units."""
+        """Return the radius in units, on which a forecast is scored."""
         return states
 
     def draw(
         self, states: Float[np.ndarray, "*time 1"], frame_size: int
     ) -> UInt8[np.ndarray, "*time height width 1"]:
-        """Return a disc of each radius in the middle."""
+        """Draw a disc of each radius in the middle of the frame."""
         centre = np.zeros((*states.shape[:-1], 2))
         return draw(centre, frame_size, states[..., 0])
 
     def metadata(self, states: Float[np.ndarray, "time 1"]) -> dict[str, Any]:
-        """Return fields of KEY.json; `state` reads them."""
+        """Convert states to fields of KEY.json, which `state` reads."""
         return {"radius": states[:, 0].round(6).tolist()}
 
     def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 1"]:
-        """Return the state at one frame."""
+        """Read the state at one frame from KEY.json."""
         return np.array([metadata["radius"][frame]])
 
     def truth(self) -> dict[str, Any]:
-        """Return what dataset.json says of the motion and of the drawing."""
+        """Describe the motion and the drawing for dataset.json."""
         metadata = units()
         del metadata["disc_radius"]
         return {"axes": {"radius": {"sde": "gbm", **asdict(self.sde)}}, "units": metadata}

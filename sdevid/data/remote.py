@@ -83,7 +83,7 @@ class RemoteFolder:
         pass
 
     def _fetch(self, name: str, start: int, size: int) -> bytes:
-        """`size` bytes from `start` on, or as many as there are."""
+        """Fetch `size` bytes from `start` on, or as many as there are."""
 
         def ask(url: str) -> bytes:
             if not self._http:
@@ -100,7 +100,7 @@ class RemoteFolder:
         return content
 
     def _streamed(self, url: str, limit: int, headers: dict[str, str] | None = None) -> bytes:
-        """The answer to a request as it comes. TooLargeError past `limit` bytes."""
+        """Receive the answer to a request as it streams in. TooLargeError past `limit` bytes."""
         from fsspec.asyn import sync
 
         content: bytes = sync(self._system.loop, self._receive, url, limit, headers or {})
@@ -203,7 +203,7 @@ def _stop_where_final(url: str, error: Exception) -> None:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status of an error of aiohttp, or of botocore under one of s3fs."""
+    """Find the HTTP status in an error of aiohttp, or of botocore under one of s3fs."""
     for cause in (error, error.__cause__):
         response = getattr(cause, "response", None)
         if isinstance(response, dict):

@@ -55,7 +55,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Part(BaseModel):
-    """Strict, frozen; further fields are left as they are."""
+    """Base of all parts: strict and frozen; unknown fields are kept."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
@@ -152,7 +152,7 @@ class AutoencoderFields(_Part):
 
 
 class TransformFields(_Part):
-    """From the source's values to a model's."""
+    """A transform from the source's values to a model's."""
 
     name: Literal["range", "percentile", "log", "sqrt", "standardise"]
     low: Finite
@@ -207,7 +207,7 @@ _META = TypeAdapter(MetaFields)
 
 
 def parse_json(content: bytes, limit: int) -> dict[str, Any]:
-    """Return a JSON object of at most `limit` bytes and 200 levels. ValueError where it is none."""
+    """Parse a JSON object of at most `limit` bytes and 200 levels. ValueError otherwise."""
     if len(content) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
     parsed = from_json(content, allow_inf_nan=False)
@@ -219,10 +219,7 @@ def parse_json(content: bytes, limit: int) -> dict[str, Any]:
 
 
 def parse_meta(content: bytes) -> dict[str, Any]:
-    """Return the fields of a KEY.json.
-
-    ValueError where it does not read or a field is out of form.
-    """
+    """Parse the fields of a KEY.json. ValueError where it does not read or one is out of form."""
     parsed = parse_json(content, MOST_BYTES["KEY.json"])
     try:
         _META.validate_python(parsed)
@@ -232,8 +229,7 @@ def parse_meta(content: bytes) -> dict[str, Any]:
 
 
 def parse_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return what is said of a clip: the fields of its json, and in tars of other makers its txt
-    and cls.
+    """Parse a clip's json and, in tars of other makers, its caption (txt) and label (cls).
 
     ValueError where they do not read.
     """
@@ -245,7 +241,7 @@ def parse_metadata(members: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Return the first of the faults: field, value, rule."""
+    """Describe the first fault: field, value, rule."""
     fault = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in fault["loc"]) or "the whole"
     return f"{place} is {str(fault['input'])[:60]!r}: {fault['msg']}"

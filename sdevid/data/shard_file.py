@@ -25,29 +25,29 @@ _NAMED = ("source", "label", "num_frames", "fps", "height", "width", "channels")
 
 
 def index_name(shard: str) -> str:
-    """Return the name of the JSON index beside the tar `shard`."""
+    """Name the JSON index beside the tar `shard`."""
     return shard.removesuffix(".tar") + ".index.json"
 
 
 def digest(content: bytes, kind: Hash) -> str:
-    """Return the hash of a member's bytes: xxh3_128 takes a twentieth of sha256's time."""
+    """Hash a member's bytes, as hex: xxh3_128 takes a twentieth of sha256's time."""
     if kind == "xxh3":
         return xxhash.xxh3_128_hexdigest(content)
     return hashlib.sha256(content).hexdigest()
 
 
 def member_at(offset: int, content: bytes) -> Member:
-    """Return the index's entry of a member whose bytes begin at `offset`."""
+    """Build the index entry of a member whose bytes begin at `offset`."""
     return Member(offset, len(content), digest(content, "sha256"), digest(content, "xxh3"))
 
 
 def write_json(path: Path, content: object, indent: int | None = None) -> None:
-    """`content` as JSON, written aside and renamed: whole or not there."""
+    """Write `content` as JSON beside `path` and rename it: the file is whole or missing."""
     write_whole(path, (json.dumps(content, indent=indent, sort_keys=True) + "\n").encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """`content` as a file, written aside and renamed: whole or not there."""
+    """Write `content` beside `path` and rename it: the file is whole or missing."""
     aside = path.with_name(path.name + ".part")
     with aside.open("wb") as file:
         file.write(content)

@@ -94,7 +94,7 @@ class ShardIndex:
 
     @cached_property
     def dtype(self) -> str:
-        """Of what is read for the frames, as it is stored."""
+        """Type in which the frames, or their latents, are stored."""
         return latents.DTYPE if self.encoded else str(self.dataset.get("dtype", "uint8"))
 
     @cached_property
@@ -104,7 +104,7 @@ class ShardIndex:
 
     @cached_property
     def transform(self) -> Transform | None:
-        """From stored values to a model's; None for uint8 video and latents."""
+        """Transform from stored values to a model's; None for uint8 video and latents."""
         return None if self.encoded else transforms.of_dataset(self.dataset)
 
     @cached_property
@@ -113,20 +113,20 @@ class ShardIndex:
         return max(kind.num_frames for kind in self.clips.kinds)
 
     def read(self, i: int) -> Clip:
-        """Clip `i` as a whole. DamagedClipError where its shard does not hold it."""
+        """Read the whole clip `i`. DamagedClipError where its shard does not hold it."""
         entry = self.clips[i]
         video = np.empty(self.stored(entry)[1], self.dtype)
         beside = self.read_into(i, 0, video)
         return Clip(entry.key, video, beside.meta, beside.mask)
 
     def stored(self, entry: ClipEntry) -> tuple[str, Shape]:
-        """Member that is read for a clip's frames, and its time, rows, columns and values."""
+        """Return the member that holds a clip's frames, and its (time, rows, columns, values)."""
         if self.encoded:
             return latents.LATENT, latents.shape(entry, self.dataset["autoencoder"])
         return entry.extension, entry.shape
 
     def read_into(self, i: int, first: int, video: ClipVideo, draw: float = 0.0) -> Beside:
-        """Write the frames of clip `i` from `first` on into `video`; what lies beside them.
+        """Write the frames of clip `i` from `first` on into `video`; return what lies beside them.
 
         Of several captions, `draw` in [0, 1) picks one; 0 is the first.
         DamagedClipError where the shard does not hold it, UserError where it cannot be read.
@@ -152,7 +152,7 @@ class ShardIndex:
         raise DamagedClipError(self.folder.location, entry.shard, entry.key, reason)
 
     def read_member(self, entry: ClipEntry, extension: str) -> bytes:
-        """Return the bytes of one member, unchecked. ValueError where the tar ends before them."""
+        """Read the bytes of one member, unchecked. ValueError where the tar ends before them."""
         member = entry.members[extension]
         content = self.folder.read(entry.shard, member.offset, member.size)
         if missing := member.size - len(content):
@@ -201,7 +201,7 @@ class ShardIndex:
         return Beside(meta, words(meta, draw), embedded, missing)
 
     def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
-        """From an npy payload that is as `payload.encode` writes it, without a copy."""
+        """Load frames without a copy from an npy payload laid out as `payload.encode` does."""
         name, shape = self.stored(entry)
         header, room = npy_header(shape, self.dtype), video.reshape(-1).view(np.uint8).data
         start = entry.members[name].offset + len(header) + first * video[0].nbytes
@@ -210,7 +210,7 @@ class ShardIndex:
             raise ValueError(f"the tar ends {missing} bytes too early")
 
     def _members(self, entry: ClipEntry, beside: Sequence[str], check: bool) -> dict[str, bytes]:
-        """The payload and what lies beside it, by extension, in one read."""
+        """Read the payload and what lies beside it, by extension, in one read."""
         named = (self.stored(entry)[0], *beside)
         if missing := set(named) - entry.members.keys():
             raise ValueError(f"the index names no {min(missing)} of it")
@@ -232,7 +232,7 @@ class ShardIndex:
         raise ValueError(fault)
 
     def _check_sizes(self, entry: ClipEntry, wanted: Mapping[str, Member]) -> None:
-        """ValueError where members are larger, or further apart, than those of a clip can be."""
+        """Raise ValueError where members are larger, or further apart, than a clip's can be."""
         width = (self.dataset.get("text_encoder") or {}).get("width", 0)
         payload, shape = self.stored(entry)
         limits = dict.fromkeys(wanted, 2 * width * MOST_TOKENS + _HEADERS)
@@ -262,7 +262,7 @@ def _fault(
 
 
 def open_shards(location: Path | str, split: str, access: Access | None = None) -> ShardIndex:
-    """Return the clips of `split` in the folder at a path or URL.
+    """Open the clips of `split` in the folder at a path or URL.
 
     Raises UserError where the folder is missing or empty, the cut was not finished, the split is
     unknown or an index does not read.
@@ -281,7 +281,7 @@ def open_shards(location: Path | str, split: str, access: Access | None = None) 
 
 
 def read_dataset(folder: Folder) -> dict[str, Any]:
-    """Return dataset.json of `folder`. UserError where there is none that this version reads."""
+    """Read dataset.json of `folder`. UserError where there is none that this version reads."""
     try:
         dataset = read_json(folder, "dataset.json")
     except FileNotFoundError as error:

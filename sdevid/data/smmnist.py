@@ -44,7 +44,7 @@ class Course(NamedTuple):
 
 
 def svg(rng: np.random.Generator, frames: int) -> Course:
-    """Denton & Fergus 2018, in whole pixels."""
+    """Draw a path by Denton & Fergus 2018, in whole pixels."""
     room = SIDE - DIGIT["svg"]
     place, speed = rng.integers(0, room, 2), rng.integers(-FASTEST, FASTEST + 1, 2)
     corner, bounced = np.empty((frames, 2)), []
@@ -62,7 +62,7 @@ def svg(rng: np.random.Generator, frames: int) -> Course:
 
 
 def srvp(rng: np.random.Generator, frames: int) -> Course:
-    """Franceschi et al. 2020, rounded to pixels."""
+    """Draw a path by Franceschi et al. 2020, rounded to pixels."""
     room = SIDE - DIGIT["srvp"]
 
     def anew(_: Float[np.ndarray, " 2"], away: Float[np.ndarray, " 2"]) -> Any:
@@ -75,7 +75,7 @@ def srvp(rng: np.random.Generator, frames: int) -> Course:
 
 
 def nsf(rng: np.random.Generator, frames: int) -> Course:
-    """After Kiyohara, Johns & Li 2025, between pixels."""
+    """Draw a path after Kiyohara, Johns & Li 2025, between pixels."""
     room = SIDE - DIGIT["nsf"]
 
     def anew(speed: Float[np.ndarray, " 2"], away: Float[np.ndarray, " 2"]) -> Any:
@@ -94,7 +94,7 @@ def bounced_path(
     frames: int,
     anew: Callable[[Float[np.ndarray, " 2"], Float[np.ndarray, " 2"]], Any],
 ) -> Course:
-    """Straight on from wall to wall; `anew(speed, away)` gives the velocity off the walls met."""
+    """Move straight on from wall to wall; `anew(speed, away)` gives the velocity off a wall."""
     corner, bounced = np.empty((frames, 2)), []
     for frame in range(frames):
         corner[frame] = place
@@ -150,7 +150,7 @@ class StochasticDigits:
             )
 
     def truth(self) -> dict[str, Any]:
-        """Return which generator, and the sizes that `corners` are to be read with."""
+        """Describe the generator, and the sizes with which `corners` are to be read."""
         return {
             "generator": self.generator,
             "digits": self.count,
@@ -162,9 +162,9 @@ class StochasticDigits:
 def stochastic_digits(
     generator: Generator, count: int, folder: Path, shares: Mapping[str, float], frame_size: int
 ) -> dict[str, StochasticDigits]:
-    """Return an artist for each split; the splits share no image.
+    """Make an artist for each split; the splits share no image.
 
-    UserError where no MNIST is there.
+    Raises UserError where `folder` holds no MNIST, or `frame_size` does not divide 64.
     """
     if SIDE % frame_size:
         raise UserError(
@@ -182,7 +182,7 @@ def stochastic_digits(
 
 @lru_cache(maxsize=4)
 def _share(folder: Path, low: float, high: float, side: int) -> tuple[Glyphs, Any]:
-    """The images of one split at `side` pixels, and their labels; a shuffle first mixes writers."""
+    """Read one split's images at `side` pixels, and their labels; a shuffle first mixes writers."""
     glyphs, labels = read_mnist(folder)
     order = np.random.default_rng(0).permutation(len(glyphs))
     part = order[

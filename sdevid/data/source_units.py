@@ -34,7 +34,7 @@ class SourceUnits:
     transform: Transform | None = None
 
     def values(self, frames: NDArray[Any]) -> NDArray[np.float32]:
-        """Values of the source of uint8 pixels, or of frames in [0, 1] where NaN stays NaN."""
+        """Convert uint8 pixels, or frames in [0, 1] with NaN kept, to values of the source."""
         if frames.dtype == np.uint8:
             values: NDArray[np.float32] = self._table()[frames]
             return values
@@ -45,7 +45,7 @@ class SourceUnits:
         return interpolated
 
     def pixels(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return values of the source as the nearest grey levels, uint8."""
+        """Convert values of the source to the nearest grey levels, uint8."""
         table = self._table()
         middles = (table[1:] + table[:-1]) / 2
         return np.searchsorted(middles, values).astype(np.uint8)
@@ -63,7 +63,7 @@ class SourceUnits:
 
 
 def of_config(source: SourceConfig) -> SourceUnits:
-    """As the config of a run or an export says, which has them from its shards."""
+    """Build the units from the config of a run or an export, which has them from its shards."""
     if source.transform == "none":
         return SourceUnits(unit=source.unit or "grey levels")
     name, low, high, eps, unit = (

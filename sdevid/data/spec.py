@@ -46,12 +46,12 @@ class ClipSource(Protocol):
 
     @property
     def name(self) -> str:
-        """Unique in a data set; a path relative to the input folder where there is one."""
+        """Name, unique in a data set: a path relative to the input folder where there is one."""
         ...
 
     @property
     def group(self) -> str:
-        """What was filmed in one go; a split never cuts through it."""
+        """What was filmed in one take; a split never cuts through it."""
         ...
 
     @property
@@ -70,20 +70,16 @@ class ClipSource(Protocol):
         ...
 
     def identity(self) -> list[Any]:
-        """Return what a cut carried on must find unchanged, as JSON."""
+        """List, as JSON, what must not change for a cut to be resumed."""
         ...
 
     def clips(self, spec: CutSpec) -> Iterator[CutClip]:
-        """Return its clips in order of time.
-
-        BadVideoError where it does not decode or gives none.
-        """
+        """Yield its clips in order of time. BadVideoError if it does not decode or gives none."""
         ...
 
 
 def words(meta: Mapping[str, Any], draw: float = 0.0) -> str:
-    """Return what the model is told of a clip whose KEY.json is `meta`: a caption, or else the
-    label.
+    """Pick the text of a clip from its KEY.json: a caption, or else the label.
 
     Of several captions, `draw` in [0, 1) picks one; 0 is the first.
     """

@@ -50,7 +50,7 @@ def check_clips(index: ShardIndex, config: Config) -> None:
 
 
 def misfit(kind: Kind, config: Config) -> str | None:
-    """Return why clips of this kind do not fit; {where} and {key} are for the caller to fill in."""
+    """Explain why clips of this kind do not fit; the caller fills in {where} and {key}."""
     size, frames = config.frame_text, kind.num_frames
     if (kind.height, kind.width) != config.frame_shape:
         there = frame_size.text((kind.height, kind.width))
@@ -85,13 +85,13 @@ def misfit(kind: Kind, config: Config) -> str | None:
 
 
 def total_clips(index: ShardIndex, config: Config) -> int:
-    """Return clips of the whole run: `num_epochs` epochs, or `max_clips` if that is less."""
+    """Count the clips of the whole run: `num_epochs` epochs, or `max_clips` if that is less."""
     whole = config.num_epochs * len(index)
     return whole if config.max_clips is None else min(whole, config.max_clips)
 
 
 def micro_batch_size(config: Config, world_size: int) -> int:
-    """Return clips a rank and pass. UserError where the ranks cannot share the batch evenly."""
+    """Compute the clips of a rank and pass. UserError where ranks cannot share a batch evenly."""
     unit = world_size * (config.micro_batch_size or 1)
     if config.batch_size % unit:
         below = config.batch_size // unit * unit
@@ -137,10 +137,10 @@ def steps(
 
 
 def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
-    """Return the clips with these numbers in the index, as one batch, always the same.
+    """Read the clips with these numbers as one batch for evaluation, always the same.
 
-    For evaluation. Frames follow each other at the config's rate, whatever the training's strides.
-    UserError names a clip that is damaged.
+    Frames follow each other at the config's rate, whatever the training's strides. Raises
+    UserError, which names the clip, where one is damaged.
     """
     return _BatchReader(
         index, times.every_frame(config), lambda number: iter((number,)), pinned=False
@@ -148,7 +148,7 @@ def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
 
 
 def first_frame(index: ShardIndex, config: Config, number: int) -> int:
-    """Return the frame at which `fixed` cuts the clip with this number in the index."""
+    """Compute the frame at which `fixed` begins in the clip with this number."""
     crop = uniform(config.seed, torch.tensor([number]), Stream.CROP, (1,)).item()
     return _cut(crop, index.clips[number].num_frames, config.sequence_length)
 
@@ -183,18 +183,20 @@ class _BatchReader:
 
     @property
     def dtype(self) -> str:
-        """Of a batch: uint8 or an autoencoder's float16 as stored, or float32 in the transform's
-        range, with NaN where nothing was observed."""
+        """Type of a batch: as stored (uint8, or float16 latents), or float32.
+
+        float32 where there is a transform or a mask; NaN marks what was not observed.
+        """
         index = self.index
         return index.dtype if index.transform is None and not index.masked else "float32"
 
     def batch(self, serials: range) -> Batch:
-        """Return the clips of `serials`, read here and now."""
+        """Read the clips of `serials` in this thread."""
         video = self._room(serials)
         return self._finished(video, serials, self._fill(serials, video.numpy()))
 
     def begin(self, serials: range, pool: ThreadPoolExecutor) -> Callable[[], Batch]:
-        """Let the threads of `pool` share the work; the result waits for them."""
+        """Divide the work among the threads of `pool`; the result waits for them."""
         video = self._room(serials)
         ends = np.linspace(0, len(serials), min(self.config.data_workers, len(serials)) + 1)
         shares = [slice(int(a), int(b)) for a, b in pairwise(ends)]
@@ -296,7 +298,7 @@ def _put(
 
 
 def _references(arrays: list[ClipVideo]) -> list[int]:
-    """How often each array is referred to, also by a tensor that lies in it."""
+    """Count the references to each array, those of a tensor over it included."""
     counts = []
     for array in arrays:
         counts.append(sys.getrefcount(array))  # a loop, so that it counts the same for any list

@@ -37,27 +37,27 @@ class OrnsteinUhlenbeck:
         return self.mean
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Return units a second."""
+        """Compute the drift theta (mean - x), in units / s."""
         return self.theta * (self.mean - x)
 
     def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Return units per square root of a second."""
+        """Return sigma at each x, in units per square root of a second."""
         return np.full_like(x, self.sigma)
 
     def stationary_variance(self) -> float:
-        """Return sigma^2 / (2 theta), in units squared."""
+        """Compute sigma^2 / (2 theta), in units squared."""
         return self.sigma**2 / (2 * self.theta)
 
     def autocorrelation_time(self) -> float:
-        """Return seconds in which the autocorrelation falls to 1/e."""
+        """Compute the seconds in which the autocorrelation falls to 1/e."""
         return 1 / self.theta
 
     def passage_time(self, distance: float, horizon: float) -> float:
-        """Return mean seconds from `distance` off the mean to the mean, each counted up to
-        `horizon`.
+        """Compute the mean first-passage time to the mean from `distance` off it, in seconds.
 
-        The chance not to have passed by t is erf(distance / sqrt(2 s)), s = sigma^2 (exp(2 theta t)
-        - 1) / (2 theta): the process is exp(-theta t) times a Brownian motion at time s.
+        Each passage counts up to `horizon` seconds. The chance not to have passed by t is
+        erf(distance / sqrt(2 s)), s = sigma^2 (exp(2 theta t) - 1) / (2 theta): the process is
+        exp(-theta t) times a Brownian motion at time s.
         """
         t = (np.arange(20_000) + 0.5) * (horizon / 20_000)
         s = self.stationary_variance() * np.expm1(2 * self.theta * t)
@@ -71,7 +71,7 @@ class OrnsteinUhlenbeck:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, " n"] | None = None,
     ) -> Positions:
-        """`n` independent paths at rising `times`, from `start` or from the stationary law."""
+        """Simulate `n` independent paths at rising `times`, from `start` or the stationary law."""
         path = np.empty((n, len(times)))
         if start is None:
             start = self.mean + np.sqrt(self.stationary_variance()) * rng.standard_normal(n)
@@ -98,16 +98,16 @@ class DoubleWell:
     mean = middle = 0.0  # the barrier
 
     def drift(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Return units a second."""
+        """Compute the drift k (x - x^3), in units / s."""
         pull: Float[np.ndarray, "*n"] = self.k * (x - x**3)
         return pull
 
     def diffusion(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Return units per square root of a second."""
+        """Return sigma at each x, in units per square root of a second."""
         return np.full_like(x, self.sigma)
 
     def stationary_variance(self) -> float:
-        """By quadrature of the stationary density, in units squared."""
+        """Integrate the stationary variance by quadrature, in units squared."""
         x, weight = self._stationary_law()
         return float((weight * x**2).sum())
 
@@ -118,7 +118,7 @@ class DoubleWell:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, " n"] | None = None,
     ) -> Positions:
-        """Return `n` independent paths at rising `times`, from `start` or from the stationary law.
+        """Simulate `n` independent paths at rising `times`, from `start` or the stationary law.
 
         Euler-Maruyama with at least 512 steps a second.
         """
@@ -143,7 +143,7 @@ class DoubleWell:
 
 
 def substeps(seconds: float) -> int:
-    """Solver steps between two times."""
+    """Count the solver steps in an interval of `seconds`."""
     return math.ceil(seconds * STEPS)
 
 
@@ -154,7 +154,7 @@ _NAMES: dict[str, type[DoubleWell] | type[OrnsteinUhlenbeck]] = {
 
 
 def named(name: str, **parameters: float) -> DoubleWell | OrnsteinUhlenbeck:
-    """Return the SDE called `name` (double-well or ou). Raises KeyError for another name."""
+    """Build the SDE called `name` (double-well or ou). Raises KeyError for another name."""
     return _NAMES[name](**parameters)
 
 
@@ -167,7 +167,7 @@ class Motion:
 
     @property
     def axes(self) -> dict[str, DoubleWell | OrnsteinUhlenbeck]:
-        """What is seen of the motion, by name."""
+        """The moving coordinates by name, each with its SDE."""
         return {"x": self.x} if self.y is None else {"x": self.x, "y": self.y}
 
     def simulate(
@@ -177,7 +177,7 @@ class Motion:
         times: Float[np.ndarray, " time"],
         start: Float[np.ndarray, "clips 2"] | None = None,
     ) -> Float[np.ndarray, "clips time 2"]:
-        """Return positions (x, y), in units, of `n` discs at `times`.
+        """Simulate positions (x, y), in units, of `n` discs at `times`.
 
         y is 0 without an SDE along it. From `start`, or from the stationary law.
         """
@@ -187,29 +187,29 @@ class Motion:
         return np.stack([x, y], axis=-1)
 
     def seen(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time axes"]:
-        """Return the positions along `axes`."""
+        """Pick the positions along `axes`."""
         return states[..., : len(self.axes)]
 
     def located(self, states: Float[np.ndarray, "*time 2"]) -> Float[np.ndarray, "*time 2"]:
-        """Return where the disc is, (x, y) in units."""
+        """Return where the disc is, (x, y) in units: the state itself."""
         return states
 
     def draw(
         self, states: Float[np.ndarray, "*time 2"], frame_size: int
     ) -> UInt8[np.ndarray, "*time height width 1"]:
-        """Return a disc at each position."""
+        """Draw a disc at each position."""
         return draw(states, frame_size)
 
     def metadata(self, states: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
-        """Return fields of KEY.json; `state` reads them."""
+        """Convert states to fields of KEY.json, which `state` reads."""
         return {"position": states.round(6).tolist()}
 
     def state(self, metadata: dict[str, Any], frame: int) -> Float[np.ndarray, " 2"]:
-        """Return the state at one frame."""
+        """Read the state at one frame from KEY.json."""
         return np.array(metadata["position"][frame])
 
     def truth(self) -> dict[str, Any]:
-        """Return what dataset.json says of the motion and of the drawing; `from_truth` reads it."""
+        """Describe the motion and the drawing for dataset.json; `from_truth` reads it."""
         axes = {"x": self.x, "y": self.y}
         return {
             "axes": {
@@ -222,12 +222,12 @@ class Motion:
 
 
 def units() -> dict[str, Any]:
-    """Return what dataset.json says of the drawing's units."""
+    """Describe the drawing's units for dataset.json."""
     return {"half_width": HALF_WIDTH, "disc_radius": 2 * HALF_WIDTH * RADIUS, "time": "second"}
 
 
 def from_truth(truth: dict[str, Any]) -> Motion:
-    """Return the motion that a `truth` of dataset.json names."""
+    """Build the motion that a `truth` of dataset.json describes."""
     sdes = {
         axis: None
         if parameters is None
@@ -245,7 +245,7 @@ def draw(
     frame_size: int,
     radii: Float[np.ndarray, "*time"] | None = None,
 ) -> UInt8[np.ndarray, "*time height width 1"]:
-    """Return a bright disc, antialiased, at each (x, y) in units, on dark ground.
+    """Draw a bright antialiased disc at each (x, y) in units, on dark ground.
 
     Its radius is an eighth of the frame, or one of `radii`, in units.
     """

@@ -19,18 +19,19 @@ FrameIndices = Int64[np.ndarray, "clips time"]  # of frames, from the first take
 
 
 def reach(config: Config) -> int:
-    """Return frames that a clip must hold: `sequence_length` at the largest of `frame_strides`."""
+    """Compute the frames that a clip must hold: `sequence_length` at the largest stride."""
     return (config.sequence_length - 1) * max(config.frame_strides) + 1
 
 
 def every_frame(config: Config) -> Config:
-    """Return `config` with frames that follow each other at its rate."""
+    """Copy `config` with consecutive frames: stride 1, no irregular times."""
     return config.model_copy(update={"frame_strides": (1,), "irregular_fraction": 0.0})
 
 
 def frame_indices(config: Config, serial: Serial) -> FrameIndices:
-    """Return which frames are taken of the clip of each serial: at a stride drawn for it, or at
-    random times within that stride's reach. A pure function of the seed and the serial.
+    """Choose the frames of each serial's clip, a pure function of seed and serial.
+
+    They follow a stride drawn for the clip, or random times within that stride's reach.
     """
     length, strides = config.sequence_length, config.frame_strides
     if strides == (1,):
@@ -48,7 +49,7 @@ def frame_indices(config: Config, serial: Serial) -> FrameIndices:
 
 
 def seconds(meta: Mapping[str, Any], taken: Int64[np.ndarray, " time"]) -> Seconds | None:
-    """When the frames with these numbers were; None where they are evenly apart."""
+    """Read when these frames were, in seconds; None where they are evenly apart."""
     recorded = meta.get("times")
     if recorded is None:
         return None
@@ -59,11 +60,11 @@ def seconds(meta: Mapping[str, Any], taken: Int64[np.ndarray, " time"]) -> Secon
 
 
 def real(config: Config, instants: Seconds) -> Int64[Tensor, " time"]:
-    """Return times in seconds as ticks from the first."""
+    """Convert times in seconds to ticks from the first."""
     apart = (instants - instants[0]) * (TICKS_PER_UNIT / config.time_unit)
     return torch.from_numpy(np.round(apart).astype(np.int64))
 
 
 def ticks(config: Config, taken: FrameIndices) -> Ticks:
-    """Return times of these frames, in ticks from the first."""
+    """Convert frame numbers to ticks from the first."""
     return config.frame_ticks(int(taken.max()) + 1)[taken]

@@ -33,13 +33,13 @@ class Transform:
     unit: str = ""  # of the source's values
 
     def apply(self, values: Values) -> NDArray[np.float32]:
-        """Return the source's values as those of a model, float32."""
+        """Map the source's values to a model's, float32."""
         low, high = self._ends()
         mapped = (self._curve(values.astype(np.float32, copy=False)) - low) * (1 / (high - low))
         return mapped.astype(np.float32, copy=False)
 
     def undo(self, mapped: Values) -> NDArray[np.float32]:
-        """Return the values of a model as those of the source, float32."""
+        """Map a model's values back to the source's, float32."""
         low, high = self._ends()
         curved = mapped.astype(np.float32, copy=False) * (high - low) + low
         if self.name == "log":
@@ -49,7 +49,7 @@ class Transform:
         return curved.astype(np.float32, copy=False)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what dataset.json and the config keep of it."""
+        """Convert to the fields that dataset.json and the config keep."""
         return asdict(self)
 
     def _ends(self) -> tuple[float, float]:
@@ -69,7 +69,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of all values of the training split that are numbers."""
+    """Statistics of all finite values of the training split."""
 
     minimum: float
     maximum: float
@@ -98,10 +98,9 @@ def parse(text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def fit(text: str, statistics: Statistics, unit: str) -> Transform:
-    """Return the transform that `text` names, its range taken from the training split where it has
-    none.
+    """Fit the transform that `text` names to `statistics` of the training split.
 
-    Raises UserError where the range is empty.
+    A range given in `text` is kept. Raises UserError where the range is empty.
     """
     name, numbers = parse(text)
     low, high = statistics.minimum, statistics.maximum
@@ -123,13 +122,13 @@ def fit(text: str, statistics: Statistics, unit: str) -> Transform:
 
 
 def of_dataset(dataset: Mapping[str, Any]) -> Transform | None:
-    """Return the transform that dataset.json names; None for uint8 video in [0, 255]."""
+    """Read the transform from dataset.json; None for uint8 video in [0, 255]."""
     text = dataset.get("transform")
     return None if text is None else Transform(**text)
 
 
 def statistics(parts: Iterable[Values]) -> Statistics:
-    """Of the values of these arrays. UserError where none is a number."""
+    """Summarise the values of these arrays in one pass. UserError where none is a number."""
     low, high, count, sums, squares = np.inf, -np.inf, 0, 0.0, 0.0
     sample: list[Values] = []
     step, held = 1, 0

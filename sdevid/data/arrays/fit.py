@@ -17,7 +17,7 @@ Frames = NDArray[Any]  # time, height, width, channels
 
 
 def fitted(frames: Frames, spec: CutSpec) -> Frames:
-    """Return `frames` in the channels and shape of a cut: their middle, of the same type."""
+    """Crop frames to the middle and resize them to a cut's shape and channels; the type stays."""
     frames = in_channels(frames, spec.channels)
     height, width = frames.shape[1:3]
     rows, columns = spec.frame_shape
@@ -31,7 +31,10 @@ def fitted(frames: Frames, spec: CutSpec) -> Frames:
 
 
 def in_channels(frames: Frames, channels: str) -> Frames:
-    """Return `frames` as grey, as RGB, or as they are. BadVideoError where they cannot be."""
+    """Convert frames to grey or RGB, or keep them as they are.
+
+    Raises BadVideoError for a number of channels that has no such conversion.
+    """
     held = frames.shape[3]
     if channels == "keep" or (channels, held) in (("grey", 1), ("rgb", 3)):
         return frames
@@ -46,7 +49,7 @@ def in_channels(frames: Frames, channels: str) -> Frames:
 
 
 def _resized(frames: Frames, shape: tuple[int, int]) -> Frames:
-    """Each channel by the mean over the area of the new pixel; NaN spreads over what it touches."""
+    """Resize each channel by averaging over the area of a new pixel; any NaN there makes it NaN."""
     planes = np.moveaxis(frames, 3, 1).astype(np.float32)
     small = np.empty((*planes.shape[:2], *shape), np.float32)
     for index in np.ndindex(*planes.shape[:2]):

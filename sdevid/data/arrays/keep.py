@@ -30,10 +30,10 @@ Rule = Callable[[NDArray[Any]], bool]
 
 
 def parse(text: str) -> Rule:
-    """Return the rule in `text`: comparisons of statistics with numbers, with and, or, not.
+    """Read a rule: statistics compared with numbers, joined by and, or, not.
 
-    Statistics are of a clip's values: the source's own, of integers as shares of the type's
-    largest. UserError where it is none.
+    Statistics are of a clip's values, in the source's units; integers as shares of the type's
+    largest. Raises UserError where `text` is no such rule.
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -47,7 +47,7 @@ def parse(text: str) -> Rule:
 
 
 def as_shares(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return float64; integers as shares of the largest of their type."""
+    """Convert values to float64, integers as shares of the largest of their type."""
     if values.dtype.kind in "ui":
         return values.astype(np.float64) / np.iinfo(values.dtype).max
     return values.astype(np.float64)

@@ -14,7 +14,7 @@ _REMEDY = "write it whole into one file, e.g. by h5repack"
 
 
 def of_hdf5(path: Path) -> str | None:
-    """The first part of an HDF5 or netCDF-4 file that lies in another file; None without one."""
+    """Name the first part of an HDF5 or netCDF-4 file that lies in another file, or None."""
     import h5py
 
     if not h5py.is_hdf5(path):
@@ -54,7 +54,7 @@ def _stored_elsewhere(dataset: Any) -> Iterator[str]:
 
 
 def of_zarr(path: Path) -> str | None:
-    """The first symbolic link below a Zarr folder that leads out of it; None without one."""
+    """Name the first symbolic link in a Zarr folder that leads out of it, or None."""
     root = path.resolve()
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):

@@ -39,7 +39,7 @@ class Stack:
 
 
 def names(path: Path, variable: str | None) -> list[str]:
-    """Return what a file holds: the arrays of an .npz by name, else one entry, the variable."""
+    """List what a file holds: the arrays of an .npz, else one entry, the variable."""
     if path.suffix.lower() != ".npz" or variable:
         return [variable or ""]
     with _reading(path), np.load(path, allow_pickle=False) as archive:
@@ -47,9 +47,10 @@ def names(path: Path, variable: str | None) -> list[str]:
 
 
 def open_stack(path: Path, variable: str) -> Stack:
-    """Return the stack in `path`. BadVideoError where it does not read or holds no stack of frames.
+    """Open the stack of frames at `path`.
 
-    Raises UserError where the variable is missing, or a package is.
+    Raises BadVideoError where it does not read or holds no stack of frames, UserError where the
+    variable or a package is missing.
     """
     with _reading(path):
         if path.is_dir() and path.suffix.lower() != ".zarr":
@@ -69,7 +70,7 @@ def open_stack(path: Path, variable: str) -> Stack:
 
 
 def _check_inside(path: Path) -> None:
-    """BadVideoError where reading a file of arrays would read another file of this machine."""
+    """Raise BadVideoError where reading a file of arrays would read another local file."""
     outside = None
     if path.suffix.lower() == ".zarr":
         outside = references.of_zarr(path)
@@ -80,7 +81,7 @@ def _check_inside(path: Path) -> None:
 
 
 class _reading:  # noqa: N801
-    """Says of a file that does not read which one it was."""
+    """Turns any error of a reader into BadVideoError; UserError passes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,7 +96,7 @@ class _reading:  # noqa: N801
 
 
 def _whole(path: Path, array: Any, channel_names: tuple[str, ...] = ()) -> Stack:
-    """A stack of an array of (time, height, width) with channels last, or after time."""
+    """Wrap an array (time, height, width), with channels last or after time, as a stack."""
     if array.ndim == 3:
         move: Callable[[Array], Array] = lambda part: part[..., None]  # noqa: E731
         shape = (*array.shape, 1)
@@ -142,7 +143,7 @@ def _tiff(path: Path) -> Stack:
 
 
 def open_tiff(path: Path) -> Any:
-    """A TIFF by itself: OME's metadata may name further files, which are not opened."""
+    """Open a TIFF alone, none of the further files that OME metadata may name."""
     import tifffile
 
     return tifffile.TiffFile(path, _multifile=False)
@@ -166,13 +167,13 @@ def _pictures(folder: Path) -> Stack:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """Return the pictures in a folder in natural order: frame_2 before frame_10."""
+    """List the pictures in a folder in natural order: frame_2 before frame_10."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
     return sorted((path for path in files if not path.name.startswith(".")), key=natural)
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """Return a key by which numbers within names sort as numbers."""
+    """Split a name into text and numbers, a key that sorts frame_2 before frame_10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
@@ -225,7 +226,7 @@ def _hdf5(path: Path, variable: str) -> Stack:
 
 @dataclass(frozen=True)
 class _Lazy:
-    """What an array is, without its values."""
+    """Shape and type of an array, without its values."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -236,7 +237,7 @@ class _Lazy:
 
 
 def _fields(path: Path, variable: str) -> Stack:
-    """Variables over a time and two more axes, each a channel."""
+    """Open variables over time and two more axes, each variable a channel."""
     try:
         import xarray
     except ImportError as error:

@@ -13,10 +13,10 @@ _ORDER = ("used", "bad", "left out")  # a file of several sections counts as the
 
 
 def account(listing: Listing, faults: Mapping[str, Fault]) -> dict[str, Any]:
-    """Return how many files and rows of `listing` were found, and what became of them.
+    """Count the files and rows of `listing`, and what became of each.
 
-    `faults` are those of the sources that gave no clip, by name. Raises RuntimeError where the
-    sums do not agree, which is a fault of this program.
+    `faults` are those of the sources that gave no clip, by name. Raises RuntimeError where the sums
+    do not agree, which is a fault of this program.
     """
     files: dict[str, str] = {}
     rows = Counter(dict.fromkeys(_ORDER, 0))

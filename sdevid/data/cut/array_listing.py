@@ -23,10 +23,10 @@ _APART = 0.01  # relative difference of intervals that counts as another one
 
 
 def array_listing(options: argparse.Namespace) -> Listing | None:
-    """Return the stacks under `input_dir`, as windows where there are tiles.
+    """List the stacks under `input_dir`, as windows where tiles are asked for; None for videos.
 
-    None where it holds videos. `input_dir` may be one file, with a variable after a colon.
-    UserError where stacks differ.
+    `input_dir` may be one file, with a variable after a colon. Raises UserError where stacks
+    differ.
     """
     folder, variable = _place(options.input_dir)
     listing = Listing()
@@ -52,7 +52,7 @@ def array_listing(options: argparse.Namespace) -> Listing | None:
 
 
 def _place(location: Path) -> tuple[Path, str | None]:
-    """`file.h5:/path` as file and variable."""
+    """Split `file.h5:/path` into file and variable."""
     if location.exists():
         return location, None
     path, colon, variable = str(location).rpartition(":")
@@ -60,7 +60,7 @@ def _place(location: Path) -> tuple[Path, str | None]:
 
 
 def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
-    """Files and folders that are stacks, in natural order; None where there is a video."""
+    """Find the stacks in a folder, by name in natural order; None where there is a video."""
     stacks: dict[str, Path] = {}
     waiting = [folder]
     while waiting:
@@ -89,7 +89,7 @@ def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
 
 
 def _is_stack(path: Path) -> bool:
-    """Whether a TIFF holds several frames."""
+    """Tell whether a TIFF holds several frames; a damaged one counts, and opening it says why."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
 
@@ -171,7 +171,7 @@ def settle(options: argparse.Namespace, listing: Listing) -> None:
 
 
 def _arrays(listing: Listing) -> list[ArraySource]:
-    """Its sources, which are all stacks."""
+    """Pick the sources of a listing, all of which are stacks."""
     return [source for source in listing.sources if isinstance(source, ArraySource)]
 
 
@@ -184,7 +184,7 @@ def _opened(source: ArraySource, listing: Listing) -> Stack | None:
 
 
 def _rate(options: argparse.Namespace, stacks: list[tuple[ArraySource, Stack]]) -> float:
-    """Frames a second of all stacks, by their times or --interval."""
+    """Find the frame rate, in frames a second, by the stacks' times or --interval."""
     rate: float | None = options.fps
     for source, stack in stacks:
         if stack.seconds is None or len(stack.seconds) < 2:
@@ -206,7 +206,7 @@ def _rate(options: argparse.Namespace, stacks: list[tuple[ArraySource, Stack]]) 
 
 
 def _parts(source: ArraySource, stack: Stack, options: argparse.Namespace) -> Iterator[ArraySource]:
-    """The windows and stretches of a stack, each with its split where place or time decide it."""
+    """Yield the windows and stretches of a stack, with the split where place or time decides it."""
     source = replace(source, keep_if=options.keep_if, clip_span=options.clip_span)
     source = replace(source, missing=options.missing)
     share = _time_share(options.splits)
@@ -241,7 +241,7 @@ def _time_share(splits: Any) -> float | None:
 def _tiles(
     source: ArraySource, stack: Stack, options: argparse.Namespace
 ) -> Iterator[tuple[Tile | None, str | None]]:
-    """Windows that lie wholly in the band of one split; bands share the field's width out."""
+    """Yield windows that lie wholly in the band of one split; bands divide the field's width."""
     side = options.tile
     if side is None:
         yield None, None

@@ -57,11 +57,11 @@ class ArraySource:
 
     @property
     def size(self) -> int:
-        """Bytes of its file or files."""
+        """Size of its file or files in bytes."""
         return sum(path.stat().st_size for path in self._files())
 
     def digest(self) -> bytes:
-        """Return SHA-256 of its file or files."""
+        """Hash its file or files with SHA-256."""
         digest = hashlib.sha256()
         for path in self._files():
             with path.open("rb") as file:
@@ -73,14 +73,14 @@ class ArraySource:
         return [path for path in files if path.is_file()]
 
     def identity(self) -> list[Any]:
-        """Return what must be unchanged for an interrupted cut to be carried on."""
+        """List what must not change for an interrupted cut to be resumed."""
         sizes = [(path.name, path.stat().st_size) for path in self._files()]
         window = [self.tile, self.frames, self.keep_if, self.clip_span, self.seconds]
         window += [] if self.missing is None else [self.missing]
         return [self.name, self.group, self.variable, self.split, self.label, *window, sizes]
 
     def open(self) -> Stack:
-        """Return its whole stack, with the times that a list told."""
+        """Open the whole stack, with the times from the user's list if there is one."""
         stack = open_stack(self.path, self.variable)
         if self.seconds is None:
             return stack
@@ -91,7 +91,7 @@ class ArraySource:
         return replace(stack, seconds=np.array(self.seconds))
 
     def clips(self, spec: CutSpec) -> Generator[CutClip, None, Counter[str]]:
-        """Yield its clips in order of time; returns what is worth counting, by name.
+        """Yield its clips in order of time; return counts of notable events, by name.
 
         Raises BadVideoError where it is damaged, LeftOutError where it gives no clip.
         """
@@ -125,10 +125,10 @@ class ArraySource:
     def _observed(
         self, frames: NDArray[Any], spec: CutSpec
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Frames of the cut's size, and where they hold nothing that was observed, if anywhere.
+        """Resize frames to the cut's size; give the mask of what is missing, None if nothing is.
 
-        Of floating type they are NaN there, else 0; a pixel that is the mean of several is missing
-        where one of them is.
+        Missing pixels are NaN in floating types, else 0; a pixel averaged over several is missing
+        if one of them is.
         """
         absent = np.zeros(frames.shape, bool)
         if frames.dtype.kind == "f":
@@ -150,7 +150,7 @@ class ArraySource:
     def _starts(
         self, seconds: NDArray[np.float64], spec: CutSpec, notes: Counter[str]
     ) -> Iterator[int]:
-        """The first frame of each clip, within stretches that no gap divides."""
+        """Yield the first frame of each clip; clips do not cross gaps in time."""
         begin, end = self.frames or (0, len(seconds))
         gap = _GAP / spec.fps
         breaks = [k for k in range(begin + 1, end) if seconds[k] - seconds[k - 1] > gap]
@@ -168,7 +168,7 @@ class ArraySource:
 
 
 def times_of(stack: Stack, fps: float) -> NDArray[np.float64]:
-    """Return seconds of the frames from the first. BadVideoError where they do not rise."""
+    """Compute the seconds of each frame since the first. BadVideoError where they do not rise."""
     if stack.seconds is None:
         return np.arange(stack.shape[0]) / fps
     if not (np.diff(stack.seconds) > 0).all():

@@ -20,7 +20,7 @@ _SHOWN = 100  # faults printed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, 1 where something is damaged, 2 where the folder holds no shards."""
+    """Run the command. Returns 0, 1 if something is damaged, 2 if the folder holds no shards."""
     parser = command_parser("check-shards", DESCRIPTION, "sdevid check-shards data/mine")
     parser.add_argument("folder", help="a path or URL")
     parser.add_argument("--no_decode", action="store_true", help="read and compare bytes alone")

@@ -62,7 +62,7 @@ def main(
 def _encoding(
     plan: Plan, options: Namespace, load_encoder: LoadEncoder, load_autoencoder: LoadAutoencoder
 ) -> Plan:
-    """`plan` with the frozen encoders that the options name."""
+    """Add to `plan` the frozen encoders that the options name."""
     if options.text_encoder is not None:
         length = options.text_length or TextConfig().length
         plan = replace(plan, embed=load_encoder(options.text_encoder, length))

@@ -64,7 +64,7 @@ def _held(videos: FileListing) -> str:
 def _captions(
     csv: Path, folder: Path, videos: FileListing, listing: Listing
 ) -> dict[str, list[str]]:
-    """Captions by name of the file; rows of no use go to the listing's left out."""
+    """Read captions by file name; unusable rows are listed as left out."""
     captions: dict[str, list[str]] = {}
     near = {_near(name): name for name in videos.files}
     for row in read_table(csv, ("path", "caption")):
@@ -97,6 +97,6 @@ def _not_there(name: str, videos: FileListing, near: str | None) -> str:
 
 
 def _near(name: str) -> str:
-    """What names have in common that differ in case, slashes or Unicode's normal form alone."""
+    """Normalise a name, so that case, slashes and Unicode form make no difference."""
     plain = unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
     return "/".join(part.strip() for part in plain.split("/") if part not in ("", "."))

@@ -13,10 +13,10 @@ Source = TypeVar("Source", bound=FileSource)
 
 
 def group_duplicates(sources: Sequence[Source]) -> tuple[list[Source], int]:
-    """Return the sources, duplicates in one group with all that shares theirs.
+    """Put files of the same bytes, and all that shares their groups, into one group.
 
-    And how many they are. Only files of the same size are read. Sections of one file are no
-    duplicates of each other.
+    Returns the sources and the number of duplicates. Only files of the same size are read. Sections
+    of one file are no duplicates of each other.
     """
     by_size: dict[int, dict[str, Source]] = defaultdict(dict)  # a source of each file
     for source in sources:

@@ -15,7 +15,7 @@ _SHOWN = 20  # samples that are left out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 2 for what the user can mend."""
+    """Run the command. Returns 0, or 2 for what the user can mend."""
     parser = command_parser(
         "shards index",
         "Index WebDataset tars whose videos have one size, so that data= reads them.",

@@ -37,7 +37,7 @@ _SAID = (".json", ".txt", ".cls")
 
 @dataclass(frozen=True)
 class Indexed:
-    """What became of the tars."""
+    """How many clips were indexed, and which samples were left out."""
 
     clips: int
     left_out: list[tuple[str, str]]  # samples, and why
@@ -88,7 +88,7 @@ def _form(clip: ClipEntry) -> str:
 def _clips(
     folder: Folder, tar: str, fps: float | None, left_out: list[tuple[str, str]]
 ) -> Iterator[ClipEntry]:
-    """The entries of one tar's index."""
+    """Yield the index entries of a tar; samples of no use go to `left_out`, with the reason."""
     stream = io.BufferedReader(FolderFile(folder, tar))
     for key, sample, fault in samples(folder, tar):
         name = f"{tar}/{key}"
@@ -131,8 +131,7 @@ def _number_fault(payloads: list[str]) -> str:
 
 
 def _kind(ending: str, content: bytes, fps: Any) -> Kind:
-    """Length, rate and shape of a video, counted by decoding it; `fps` is the stated rate of an
-    npy."""
+    """Measure length, rate and shape of a video by decoding it; `fps` is an npy's stated rate."""
     if ending == ".npy":
         return _array_kind(content, fps)
     kind = CONTAINERS[ending[1:]]

@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _place(text: str) -> Path | str:
-    """A folder, or as it stands the URL or brace list of tars."""
+    """Read a location: a URL or a brace list of tars as it stands, anything else as a path."""
     return text if "://" in text or text.endswith(".tar") else Path(text)
 
 

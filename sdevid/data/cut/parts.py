@@ -52,7 +52,7 @@ class Job:
     folder: Path  # of the parts
 
     def path(self, ending: str) -> Path:
-        """Of one file of the part."""
+        """Name the file of this part that has the extension `ending`."""
         return self.folder / f"{self.number:06d}.{ending}"
 
 
@@ -68,7 +68,7 @@ class PartClip:
 
 
 def make_part(job: Job) -> Fault | None:
-    """Cut one source unless its part is there; the fault where it gives no clip."""
+    """Cut one source unless its part is there; return the fault if it gives no clip."""
     if job.path("json").exists():
         return None
     table: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ class _Noting:
 
 
 def read_notes(job: Job) -> dict[str, int]:
-    """Return how often what is worth naming occurs in the source of a finished part."""
+    """Read how often each event worth a note occurs in the source of a finished part."""
     notes: dict[str, int] = _table(job)["notes"]
     return notes
 
@@ -211,6 +211,6 @@ def _meta(job: Job, clip: CutClip) -> dict[str, Any]:
 
 
 def _slug(name: str) -> str:
-    """`name` as a part of a tar member's name: no dots, at most 60 characters."""
+    """Shorten `name` for a tar member's name: no dots, at most 60 characters."""
     stem = name.rpartition(".")[0] or name
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[-60:].strip("-") or "clip"

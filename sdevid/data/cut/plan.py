@@ -31,12 +31,12 @@ class Plan:
     autoencoder: PictureEncoder | None = None  # makes latents of each clip's frames
 
     def encoders(self) -> dict[str, Any]:
-        """Return identities of the frozen encoders, by their names in dataset.json."""
+        """Collect the identities of the frozen encoders, by their names in dataset.json."""
         named = {"text_encoder": self.embed, "autoencoder": self.autoencoder}
         return {name: used.identity for name, used in named.items() if used is not None}
 
     def identity(self) -> dict[str, Any]:
-        """Return what a cut carried on must find unchanged, as JSON."""
+        """Describe, as JSON, what must not change for this cut to be resumed."""
         sources = [[split, source.identity()] for split, source in self.sources]
         text = json.dumps(sources, sort_keys=True).encode()
         settings = {**asdict(self.spec), "shard_size": self.shard_size, **self.settings}

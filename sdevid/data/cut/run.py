@@ -176,7 +176,7 @@ class _Cutting:
         self.done.append(job)
 
     def _latents(self, clip: PartClip) -> dict[str, bytes]:
-        """The member that holds a clip's latents; none without an autoencoder."""
+        """Encode a clip as its latents member; empty without an autoencoder."""
         autoencoder = self.plan.autoencoder
         if autoencoder is None:
             return {}
@@ -214,7 +214,7 @@ class _Cutting:
         return sum(fault.kind == "bad" for fault in self.faults.values())
 
     def _stop_if_bad(self, max_bad_fraction: float, least: int) -> None:
-        """UserError where at least `least` sources and more than the fraction are damaged."""
+        """Raise UserError if at least `least` sources and more than the fraction are damaged."""
         total, bad = len(self.plan.sources), self._bad()
         if bad < least or bad <= max_bad_fraction * total:
             return
@@ -227,7 +227,7 @@ class _Cutting:
         )
 
     def _write_quarantine(self) -> None:
-        """One line for each source, file and row that is not used: damage first."""
+        """Write a line for each source, file and row that is not used, damaged ones first."""
         named = [(name, *fault) for name, fault in self.faults.items()]
         named.sort(key=lambda line: line[2] != "bad")
         named += [(item.name, item.reason, "left out") for item in self.plan.listing.left_out]
@@ -259,7 +259,7 @@ class _Cutting:
         return tally
 
     def _content(self, tallies: dict[str, SplitTally]) -> dict[str, Any]:
-        """dataset.json: what is in the folder and what made it."""
+        """Assemble dataset.json: what the folder holds and how it was made."""
         spec = self.plan.spec
         content = {
             "format": FORMAT,
@@ -294,7 +294,7 @@ class _Cutting:
 
 
 def _described(arrays: Mapping[str, Any], folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Type, channels and transform of arrays, its range from the training split."""
+    """Describe type, channels and transform of arrays; the range is that of the training split."""
     splits = content["splits"]
     split = "train" if "train" in splits else next(iter(splits))
     description, local = content | {"dtype": arrays["dtype"]}, LocalFolder(folder)
@@ -322,7 +322,7 @@ def _resumed(state: dict[str, Any], folder: Path) -> _CutState:
 
 
 def _earlier(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """What an earlier cut left at `path`; UserError where that was a cut of something else."""
+    """Read what an earlier cut left at `path`. UserError where that was a different cut."""
     if not path.is_file():
         return None
     dataset = read_json(LocalFolder(path.parent), path.name)

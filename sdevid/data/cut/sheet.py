@@ -41,7 +41,7 @@ def _chosen(splits: list[ShardIndex]) -> list[tuple[str, Clip]]:
 
 
 def _strip(split: str, clip: Clip) -> Image.Image:
-    """A few frames of a clip beside each other, and below what it is and what is said of it."""
+    """Draw a few frames of a clip in a row, above what it is and what is said of it."""
     times = np.linspace(0, len(clip.video) - 1, min(_FRAMES, len(clip.video))).round().astype(int)
     frames = [Image.fromarray(frame).convert("RGB") for frame in _shown(clip.video[times])]
     for frame in frames:
@@ -61,7 +61,7 @@ def _strip(split: str, clip: Clip) -> Image.Image:
 
 
 def _shown(frames: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    """Grey or RGB pictures of 8 bits: other values are stretched, of other channels the first."""
+    """Convert frames to 8-bit grey or RGB: stretch other types; of other channels, show the 1st."""
     if frames.dtype != np.uint8:
         values = np.nan_to_num(frames.astype(np.float64))
         low, high = values.min(), values.max()

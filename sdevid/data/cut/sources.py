@@ -40,21 +40,21 @@ class FileSource(ClipSource, Protocol):
 
     @property
     def rows(self) -> int:
-        """Rows of captions, splits or annotations that speak of it."""
+        """How many rows of captions, splits or annotations name it."""
         ...
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """All that is said of it."""
+        """All its captions."""
         ...
 
     @property
     def size(self) -> int:
-        """Bytes of the video."""
+        """Size of the video in bytes."""
         ...
 
     def digest(self) -> bytes:
-        """Return a hash of the video's bytes."""
+        """Hash the video's bytes."""
         ...
 
 
@@ -82,11 +82,11 @@ class VideoSource:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return self.path.stat().st_size
 
     def digest(self) -> bytes:
-        """Return the sha256 of the file."""
+        """Hash the file with SHA-256."""
         digest = hashlib.sha256()
         with self.path.open("rb") as file:
             while part := file.read(_AT_ONCE):
@@ -94,12 +94,12 @@ class VideoSource:
         return digest.digest()
 
     def identity(self) -> list[Any]:
-        """Return what must be unchanged for an interrupted cut to be carried on."""
+        """List what must not change for an interrupted cut to be resumed."""
         fields = [self.name, self.group, self.split, self.label, list(self.captions), self.section]
         return [*fields, self.size]
 
     def clips(self, spec: CutSpec) -> Generator[CutClip, None, Counter[str]]:
-        """Yield its clips in order of time; returns what is worth counting, by name.
+        """Yield its clips in order of time; return counts of notable events, by name.
 
         Raises BadVideoError where it is damaged, LeftOutError where it gives no clip.
         """
@@ -160,7 +160,7 @@ class FileListing:
 
 
 def find(folder: Path, endings: frozenset[str], avoid: Path | None = None) -> FileListing:
-    """Search `folder` but for `avoid`, each file once; links are followed after what is real.
+    """Search `folder` but for `avoid`, each file once; links are followed last.
 
     Names are relative to `folder`, in order. UserError where it is not a folder.
     """
@@ -188,7 +188,7 @@ class _Search:
             self._follow(self._links.popleft())
 
     def _walk(self, folder: Path) -> None:
-        """A folder and those in it, in order of names; links wait."""
+        """Walk a folder and its subfolders in order of names; links wait until the end."""
         waiting = [folder]
         while waiting:
             place = waiting.pop()
@@ -240,7 +240,7 @@ class _Search:
         self.listing.left_out[self._name(path)] = reason
 
     def _name(self, path: Path) -> str:
-        """Its name; one that stands for other bytes already gets a number."""
+        """Name a path relative to the folder; a name that is taken gets a number."""
         name = first = readable(path.relative_to(self._folder))
         number = 1
         while name in self.listing.files or name in self.listing.left_out:
@@ -254,5 +254,5 @@ def _key(state: os.stat_result) -> tuple[int, int]:
 
 
 def readable(path: Path) -> str:
-    """A path as text; bytes that are not UTF-8 as \\xff, so that other bytes give another text."""
+    r"""Convert a path to text; bytes that are not UTF-8 become \xNN, which keeps paths distinct."""
     return os.fsencode(path.as_posix()).decode(errors="backslashreplace")

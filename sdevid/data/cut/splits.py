@@ -16,7 +16,7 @@ _USUAL = ("train", "val", "test")
 
 
 def parse_splits(text: str) -> dict[str, float]:
-    """Return `train=0.9,val=0.1` as shares by name. UserError where they do not make one whole."""
+    """Read `train=0.9,val=0.1` as shares by name. UserError where they do not add up to 1."""
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, _, share = part.strip().partition("=")
@@ -37,9 +37,9 @@ def parse_splits(text: str) -> dict[str, float]:
 
 
 def by_name(sources: Sequence[Any]) -> list[Any]:
-    """Return sources with the split that their first folder names, or the first word of their name.
+    """Assign the split named by each source's first folder, or by the first word of its name.
 
-    UserError where one names none of train, val and test.
+    Raises UserError for a source that names none of train, val and test.
     """
     matches = []
     for source in sources:
@@ -55,7 +55,7 @@ def by_name(sources: Sequence[Any]) -> list[Any]:
 
 
 def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:
-    """Return `total` things shared out, at least one each. UserError where there are too few."""
+    """Divide `total` things by `shares`, at least one each. UserError where there are too few."""
     if total < len(shares):
         raise UserError(
             f"{total} {of} cannot fill {len(shares)} splits ({', '.join(shares)}); "
@@ -74,7 +74,7 @@ def counts(total: int, shares: Mapping[str, float], of: str) -> dict[str, int]:
 def assign(
     sources: Sequence[_Source], shares: Mapping[str, float], seed: int
 ) -> list[tuple[str, _Source]]:
-    """Return each source with its split, split after split.
+    """Assign each source to a split; return (split, source) pairs, split after split.
 
     An official split is kept. Other sources are shared out by group, in the given shares of
     groups, by a hash of (seed, group). Within a split a hash of the name mixes the classes.

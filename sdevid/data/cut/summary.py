@@ -14,7 +14,7 @@ _SHOWN = 5  # files and rows named here
 
 
 def summary(content: dict[str, Any], folder: Path, seconds: float) -> Iterator[str]:
-    """Yield the lines; `content` is dataset.json of `folder`."""
+    """Yield the lines of the summary; `content` is dataset.json of `folder`."""
     yield f"{folder}: {content['dataset']}, {content['store']}, {seconds:.1f} s"
     for split, part in content["splits"].items():
         size = sum((folder / shard).stat().st_size for shard in part["shards"])

@@ -19,7 +19,7 @@ class TableRow:
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[TableRow]:
-    """Return the records of a csv with a header. Empty lines are none.
+    """Read the records of a csv with a header, skipping empty lines.
 
     Raises UserError where it does not read, lacks a column or names one twice.
     """
@@ -54,7 +54,7 @@ def _row(line: int, header: list[str], fields: list[str], fault: str | None) -> 
 
 
 def _records(text: str) -> Iterator[tuple[int, list[str], str | None]]:
-    """Line, fields and fault of each record. After a fault, the next line begins a record."""
+    """Yield line, fields and fault of each record; after a fault, the next line begins a record."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     number = 0
     while number < len(lines):
@@ -67,7 +67,7 @@ def _records(text: str) -> Iterator[tuple[int, list[str], str | None]]:
 
 
 def _record(lines: list[str], first: int) -> tuple[list[str], int, str | None]:
-    """The fields of the record that begins on line `first`, how many lines it has, its fault."""
+    """Read the record that begins on line `first`: its fields, its number of lines, its fault."""
     fields: list[str] = []
     number, place = first, 0
     while True:
@@ -94,7 +94,7 @@ def _record(lines: list[str], first: int) -> tuple[list[str], int, str | None]:
 
 
 def _quoted(lines: list[str], number: int, place: int) -> tuple[str | None, int, int]:
-    """A quoted text from `place` on, and where it ends; None where it never does."""
+    """Read quoted text from `place` on: the text (None where it never ends) and where it ends."""
     parts: list[str] = []
     while number < len(lines):
         end = lines[number].find('"', place)

@@ -37,7 +37,7 @@ class SplitTally:
         self._members.update(name for clip in clips for name in clip.members)
 
     def as_json(self) -> dict[str, Any]:
-        """As dataset.json holds it."""
+        """Convert to the entry of this split in dataset.json."""
         return {
             "clips": self.clips,
             "videos": len(self._sources),

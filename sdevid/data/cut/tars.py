@@ -72,7 +72,7 @@ class TarSource:
 
     @property
     def file(self) -> str:
-        """As `name`."""
+        """The same as `name`."""
         return self.name
 
     @property
@@ -82,19 +82,19 @@ class TarSource:
 
     @property
     def size(self) -> int:
-        """Bytes of the video."""
+        """Size of the video in bytes."""
         return self.member.size
 
     def digest(self) -> bytes:
-        """Return the sha256 of the video's bytes."""
+        """Hash the video's bytes with SHA-256."""
         return hashlib.sha256(self._content()).digest()
 
     def identity(self) -> list[Any]:
-        """Return what must be unchanged for an interrupted cut to be carried on."""
+        """List what must not change for an interrupted cut to be resumed."""
         return [self.name, self.label, list(self.captions), self.member.size, self.fps]
 
     def clips(self, spec: CutSpec) -> Generator[CutClip, None, Counter[str]]:
-        """Yield its clips in order of time, and what is worth counting, as of a file on disk."""
+        """Yield its clips in order of time; return counts of notable events, by name."""
         from sdevid.data.decode import cut_video
 
         if self.fault is not None:
@@ -129,7 +129,7 @@ class TarSource:
 
 
 def _write_frames(path: Path, content: bytes, fps: float | None) -> None:
-    """An array (time, height, width, 3 or 1) of uint8 as a lossless video."""
+    """Write an npy of uint8 (time, height, width, 3 or 1) as a lossless video."""
     if fps is None:
         raise LeftOutError('is an npy without "fps" in its json')
     try:
@@ -168,7 +168,7 @@ def webdataset(location: str) -> Listing:
 
 
 def find_tars(location: str) -> list[tuple[str, str]]:
-    """Folder and name of each tar at `location`, in order. UserError where there is none."""
+    """Find the tars at `location`: folder and name of each, in order. UserError for none."""
     if location.endswith(".tar"):
         from braceexpand import braceexpand
 
@@ -199,10 +199,10 @@ def _add_tar(listing: Listing, folder: str, tar: str) -> None:
 
 
 def samples(folder: Folder, tar: str) -> Iterator[Sample]:
-    """Key, members by ending, and fault of each sample of a tar; a fault ends it.
+    """Yield key, members by extension, and fault of each sample of a tar; a fault ends it.
 
-    Where the tar does not read to its end, the last sample is the rest of it, with the fault.
-    FileNotFoundError where it is not there.
+    Where the tar does not read to its end, the last sample holds what is left, with the fault.
+    Raises FileNotFoundError where there is no tar.
     """
     stream = io.BufferedReader(FolderFile(folder, tar), _AHEAD)
     sample: dict[str, TarMember] = {}
@@ -253,7 +253,7 @@ def _add_sample(
 
 
 def _described_by(sample: dict[str, TarMember], stream: BinaryIO) -> Described:
-    """Captions, label and rate of a sample, or why they do not read."""
+    """Read captions, label and rate of a sample, or say why they do not read."""
     try:
         texts = {name: _text(sample[name], stream) for name in _SAID if name in sample}
         meta = parse_meta(texts[".json"].encode()) if ".json" in texts else {}

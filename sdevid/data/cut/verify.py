@@ -64,7 +64,7 @@ def check_shard(location: str, shard: str, decoding: bool) -> ShardReport:
 def _indices(
     folder: Folder, shard: str, dataset: dict[str, Any]
 ) -> tuple[Sequence[ClipEntry], int, list[str]]:
-    """The clips of a tar, its bytes as the index says, and where its two indices differ."""
+    """Read the clips of a tar, its size in bytes, and where its two indices differ."""
     for split in dataset["splits"].values():
         if shard not in split.get("indices", {}):
             continue
@@ -80,7 +80,7 @@ def _indices(
 
 
 def folder_faults(folder: Folder, dataset: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong between dataset.json, the indices and the files of the folder."""
+    """Yield each inconsistency between dataset.json, the indices and the files of the folder."""
     side_of: dict[str, str] = {}
     embedded = dataset.get("text_encoder") is not None
     keys: Counter[str] = Counter()

@@ -66,7 +66,7 @@ def _matroska(path: Path, size: int) -> str | None:
 
 
 def _element(head: bytes) -> tuple[int, int, int | None] | None:
-    """ID, bytes of ID and size, and the size (None: unknown) of an element; None if cut off."""
+    """Parse an element's ID, header size and content size (None: unknown); None if cut off."""
     if not head or not head[0]:
         return None
     kind_bytes = 9 - head[0].bit_length()

@@ -75,7 +75,7 @@ def inspect(container: InputContainer) -> Inspection:
 
 
 def choose_stream(container: InputContainer) -> VideoStream:
-    """Return FFmpeg's own choice: the most pixels, the default flag for five million.
+    """Choose the stream as FFmpeg does: most pixels; the default flag counts as five million.
 
     Never a cover. Raises LeftOutError where the file shows no moving picture.
     """
@@ -104,7 +104,7 @@ def _alone(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def _period(stream: VideoStream, stamps: Iterable[int], base: Fraction) -> Fraction:
-    """The median time between frames; the declared rate's where there are too few."""
+    """Compute the median time between frames, or the declared period where they are too few."""
     ordered = sorted(stamps)
     steps = [b - a for a, b in pairwise(ordered) if b > a]
     if len(steps) >= 2:
@@ -149,12 +149,12 @@ def _check_whole(
 
 
 def _ticks(stream: VideoStream) -> Fraction:
-    """Seconds of a tick of the stream's timestamps."""
+    """Return the seconds of a tick of the stream's timestamps."""
     return stream.time_base or Fraction(1, 90_000)
 
 
 def _tagged(stream: VideoStream) -> float:
-    """Seconds in a Matroska stream's DURATION tag; 0 where there is none."""
+    """Read the seconds in a Matroska stream's DURATION tag; 0 where there is none."""
     for name, text in stream.metadata.items():
         match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
         if match and name.upper().startswith("DURATION"):

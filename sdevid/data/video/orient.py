@@ -23,7 +23,7 @@ class Orientation(NamedTuple):
     tilted: bool = False  # the matrix states an angle between these eight; the nearest is taken
 
     def apply(self, picture: Picture) -> Picture:
-        """Return the picture (height, width, ...) upright; a view."""
+        """Turn a picture (height, width, ...) upright, as a view."""
         if self.transposed:
             picture = picture.swapaxes(0, 1)
         return picture[:: -1 if self.up_down else 1, :: -1 if self.left_right else 1]

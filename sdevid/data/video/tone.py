@@ -42,7 +42,7 @@ _NAMED = {
 
 @dataclass(frozen=True)
 class ToneMap:
-    """What a frame's colours need on the way to BT.709."""
+    """Curve and primaries of a frame's colours, and their mapping to BT.709."""
 
     curve: int  # FFmpeg's number of the transfer curve
     primaries: int  # FFmpeg's number of the primaries
@@ -62,7 +62,7 @@ class ToneMap:
         return "wide gamut (made BT.709)" if self.primaries in _TO_709 else None
 
     def __call__(self, coded: Pixels) -> Pixels:
-        """Coded R'G'B' in [0, 1] as R'G'B' of BT.709 in [0, 1]."""
+        """Map coded R'G'B' in [0, 1] to R'G'B' of BT.709 in [0, 1]."""
         light = self._linear(np.clip(coded, 0, 1))
         if self.primaries in _TO_709:
             matrix = np.array(_TO_709[ColorPrimaries(self.primaries)], np.float32)
@@ -71,7 +71,7 @@ class ToneMap:
         return shown
 
     def _linear(self, coded: Pixels) -> Pixels:
-        """Light of the display, 1 for its white, compressed where HDR is brighter."""
+        """Decode to display light, 1 for its white; HDR highlights are compressed."""
         if self.curve == ColorTrc.SMPTE2084:
             return _compressed(pq_light(coded))
         if self.curve == ColorTrc.ARIB_STD_B67:
@@ -80,12 +80,12 @@ class ToneMap:
 
 
 def tone_map(frame: VideoFrame) -> ToneMap:
-    """Read what a frame says of its colours."""
+    """Read the colour properties that a frame states."""
     return ToneMap(int(frame.color_trc or 0), int(frame.color_primaries or 0))
 
 
 def pq_light(coded: Values) -> Values:
-    """Return cd/m2 of values coded by the perceptual quantizer (SMPTE ST 2084)."""
+    """Convert values coded by the perceptual quantizer (SMPTE ST 2084) to cd/m2."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     power = np.power(coded, 1 / m2)
@@ -95,7 +95,7 @@ def pq_light(coded: Values) -> Values:
 
 
 def pq_coded(light: Values) -> Values:
-    """Return the inverse of `pq_light`."""
+    """Code cd/m2 by the perceptual quantizer: the inverse of `pq_light`."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     power = np.power(np.clip(light, 0, 10_000) / 10_000, m1)
@@ -104,7 +104,7 @@ def pq_coded(light: Values) -> Values:
 
 
 def hlg_light(coded: Pixels) -> Pixels:
-    """Return cd/m2 of hybrid log-gamma on a display of 1,000 cd/m2 (ITU-R BT.2100)."""
+    """Convert hybrid log-gamma to cd/m2 on a display of 1,000 cd/m2 (ITU-R BT.2100)."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(coded <= 0.5, coded**2 / 3, (np.exp((coded - c) / a) + b) / 12)
     luma = scene @ np.array([0.2627, 0.6780, 0.0593], scene.dtype)
@@ -113,7 +113,7 @@ def hlg_light(coded: Pixels) -> Pixels:
 
 
 def _compressed(light: Pixels) -> Pixels:
-    """Light in units of the display's white, at most 1, by the roll-off of ITU-R BT.2390, 5.4.1.
+    """Compress light, in units of the display's white, to at most 1 (ITU-R BT.2390, 5.4.1).
 
     It acts on the largest of the three values, so that hues stay.
     """
