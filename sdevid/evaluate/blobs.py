@@ -33,10 +33,7 @@ class Tracker:
     sign: Sign = "dark"
 
     def find(self, frame: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "blobs 2"]:
-        """Return places (x, y) of the blobs of a grey frame in [0, 1].
-
-        NaN is missing, and shows none.
-        """
+        """Locate the blobs of a grey frame in [0, 1]: (x, y), shape (blobs, 2). NaN shows none."""
         if np.isnan(frame).all():
             return np.empty((0, 2))
         above = frame - np.nanmedian(frame)
@@ -49,8 +46,9 @@ class Tracker:
         ).reshape(-1, 2)
 
     def follow(self, film: Float[np.ndarray, "time height width"]) -> tuple[Tracks, list[int]]:
-        """Return tracks of blobs, each an unbroken run of places, and how many blobs each frame
-        has.
+        """Track blobs through a film; return the tracks and the number of blobs in each frame.
+
+        A track is an unbroken run of places (x, y).
         """
         live: list[list[Floats]] = []
         ended: list[list[Floats]] = []
@@ -79,7 +77,7 @@ class Tracker:
 
 
 def _centroid(contrast: Floats, y: int, x: int) -> tuple[float, float]:
-    """(x, y) of the contrast around a peak that lies `WINDOW` or more from the frame's edge."""
+    """Compute (x, y) of the contrast around a peak, `WINDOW` or more from the frame's edge."""
     around = np.clip(contrast[y - WINDOW : y + WINDOW + 1, x - WINDOW : x + WINDOW + 1], 0, None)
     k = np.arange(-WINDOW, WINDOW + 1)
     weight = around * (k[:, None] ** 2 + k**2 <= (WINDOW + 0.1) ** 2)
@@ -89,7 +87,7 @@ def _centroid(contrast: Floats, y: int, x: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class TrackedLaw:
-    """What the tracks of some films say of the motion. D is half the variance's rate an axis."""
+    """Motion of the tracks of some films; D is half the rate of the variance along an axis."""
 
     diffusion: float  # D by the slope of the mean square displacement, pixel^2 / s
     low: float  # 95 % interval of D: films drawn again
@@ -101,7 +99,7 @@ class TrackedLaw:
     tracks: int
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values for JSON."""
         return asdict(self)
 
 
@@ -113,7 +111,7 @@ def tracked_law(
     shortest: int = 5,
     seed: int = 0,
 ) -> TrackedLaw | None:
-    """D, drift and number of blobs of grey films in [0, 1] at `fps` frames a second.
+    """Estimate D, drift and number of blobs of grey films in [0, 1], `fps` frames a second.
 
     The mean motion of all tracks is taken out of the displacements. A track counts from `shortest`
     frames. None where no film has such a track.
@@ -145,7 +143,7 @@ def tracked_law(
 
 
 def _displacements(tracks: Tracks, drift: Floats, lags: int) -> Floats:
-    """(sum of squares, how many) x lags, over the tracks of one film."""
+    """Sum squared displacements and their number by lag, (2, lags), over one film's tracks."""
     sums = np.zeros((2, lags))
     for lag in range(1, lags + 1):
         for track in tracks:
@@ -155,7 +153,7 @@ def _displacements(tracks: Tracks, drift: Floats, lags: int) -> Floats:
 
 
 def _slope(sums: Floats, fps: float) -> float:
-    """D by least squares over the lags that tracks reach; NaN for fewer than two."""
+    """Fit D by least squares over the lags that tracks reach; NaN for fewer than two."""
     reached = sums[1] > 0
     if reached.sum() < 2:
         return float("nan")

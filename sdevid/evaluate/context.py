@@ -94,11 +94,12 @@ class EvalContext:
 
     @property
     def seed(self) -> int:
+        """Seed of every draw of the evaluation."""
         return self.options.seed
 
     @property
     def truth(self) -> dict[str, Any] | None:
-        """Of drawn video: its SDE and units, or its generator."""
+        """Truth of drawn video: its SDE and units, or its generator. None for other video."""
         return self.index.dataset.get("truth")
 
     @property
@@ -111,7 +112,7 @@ class EvalContext:
 
     @cached_property
     def tracker(self) -> SceneTracker | None:
-        """Tracks what moves in drawn video whose SDE is known."""
+        """Tracker of what moves in drawn video; None where no SDE is known."""
         truth = self.truth
         return scene_tracker(truth) if truth and self.sde_unknown is None else None
 
@@ -122,6 +123,7 @@ class EvalContext:
 
     @property
     def device(self) -> torch.device:
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @cached_property
@@ -133,16 +135,16 @@ class EvalContext:
         return self.generate(videos, frames, self.config.fps, "free videos")
 
     def generate(self, videos: range, frames: int, fps: float, title: str) -> Pixels:
-        """Free videos, `videos` being their serials: the same ones at any frame rate."""
+        """Generate free videos; `videos` are serials, which give the same videos at any rate."""
         return generation.free_videos(self.model, videos, frames, fps, self.seed, title)
 
     def real(self, clips: range, title: str) -> Pixels:
-        """Return held-out clips with these indices."""
+        """Read the held-out clips with these indices."""
         return read_clips(self.index, self.config, clips, title)
 
 
 def read_clips(index: ShardIndex, config: Config, clips: range, title: str) -> Pixels:
-    """Return uint8 video (clips, time, height, width, channels) of the clips with these indices."""
+    """Read the clips with these indices, uint8 (clips, time, height, width, channels)."""
     parts = batches(clips, 64, title)
     return np.concatenate([stream.fixed(index, config, part).pixels for part in parts])
 

@@ -47,7 +47,7 @@ def evaluate_and_write(options: EvalOptions, asked: str | None, output: Path) ->
 
 
 def evaluate(context: EvalContext, metrics: Sequence[Metric]) -> Results:
-    """Return results of `metrics`, ready for JSON."""
+    """Run `metrics` and collect their results, ready for JSON."""
     for metric in metrics:
         metric.prepare(context)
     results: Results = {"protocol": _protocol(context, metrics)}
@@ -82,7 +82,7 @@ def _protocol(context: EvalContext, metrics: Sequence[Metric]) -> dict[str, Any]
 
 
 def _pictures(context: EvalContext) -> dict[str, Pixels]:
-    """Free and real videos, and what the metrics add."""
+    """Collect free and real videos, and what the metrics add."""
     clips = evenly(PICTURES, len(context.index))
     real = stream.fixed(context.index, context.config, clips).pixels
     return {

@@ -39,7 +39,11 @@ class Futures(NamedTuple):
 def free_videos(
     model: VideoModel, videos: range, frames: int, fps: float, seed: int, title: str
 ) -> Pixels:
-    """Videos from no frame, `videos` being their serials: the same ones at any frame rate."""
+    """Generate videos from no frame, one for each serial in `videos`.
+
+    A serial gives the same video at any frame rate. Returns uint8 (videos, frames, height, width,
+    channels).
+    """
     config, device = model.config, _device(model)
     ticks = model.config.frame_ticks(frames, fps).to(device)
     values = frames * math.prod(config.frame_shape) * config.channels
@@ -79,7 +83,7 @@ def futures(model: VideoModel, batch: Batch, context: int, samples: int, seed: i
 def between(
     model: VideoModel, batch: Batch, indices: list[int], inner: list[int], samples: int, seed: int
 ) -> Pixels:
-    """Generate `samples` ways through one clip of which the frames `given` are observed.
+    """Generate `samples` ways through one clip of which the frames `indices` are observed.
 
     Returns the frames `inner`, uint8 (samples, frames, height, width, channels).
     """
@@ -104,7 +108,7 @@ def between(
 def prompted(
     model: VideoModel, read: Tokenizer, prompt: str, scale: float, serials: range, seed: int
 ) -> tuple[Pixels, list[float]]:
-    """Videos of a prompt, as long as training's clips, and the nats guidance spent on each."""
+    """Generate videos of a prompt, as long as training's clips, and the nats guidance spent."""
     config, device = model.config, _device(model)
     serial = torch.tensor(serials, device=device)
     ticks = config.frame_ticks(config.sequence_length).to(device).expand(len(serials), -1)
@@ -118,9 +122,9 @@ def prompted(
 def continued(
     model: VideoModel, observed: Pixels, frames: int, fps: float, seed: int, title: str
 ) -> Pixels:
-    """Carry films on from `given` frames at the training rate: `frames` more at `fps` a second.
+    """Continue films from the frames `observed`, at the training rate, by `frames` at `fps`.
 
-    uint8 (films, frames, height, width, channels).
+    Returns uint8 (films, frames, height, width, channels).
     """
     config, device = model.config, _device(model)
     before = config.frame_ticks(observed.shape[1]).to(device)
@@ -140,7 +144,7 @@ def continued(
 
 
 class Latents(NamedTuple):
-    """Clips as the model encodes them: what its prior is told, and its posterior's path."""
+    """Clips as the model encodes them: the input of its prior, and its posterior's path."""
 
     content: Tensor  # w, (clips, content)
     states: Tensor  # (clips, frames, *latent), a draw of the posterior; frames from the last given
@@ -153,7 +157,7 @@ class Latents(NamedTuple):
 
 @torch.no_grad()
 def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
-    """Draw the posterior of clips whose first `context` frames the prior is told."""
+    """Draw the posterior of clips whose first `context` frames the prior sees."""
     device = _device(objective.model)
     video, ticks, serial = (part.to(device) for part in (batch.video, batch.ticks, batch.serial))
     clips = objective.encode(Clips(video, ticks, serial, context))
@@ -190,7 +194,7 @@ def prior_steps(
     temperature: float,
     seed: int,
 ) -> Tensor:
-    """Move `start`, (w, z) at the first of two frames, by the prior to the second: states there."""
+    """Move `start`, (w, z) at the first of two frames, by the prior; return z at the second."""
     w, z = start
     move = model.transition(
         w, latents.context, SamplerConfig(seed, latents.serial, temperature=temperature)

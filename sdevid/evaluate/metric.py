@@ -23,12 +23,12 @@ class Row:
 
 
 def nothing(context: EvalContext) -> str | None:  # noqa: ARG001
-    """No need: the metric runs on any model and data."""
+    """Return None: the metric runs on any model and data."""
     return None
 
 
 def unprepared(context: EvalContext) -> None:
-    """Nothing to prepare."""
+    """Do nothing: there is nothing to prepare."""
 
 
 @dataclass(frozen=True)

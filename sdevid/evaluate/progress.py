@@ -16,7 +16,7 @@ _current: list[Display] = []  # that of the metrics under way, or none
 
 @contextmanager
 def overall(count: int) -> Iterator[Display]:
-    """One display of `count` metrics, in which their batches show."""
+    """Open one display of `count` metrics, in which their batches show."""
     with Display(count, "metrics", title="evaluating") as display:
         _current.append(display)
         try:
@@ -52,6 +52,6 @@ def batches(clips: range, size: int, title: str) -> Iterator[range]:
 
 
 def evenly(number: int, available: int) -> range:
-    """Return `number` of `available` clips at even distances; all, where there are no more."""
+    """Choose `number` of `available` clips at even distances; all, where there are no more."""
     chosen = min(number, available)
     return range(0, available, available // chosen)[:chosen]

@@ -13,7 +13,7 @@ PACKAGES = ("sdevid", "torch", "deepspeed", "triton", "numpy", "webdataset")
 
 
 def machine() -> dict[str, object]:
-    """Return the kind of machine (never its name): processor, cores, memory, accelerators."""
+    """Describe the machine, never by name: processor, cores, memory, accelerators."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -29,13 +29,13 @@ def machine() -> dict[str, object]:
 
 
 def one_core() -> str:
-    """Return the machine in a few words, for figures that were taken on one of its cores."""
+    """Describe the machine in a few words, for figures taken on one of its cores."""
     description = machine()
     return f"{description['processor']}, 1 of {description['cores']} cores"
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a figure depends on; those installed."""
+    """List the versions of Python and of the installed packages that a figure depends on."""
     by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def command(name: str) -> str:
-    """Return the running command line of `python -m sdevid NAME`, as a user would type it."""
+    """Format the running command line of `python -m sdevid NAME`, as a user would type it."""
     arguments = sys.argv[1:]
     return shlex.join(["python", "-m", "sdevid", name, *arguments[arguments[:1] == [name] :]])
 

@@ -43,7 +43,7 @@ NAMES = tuple(metric.name for metric in METRICS)
 
 
 def choose(asked: str | None, context: EvalContext) -> tuple[Metric, ...]:
-    """Return metrics named in `asked`, a list with commas, in the order of the registry.
+    """Choose the metrics named in `asked`, a list with commas, in the order of the registry.
 
     `auto` (the default) stands for the automatic metrics whose needs are met, `all` for every
     metric whose needs are met. UserError for an unknown name, or one whose needs are not met.
@@ -67,13 +67,13 @@ def choose(asked: str | None, context: EvalContext) -> tuple[Metric, ...]:
 
 
 def left_out(context: EvalContext) -> dict[str, str]:
-    """Automatic metrics whose needs are not met, with the reasons."""
+    """List the automatic metrics whose needs are not met, with the reasons."""
     reasons = {one.name: one.needs(context) for one in METRICS if one.automatic}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def rows(results: Results) -> list[Row]:
-    """Every figure that `results` hold, metric after metric, then what was left out and why."""
+    """Collect every figure in `results`, metric by metric, then what was left out and why."""
     listed = [row for metric in METRICS for row in metric.rows(results)]
     reasons = results.get("protocol", {}).get("left_out", {})
     return listed + [
@@ -82,7 +82,7 @@ def rows(results: Results) -> list[Row]:
 
 
 def documentation() -> str:
-    """Return the metrics as a table in Markdown; docs/evaluation.md shows it."""
+    """Format the metrics as a table in Markdown; docs/evaluation.md shows it."""
     lines = ["| metric | run by `auto` | what it is |", "| --- | --- | --- |"]
     for metric in METRICS:
         when = "where it can" if metric.automatic else "when named"

@@ -8,7 +8,7 @@ from sdevid.evaluate.metric import Entry, Row
 
 
 def text(rows: Iterable[Row]) -> str:
-    """Return the rows as plain text, in columns under the names of their sections."""
+    """Format the rows as plain text, in columns under the names of their sections."""
     lines: list[str] = []
     section, listed = "", list(rows)
     wide = max((len(row.name) for row in listed), default=0)
@@ -22,17 +22,17 @@ def text(rows: Iterable[Row]) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a key of the results as words."""
+    """Spell a key of the results as words."""
     return name.replace("_", " ")
 
 
 def number(value: float | None) -> str:
-    """Return four significant digits."""
+    """Format a value with four significant digits."""
     return "not measured" if value is None else f"{value:.4g}"
 
 
 def short(entry: Entry) -> str:
-    """Return an entry's mean in three significant digits, for notes."""
+    """Format an entry's mean with three significant digits, for notes."""
     return "not measured" if entry.get("mean") is None else f"{entry['mean']:.3g}"
 
 

@@ -30,7 +30,7 @@ _TURN = np.cos(np.pi / 4)  # a larger turn between two steps is a bounce
 
 
 def evaluate(context: EvalContext) -> dict[str, Any]:
-    """Return every score, over the evaluated clips."""
+    """Score futures of the evaluated clips by the protocol and by the digits read off them."""
     truth = context.index.dataset["truth"]
     options, config = context.options, context.config
     observed, best_of = options.context, options.best_of
@@ -82,7 +82,7 @@ def _read_scores(
     meta: dict[str, Any],
     truth: dict[str, Any],
 ) -> dict[str, Floats]:
-    """Scores of futures and of the clip itself by the reader, by frame or as one number."""
+    """Read digits off futures and off the clip itself; score both, by frame or as one number."""
     digits, frames = true.shape[1], len(real)
     names = np.array([int(digit) for digit in meta["label"]])
     every = np.concatenate([real[None], samples])
@@ -108,11 +108,10 @@ def _read_scores(
 
 
 def speeds(place: Floats) -> tuple[Floats, Floats]:
-    """Return pixels a step of (videos, frames, digits, 2), and their change from step to step off
-    walls.
+    """Compute speeds of (videos, frames, digits, 2), in pixels a step, and their changes.
 
-    Two steps belong together where the second turns by less than 45 degrees from the first; others
-    are NaN.
+    Two steps count as a pair, off walls, where the second turns by less than 45 degrees from the
+    first; others are NaN.
     """
     step = np.diff(place, axis=1)
     speed = np.linalg.norm(step, axis=-1)
@@ -124,14 +123,14 @@ def speeds(place: Floats) -> tuple[Floats, Floats]:
 
 
 def _mean(values: Floats, axes: tuple[int, ...]) -> Floats:
-    """Over what is not NaN; NaN where nothing is."""
+    """Average over `axes`, leaving out NaN; NaN where nothing is left."""
     count = np.isfinite(values).sum(axis=axes)
     mean: Floats = np.nansum(values, axis=axes) / np.where(count > 0, count, np.nan)
     return mean
 
 
 def _entry(values: Floats) -> dict[str, Any]:
-    """Mean by clip, and by frame where there are frames."""
+    """Average over clips, and by frame where there are frames."""
     if values.ndim == 1:
         return mean_over(values).as_json()
     by_frame = [finite(mean_over(column).mean) for column in values.T]
@@ -153,19 +152,19 @@ TITLES = {
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return clips of Stochastic Moving MNIST."""
+    """Say why this cannot run, or None: the clips must be of Stochastic Moving MNIST."""
     if "generator" in (context.truth or {}):
         return None
     return f"the shards are of {context.index.dataset.get('dataset')}, not of smmnist"
 
 
 def run(context: EvalContext) -> Results:
-    """Return the scores of digits."""
+    """Score the futures of the digits."""
     return {"digits": evaluate(context)}
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """Generated scores, with those of real video as notes."""
+    """Yield the scores of generated video, with those of real video as notes."""
     if "digits" not in results:
         return
     entries = results["digits"]

@@ -31,14 +31,14 @@ _LEAST = 0.1  # chance of a digit, below which none is said to be there
 
 @dataclass(frozen=True)
 class DigitReading:
-    """Of frames (n,): the digits found, brightest chance first."""
+    """Digits read off frames (n,), the likeliest first."""
 
     place: Floats  # (n, digits, 2), the middle (x, y) in pixels of the drawn frame; NaN: none
     name: Floats  # (n, digits), 0 to 9; NaN likewise
 
 
 class DigitReader(nn.Module):
-    """Frames to what each of 16 x 16 cells holds, and where in it the middle lies."""
+    """Network from frames to the content of each of 16 x 16 cells: a digit, and its middle."""
 
     def __init__(self, frame_size: int, channels: int) -> None:
         super().__init__()
@@ -57,8 +57,9 @@ class DigitReader(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(wide[-1], _NOTHING + 3, 1))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return uint8 (n, height, width, channels) to logits (n, 11, 16, 16), offsets (n, 2, 16,
-        16).
+        """Map uint8 frames to logits (n, 11, 16, 16) and offsets (n, 2, 16, 16).
+
+        Frames are (n, height, width, channels).
         """
         out = self.layers(frames.movedim(-1, 1).float() / 255 - 0.5)
         return out[:, : _NOTHING + 1], torch.tanh(out[:, _NOTHING + 1 :])
@@ -98,8 +99,9 @@ def train_reader(
 
 @torch.no_grad()
 def read(reader: DigitReader, frames: Pixels, digits: int, frame_side: int) -> DigitReading:
-    """Return the `digits` likeliest places in each of (n, height, width, channels), apart by two
-    cells.
+    """Read the `digits` likeliest digits off each frame (n, height, width, channels).
+
+    Their places lie at least two cells apart.
     """
     positions, names = [], []
     for start in range(0, len(frames), 256):
@@ -129,8 +131,7 @@ def read(reader: DigitReader, frames: Pixels, digits: int, frame_side: int) -> D
 
 
 def followed(reading: DigitReading, starts: Floats, frames: int) -> DigitReading:
-    """Return the readings of videos of `frames` frames, sorted: each digit by the nearest to where
-    it was.
+    """Follow each digit through videos of `frames` frames, by the nearest place to its last.
 
     `starts` (videos, digits, 2) are the middles just before the first frame. Returns place (videos,
     frames, digits, 2) and name (videos, frames, digits).
@@ -150,13 +151,13 @@ def followed(reading: DigitReading, starts: Floats, frames: int) -> DigitReading
 
 
 def middles(meta: dict[str, Any], side: int) -> Floats:
-    """Return where a clip's digits are at each frame, (time, digits, 2), from its KEY.json."""
+    """Compute where a clip's digits are at each frame, (time, digits, 2), from its KEY.json."""
     corners: Floats = np.moveaxis(np.array(meta["corners"], np.float64), 0, 1)
     return corners + side / 2
 
 
 def _examples(index: ShardIndex) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames, the digits in each, and where their middles are."""
+    """Collect frames, the digits in each, and where their middles are."""
     side = index.dataset["truth"]["digit_side"]
     frames, names, positions = [], [], []
     for part in batches(evenly(CLIPS, len(index)), 1, "clips to learn to read"):

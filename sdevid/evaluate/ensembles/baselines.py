@@ -58,19 +58,19 @@ class Baseline:
 
 @lru_cache(maxsize=1)
 def past_clips(context: EvalContext) -> Pixels:
-    """Up to 512 clips of the training split, at even distances."""
+    """Read up to 512 clips of the training split, at even distances."""
     clips = evenly(PAST_CLIPS, len(context.training))
     return read_clips(context.training, context.config, clips, "past clips")
 
 
 def persistence(case: Case) -> Forecast:
-    """Return the last frame, for ever."""
+    """Repeat the last frame."""
     last = case.units.values(case.prefix[-1:])
     return Forecast(np.repeat(last, case.ahead, axis=0)[None], "point")
 
 
 def training_mean(case: Case) -> Forecast:
-    """Return the mean of the training frames, pixel by pixel."""
+    """Average the training frames, pixel by pixel."""
     frames = case.past.reshape(-1, *case.past.shape[2:])
     mean = np.zeros(frames.shape[1:])
     for part in np.array_split(frames, max(1, len(frames) // 256)):
@@ -80,7 +80,7 @@ def training_mean(case: Case) -> Forecast:
 
 
 def climatology(case: Case) -> Forecast:
-    """Return quantiles of the training frames, pixel by pixel, at the middles of equal shares."""
+    """Take quantiles of the training frames, pixel by pixel, at the middles of equal shares."""
     frames = case.past.reshape(-1, *case.past.shape[2:])
     levels = (np.arange(case.members) + 0.5) / case.members
     # the scale rises, so quantiles of stored values are those of the source's
@@ -91,14 +91,14 @@ def climatology(case: Case) -> Forecast:
 
 
 def random_past(case: Case) -> Forecast:
-    """Return clips of the training split, drawn at random, at the same places of their time."""
+    """Draw clips of the training split at random; use the frames at the same times."""
     rng = np.random.default_rng(case.seed)
     drawn = rng.integers(len(case.past), size=case.members)
     return Forecast(case.units.values(case.past[drawn][:, -case.ahead :]), "ensemble")
 
 
 def optical_flow(case: Case) -> Forecast:
-    """Return the last frame carried along the optical flow of the prefix."""
+    """Advect the last frame along the optical flow of the prefix."""
     from scipy.ndimage import map_coordinates
 
     velocity = flow_of(case.prefix)
@@ -117,10 +117,10 @@ def optical_flow(case: Case) -> Forecast:
 
 
 def flow_of(prefix: Pixels) -> Any:
-    """Motion (2, height, width) along rows and columns, in pixels a frame.
+    """Estimate motion (2, height, width) along rows and columns, in pixels a frame.
 
-    The mean over the last pairs of frames of iterative Lucas-Kanade (Le Besnerais & Champagnat
-    2005), on grey levels as stored.
+    Averages iterative Lucas-Kanade (Le Besnerais & Champagnat 2005) over the last pairs of frames,
+    on grey levels as stored.
     """
     from skimage import registration
 
@@ -132,7 +132,7 @@ def flow_of(prefix: Pixels) -> Any:
 
 
 def two_frames(context: EvalContext) -> str | None:
-    """Return a motion."""
+    """Say why optical flow cannot run, or None: it needs two frames of context."""
     few = context.options.context < 2
     return "the flow needs two frames; give --context 2 or more" if few else None
 

@@ -21,7 +21,7 @@ CLIPS = 64  # at most
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return a model that takes frames ahead, a gap, and an ensemble."""
+    """Say why this cannot run, or None: the model must take frames ahead, and fill an ensemble."""
     options, frames = context.options, context.config.sequence_length
     if not context.config.observation.ahead:
         return (
@@ -64,7 +64,7 @@ def run(context: EvalContext) -> Results:
 
 
 def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> dict[str, Totals]:
-    """Totals of one clip by place in the gap, all whole gaps together."""
+    """Sum the scores of one clip by place in the gap, over all whole gaps."""
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
     video = batch.pixels[0]
@@ -93,7 +93,7 @@ def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> 
 
 
 def _by_place(forecast: Forecast, observed: Field, positions: int, seed: int) -> Totals:
-    """Totals (places, channels, ...), summed over the gaps."""
+    """Sum a forecast's scores over the gaps, (places, channels, ...)."""
     totals = clip_totals(forecast, observed, (), seed)
     return {
         name: value.reshape(-1, positions, *value.shape[1:]).sum(axis=0)

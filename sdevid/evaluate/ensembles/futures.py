@@ -30,7 +30,7 @@ ALL: tuple[Baseline, ...] = (*BASELINES, STEPS)
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return an ensemble."""
+    """Say why this cannot run, or None: it needs an ensemble of two or more."""
     one = context.options.samples < 2
     return "an ensemble of one has no spread; give --samples 2 or more" if one else None
 
@@ -73,7 +73,7 @@ def run(context: EvalContext) -> Results:
 def _clip(
     context: EvalContext, clip: range, units: SourceUnits, unmet: dict[str, str]
 ) -> dict[str, Totals]:
-    """Totals of every forecast of one clip."""
+    """Sum the scores of every forecast of one clip."""
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
     video = batch.pixels[0]
@@ -98,7 +98,7 @@ def _clip(
 
 @torch.no_grad()
 def _energy(samples: Pixels, outcome: Pixels, context: EvalContext) -> Totals:
-    """Energy score of the frames' random features, as (frames, 1) sums and counts."""
+    """Compute the energy score of the frames' random features, as (frames, 1) sums and counts."""
     network = random_features(0, samples.shape[-1])
 
     def features(video: Pixels) -> Floats:
@@ -113,7 +113,7 @@ def _energy(samples: Pixels, outcome: Pixels, context: EvalContext) -> Totals:
 def forecast_entries(
     by_source: BySource, channels: int, thresholds: tuple[float, ...]
 ) -> dict[str, Any]:
-    """Return the scores of one forecast by channel, and over all channels its energy score."""
+    """Collect one forecast's scores by channel, and its energy score over all channels."""
     entries: dict[str, Any] = {
         "channels": [_channel(by_source, c, thresholds) for c in range(channels)]
     }
@@ -186,7 +186,7 @@ def rows(results: Results) -> Iterator[Row]:
 
 
 def score_rows(head: str, unit: str, forecasts: dict[str, Any]) -> Iterator[Row]:
-    """Score after score, the rows of all forecasts."""
+    """Yield the rows of all forecasts, score by score."""
     channels = forecasts["model"]["channels"]
     for channel in range(len(channels)):
         of = f", channel {channel}" if len(channels) > 1 else ""
@@ -202,7 +202,7 @@ Pick = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 def _scores(unit: str, example: dict[str, Any]) -> Iterator[tuple[str, Pick]]:
-    """The titles of the table's sections, and where each one's entry is."""
+    """Yield the title of each section of the table, and a picker of its entry."""
     for pool in example["crps"]:
         where = "" if pool == "1" else f" of means over {pool} x {pool} pixels"
         yield f"fair CRPS{where}, {unit}", lambda one, pool=pool: one["crps"].get(pool)  # type: ignore[misc]

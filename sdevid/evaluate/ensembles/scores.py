@@ -34,7 +34,7 @@ Totals = dict[str, Floats]  # of one clip: (frames ahead, channels, ...)
 def clip_totals(
     forecast: Forecast, observed: NDArray[np.float32], thresholds: Sequence[float], seed: int
 ) -> Totals:
-    """Return sums over the observed pixels of one clip (frames ahead, height, width, channels).
+    """Sum scores over the observed pixels of one clip (frames ahead, height, width, channels).
 
     `pixels_*` count them; a forecast of one member has no spread, ranks or coverage.
     """
@@ -67,7 +67,7 @@ def _sum(values: Floats) -> tuple[Floats, Floats]:
 
 
 def _rank_counts(ranks: Floats) -> Floats:
-    """(frames, channels, bins) of (frames, height, width, channels)."""
+    """Count ranks (frames, height, width, channels) in bins: (frames, channels, bins)."""
     place = np.where(np.isfinite(ranks), np.minimum((ranks * BINS), BINS - 1), BINS).astype(int)
     counts: Floats = np.stack([(place == k).sum(axis=(1, 2)) for k in range(BINS)], axis=-1).astype(
         np.float64
@@ -76,7 +76,7 @@ def _rank_counts(ranks: Floats) -> Floats:
 
 
 def _threshold_totals(samples: Any, observed: Any, threshold: float) -> Totals:
-    """Events at or above `threshold`; forecast where most members say so, or by their share."""
+    """Count events at or above `threshold`, forecast by majority or by share of members."""
     probability = (samples >= threshold).mean(axis=0)
     counts = contingency(probability >= 0.5, observed, threshold)
     name = f"{threshold:g}"
@@ -101,7 +101,7 @@ def _threshold_totals(samples: Any, observed: Any, threshold: float) -> Totals:
 
 
 def spectra(forecast: Forecast, observed: NDArray[np.float32]) -> Totals:
-    """Mean spectrum of the members and that of the outcome: (frames, channels, wavenumbers)."""
+    """Compute the members' mean spectrum and the outcome's, (frames, channels, wavenumbers)."""
     filled = np.where(np.isfinite(observed), observed, 0)
     return {
         "spectrum": np.moveaxis(radial_spectrum(forecast.samples).mean(axis=0), -1, 1),
@@ -127,22 +127,22 @@ class BySource:
         return key in self.sums
 
     def ratio(self, above: str, below: str, channel: int, root: bool = False) -> dict[str, Any]:
-        """Sum over sum, at all lead times together and at each; `root` of it on request."""
+        """Divide sum by sum, at all lead times together and at each; take the `root` if asked."""
         a, b = (self.sums[key][:, :, channel] for key in (above, below))
         return self._entry(a, b, root)
 
     def skill(self, above: str, below: str, channel: int) -> dict[str, Any]:
-        """Return 1 - sum / sum."""
+        """Compute 1 - sum of `above` / sum of `below`."""
         a, b = (self.sums[key][:, :, channel] for key in (above, below))
         return self._entry(b - a, b)
 
     def shares(self, part: str, others: Sequence[str], channel: int) -> dict[str, Any]:
-        """Return `part` over the sum of it and `others`."""
+        """Divide `part` by the sum of it and `others`."""
         a = self.sums[part][:, :, channel]
         return self._entry(a, a + sum(self.sums[key][:, :, channel] for key in others))
 
     def ranks(self, channel: int) -> dict[str, Any]:
-        """Return the rank histogram over all lead times, and its test over the source videos."""
+        """Compute the rank histogram over all lead times, and its test over the source videos."""
         flat = flatness(self.sums["ranks"][:, :, channel].sum(axis=1))
         return {
             "share": [finite(float(value)) for value in flat.share],
@@ -151,7 +151,7 @@ class BySource:
         }
 
     def mean_curve(self, key: str, channel: int) -> list[float | None]:
-        """Return mean over sources and lead times of a curve."""
+        """Average a curve over sources and lead times."""
         return [finite(float(v)) for v in self.sums[key][:, :, channel].mean(axis=(0, 1))]
 
     @staticmethod

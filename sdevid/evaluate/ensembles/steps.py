@@ -18,7 +18,7 @@ _ORDER = 2  # of the autoregression, which wants one more frame
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return pysteps, and enough frames and pixels for it."""
+    """Say why STEPS cannot run, or None: it needs pysteps, enough frames, and one channel."""
     if importlib.util.find_spec("pysteps") is None:
         return "pysteps is not installed; pip install 'sdevid[nowcast]'"
     if context.options.context < _ORDER + 1:
@@ -29,7 +29,7 @@ def needs(context: EvalContext) -> str | None:
 
 
 def steps(case: Case) -> Forecast:
-    """Return an ensemble by Lagrangian autoregression of a cascade of scales (Bowler et al. 2006).
+    """Forecast by Lagrangian autoregression of a cascade of scales (Bowler et al. 2006).
 
     Runs on grey levels as stored (decibels, of a field stored on a log scale) along scikit-image's
     flow, which is not perturbed: pysteps' perturbations are fitted to km/h. A dry prefix stays dry.
@@ -66,7 +66,7 @@ def steps(case: Case) -> Forecast:
 
 
 def _levels(shape: tuple[int, ...]) -> int:
-    """Scales of the cascade: 6, fewer for small frames."""
+    """Choose the number of scales of the cascade: 6, fewer for small frames."""
     return int(min(6, max(2, np.log2(min(shape)) - 1)))
 
 

@@ -50,7 +50,7 @@ def film_sums(tracks: Tracks, counts: list[int], side: tuple[int, int], shortest
 
 
 def _displacement(sums: Floats) -> Floats:
-    """Mean square displacement about the mean one, of sums (..., 4)."""
+    """Compute the mean square displacement about the mean one from sums (..., 4)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = sums[..., :3] / sums[..., 3:]
     value: Floats = mean[..., 0] - mean[..., 1] ** 2 - mean[..., 2] ** 2
@@ -58,7 +58,7 @@ def _displacement(sums: Floats) -> Floats:
 
 
 def _slope(x: Floats, y: Floats) -> Floats:
-    """Slope of y (..., lags) on x (lags,) by least squares with an intercept; NaN left out."""
+    """Fit the slope of y (..., lags) on x (lags,), with intercept, by least squares without NaN."""
     known = np.isfinite(y)
     count = np.maximum(known.sum(axis=-1, keepdims=True), 1)
     mean = np.where(known, x, 0).sum(axis=-1, keepdims=True) / count
@@ -75,11 +75,11 @@ def _exponent(time: Floats, displacement: Floats) -> Floats:
 
 
 def law_of(films: list[FilmSums], sources: list[str], interval: float) -> dict[str, Any]:
-    """Return the law of films `interval` seconds a frame apart, with intervals over source videos.
+    """Estimate the law of films `interval` seconds a frame apart.
 
-    The mean displacement is taken out of the mean square one. D is a quarter of its slope over
-    `LAGS` lags with an intercept (which takes the tracker's error), the exponent its slope in
-    logarithms; drift is the mean of single steps. Lengths in pixels.
+    Intervals are over source videos. The mean displacement is taken out of the mean square one. D
+    is a quarter of its slope over `LAGS` lags with an intercept (which takes the tracker's error),
+    the exponent its slope in logarithms; drift is the mean of single steps. Lengths in pixels.
     """
     names = sorted(set(sources))
     rows = np.array([names.index(name) for name in sources])
@@ -88,7 +88,7 @@ def law_of(films: list[FilmSums], sources: list[str], interval: float) -> dict[s
     time: Floats = interval * np.arange(1, LAGS + 1, dtype=np.float64)
 
     def estimate(statistic: Callable[[Floats], Floats]) -> dict[str, Any]:
-        """Of `statistic` of sums (resamples, lags, 4)."""
+        """Bootstrap `statistic` of sums (resamples, lags, 4) over source videos."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return bootstrap(
                 len(names), lambda weight: statistic(np.tensordot(weight, displacements, axes=1))
@@ -113,7 +113,7 @@ def law_of(films: list[FilmSums], sources: list[str], interval: float) -> dict[s
 
 
 def fields(films: list[FilmSums], interval: float) -> dict[str, Any]:
-    """Return drift (x, y) and D by cell, rows from the top; None where few steps begin."""
+    """Estimate drift (x, y) and D by cell, rows from the top; None where few steps begin."""
     cells = np.sum([film.cells for film in films], axis=0)
     few = cells[..., 3] < FEWEST
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -129,7 +129,7 @@ def fields(films: list[FilmSums], interval: float) -> dict[str, Any]:
 
 
 def over_seeds(values: list[float]) -> dict[str, Any]:
-    """Return mean and standard error over seeds, and each seed's value."""
+    """Compute mean and standard error over seeds; keep each seed's value."""
     known = np.array([value for value in values if value is not None and np.isfinite(value)])
     if not len(known):
         return Estimate(float("nan"), float("nan")).as_json() | {"seeds": values}

@@ -31,7 +31,7 @@ def compare(
     rates: Sequence[float],
     seeds: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """Return the law of real and of generated film at each of `rates`, in frames a second.
+    """Estimate the law of real and of generated film at each of `rates`, in frames a second.
 
     `context` frames at the training rate are given; what is tracked begins at the last of them.
     The films may be at a multiple of the training rate. Real film is compared at the rates that
@@ -65,7 +65,7 @@ def compare(
 
 
 def _read(model: VideoModel, index: ShardIndex, clips: range) -> tuple[int, Pixels]:
-    """How many frames the films have for one of training's, and the films whole."""
+    """Read whole films, and the number of their frames for one at the training rate."""
     entry = index.clips[clips[0]]
     stride = _divides(entry.fps, model.config.fps)
     if stride is None:
@@ -108,6 +108,6 @@ def _tracked(films: Pixels, tracker: FilmTracker) -> list[FilmSums]:
 
 
 def _divides(rate: float, by: float) -> int | None:
-    """`rate` over `by` where that is a whole number."""
+    """Divide `rate` by `by`; None where the ratio is no whole number."""
     ratio = round(rate / by)
     return ratio if ratio >= 1 and abs(rate / by / ratio - 1) < RATE_TOLERANCE else None

@@ -11,7 +11,7 @@ Laws = list[dict[str, Any]]
 
 
 def text(laws: Laws, sign: str) -> str:
-    """Real beside generated film, rate after rate."""
+    """Format real beside generated film, rate after rate."""
     lines = [f"tracked {sign} blobs, pixels and seconds; 95 % intervals over source videos\n"]
     for law in laws:
         lines.append(f"\nat {law['fps']:.4g} frames a second\n")
@@ -80,7 +80,7 @@ def _largest(law: dict[str, Any]) -> float:
 
 
 def _field(axis: Any, fields: dict[str, Any], top: float) -> None:
-    """D by colour, drift by arrows; a cell with few steps stays blank."""
+    """Draw D by colour and drift by arrows; cells with few steps stay blank."""
     diffusion, right, down = (
         np.array(fields[name], float) for name in ("diffusion", "drift_x", "drift_y")
     )

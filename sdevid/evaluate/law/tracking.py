@@ -20,8 +20,9 @@ class FilmTracker(Protocol):
     """Follows what moves through a grey film in [0, 1]."""
 
     def follow(self, film: Floats) -> tuple[Tracks, list[int]]:
-        """Return tracks, each an unbroken run of places (x, y) in pixels, and how many each frame
-        has.
+        """Track a film; return tracks and the number of things seen in each frame.
+
+        A track is an unbroken run of places (x, y) in pixels.
         """
         ...
 
@@ -36,7 +37,7 @@ class TrackpyTracker:
     sign: Sign = "dark"
 
     def follow(self, film: Floats) -> tuple[Tracks, list[int]]:
-        """Return tracks and counts; a track that loses its feature ends there."""
+        """Track a film; a track that loses its feature ends there."""
         import trackpy
 
         trackpy.quiet()
@@ -54,7 +55,7 @@ class TrackpyTracker:
 
 
 def build_tracker(name: TrackerName, threshold: float, reach: float, sign: Sign) -> FilmTracker:
-    """Return the named tracker. UserError where its package is not installed."""
+    """Build the named tracker. UserError where its package is not installed."""
     if name == "centroids":
         return blobs.Tracker(threshold, reach, sign)
     if importlib.util.find_spec("trackpy") is None:

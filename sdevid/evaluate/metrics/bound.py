@@ -57,9 +57,9 @@ def held_out(
 
 
 def run(context: EvalContext) -> Results:
-    """Return the bound of the model and of its run's checkpoints.
+    """Estimate the bound of the model and of its run's checkpoints.
 
-    None for an objective without one.
+    For an objective without one it is None, and no checkpoint is read.
     """
     if not context.config.capabilities.has_bound:
         return {"elbo": None, "elbo_over_time": []}
@@ -71,7 +71,7 @@ def run(context: EvalContext) -> Results:
 
 
 def _history(context: EvalContext) -> list[dict[str, Any]]:
-    """The held-out bound of every whole checkpoint that the run keeps, oldest first."""
+    """Estimate the held-out bound of every whole checkpoint that the run keeps, oldest first."""
     run_dir, history = context.options.model_path, []
     for step in reversed(checkpoint.steps(run_dir)):
         folder = checkpoint.folder_of(run_dir, step)

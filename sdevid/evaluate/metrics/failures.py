@@ -38,7 +38,7 @@ Totals = dict[str, Floats]  # by clip
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return a posterior over states, and a clip longer than the context."""
+    """Say why this cannot run, or None: the model must have a posterior over states at frames."""
     if not isinstance(context.objective, HistoryObjective):
         return f"model_type {context.config.model_type} has no posterior over states at frames"
     return None
@@ -87,7 +87,7 @@ def run(context: EvalContext) -> Results:
 
 @torch.no_grad()
 def _totals(context: EvalContext, latents: Latents) -> Totals:
-    """Sums by clip of the posterior's reconstruction and of steps of the prior."""
+    """Sum, by clip, scores of the posterior's reconstruction and of steps of the prior."""
     model, last = context.objective.model, latents.states.shape[1] - 1
     assert isinstance(model, HistoryModel)
     real, history = latents.frames, latents.context.history
@@ -137,14 +137,15 @@ def _steps(
 
 
 def _frames(model: HistoryModel, z: Tensor, w: Tensor, history: History) -> Tensor:
-    """Frames in [0, 1] of states."""
+    """Decode states to frames in [0, 1]."""
     return model.pictures.decode(model.decode(z, w, history))
 
 
 def compared(name: str, generated: Pair, real_pair: Pair) -> Totals:
-    """PSNR, shifts, brightness and sharpness of frames (clips, frames, channels, height, width).
+    """Compute PSNR, shifts, brightness and sharpness of frames.
 
-    A shift is that of the centroid of what stands out, between the two of a pair.
+    Frames are (clips, frames, channels, height, width). A shift is that of the centroid of what
+    stands out, between the two frames of a pair.
     """
     (frames, before), (real, real_before) = generated, real_pair
     shift, true = centroid(frames) - centroid(before), centroid(real) - centroid(real_before)
@@ -161,7 +162,7 @@ def compared(name: str, generated: Pair, real_pair: Pair) -> Totals:
 
 
 def centroid(frames: Tensor) -> Floats:
-    """Centroids (..., 2) in pixels, right and down, of what differs from a frame's median."""
+    """Compute centroids (..., 2), right and down in pixels, of what differs from the median."""
     light = frames.mean(dim=-3)
     weight = (light - light.flatten(-2).median(-1).values[..., None, None]).abs()
     right = torch.arange(light.shape[-1], device=light.device, dtype=light.dtype)
@@ -173,17 +174,18 @@ def centroid(frames: Tensor) -> Floats:
 
 
 def change_within(states: Floats) -> float:
-    """Share of the variance of `states` (clips, frames, components) that lies within clips.
+    """Compute the share of the variance of `states` that lies within clips.
 
-    1 where a clip sees all that the state does, 0 where the state stays for a whole clip: then
-    nothing tells what stays from what moves. NaN of one frame.
+    `states` are (clips, frames, components). 1 where a clip sees all that the state does, 0 where
+    the state stays for a whole clip: then nothing tells what stays from what moves. NaN for one
+    frame.
     """
     within, whole = states.var(axis=1).mean(axis=0).sum(), states.var(axis=(0, 1)).sum()
     return float(within / whole) if states.shape[1] > 1 and whole > 0 else float("nan")
 
 
 def largest_correlation(codes: Floats, states: Floats) -> dict[str, Any]:
-    """Largest |correlation| of a component of w with one of the first state, over clips.
+    """Find the largest |correlation|, over clips, of a component of w and one of the first state.
 
     `chance` is its median where the clips are shuffled. None below eight clips.
     """
@@ -204,7 +206,7 @@ def largest_correlation(codes: Floats, states: Floats) -> dict[str, Any]:
 
 
 def _slope(products: Floats, squares: Floats) -> Estimate:
-    """Slope through the origin of generated on real shifts, by bootstrap over the clips."""
+    """Fit the slope through the origin of generated on real shifts, by bootstrap over the clips."""
 
     def statistic(weight: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -215,7 +217,7 @@ def _slope(products: Floats, squares: Floats) -> Estimate:
 
 
 def _each(by_clip: Totals, above: str, below: str, statistic: Any) -> dict[str, Any]:
-    """`statistic` of every pair of totals called `above`_NAME and `below`_NAME."""
+    """Apply `statistic` to every pair of totals called `above`_NAME and `below`_NAME."""
     names = [key.removeprefix(f"{below}_") for key in by_clip if key.startswith(f"{below}_")]
     return {
         name: statistic(by_clip[f"{above}_{name}"], by_clip[f"{below}_{name}"]).as_json()
@@ -230,14 +232,14 @@ def _psnr(frames: Tensor, real: Tensor) -> Floats:
 
 
 def _gradient(frames: Tensor) -> Tensor:
-    """Size of the difference to the pixels below and to the right."""
+    """Compute the size of the difference to the pixels below and to the right."""
     across = frames[..., :-1, 1:] - frames[..., :-1, :-1]
     down = frames[..., 1:, :-1] - frames[..., :-1, :-1]
     return (across.square() + down.square()).sqrt()
 
 
 def _pooled(state: Tensor) -> Tensor:
-    """A map's mean over its places; a vector as it is."""
+    """Average a map over its places; leave a vector as it is."""
     return state.flatten(2).mean(2) if state.dim() > 2 else state
 
 

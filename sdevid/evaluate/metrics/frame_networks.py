@@ -29,10 +29,10 @@ _POOLED = ("fire4", "fire8")
 
 
 def video_features(path: Path, shape: tuple[int, int], device: torch.device) -> FeatureNetwork:
-    """Return features of video by the network at `path`, tried on frames of `shape`.
+    """Load the network at `path` as features of video, tried on frames of `shape`.
 
-    Of its features of frames: the mean over time, and the mean size of their change from frame to
-    frame. UserError where the file is no such network.
+    A video's features are the mean over time of its frames' features, and the mean size of their
+    change from frame to frame. UserError where the file is no such network.
     """
     frames = _open(path, device)
 
@@ -61,7 +61,10 @@ def _open(path: Path, device: torch.device) -> FrameNetwork:
 
 
 def squeezenet(path: Path, device: torch.device) -> FrameNetwork:
-    """SqueezeNet 1.0 (Iandola et al. 2016) up to its last fire module: (frames, 512, 13, 13)."""
+    """Load SqueezeNet 1.0 (Iandola et al. 2016) up to its last fire module.
+
+    It gives maps (frames, 512, 13, 13). UserError where the file holds other weights.
+    """
     try:
         with np.load(path, allow_pickle=False) as held:
             weights = {name: torch.from_numpy(held[name]).float().to(device) for name in held}

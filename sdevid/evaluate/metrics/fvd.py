@@ -13,7 +13,7 @@ from sdevid.evaluate.statistics.distribution import resampled_frechet_distance
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return a network that the user gives."""
+    """Say why FVD cannot run, or None: --fvd_i3d must name a network."""
     is_set = context.options.fvd_i3d is not None
     return None if is_set else "no network is given for it by --fvd_i3d"
 
@@ -33,7 +33,7 @@ def prepare(context: EvalContext) -> None:
 
 
 def run(context: EvalContext) -> Results:
-    """FVD and its floor."""
+    """Compute FVD and its floor."""
     sets = collect_sets(context)
     generated, real, training = sets.features(context, _network(context), "I3D features")
     return {

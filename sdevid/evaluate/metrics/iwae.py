@@ -43,7 +43,7 @@ def importance_weighted(
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return a posterior path whose density is known."""
+    """Say why this cannot run, or None: the density of the posterior's path must be known."""
     config = context.config
     if not config.capabilities.weighs_paths:
         return f"model_type {config.model_type} has no posterior path that can be weighted"
@@ -53,7 +53,7 @@ def needs(context: EvalContext) -> str | None:
 
 
 def run(context: EvalContext) -> Results:
-    """Return the bound, and how much it gains over the ELBO of the same draws."""
+    """Estimate the bound, and how much it gains over the ELBO of the same draws."""
     objective = cast(WeightedObjective, context.objective)
     draws = context.options.draws
     tight = importance_weighted(objective, context.index, context.clips, draws)

@@ -33,7 +33,7 @@ def prepare(context: EvalContext) -> None:
 
 
 def run(context: EvalContext) -> Results:
-    """KID on the user's network, or else on three random ones; each with its floor."""
+    """Compute KID on the user's network, or on three random ones; each with its floor."""
     sets, network = collect_sets(context), context.options.features
     if network is not None:
         entry = _distance(sets, context, _network(context), network.name)
@@ -51,7 +51,7 @@ def run(context: EvalContext) -> Results:
 def _distance(
     sets: VideoSets, context: EvalContext, network: FeatureNetwork, title: str
 ) -> dict[str, Any]:
-    """The distance and its floor, on standardised features."""
+    """Compute the distance and its floor on standardised features."""
     generated, real, training = standardised(*sets.features(context, network, title))
     return {
         "distance": kernel_distance(generated, real).as_json(),
@@ -62,7 +62,7 @@ def _distance(
 def standardised(
     generated: Floats, real: Floats, training: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Return features in units of the real ones' deviation.
+    """Express features in units of the real ones' deviation.
 
     A feature that hardly varies over the real videos, as a dead unit does, is in units of a tenth
     of the mean deviation: it would drown all others.

@@ -24,7 +24,7 @@ Distance = Callable[[Tensor, Tensor], Any]
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return a network that the user gives."""
+    """Say why LPIPS cannot run, or None: --lpips must name a network."""
     is_set = context.options.lpips is not None
     return None if is_set else "no network is given for it by --lpips"
 
@@ -42,7 +42,7 @@ def prepare(context: EvalContext) -> None:
 
 @torch.no_grad()
 def run(context: EvalContext) -> Results:
-    """The distance of predicted frames from observed ones, of samples and of the last frame."""
+    """Measure the distance of predicted from observed frames, of samples and of the last frame."""
     distance, observed = _network(context), context.options.context
     clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
     samples, copied = [], []
@@ -66,7 +66,7 @@ def run(context: EvalContext) -> Results:
 
 
 def _frames(video: Tensor, context: EvalContext) -> Tensor:
-    """uint8 (clips, time, height, width, channels) as (clips * time, channels, height, width)."""
+    """Reshape uint8 videos to frames (clips * time, channels, height, width) in [-1, 1]."""
     return as_input(video.to(context.device)).transpose(1, 2).flatten(0, 1)
 
 

@@ -31,10 +31,11 @@ FeatureNetwork = Callable[[Tensor], Tensor]  # (videos, channels, time, height, 
 
 
 def random_features(seed: int, channels: int) -> FeatureNetwork:
-    """Return mean and deviation over space and time of three random 3-D convolutions: 128 numbers.
+    """Build a network of three random 3-D convolutions: 128 features of a video.
 
-    He's initialisation from the seed alone; nothing is trained, so distances between such features
-    are no FVD and are comparable under the same seed and code only.
+    They are mean and deviation over space and time. He's initialisation from the seed alone;
+    nothing is trained, so distances between such features are no FVD and are comparable under the
+    same seed and code only.
     """
     source = torch.Generator().manual_seed(seed)
     weights, inputs = [], channels
@@ -56,7 +57,7 @@ def random_features(seed: int, channels: int) -> FeatureNetwork:
 
 
 def video_network(path: Path, frames: int, device: torch.device) -> FeatureNetwork:
-    """Return the TorchScript I3D at `path`, tried on two clips of `frames` frames.
+    """Load the TorchScript I3D at `path`, tried on two clips of `frames` frames.
 
     UserError where it is none, or does not give one row of features a clip.
     """
@@ -81,9 +82,9 @@ def video_network(path: Path, frames: int, device: torch.device) -> FeatureNetwo
 def image_distance(
     path: Path, shape: tuple[int, int], device: torch.device
 ) -> Callable[[Tensor, Tensor], Any]:
-    """Return the TorchScript LPIPS at `path`, tried on two frames of `shape`.
+    """Load the TorchScript LPIPS at `path`, tried on two frames of `shape`.
 
-    UserError likewise.
+    UserError where it is none, or does not give one distance for each pair.
     """
     module = load_torchscript(path, "--lpips").to(device).eval()
 
@@ -100,7 +101,7 @@ def image_distance(
 
 @torch.no_grad()
 def features(network: FeatureNetwork, videos: Pixels, title: str, device: torch.device) -> Floats:
-    """Of uint8 videos (number, time, height, width, channels), in float64."""
+    """Compute features of uint8 videos (number, time, height, width, channels), in float64."""
     parts = []
     for part in batches(range(len(videos)), 16, title):
         some = torch.from_numpy(videos[part.start : part.stop]).to(device)
@@ -109,7 +110,7 @@ def features(network: FeatureNetwork, videos: Pixels, title: str, device: torch.
 
 
 def as_input(video: Tensor) -> Tensor:
-    """Return uint8 (videos, time, height, width, channels) as channels first in [-1, 1]."""
+    """Convert uint8 (videos, time, height, width, channels) to channels first in [-1, 1]."""
     return video.movedim(-1, 1).float() / 127.5 - 1
 
 

@@ -44,9 +44,7 @@ class Scores:
     reading: Callable[[Floats], Floats] = np.asarray
 
     def as_json(self) -> dict[str, object]:
-        """Return mean and standard error by clip, and the measure at each frame ahead over all
-        clips.
-        """
+        """Average by clip, with standard error, and at each frame ahead over all clips."""
         by_clip: Estimate = mean_over(self.reading(np.nanmean(self.values, axis=1)))
         means = np.array([mean_over(column).mean for column in self.values.T])
         by_frame = [finite(value) for value in self.reading(means)]
@@ -75,7 +73,7 @@ def predict(
     tracker: SceneTracker | None,
     examples: int = 3,
 ) -> tuple[dict[str, dict[str, Scores]], list[Example]]:
-    """Return scores by measure and forecast, and `examples` clips with their futures."""
+    """Score every forecast by every measure; keep `examples` clips with their futures."""
     table: dict[tuple[str, str], list[Floats]] = defaultdict(list)
     pictures = []
     wanted = set(clips[:: max(1, len(clips) // examples)][:examples])
@@ -113,7 +111,7 @@ def _example(clip: Pixels, mean: Floats, samples: Pixels) -> Example:
 def _forecasts(
     forecasts: Pixels, mean: Floats, video: Pixels, context: int, reference: Mean
 ) -> dict[str, Floats]:
-    """Frames in [0, 1] that broadcast to the predicted ones; of the samples, the first."""
+    """Collect frames in [0, 1] that broadcast to the predicted ones; of the samples, the first."""
     return {
         "mean_of_samples": mean,
         "one_sample": forecasts[:, 0] / 255,
@@ -123,7 +121,7 @@ def _forecasts(
 
 
 def _through_autoencoder(model: VideoModel, batch: Batch, context: int) -> dict[str, Floats]:
-    """The predicted frames themselves, through a model's frozen autoencoder; empty without one."""
+    """Pass the true frames through a model's frozen autoencoder; empty without one."""
     frames = as_frames(batch.video[:, context:]).to(next(model.parameters()).device)
     decoded = model.pictures.reconstructed(frames)
     if decoded is None:

@@ -29,9 +29,10 @@ SCALES = (1.0, 3.0)  # of guidance
 
 
 def followed(context: EvalContext) -> dict[str, Any]:
-    """Return the share of videos whose nearest real clip bears their prompt, by guidance scale.
+    """Measure the share of videos whose nearest real clip bears their prompt, by guidance scale.
 
-    By chance it is the share of clips that bear it. With a scale, what guidance spent in nats.
+    By chance it is the share of clips that bear it. Each scale also has what guidance spent, in
+    nats.
     """
     read = text.tokenizer(context.config)
     assert read is not None
@@ -63,7 +64,7 @@ def followed(context: EvalContext) -> dict[str, Any]:
 
 
 def _real(context: EvalContext) -> tuple[Pixels, list[str]]:
-    """Clips of the training split and the captions they bear."""
+    """Read clips of the training split and their captions."""
     videos: list[Pixels] = []
     captions: list[str] = []
     for part in batches(evenly(REAL, len(context.training)), 32, "training clips"):
@@ -74,18 +75,18 @@ def _real(context: EvalContext) -> tuple[Pixels, list[str]]:
 
 
 def needs(context: EvalContext) -> str | None:
-    """Return a model that reads text."""
+    """Say why this cannot run, or None: the model must read text."""
     untold = context.config.text.encoder == "none"
     return "the model was trained without text (text.encoder is none)" if untold else None
 
 
 def run(context: EvalContext) -> Results:
-    """Return the shares of prompts followed."""
+    """Measure the shares of prompts followed."""
     return {"prompts": followed(context)}
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """Share and cost by guidance scale."""
+    """Yield share and cost by guidance scale."""
     if "prompts" not in results:
         return
     entries = results["prompts"]

@@ -18,11 +18,12 @@ VIDEOS = 32  # generated at each rate
 
 
 def at_finer_rates(context: EvalContext) -> dict[str, Any]:
-    """By factor: how far the frames that both rates show are apart, over two seeds' distance.
+    """Measure, by factor, the distance of the frames shared with the training rate.
 
-    Mean squares of pixels, over the frames of a training clip but the first, which does not depend
-    on the rate. 0 where the videos are the same; 1 where they share no more than two seeds do. What
-    is left comes of the solver: a finer grid takes more steps along the same Brownian path.
+    Mean squares of pixels, over those between two seeds, for the frames of a training clip but the
+    first, which does not depend on the rate. 0 where the videos are the same; 1 where they share no
+    more than two seeds do. What is left comes from the solver: a finer grid takes more steps along
+    the same Brownian path.
     """
     config = context.config
     frames, rates = config.sequence_length, {}
@@ -40,14 +41,14 @@ def _free(context: EvalContext, frames: int, factor: int) -> Pixels:
 
 
 def _apart(one: Pixels, other: Pixels) -> Floats:
-    """Mean square of each video's difference past its first frame."""
+    """Compute each video's mean squared difference past its first frame."""
     difference = one[:, 1:].astype(np.float64) - other[:, 1:]
     apart: Floats = np.square(difference).mean(axis=(1, 2, 3, 4))
     return apart
 
 
 def run(context: EvalContext) -> Results:
-    """Return the distances at finer rates."""
+    """Measure the distances at finer rates."""
     return {"refinement": at_finer_rates(context)}
 
 

@@ -25,7 +25,7 @@ class Mean:
 
 
 def training_mean(index: ShardIndex, config: Config, tracker: SceneTracker | None) -> Mean:
-    """Over up to 512 clips of `index`, at even distances. Positions where one is tracked."""
+    """Average up to 512 clips of `index`, at even distances; positions too, given a tracker."""
     frames, positions = [], []
     for part in batches(evenly(CLIPS, len(index)), 32, "mean of training clips"):
         video = stream.fixed(index, config, part).pixels

@@ -32,7 +32,7 @@ _HOW = {
 
 @dataclass(frozen=True)
 class VideoSets:
-    """As many videos of each kind, cut alike."""
+    """Equally many generated, real and training videos, cut alike."""
 
     generated: Pixels
     real: Pixels
@@ -40,7 +40,7 @@ class VideoSets:
     context: SetContext
 
     def protocol(self) -> dict[str, Any]:
-        """Return what a distance between them must be read with."""
+        """Describe the sets for the reader of a distance: videos, frames, context."""
         return {
             "videos": len(self.generated),
             "frames": self.generated.shape[1],
@@ -50,7 +50,7 @@ class VideoSets:
     def features(
         self, context: EvalContext, network: FeatureNetwork, title: str
     ) -> tuple[Floats, Floats, Floats]:
-        """Return features (videos, size) of the generated, the real and the training set."""
+        """Compute features (videos, size) of the generated, the real and the training set."""
         generated, real, training = (
             features(network, videos, f"{title}, {name}", context.device)
             for name, videos in vars(self).items()
@@ -86,7 +86,7 @@ def collect_sets(context: EvalContext) -> VideoSets:
 
 
 def distance_row(name: str, entry: dict[str, Any], of: dict[str, Any], which: str = "") -> Row:
-    """Return the row of a distance `entry` between sets with protocol `of`."""
+    """Build the row of a distance `entry` between sets with protocol `of`."""
     how = _HOW[of["context"]]
     section = f"{name}: {of['videos']} videos of {of['frames']} frames, {how}"
     floor = f"real against real {short(entry['floor'])}"

@@ -15,7 +15,7 @@ VIDEOS = 32  # of each kind whose flow is found
 
 
 def run(context: EvalContext) -> Results:
-    """Return the errors of both and their ratio."""
+    """Measure the errors of generated and of real video, and their ratio."""
     number = min(VIDEOS, len(context.index))
     frames, fps = context.config.sequence_length, context.config.fps
     generated = context.generate(range(number), frames, fps, "videos to warp")
@@ -35,7 +35,7 @@ def run(context: EvalContext) -> Results:
 
 
 def rows(results: Results) -> Iterator[Row]:
-    """Both errors and their ratio."""
+    """Yield both errors and their ratio."""
     if "warping" not in results:
         return
     entries = results["warping"]

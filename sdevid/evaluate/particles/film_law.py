@@ -30,7 +30,7 @@ class Compared:
     futures: TrackedLaw | None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values for JSON."""
         sides = {"real": self.real, "futures": self.futures}
         return {"fps": self.fps} | {name: law and law.as_json() for name, law in sides.items()}
 
@@ -67,7 +67,7 @@ def _whole(index: ShardIndex, config: Config, clips: range, frames: int, fps: fl
 
 @torch.no_grad()
 def _futures(model: VideoModel, context: Any, frames: int, fps: float, seed: int) -> Any:
-    """uint8 films (films, frames, height, width, channels) whose first frame is the one seen."""
+    """Generate uint8 films (films, frames, height, width, channels) from their first frame."""
     device = next(model.parameters()).device
     ticks = model.config.frame_ticks(frames, fps).to(device)
     parts = []

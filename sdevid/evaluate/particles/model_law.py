@@ -36,7 +36,7 @@ RESAMPLES = 400
 
 @dataclass(frozen=True)
 class Bounds:
-    """A figure with its 95 % interval: clips drawn again."""
+    """A figure with its 95 % interval, by bootstrap over the clips."""
 
     value: float
     low: float
@@ -68,7 +68,7 @@ class ModelLaw:
     factor: float  # posterior_slope over diffusion: what calibration multiplies g^2 by
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values for JSON."""
         return asdict(self)
 
 
@@ -83,10 +83,10 @@ class Followed(NamedTuple):
 def model_law(
     objective: ParticleObjective, index: ShardIndex, clips: range, tracker: Tracker, seed: int = 0
 ) -> ModelLaw:
-    """Read the law off `objective`'s model on the clips with these numbers in `index`, each whole:
-    in windows as long as those of training, one after the other.
+    """Read the law off `objective`'s model on the clips with these numbers in `index`.
 
-    Raises UserError where no particle stands for a blob that the tracker sees.
+    Each clip is read whole: in windows as long as those of training, one after the other. Raises
+    UserError where no particle stands for a blob that the tracker sees.
     """
     config, model = objective.config, objective.model
     followed = [
@@ -161,7 +161,7 @@ def _follow(objective: ParticleObjective, windows: Windows, tracker: Tracker) ->
 
 
 def _standing(positions: Floats, absent: Any, blobs: Floats) -> list[int]:
-    """The nearest present particle to each blob, where it is near; each particle once."""
+    """Match each blob to the nearest present particle, if it is near; each particle once."""
     chosen: set[int] = set()
     for blob in blobs:
         apart = np.linalg.norm(positions - blob, axis=1) + np.where(absent, np.inf, 0.0)
@@ -178,19 +178,19 @@ class _Bootstrap:
         self.draws = [rows for rows in draws if counts[rows].sum() > 0]
 
     def interval(self, figure: Callable[[Any], float]) -> Bounds:
-        """Return `figure` of all clips, which takes an index of clips."""
+        """Compute `figure` of all clips, and its interval; `figure` takes an index of clips."""
         low, high = np.nanquantile([figure(rows) for rows in self.draws], (0.025, 0.975))
         return Bounds(float(figure(slice(None))), float(low), float(high))
 
     def ratio(self, sums: Floats, counts: Floats, scale: float) -> Bounds:
-        """Return `scale` times the sum of `sums` over that of `counts`."""
+        """Compute `scale` times the sum of `sums` over that of `counts`, and its interval."""
         return self.interval(lambda rows: scale * sums[rows].sum() / counts[rows].sum())
 
 
 def law_of_clips(
     clips: list[list[Followed]], config: Config, length: float | None, seed: int
 ) -> ModelLaw:
-    """Return the law of clips, each followed in one window or more; the bootstrap draws clips."""
+    """Estimate the law of clips, each followed in one window or more, by bootstrap over clips."""
     fps, per_second = config.fps, 1 / config.time_unit
     followed = [window for windows in clips for window in windows]
     travelled = _each_clip(
@@ -228,16 +228,15 @@ def law_of_clips(
 
 
 def _each_clip(clips: list[list[Followed]], figure: Callable[[Followed], Any]) -> Any:
-    """The sum of `figure` over each clip's windows, (clips, ...)."""
+    """Sum `figure` over each clip's windows, (clips, ...)."""
     return np.array([np.sum([figure(window) for window in windows], axis=0) for windows in clips])
 
 
 def displacement_moments(positions: Floats, mean: Floats) -> Floats:
-    """Return (sum, count) x lags of squared displacements, then (products, squares) of successive
-    steps.
+    """Sum squared displacements by lag, and the products of successive steps.
 
-    The `mean` step of all particles of all clips is taken out. That of one clip's few particles
-    would take part of their diffusion with it.
+    Returns (sum, count) x lags, then (products, squares). The `mean` step of all particles of all
+    clips is taken out. That of one clip's few particles would take part of their diffusion with it.
     """
     sums = np.zeros((2, LAGS + 1))
     if not positions.shape[1]:
@@ -256,7 +255,7 @@ def displacement_moments(positions: Floats, mean: Floats) -> Floats:
 
 
 def diffusion_by_slope(sums: Floats, fps: float) -> float:
-    """D by least squares of the mean square displacement over lags FIRST_LAG to LAGS."""
+    """Fit D by least squares to mean square displacements over lags FIRST_LAG to LAGS."""
     lags = np.arange(FIRST_LAG, LAGS + 1)
     counts = sums[1, lags - 1]
     if (counts > 0).sum() < 2:

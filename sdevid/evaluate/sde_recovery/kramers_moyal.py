@@ -74,7 +74,7 @@ def coefficients(
 
 
 def increments(paths: Floats, interval: float, order: int) -> tuple[Floats, Floats]:
-    """Return where each step starts and how far it goes: of the position, or of the velocity."""
+    """Compute the start and size of each step, of the position or (order 2) of the velocity."""
     if order == 1:
         return paths[:, :-1], np.diff(paths, axis=1)
     return paths[:, 1:-1], np.diff(paths, n=2, axis=1) / interval
@@ -83,7 +83,7 @@ def increments(paths: Floats, interval: float, order: int) -> tuple[Floats, Floa
 def overall_squared_diffusion(
     paths: Floats, interval: float, cells: int = 24, order: int = 1
 ) -> Floats:
-    """Return each path's mean of (dx - drift dt)^2 / dt, the drift from all paths' increments.
+    """Average (dx - drift dt)^2 / dt over each path, with the drift of all paths' increments.
 
     The drift is a line in each of `cells` cells that hold equally many increments. The mean over
     the paths is the squared diffusion averaged over the law of x. Returns (number,).

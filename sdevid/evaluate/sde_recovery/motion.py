@@ -77,7 +77,7 @@ def simulate_truth(
     paths: int = PATHS,
     horizon: float | None = None,
 ) -> MotionStatistics:
-    """Return the same statistics of simulated paths."""
+    """Simulate `paths` paths of the SDE and compute the same statistics."""
     times = interval * np.arange(frames)
     states = sde.simulate(np.random.default_rng(seed), paths, times)
     return motion_statistics(states[..., 0] if sde.order == 2 else states, interval, sde, horizon)
@@ -92,7 +92,7 @@ def compare(
     frames: int = WINDOW,
     paths: int = PATHS,
 ) -> dict[str, Any]:
-    """Return one axis' entry in the results: statistics, their ratios to truth, and the grids.
+    """Compare one axis with the truth: statistics, their ratios to truth, and the grids.
 
     `frames` and `paths` are those of the simulated truth. First passages are counted up to three
     quarters of the length of the shorter of `generated` and `real`.
@@ -134,7 +134,7 @@ def _edges(sde: SDE) -> Floats:
 
 
 def _exact(sde: SDE, law: CoefficientEstimates, horizon: float) -> dict[str, float]:
-    """What is known without simulation; the squared diffusion is averaged over the law of x."""
+    """Compute what is known without simulation; squared diffusion is a mean over the law of x."""
     squared = sde.diffusion(law.position) ** 2
     exact = {
         "variance": sde.stationary_variance(),
@@ -167,7 +167,7 @@ def _ratios(motion: MotionStatistics, truth: MotionStatistics) -> dict[str, floa
 
 
 def _curve_errors(motion: MotionStatistics, truth: MotionStatistics) -> dict[str, float | None]:
-    """Root mean square difference over that of truth, weighted by how often truth is there."""
+    """Compute root mean square differences over truth's, weighted by how often truth is there."""
     errors = {}
     for key in ("drift", "squared_diffusion"):
         curve, true = getattr(motion.grid, key), getattr(truth.grid, key)

@@ -12,7 +12,7 @@ from sdevid.evaluate.table import plain, short
 
 
 def needs_known_sde(context: EvalContext) -> str | None:
-    """Drawn video whose SDE stands in dataset.json."""
+    """Say why this cannot run, or None: dataset.json must name the SDE of drawn video."""
     return context.sde_unknown
 
 
@@ -38,7 +38,7 @@ def rows(results: Results) -> Iterator[Row]:
 
 
 def statistics_rows(section: str, entry: dict[str, Any]) -> Iterator[Row]:
-    """Generated statistics, with those of real video and of the truth as notes."""
+    """Yield the statistics of generated motion, with those of real and true motion as notes."""
     statistics, exact = entry["statistics"], entry["statistics"]["exact"]
     for key, value in statistics["generated"].items():
         real, truth = (short(statistics[name][key]) for name in ("real", "truth"))

@@ -24,10 +24,9 @@ _PATHS = 1024  # of the simulated truth
 
 
 def at_other_rates(context: EvalContext, rollouts: int, frames: int) -> dict[str, Any]:
-    """Return `motion.compare` at each multiple of the training rate, by that multiple, then by
-    axis.
+    """Run `motion.compare` at each multiple of the training rate, by multiple, then by axis.
 
-    `frames`: of a generated video at the training rate; its length in seconds is kept.
+    `frames` is the length of a generated video at the training rate; its length in seconds is kept.
     """
     tracker = context.tracker
     assert tracker is not None
@@ -66,7 +65,7 @@ def _drawn(context: EvalContext, factor: float) -> dict[str, Floats]:
 
 
 def run(context: EvalContext) -> Results:
-    """Motion at other rates."""
+    """Compare motion at other rates."""
     options = context.options
     return {"rates": at_other_rates(context, options.rollouts, options.rollout_frames)}
 

@@ -40,5 +40,5 @@ class SceneTracker:
 
 
 def scene_tracker(truth: Mapping[str, Any]) -> SceneTracker:
-    """Return the tracker of the drawn data set with this `truth` in dataset.json."""
+    """Build the tracker of the drawn data set with this `truth` in dataset.json."""
     return SceneTracker(known_scene(truth), float(truth["units"]["half_width"]))

@@ -62,7 +62,7 @@ def compare(context: EvalContext) -> dict[str, Any]:
 
 
 def _simulate(context: EvalContext, clip: int) -> Floats:
-    """(futures, frames ahead, axes) of the true SDE from the true state of one clip."""
+    """Simulate the true SDE from one clip's true state, (futures, frames ahead, axes)."""
     tracker, observed = context.tracker, context.options.context
     assert tracker is not None
     meta = context.index.read(clip).meta
@@ -97,7 +97,7 @@ def _scores(samples: Floats, outcome: Floats) -> dict[str, Any]:
 
 
 def _together(model: Paths, simulator: Paths, outcome: Paths) -> dict[str, Any]:
-    """The energy score over all axes at once, by clip, and the mean of the paired difference."""
+    """Compute the energy score over all axes at once, by clip, and the mean paired difference."""
 
     def score(members: Paths) -> Floats:
         samples = np.stack([np.stack(part, axis=1) for part in members.values()], axis=-1)
@@ -114,7 +114,7 @@ def _together(model: Paths, simulator: Paths, outcome: Paths) -> dict[str, Any]:
 
 
 def run(context: EvalContext) -> Results:
-    """Return the comparison with the simulator."""
+    """Compare the model's futures with the simulator's."""
     return {"simulator_futures": compare(context)}
 
 

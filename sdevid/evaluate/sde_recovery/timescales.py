@@ -11,13 +11,13 @@ FEWEST = 32  # pairs of frames, or passages begun, below which nothing is said
 
 
 def autocorrelation_time(paths: Floats, interval: float, middle: float) -> Estimate:
-    """Return seconds until the autocorrelation of (number, frames) about `middle` first falls to
-    1/e.
+    """Estimate the seconds until the autocorrelation about `middle` first falls to 1/e.
 
-    Its logarithm is taken as straight between two lags. Of an OU process that is 1/theta; of an
-    oscillation it says when it first leaves its phase. Where the paths are too short to fall that
-    far, the line through the logarithm over the later half of the lags is carried on; NaN where it
-    rises. `middle` is the true mean: that of a short path would bias the lags (Sokal 1997).
+    `paths` are (number, frames). The correlation's logarithm is taken as straight between two lags.
+    Of an OU process the time is 1/theta; of an oscillation it says when it first leaves its phase.
+    Where the paths are too short to fall that far, the line through the logarithm over the later
+    half of the lags is carried on; NaN where it rises. `middle` is the true mean: that of a short
+    path would bias the lags (Sokal 1997).
     """
     x = paths - middle
     valid = np.isfinite(x)
@@ -40,7 +40,7 @@ def autocorrelation_time(paths: Floats, interval: float, middle: float) -> Estim
 def first_passage_time(
     paths: Floats, interval: float, middle: float, level: float, horizon: float
 ) -> Estimate:
-    """Return mean seconds, up to `horizon`, to reach `middle` after coming out to `level` from it.
+    """Estimate the mean seconds, up to `horizon`, to come back from `level` to `middle`.
 
     A passage begins at the first frame at or beyond `level`, on either side, that follows a frame
     within it, and ends at the first frame on the other side of `middle`. Paths that end before are
@@ -61,7 +61,7 @@ def first_passage_time(
 
 
 def _fall(correlation: Floats) -> Floats:
-    """The lag, in frames, at which each row first passes 1/e; NaN where none does."""
+    """Find the lag, in frames, at which each row first passes 1/e; NaN where none does."""
     goal = np.exp(-1)
     below = correlation <= goal
     at, rows = np.argmax(below, axis=1), np.arange(len(correlation))
@@ -73,7 +73,7 @@ def _fall(correlation: Floats) -> Floats:
 
 
 def _carried_on(correlation: Floats, number: Floats) -> Floats:
-    """The lag at which a line through log correlation, over the later half of lags, meets -1."""
+    """Extrapolate to the lag where a line through log correlation, over later lags, meets -1."""
     lag = np.arange(correlation.shape[1], dtype=np.float64)
     level = np.log(correlation)
     weight = np.where(np.isfinite(level) & (lag >= len(lag) / 2), number, 0.0)
@@ -87,7 +87,7 @@ def _carried_on(correlation: Floats, number: Floats) -> Floats:
 
 
 def _passages(x: Floats, level: float, lags: int) -> tuple[Floats, Floats]:
-    """Of each path, how many passages end at, and how many were watched up to, lags 1 to `lags`."""
+    """Count each path's passages that end at lags 1 to `lags`, and those watched up to them."""
     number, frames = x.shape
     ended, risked = np.zeros((number, lags)), np.zeros((number, lags))
     rows = np.arange(number)

@@ -14,7 +14,7 @@ CUT = 0.25  # share of the peak, over the ground, below which a pixel counts as 
 
 
 def positions(video: NDArray[np.uint8], half_width: float) -> Floats:
-    """Return centroids (..., 2) of the light in uint8 frames (..., height, width, channels).
+    """Locate the light in uint8 frames (..., height, width, channels): centroids (..., 2).
 
     Axis 0 is to the right, axis 1 down, from the middle of the frame, in units of which
     `half_width` make half a frame's width. The ground (the median) and a quarter of the peak
@@ -35,9 +35,9 @@ def positions(video: NDArray[np.uint8], half_width: float) -> Floats:
 
 
 def radii(video: NDArray[np.uint8], half_width: float) -> Floats:
-    """Radii (..., 1) of the disc in uint8 frames, in the units of `positions`.
+    """Measure the disc's radius (..., 1) in uint8 frames, in the units of `positions`.
 
-    That of a circle of the disc's area. A pixel counts by how far its contrast lies between a
+    It is that of a circle of the disc's area. A pixel counts by how far its contrast lies between a
     quarter and three quarters of the peak's, which leaves the area of a straight soft edge as it
     is. NaN where nothing stands out.
     """
@@ -50,16 +50,14 @@ def radii(video: NDArray[np.uint8], half_width: float) -> Floats:
 
 
 def angles(video: NDArray[np.uint8], half_width: float) -> Floats:
-    """Return angles (..., 1) of the disc about the frame's middle; 0 is below it, pi/2 to its
-    right.
-    """
+    """Measure the disc's angle (..., 1) about the frame's middle; 0 is below, pi/2 to the right."""
     x, y = np.moveaxis(positions(video, half_width), -1, 0)
     angle: Floats = np.arctan2(x, y)[..., None]
     return angle
 
 
 def unwrapped(paths: Floats) -> Floats:
-    """Angles (paths, frames) without jumps of a whole turn from one frame seen to the next."""
+    """Remove jumps of a whole turn from angles (paths, frames), between frames not NaN."""
     continuous, last = paths.copy(), np.zeros(len(paths))
     for frame in continuous.T:
         frame -= 2 * np.pi * np.round((frame - last) / (2 * np.pi))
@@ -68,7 +66,7 @@ def unwrapped(paths: Floats) -> Floats:
 
 
 def _light(video: NDArray[np.uint8]) -> tuple[Any, Any, Any]:
-    """Grey frames in [0, 1], their ground (the median) and the peak's height above it."""
+    """Convert to grey in [0, 1]; give the ground (the median) and the peak's height above it."""
     light = video.mean(axis=-1, dtype=np.float32) / 255
     flat = light.reshape(*light.shape[:-2], -1)
     ground = np.median(flat, axis=-1)[..., None, None]

@@ -12,22 +12,19 @@ RESAMPLES = 400
 
 
 def weights(units: int, rng: np.random.Generator) -> Floats:
-    """Return how often each unit is drawn in each resample, (resamples, units).
-
-    Rows sum to `units`.
-    """
+    """Draw how often each unit occurs in each resample, (resamples, units); rows sum to `units`."""
     drawn = rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES)
     return drawn.astype(np.float64)
 
 
 def bootstrap(units: int | tuple[int, ...], statistic: Callable[[Floats], Floats]) -> Estimate:
-    """Return `statistic` of weights (resamples, units) -> (resamples,), with error and 95 %
-    interval.
+    """Estimate `statistic` with error and 95 % interval by resampling units.
 
-    Of several sets of units each is resampled apart; their weights stand side by side. The value
-    itself is the statistic with each unit counted once. The error is the standard deviation over
-    400 resamples and the interval their percentiles (Efron & Tibshirani 1993, chapter 13). No
-    error where there is one unit, or fewer than half of the resamples give a number.
+    `statistic` maps weights (resamples, units) to (resamples,). Of several sets of units each is
+    resampled apart; their weights stand side by side. The value itself is the statistic with each
+    unit counted once. The error is the standard deviation over 400 resamples and the interval their
+    percentiles (Efron & Tibshirani 1993, chapter 13). No error where there is one unit, or fewer
+    than half of the resamples give a number.
     """
     sets = (units,) if isinstance(units, int) else units
     value = float(statistic(np.ones((1, sum(sets))))[0])
@@ -44,9 +41,9 @@ def bootstrap(units: int | tuple[int, ...], statistic: Callable[[Floats], Floats
 
 
 def ratio_of_means(a: Floats, b: Floats) -> Estimate:
-    """Return the mean of `a` over that of `b`, two sets of independent units.
+    """Estimate the mean of `a` over that of `b`, two sets of independent units, without NaN.
 
-    NaN ones are left out.
+    Error and interval are by bootstrap.
     """
     a, b = a[np.isfinite(a)], b[np.isfinite(b)]
 

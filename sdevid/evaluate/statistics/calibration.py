@@ -66,7 +66,7 @@ def ranks(samples: Floats, observed: Floats, bins: int) -> RankHistogram:
 
 
 def _tail(square: float, freedom: int) -> float:
-    """Chance of a larger chi-square with so many degrees of freedom."""
+    """Compute the chance of a larger chi-square with so many degrees of freedom."""
     import torch
 
     half = torch.tensor([freedom / 2, square / 2], dtype=torch.float64)

@@ -9,10 +9,10 @@ Floats = NDArray[np.float64]
 
 
 def centre_of_contrast(frames: NDArray[np.uint8]) -> Floats:
-    """Centre (x, y) in pixels of each frame (..., height, width, channels), shape (..., 2).
+    """Compute the centre (x, y), in pixels, of each frame (..., height, width, channels).
 
-    Each pixel weighs as the square of its distance from its frame's median, so that a thing on a
-    plain ground stands out. NaN for a frame of one value.
+    Returns (..., 2). Each pixel weighs as the square of its distance from its frame's median, so
+    that a thing on a plain ground stands out. NaN for a frame of one value.
     """
     values = frames.astype(np.float64).mean(axis=-1)
     height, width = values.shape[-2:]

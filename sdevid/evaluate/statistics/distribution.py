@@ -9,12 +9,12 @@ from sdevid.evaluate.statistics.estimate import LEVEL, Estimate, Floats
 
 
 def frechet_distance(a: Floats, b: Floats) -> float:
-    """Return |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2) of features (videos,
-    size).
+    """Compute the Frechet distance of Gaussians fitted to features (videos, size).
 
-    In float64, with the roots taken of symmetric matrices by their eigenvalues, which stays real
-    where a covariance is singular. It falls with the number of videos: compare at equal numbers.
-    Dowson & Landau 1982; as FVD, Unterthiner et al. 2018.
+    |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), in float64, with the roots taken of
+    symmetric matrices by their eigenvalues, which stays real where a covariance is singular. It
+    falls with the number of videos: compare at equal numbers. Dowson & Landau 1982; as FVD,
+    Unterthiner et al. 2018.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     cov_a, cov_b = (np.atleast_2d(np.cov(part, rowvar=False)) for part in (a, b))
@@ -27,7 +27,7 @@ def frechet_distance(a: Floats, b: Floats) -> float:
 
 
 def resampled_frechet_distance(a: Floats, b: Floats, resamples: int = 64) -> Estimate:
-    """Return `frechet_distance`, its error and interval by bootstrap over the videos of both sets.
+    """Estimate `frechet_distance` with error and interval, by bootstrap over both sets of videos.
 
     A resample has fewer different videos, so its distance is larger: the spread of the resamples
     is laid about the distance itself.
@@ -44,12 +44,13 @@ def resampled_frechet_distance(a: Floats, b: Floats, resamples: int = 64) -> Est
 
 
 def kernel_distance(a: Floats, b: Floats) -> Estimate:
-    """Squared maximum mean discrepancy of features (videos, size), kernel (x.y / size + 1)^3.
+    """Estimate the squared maximum mean discrepancy of features (videos, size).
 
-    The unbiased estimate: no video is compared with itself, so equal laws give 0 on average and
-    half of the values are negative. Error and interval by bootstrap over the videos of both sets,
-    where a video drawn twice is not compared with its double either; the error is up to twice too
-    large where the laws are the same. Binkowski et al. 2018.
+    The kernel is (x.y / size + 1)^3. The estimate is unbiased: no video is compared with itself, so
+    equal laws give 0 on average and half of the values are negative. Error and interval by
+    bootstrap over the videos of both sets, where a video drawn twice is not compared with its
+    double either; the error is up to twice too large where the laws are the same. Binkowski et al.
+    2018.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     within_a, within_b, across = _kernel(a, a), _kernel(b, b), _kernel(a, b)
@@ -69,7 +70,7 @@ def _kernel(x: Floats, y: Floats) -> Floats:
 
 
 def _mean(u: Floats, kernel: Floats, v: Floats) -> Floats:
-    """Of the kernel over pairs of different videos, each as often as it is drawn."""
+    """Average the kernel over pairs of different videos, each as often as it is drawn."""
     pairs = u.sum(axis=1) * v.sum(axis=1)
     if u is v:
         pairs = pairs - (u**2).sum(axis=1)

@@ -8,12 +8,13 @@ from sdevid.evaluate.statistics.estimate import Floats
 
 
 def energy_score(samples: Floats, observed: Floats) -> Floats:
-    """Return E|X - y| - 1/2 E|X - X'| for samples (m, ..., d) and what came, (..., d).
+    """Compute the energy score E|X - y| - 1/2 E|X - X'|; less is better.
 
-    Less is better. The second mean runs over the m (m - 1) pairs of distinct samples, so that the
-    score's expectation does not depend on m (the fair form: Ferro 2014). One sample is a point
-    forecast, whose score is its distance. A NaN in an observation or in every sample gives NaN;
-    samples that are NaN alone are left out. Gneiting & Raftery 2007, section 4.3.
+    `samples` are (m, ..., d), `observed` (..., d). The second mean runs over the m (m - 1) pairs of
+    distinct samples, so that the score's expectation does not depend on m (the fair form: Ferro
+    2014). One sample is a point forecast, whose score is its distance. A NaN in an observation or
+    in every sample gives NaN; samples that are NaN alone are left out. Gneiting & Raftery 2007,
+    section 4.3.
     """
     valid = np.asarray(np.isfinite(samples).all(axis=-1))
     filled = np.where(valid[..., None], samples, 0.0)

@@ -21,7 +21,7 @@ Values = NDArray[np.floating]
 
 
 def crps(samples: Values, observed: Values, fair: bool = True) -> Floats:
-    """Return continuous ranked probability score E|X - y| - 1/2 E|X - X'|; less is better.
+    """Compute the continuous ranked probability score E|X - y| - 1/2 E|X - X'|; less is better.
 
     Fair: the second mean runs over pairs of distinct members, so that the expectation is that of an
     infinite ensemble (Ferro 2014). Otherwise the score of the members as a discrete distribution,
@@ -39,7 +39,7 @@ def crps(samples: Values, observed: Values, fair: bool = True) -> Floats:
 
 
 def probability_ranks(samples: Values, observed: Values, rng: np.random.Generator) -> Floats:
-    """Randomised rank of each observation within its ensemble, in (0, 1).
+    """Draw the randomised rank of each observation within its ensemble, in (0, 1).
 
     Uniform where observation and members are exchangeable, ties or not: the observation is put
     at a random place among members equal to it, and evenly within its step (Hamill 2001).
@@ -51,7 +51,7 @@ def probability_ranks(samples: Values, observed: Values, rng: np.random.Generato
 
 
 def covered(ranks: Floats, level: float) -> Floats:
-    """Return whether central intervals of `level` hold the observation, by its `probability_ranks`.
+    """Tell whether central intervals of `level` hold the observation, by `probability_ranks`.
 
     1 or 0, with mean `level` for an exchangeable ensemble of any size; NaN stays.
     """
@@ -60,9 +60,9 @@ def covered(ranks: Floats, level: float) -> Floats:
 
 
 def pooled(values: Values, side: int) -> Floats:
-    """Return means over blocks of `side` x `side` of (..., height, width, channels).
+    """Average blocks of `side` x `side` pixels of (..., height, width, channels).
 
-    Rests are cut off. A block with a value that was not observed is NaN.
+    Remainders at the edges are cut off. A block with a value that was not observed is NaN.
     """
     *lead, height, width, channels = values.shape
     rows, columns = height // side, width // side
@@ -74,7 +74,7 @@ def pooled(values: Values, side: int) -> Floats:
 
 @dataclass(frozen=True)
 class Flatness:
-    """A rank histogram and how likely a flat one is."""
+    """A rank histogram, and the p-value of its flatness."""
 
     share: Floats  # (bins,), sums to 1
     reliability: float  # mean distance of the shares from 1 / bins
@@ -128,7 +128,7 @@ def contingency(
 
 
 def fractions_skill(probability: Values, observed: Values, threshold: float, side: int) -> Floats:
-    """Squared error and reference of the fractions skill score, stacked on a new first axis.
+    """Sum squared error and reference of the fractions skill score, on a new first axis.
 
     FSS = 1 - sum of the first / sum of the second (Roberts & Lean 2008). `probability` is the
     share of members at or above `threshold`; both are averaged over blocks of `side`.
@@ -143,10 +143,11 @@ def fractions_skill(probability: Values, observed: Values, threshold: float, sid
 
 
 def radial_spectrum(fields: Values) -> Floats:
-    """Power by whole radial wavenumber, (..., height, width, channels) -> (..., bins, channels).
+    """Compute power by whole radial wavenumber.
 
-    Mean of |FFT|^2 / (height width)^2 over the ring |k| in [n - 1/2, n + 1/2) for n from 1 to half
-    of the shorter side, k in cycles over that side (Ruzanski & Chandrasekar 2011).
+    (..., height, width, channels) -> (..., bins, channels). Mean of |FFT|^2 / (height width)^2 over
+    the ring |k| in [n - 1/2, n + 1/2) for n from 1 to half of the shorter side, k in cycles over
+    that side (Ruzanski & Chandrasekar 2011).
     """
     height, width = fields.shape[-3:-1]
     shorter = min(height, width)
@@ -162,7 +163,7 @@ def radial_spectrum(fields: Values) -> Floats:
 def reliability_counts(
     probability: Values, observed: Values, threshold: float, bins: Sequence[float]
 ) -> Floats:
-    """Return forecasts, their summed probability and events, by bin of probability: (3, bins).
+    """Count forecasts, their summed probability and events, by bin of probability: (3, bins).
 
     The reliability diagram is events over forecasts against mean probability (Wilks 2019).
     """

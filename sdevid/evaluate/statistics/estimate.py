@@ -23,6 +23,7 @@ class Estimate:
     interval: tuple[float, float] | None = None  # of 95 %, by bootstrap over the units
 
     def as_json(self) -> dict[str, float | list[float] | None]:
+        """Convert to an entry of results.json; NaN becomes None."""
         entry: dict[str, float | list[float] | None] = {
             "mean": finite(self.mean),
             "standard_error": finite(self.standard_error),
@@ -52,5 +53,5 @@ def mean_over(units: Floats) -> Estimate:
 
 
 def finite(value: float) -> float | None:
-    """Return `value` as JSON can say it: None for NaN and infinity."""
+    """Convert `value` to what JSON can hold: None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None

@@ -14,16 +14,17 @@ CEILING = 100.0  # dB, given to an error below 1e-10, so that means stay finite
 
 
 def squared_error(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
-    """Return mean square over the pixels of frames (..., height, width, channels) in [0, 1].
+    """Compute the mean square over the pixels of frames in [0, 1].
 
-    The two broadcast; the result has the axes before height.
+    Frames are (..., height, width, channels). The two broadcast; the result has the axes before
+    height.
     """
     error: Floats = np.square(np.subtract(predicted, true, dtype=np.float64)).mean((-3, -2, -1))
     return error
 
 
 def decibels(error: Floats) -> Floats:
-    """PSNR in dB of a mean squared error of values in [0, 1]: -10 log10 of it.
+    """Convert mean squared errors of values in [0, 1] to PSNR, -10 log10 of them, in dB.
 
     Take the mean over a clip's frames first: of frames by themselves, one that is copied exactly
     because nothing moved would outweigh all others.
@@ -33,7 +34,7 @@ def decibels(error: Floats) -> Floats:
 
 
 def structural_similarity(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
-    """Return mean SSIM of frames (..., height, width, channels) in [0, 1], by scikit-image.
+    """Compute mean SSIM of frames (..., height, width, channels) in [0, 1], by scikit-image.
 
     Wang et al. 2004 as published: a Gaussian window of 11 pixels, deviation 1.5. The two broadcast;
     the result has the axes before height. NaN for frames smaller than the window.

@@ -13,11 +13,12 @@ from sdevid.sample.write import Pixels
 
 
 def warping_error(videos: Pixels, title: str) -> Floats:
-    """Of uint8 videos (number, time, height, width, channels): mean squares of values in [0, 1].
+    """Measure each video's warping error: mean squares of values in [0, 1].
 
-    The flow between two frames is the video's own, by iterative Lucas-Kanade (Le Besnerais &
-    Champagnat 2005). Pixels where forward and backward flow disagree (Sundaram et al. 2010) are
-    left out. Meaningful beside that of real video alone: still video has none (Lai et al. 2018).
+    Videos are uint8 (number, time, height, width, channels). The flow between two frames is the
+    video's own, by iterative Lucas-Kanade (Le Besnerais & Champagnat 2005). Pixels where forward
+    and backward flow disagree (Sundaram et al. 2010) are left out. Meaningful beside that of real
+    video alone: still video has none (Lai et al. 2018).
     """
     errors = []
     for part in batches(range(len(videos)), 1, title):
