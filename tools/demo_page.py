@@ -69,7 +69,10 @@ def main() -> int:
 
 
 def draw(records: Sequence[Record], path: Path) -> None:
-    """Drift and squared diffusion of each run: generated, real, true, and true at the interval."""
+    """Plot drift and squared diffusion of each run beside the true ones.
+
+    The true ones are exact, and as estimated at the frame interval.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.2 * len(records)), layout="constrained")
@@ -93,7 +96,7 @@ def _gaps(values: Sequence[float | None]) -> list[float]:
 
 
 def play(record: Record, path: Path) -> None:
-    """Generated videos, moving."""
+    """Write a GIF of generated videos."""
     videos = write.enlarge(record.pictures["generated"][:8], 64)
     write.gif(path, write.tile(videos, 4), float(record.pictures["fps"]))
 
@@ -140,7 +143,7 @@ def _section(record: Record) -> Iterator[str]:
 
 
 def _worst(entry: dict[str, Any]) -> Iterator[str]:
-    """The furthest bin of drift and squared diffusion, whether or not it is good."""
+    """Describe the worst bin of drift and squared diffusion, whether or not it is good."""
     for key, of in (("squared_diffusion", "the truth there"), ("drift", "the largest true drift")):
         worst = worst_bin(entry["grid"], key, relative=key == "squared_diffusion")
         if worst is None:
@@ -179,7 +182,7 @@ def _rates(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _futures(results: dict[str, Any]) -> Iterator[str]:
-    """Against baselines on pixels, and against the simulator on the position."""
+    """Tabulate futures against baselines on pixels, and the simulator on the position."""
     scores = results["futures"]
     rows = []
     for name, forecast in scores["forecasts"].items():

@@ -57,11 +57,12 @@ class Outcome(NamedTuple):
 
     @property
     def is_bad(self) -> bool:
+        """Whether the step failed or timed out."""
         return self.word in ("failed", "timed out")
 
 
 def steps(cpu: bool, work: Path, results: Path) -> list[Step]:
-    """Return the check's steps, those first that the others stand on."""
+    """List the check's steps, those first on which others depend."""
     commands = [
         _tests(cpu),
         *(_sanitizer(tool, cpu) for tool in ("memcheck", "racecheck")),
@@ -81,7 +82,7 @@ def _tests(cpu: bool) -> Step:
 
 
 def _files_of(mark: str) -> list[str]:
-    """The test files with this mark: others may import what a GPU node does not have."""
+    """Find the test files with this mark: others may import what a GPU node does not have."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [
         str(path.relative_to(ROOT)) for path in files if mark in path.read_text(encoding="utf-8")
@@ -100,7 +101,7 @@ def _sanitizer(tool: str, cpu: bool) -> Step:
 
 
 def _benchmarks(cpu: bool, results: Path) -> list[Step]:
-    """A process each, so that one that does not end costs only its own figures."""
+    """Plan one process for each, so that one that does not end costs only its own figures."""
     bench = [sys.executable, "kernels/bench.py", "--output", str(results)]
     budget = ["--seconds", "0.3" if cpu else "6"]
     sizes = ["tiny"] if cpu else ["small", "map", "medium"]
@@ -145,7 +146,7 @@ def _training(cpu: bool, work: Path) -> Step:
 
 
 def _trained(run: Path) -> Figures:
-    """The last figures of a run's metrics; raises ValueError where it did not end as it should."""
+    """Read the last figures of a run; raise ValueError where it did not end as it should."""
     ended = json.loads((run / "exit.json").read_text(encoding="utf-8"))
     if ended["reason"] != "done":
         raise ValueError(f"the run ended as {ended['reason']!r}, not 'done'")
@@ -173,7 +174,7 @@ WHAT = {  # file: the columns that name a row, and those that it measures
 
 
 def _figures(folder: Path, names: tuple[str, ...], size: str | None) -> Figures:
-    """What the benchmark wrote for this device, as one figure a cell."""
+    """Read what the benchmark wrote for this device, one figure a cell."""
     figures: Figures = {}
     for name in names:
         labels, metrics = WHAT[name]
@@ -212,7 +213,7 @@ def run(step: Step, limit: float, log: Path) -> Outcome:
 
 
 def _ended(command: list[str], seconds: float, log: Path) -> int | None:
-    """The command's exit code; None where it was ended, with all its children, for its time."""
+    """Run a command; return its exit code, None where it was killed, children too, for its time."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -237,7 +238,7 @@ def _shown(command: list[str]) -> str:
 
 
 def environment() -> Figures:
-    """Machine, versions and date."""
+    """Collect machine, versions and date."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -267,7 +268,7 @@ def _machine() -> str:
 
 
 def write(outcomes: list[Outcome], about: Figures, path: Path) -> None:
-    """A row a step and a row a figure, each with machine, versions and date."""
+    """Write a row for each step and each figure, with machine, versions and date."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = ["step", "outcome", "seconds", "note", "figure", "value"]
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -281,7 +282,7 @@ def write(outcomes: list[Outcome], about: Figures, path: Path) -> None:
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Return a line a step."""
+    """Format a line for each step."""
     wide = max(len(outcome.name) for outcome in outcomes)
     return "\n".join(
         f"{outcome.name:<{wide}}  {outcome.word:<9}  {outcome.seconds:6.1f} s  {outcome.note}"
@@ -290,7 +291,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def check(todo: list[Step], seconds: float, logs: Path, path: Path) -> list[Outcome]:
-    """Return every step's outcome, written to `path` as they come in, within `seconds` in all."""
+    """Run every step, within `seconds` in all; write the outcomes to `path` as they come in."""
     about, outcomes, began = environment(), [], time.monotonic()
     for step in todo:
         print(f"\n== {step.name}", flush=True)
@@ -302,6 +303,7 @@ def check(todo: list[Step], seconds: float, logs: Path, path: Path) -> list[Outc
 
 
 def main(words: list[str] | None = None) -> int:
+    """Run the check. Returns 0, 1 if a step failed, 2 where the wrong device is there."""
     parser = argparse.ArgumentParser(description="Everything that needs a GPU, in one command.")
     parser.add_argument("--cpu", action="store_true", help="rehearse on a CPU, at a tiny size")
     parser.add_argument("--seconds", type=float, help="for all steps")

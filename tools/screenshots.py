@@ -65,7 +65,7 @@ def main() -> int:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A headless Chromium of the system's packages."""
+    """Start a headless Chromium of the system's packages."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -98,7 +98,7 @@ def take(driver: Any, path: Path) -> None:
 
 @contextmanager
 def watched(folder: Path) -> Iterator[str]:
-    """The address at which `sdevid watch` serves the runs of a folder."""
+    """Serve the runs of a folder as `sdevid watch` does; yield the address."""
     server = Watch(folder, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -112,7 +112,7 @@ def watched(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def studio(run_dir: Path) -> Iterator[str]:
-    """The address of a studio that tries this run."""
+    """Serve a studio that tries this run; yield the address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -56,7 +56,7 @@ def _curves(runs: Sequence[Record]) -> str:
 
 
 def _colour(number: int, count: int) -> str:
-    """A colour of the style sheet; of many runs, hues at even distances."""
+    """Choose a colour of the style sheet; of many runs, hues at even distances."""
     if count <= len(COLOURS):
         return COLOURS[number]
     return f"hsl({360 * number / count:.0f} 65% 50%)"

@@ -20,7 +20,7 @@ STATISTICS = (
 
 
 def rates(run: Record) -> str:
-    """Return the motion at other frame rates beside that of training."""
+    """Lay out the motion at other frame rates beside that of training."""
     results = run.results or {}
     estimates, motion = results.get("rates"), results.get("motion")
     if not estimates or not motion:
@@ -51,7 +51,7 @@ def _axis_rates(axis: str, estimates: dict[str, Any], motion: dict[str, Any], fp
 
 
 def futures(run: Record) -> str:
-    """Return the model's futures beside the simulator's."""
+    """Lay out the model's futures beside the simulator's."""
     scores = (run.results or {}).get("simulator_futures")
     if not scores:
         return ""
@@ -98,7 +98,7 @@ def _curves(who: dict[str, Any], key: str) -> list[Series]:
 
 
 def digits(run: Record) -> str:
-    """Stochastic Moving MNIST by its protocol."""
+    """Lay out the scores of Stochastic Moving MNIST by its protocol."""
     section = (run.results or {}).get("digits")
     if not section:
         return ""
@@ -119,7 +119,7 @@ def digits(run: Record) -> str:
 
 
 def figures(run: Record) -> str:
-    """Return every figure that was measured, with its error and interval."""
+    """Tabulate every figure that was measured, with its error and interval."""
     if run.results is None:
         return ""
     body, section = [], ""

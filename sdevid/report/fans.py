@@ -16,7 +16,7 @@ SHOWN = 3  # futures that play beside the clip
 
 
 def fans(run: Record) -> str:
-    """Return futures that play beside the real clip, and the quantiles of all of them."""
+    """Lay out futures that play beside the real clip, and the quantiles of all of them."""
     if "fans" not in run.pictures or run.results is None:
         return ""
     count = run.results["protocol"]["samples"]
@@ -45,7 +45,7 @@ def _clip(run: Record, k: int) -> str:
 
 
 def _axis(run: Record, k: int, axis: int, begins: float, fps: float) -> str:
-    """`begins`: the time of the first predicted frame, in seconds."""
+    """Plot one axis; the first predicted frame is `begins` seconds into the clip."""
     futures, real = run.pictures["fans"][k][..., axis], run.pictures["paths"][k][:, axis]
     ahead = [begins + frame / fps for frame in range(futures.shape[1])]
     curves = [

@@ -24,7 +24,7 @@ SIDE = 64  # least side of a moving picture, in pixels
 
 
 def summary(run: Record) -> str:
-    """Return the main figures, each with what it is to be compared with."""
+    """Lay out the main figures, each with what it is to be compared with."""
     assert run.results is not None
     results, protocol = run.results, run.results["protocol"]
     clips = f"{protocol['clips']} clips of {protocol['split']}"
@@ -73,7 +73,7 @@ def _prediction(forecasts: dict[str, Any], measure: str, unit: str, better: int)
 
 
 def _worst_frame(forecasts: dict[str, Any], measure: str, unit: str, better: int) -> str:
-    """The frame ahead at which the model is furthest behind the better baseline, or least ahead."""
+    """Name the frame ahead at which the model does worst beside the better baseline."""
     own = forecasts["mean_of_samples" if measure == "psnr" else "samples"]["by_frame"]
     others = [forecasts[name]["by_frame"] for name in ("copy_last_frame", "mean_frame")]
     leads = []
@@ -89,7 +89,7 @@ def _worst_frame(forecasts: dict[str, Any], measure: str, unit: str, better: int
 
 
 def _motion(axis: str, entry: dict[str, Any]) -> str:
-    """The worst bin of the squared diffusion, and what else is far from the truth."""
+    """Name the worst bin of the squared diffusion, and what else is far from the truth."""
     ratio = entry["ratio_to_truth"]["generated"]
     worst = worst_bin(entry["grid"], "squared_diffusion", relative=True)
     drift = worst_bin(entry["grid"], "drift", relative=False)
@@ -124,7 +124,7 @@ def _interval(one: Deviation) -> str:
 
 
 def videos(run: Record) -> str:
-    """Generated beside real video, moving."""
+    """Lay out generated beside real video, moving."""
     generated, real = run.pictures.get("generated"), run.pictures.get("real")
     if generated is None or real is None:
         return ""
@@ -144,7 +144,7 @@ def videos(run: Record) -> str:
 
 
 def prediction(run: Record) -> str:
-    """Return futures of held-out clips, and how good they are beside the baselines."""
+    """Lay out futures of held-out clips, and how good they are beside the baselines."""
     assert run.results is not None
     if "prediction" not in run.results:
         return ""
@@ -244,7 +244,7 @@ def _strip(run: Record, i: int, context: int) -> str:
 
 
 def motion(run: Record) -> str:
-    """Return drift and squared diffusion of the tracked motion, beside truth."""
+    """Plot drift and squared diffusion of the tracked motion beside truth."""
     assert run.results is not None
     entries, protocol = run.results.get("motion"), run.results["protocol"]
     if not entries:

@@ -20,9 +20,9 @@ FAR = 0.1  # of coverage from its level; beyond it a card is red
 
 
 def card(run: Record) -> tuple[str, str, str, bool] | None:
-    """Name, value, comparison and whether it is wrong: fair CRPS and coverage of the futures.
+    """Summarise the futures' CRPS and coverage: name, value, comparison, whether it is wrong.
 
-    Of the first channel. None where they were not measured.
+    Fair CRPS of the first channel. None where they were not measured.
     """
     scores = (run.results or {}).get("futures")
     if not scores:
@@ -49,7 +49,7 @@ def card(run: Record) -> tuple[str, str, str, bool] | None:
 
 
 def _worst_lead(scores: dict[str, Any], model: dict[str, Any], best: str) -> str:
-    """The lead time at which the model's CRPS is highest beside the best baseline's."""
+    """Name the lead time at which the model's CRPS is worst beside the best baseline's."""
     other = scores["forecasts"][best]["channels"][0]["crps"]["1"]["by_lead"]
     own = model["crps"]["1"]["by_lead"]
     shares = [(a / b, k) for k, (a, b) in enumerate(zip(own, other, strict=True), 1) if a and b]
@@ -62,7 +62,7 @@ def _worst_lead(scores: dict[str, Any], model: dict[str, Any], best: str) -> str
 
 
 def futures(run: Record) -> str:
-    """Return every score of the futures beside the baselines'."""
+    """Tabulate every score of the futures beside the baselines'."""
     scores = (run.results or {}).get("futures")
     if not scores:
         return ""
@@ -147,7 +147,7 @@ def _plots(scores: dict[str, Any], forecasts: dict[str, Any]) -> str:
 
 
 def failures(run: Record) -> str:
-    """Return where the model fails, part after part."""
+    """Tabulate where the model fails, part after part."""
     scores = (run.results or {}).get("failures")
     if not scores:
         return ""

@@ -16,7 +16,7 @@ FEW = 3  # held-out source videos; intervals over fewer say little
 
 
 def warnings(run: Record) -> str:
-    """Return what is wrong with the run or its evaluation, as one block; empty where nothing is."""
+    """Collect what is wrong with the run or its evaluation, as one block; empty if nothing is."""
     warnings_of_run = [*_order(run), *_owners(run), *_ending(run), *_evaluation(run)]
     if not warnings_of_run:
         return ""
@@ -25,7 +25,7 @@ def warnings(run: Record) -> str:
 
 
 def section(run: Record) -> str:
-    """Return starts, resumes, pauses and faults, in the order of time."""
+    """Tabulate starts, resumes, pauses and faults, in the order of time."""
     if not run.metrics and not run.starts:
         return ""
     events = sorted(_events(run), key=lambda event: event[0])
@@ -34,7 +34,7 @@ def section(run: Record) -> str:
 
 
 def _events(run: Record) -> Iterator[tuple[float, str, str]]:
-    """Time in seconds, what happened, and at which step."""
+    """Yield the time in seconds, what happened, and at which step."""
     for start in run.starts:
         verb = "resumed" if start.get("step") else "started"
         count = int(start.get("processes") or 1)

@@ -10,7 +10,7 @@ TOLERATED = 0.15  # of the real films' diffusion
 
 
 def section(run: Record) -> str:
-    """The law in units, and tracked films beside real ones; empty where neither applies."""
+    """Lay out the law in units, and tracked films beside real ones; empty where neither applies."""
     if run.law is None:
         particles = run.config.get("sde", {}).get("latent") == "particles"
         if not particles:
@@ -26,7 +26,7 @@ def section(run: Record) -> str:
 
 
 def card(run: Record) -> tuple[str, str, str, bool] | None:
-    """Name, value, comparison and whether it is wrong: D of futures at the worst frame rate.
+    """Summarise D of futures at the worst rate: name, value, comparison, whether it is wrong.
 
     None where no films were tracked on both sides.
     """

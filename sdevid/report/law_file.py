@@ -114,7 +114,7 @@ _LAW: TypeAdapter[Any] = TypeAdapter(LawFile)
 
 
 def read_law(path: Path) -> LawFile | None:
-    """law.json, None where there is none. UserError where it is out of form."""
+    """Read law.json; None where there is none. UserError where it is out of form."""
     law: LawFile | None = read_form(path, _LAW)
     return law
 

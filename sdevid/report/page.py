@@ -30,7 +30,7 @@ COMPARED = "compare.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `report`."""
+    """Add the arguments of `report`."""
     parser.add_argument("run_dir", type=Path, nargs="+", help="folder of a run; several: compared")
     parser.add_argument(
         "--output",
@@ -56,7 +56,7 @@ def write_page(args: argparse.Namespace) -> int:
 
 
 def page(record: Record, *, refreshed: bool = False) -> str:
-    """Return the whole page of one run.
+    """Build the whole page of one run.
 
     `refreshed`: it looks for a newer one, as `watch` serves it. Raises UserError where a file of
     the run is out of form, whatever it holds.
@@ -67,7 +67,7 @@ def page(record: Record, *, refreshed: bool = False) -> str:
 
 @contextmanager
 def _files_are_told(record: Record) -> Iterator[None]:
-    """Raise UserError for what a page makes of files that lack, or misname, what it reads."""
+    """Turn what a page raises for fields that files lack, or misname, into UserError."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -97,7 +97,7 @@ def _page(record: Record, refreshed: bool) -> str:
 
 
 def comparison(records: list[Record]) -> str:
-    """Return the page of several runs."""
+    """Build the page of several runs."""
     names = ", ".join(record.folder.resolve().name for record in records)
     head = f'<h1>{len(records)} runs</h1><p class="quiet">{html.escape(names)}</p>'
     with _files_are_told(records[0]):

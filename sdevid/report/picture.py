@@ -13,7 +13,7 @@ GAP = 2  # pixels between frames of a strip
 
 
 def strip(frames: Pixels, before: int, title: str) -> str:
-    """Return frames (time, height, width, channels) in a row, after room for `before` more."""
+    """Lay frames (time, height, width, channels) in a row, after room for `before` more."""
     large = write.enlarge(frames, 48)
     count, height, width, channels = large.shape
     canvas = np.zeros((height, (before + count) * (width + GAP) - GAP, 4), np.uint8)

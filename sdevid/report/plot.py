@@ -38,7 +38,7 @@ def plot(
     note: str = "",
     from_zero: bool = False,
 ) -> str:
-    """Return a titled figure. Without `limits` the y axis holds every value and bar; they cut it.
+    """Build a titled figure. Without `limits` the y axis holds every value and bar; they cut it.
 
     `from_zero`: the x axis begins at 0.
     """
@@ -63,7 +63,7 @@ def plot(
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand inside a script element: nothing in it closes the element."""
+    """Encode JSON for a script element: nothing in it closes the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

@@ -39,12 +39,15 @@ class Record:
 
     @property
     def clips(self) -> int:
-        """Trained on so far."""
+        """Number of clips trained on so far."""
         return int(self.metrics[-1]["clips"] or 0) if self.metrics else 0
 
     @property
     def seconds(self) -> float | None:
-        """From the first line of the metrics to the last, pauses over a minute left out."""
+        """Seconds from the first line of the metrics to the last, without long pauses.
+
+        A pause is over a minute and five times the median step.
+        """
         times = [line["time"] for line in self.metrics if line.get("time") is not None]
         steps = np.diff(np.array(times, float))
         return (
@@ -60,7 +63,7 @@ class Record:
 
 
 def read(folder: Path) -> Record:
-    """Return the run in `folder`.
+    """Read the run in `folder`.
 
     Raises UserError where that is no run folder, or a file is damaged.
     """
@@ -88,7 +91,7 @@ def read(folder: Path) -> Record:
 
 
 def _lines(path: Path) -> list[Line]:
-    """The whole lines of a metrics file; one torn by a crash is passed over."""
+    """Read the whole lines of a metrics file; one torn by a crash is passed over."""
     records = []
     for text in path.read_bytes().splitlines() if path.is_file() else ():
         try:
@@ -101,7 +104,7 @@ def _lines(path: Path) -> list[Line]:
 
 
 def arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a file, none where there is none. UserError where it is damaged or vast."""
+    """Read the arrays of a file, none if it is missing. UserError where it is damaged or vast."""
     if not path.is_file():
         return {}
     try:

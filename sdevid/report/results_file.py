@@ -66,19 +66,19 @@ _ENDING = TypeAdapter(dict[str, str | FiniteFloat | bool | None])
 
 
 def read_results(path: Path) -> dict[str, Any] | None:
-    """Return results.json, None where there is none. UserError where it is out of form."""
+    """Read results.json; None where there is none. UserError where it is out of form."""
     fields = read_form(path, _RESULTS)
     return None if fields is None else dict(fields.model_dump())
 
 
 def read_ending(path: Path) -> dict[str, Any] | None:
-    """Return exit.json, None where there is none. UserError where it is out of form."""
+    """Read exit.json; None where there is none. UserError where it is out of form."""
     fields: dict[str, Any] | None = read_form(path, _ENDING)
     return fields
 
 
 def read_form(path: Path, form: TypeAdapter[Any]) -> Any:
-    """A JSON file of this form, None where there is none. UserError where it is out of form."""
+    """Read a JSON file of this form; None if it is missing. UserError where it is out of form."""
     if not path.is_file():
         return None
     try:

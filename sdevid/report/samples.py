@@ -27,7 +27,7 @@ class Samples(NamedTuple):
 
 
 def over_training(run: Record) -> str:
-    """Return samples of up to `MOST` checkpoints, oldest first, and real video.
+    """Lay out samples of up to `MOST` checkpoints, oldest first, and real video.
 
     Empty without any.
     """
@@ -45,7 +45,7 @@ def over_training(run: Record) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the files of samples in a run folder, by step."""
+    """List the files of samples in a run folder, by step."""
     by_name = {}
     for path in (folder / FOLDER).glob("step_*.npz"):
         number = path.stem.removeprefix("step_")
@@ -59,7 +59,7 @@ def _evenly(count: int) -> list[int]:
 
 
 def _read(path: Path) -> Samples | None:
-    """None where the file is not there, or is being written."""
+    """Read one file of samples; None where it is missing, or is being written."""
     try:
         held = arrays(path)
         caption = "Real"

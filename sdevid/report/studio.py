@@ -92,7 +92,7 @@ def launch(model_path: Path, host: str, port: int) -> None:
 
 
 def _gradio(folder: str) -> Any:
-    """The gradio module, which keeps what is uploaded and offered in `folder`."""
+    """Import gradio, which keeps what is uploaded and offered in `folder`."""
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}  # before import
     try:
         import gradio
@@ -156,5 +156,5 @@ def _films(videos: list[Pixels], fps: float) -> str:
 
 
 def _theme(gradio: Any) -> Any:
-    """Fonts of the system, so that nothing is fetched."""
+    """Build a theme in the system's fonts, so that nothing is fetched."""
     return gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])

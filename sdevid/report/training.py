@@ -22,7 +22,7 @@ TERMS = (
 
 
 def bound(run: Record) -> str:
-    """Return the evidence lower bound and its terms over the clips trained on."""
+    """Plot the evidence lower bound and its terms over the clips trained on."""
     title = "<h2>The bound over training</h2>"
     if not run.metrics:
         command = f"python -m sdevid train --config {run.folder / 'config.yaml'}"
@@ -63,7 +63,7 @@ def _term(run: Record, name: str, label: str) -> str:
 
 
 def _limits(curves: list[Series]) -> tuple[float, float] | None:
-    """Room for all but the first tenth of the run, which would flatten the rest."""
+    """Find limits that hold all but the first tenth of the run, which would flatten the rest."""
     last = max((x for curve in curves for x in curve.x), default=0.0)
     late = [
         y
@@ -78,7 +78,7 @@ def _limits(curves: list[Series]) -> tuple[float, float] | None:
 
 
 def diagnostics(run: Record) -> str:
-    """Return whether training went as it should."""
+    """Plot the diagnostics that tell whether training went as it should."""
     if not run.metrics:
         return ""
     panels = [
@@ -114,7 +114,7 @@ def _curve(run: Record, name: str, label: str = "", colour: str = "generated") -
 
 
 def thin(x: list[float], y: list[float | None]) -> tuple[list[float], list[float | None]]:
-    """Return a curve of at most `POINTS` points, each the mean of as many lines; gaps stay gaps."""
+    """Thin a curve to at most `POINTS` points, each the mean of as many lines; gaps stay gaps."""
     if len(x) <= POINTS:
         return x, y
     values = np.array([np.nan if value is None else value for value in y])

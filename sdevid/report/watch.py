@@ -58,17 +58,17 @@ class Watch(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """The URL of the index."""
+        """URL of the index."""
         host, port = self.server_address[:2]
         query = f"?token={self.token}" if self.token else ""
         return f"http://{host!s}:{port}/{query}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Say in one line what an answer failed of: a visitor who left, a run that went."""
+        """Report in one line why an answer failed: the visitor left, or the run was removed."""
         print(f"watch: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
 
     def runs(self) -> Iterator[tuple[str, Path]]:
-        """Name and folder of each run: the folder itself, or those below it."""
+        """List name and folder of each run: the folder itself, or those below it."""
         if _is_run(self.folder):
             yield self.folder.resolve().name, self.folder
             return
@@ -102,7 +102,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def stamp(folder: Path) -> str:
-    """Return a text that changes when a file of the run does."""
+    """Build a text that changes when a file of the run does."""
     parts = []
     for name in FILES:
         try:
@@ -115,7 +115,7 @@ def stamp(folder: Path) -> str:
 
 
 def index(runs: dict[str, Path], query: str) -> str:
-    """Return the page of all runs, sortable by each column."""
+    """Build the page of all runs, sortable by each column."""
     rows = "".join(_row(name, folder, query) for name, folder in runs.items())
     head = "".join(f'<th data-sort scope="col">{column}</th>' for column in COLUMNS)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -193,4 +193,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing of each request."""
+        """Log nothing for each request."""

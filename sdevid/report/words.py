@@ -14,7 +14,7 @@ MINUS = "\u2212"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return `value` with so many significant digits and thousands apart."""
+    """Format `value` with so many significant digits and thousands apart."""
     if value is None:
         return NOT_MEASURED
     if abs(value) >= 1000:
@@ -26,9 +26,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def measured(entry: Measure, digits: int = 3) -> str:
-    """Return mean and, small, its standard error with two digits.
+    """Format the mean and, small, its standard error with two digits.
 
-    `digits` of the mean without one.
+    `digits` are those of a mean without an error.
     """
     if entry is None or entry.get("mean") is None:
         return NOT_MEASURED
@@ -41,7 +41,7 @@ def measured(entry: Measure, digits: int = 3) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[int] = ()) -> str:
-    """Return rows of HTML cells under plain headings; `best` holds the rows to set off."""
+    """Build a table of rows of HTML cells under plain headings; rows in `best` are set off."""
     heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = ""
     for i, row in enumerate(rows):
@@ -54,12 +54,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[int
 
 
 def missing(what: str, command: str) -> str:
-    """Return what is not there yet and the command that makes it."""
+    """Say what is not there yet, and the command that makes it."""
     return f'<div class="missing"><p>{html.escape(what)}</p><pre>{html.escape(command)}</pre></div>'
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person says them."""
+    """Format seconds as a person says them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -33,12 +33,12 @@ class Layout(NamedTuple):
 
 
 def npy(path: Path, video: Values) -> None:
-    """One sample as an array (time, height, width, channels)."""
+    """Write one sample as an array (time, height, width, channels)."""
     np.save(path, np.ascontiguousarray(video), allow_pickle=False)
 
 
 def tiff(path: Path, video: Values, fps: float, unit: str) -> None:
-    """One sample as a stack of pages: 16 bit for integers, 32 bit for other numbers."""
+    """Write one sample as a stack of pages: 16 bit for integers, 32 bit for other numbers."""
     import tifffile
 
     pages = np.moveaxis(video, 3, 1)
@@ -48,7 +48,7 @@ def tiff(path: Path, video: Values, fps: float, unit: str) -> None:
 
 
 def zarr(path: Path, layout: Layout, videos: Iterable[Values]) -> None:
-    """All samples as a Zarr group; one chunk a sample."""
+    """Write all samples as a Zarr group; one chunk a sample."""
     import zarr as store
 
     group = store.open_group(path, mode="w", attributes=dict(layout.attributes))
@@ -72,7 +72,7 @@ def zarr(path: Path, layout: Layout, videos: Iterable[Values]) -> None:
 
 
 def netcdf(path: Path, layout: Layout, videos: Iterable[Values]) -> None:
-    """All samples as a NetCDF-4 file; one chunk a sample."""
+    """Write all samples as a NetCDF-4 file; one chunk a sample."""
     import h5netcdf
 
     with h5netcdf.File(path, "w") as file:
@@ -94,7 +94,7 @@ def netcdf(path: Path, layout: Layout, videos: Iterable[Values]) -> None:
 def _coordinates(
     layout: Layout, axes: Mapping[str, int]
 ) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
-    """Values and attributes of each axis; channels by their number, named in an attribute."""
+    """Compute values and attributes of each axis; channels are numbered, names an attribute."""
     coordinates: dict[str, tuple[NDArray[Any], dict[str, str]]] = {
         name: (np.arange(length), {}) for name, length in axes.items()
     }

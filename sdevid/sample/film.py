@@ -14,7 +14,7 @@ from sdevid.sample.write import Pixels
 
 
 def film(videos: Pixels, fps: float, columns: int, side: int, title: str) -> str:
-    """Videos (number, time, height, width, channels) side by side as one film with controls."""
+    """Encode videos (number, time, height, width, channels), side by side, as one HTML video."""
     sheet = write.tile(write.enlarge(videos, side), columns)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
@@ -27,7 +27,7 @@ def film(videos: Pixels, fps: float, columns: int, side: int, title: str) -> str
 
 
 def png_uri(image: Image.Image) -> str:
-    """Return an image as a PNG data URI."""
+    """Encode an image as a PNG data URI."""
     held = io.BytesIO()
     image.save(held, "PNG", optimize=True)
     return _uri("image/png", held.getvalue())

@@ -64,12 +64,12 @@ class Forecaster:
         )
 
     def forward(self, x: Any, steps: int, ensemble_size: int = 16) -> Any:
-        """Return `steps` frames ahead at the training rate, for harnesses that count in steps."""
+        """Forecast `steps` frames ahead at the training rate, for harnesses that count in steps."""
         interval = 1 / self.video_sde.config.fps
         return self(x, [interval * (k + 1) for k in range(steps)], ensemble_size)
 
     def _frames(self, frames: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Pixels (time, y, x, channel), and their seconds before the last."""
+        """Convert frames to pixels (time, y, x, channel), and to their seconds before the last."""
         config = self.video_sde.config
         array = np.asarray(frames)
         array = array[..., None] if array.ndim == 3 else array

@@ -46,9 +46,9 @@ def parse(text: str) -> tuple[str, ...]:
 
 
 def check_colormap(name: str | None, channels: int) -> str | None:
-    """Return `name` where matplotlib knows it.
+    """Check that matplotlib has the colormap `name`, and return it.
 
-    Raises UserError where it does not, or frames are in colour.
+    Raises UserError where it has not, or frames are in colour.
     """
     if name is None:
         return None

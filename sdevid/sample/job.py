@@ -25,7 +25,7 @@ class ObservedFrames:
 
     @property
     def leading(self) -> int:
-        """How many of them the video begins with."""
+        """How many of the frames stand at the start of the video, one after the other."""
         return next((k for k, at in enumerate(self.indices) if at != k), len(self.indices))
 
 
@@ -51,12 +51,12 @@ class SamplingJob:
 
     @property
     def total(self) -> int:
-        """Videos in all."""
+        """Number of videos in all."""
         return self.num_samples * max(1, len(self.prompts))
 
     @property
     def has_text(self) -> bool:
-        """Whether there is anything to read."""
+        """Whether a sample has a prompt."""
         return bool(self.prompts) or self.negative_prompt is not None
 
     def prompt(self, sample: int) -> str | None:
@@ -66,7 +66,7 @@ class SamplingJob:
         return self.prompts[min(sample // self.num_samples, len(self.prompts) - 1)]
 
     def batches(self) -> list[range]:
-        """Return the samples' numbers in batches of one size; the last may go past `total`."""
+        """Divide the samples' numbers into batches of one size; the last may go past `total`."""
         size = self.batch_size
         return [range(first, first + size) for first in range(0, self.total, size)]
 

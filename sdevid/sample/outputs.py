@@ -35,7 +35,7 @@ _SHARED = ("grid.gif", "grid.png", "samples.zarr", "samples.nc", _PARTS)
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder, and take away what an earlier `sample` lists in its record there."""
+    """Make the folder, and remove the files that an earlier `sample` recorded there."""
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         record = folder / RECORD
@@ -57,7 +57,7 @@ def prepare(folder: Path) -> None:
 
 
 class SampleRecord(NamedTuple):
-    """What is written about samples beside their videos."""
+    """The record of a job: what is written about samples beside their videos."""
 
     job: SamplingJob
     provenance: dict[str, object]  # where model and frames come from
@@ -65,11 +65,11 @@ class SampleRecord(NamedTuple):
 
     @property
     def values(self) -> SourceUnits:
-        """Turns frames into values of the source."""
+        """Converts frames to values of the source."""
         return source_units.of_config(self.source)
 
     def common(self) -> dict[str, object]:
-        """Return what all samples have in common, ready for JSON."""
+        """Describe what all samples have in common, ready for JSON."""
         job, observed = self.job, self.job.observed
         sampler = job.sampler._asdict()
         del sampler["serial"]  # each sample's own
@@ -93,14 +93,14 @@ class SampleRecord(NamedTuple):
         }
 
     def sample(self, number: int) -> dict[str, object]:
-        """Return how one sample was made: the same, however many are."""
+        """Describe how one sample was made; the number of samples makes no difference."""
         common = self.common()
         del common["num_samples"]
         own = {"number": number, "serial": number, "prompt": self.job.prompt(number)}
         return own | {"files": names(number, self.job.formats)} | common
 
     def whole(self, device: str) -> dict[str, object]:
-        """Return how all samples were made."""
+        """Describe how all samples were made."""
         job = self.job
         return {
             **self.common(),
@@ -161,7 +161,7 @@ def _save_video(folder: Path, record: SampleRecord, number: int, video: Frames) 
 
 
 def _of_source(record: SampleRecord, video: Frames) -> array_files.Values:
-    """A sample in the source's units and, where its values are whole numbers, their type."""
+    """Convert a sample to the source's units, and to its type where that is of whole numbers."""
     if video.dtype == np.uint8 and record.source.transform == "none":
         return video
     values = record.values.values(video)
@@ -211,7 +211,7 @@ def _layout(record: SampleRecord) -> array_files.Layout:
 
 
 def names(number: int, formats: Sequence[str]) -> tuple[str, ...]:
-    """Return the files of a sample: those of `formats`, and its JSON."""
+    """Name the files of a sample: those of `formats`, and its JSON."""
     own = [FORMATS[name].ending for name in formats if not FORMATS[name].shared]
     return tuple(f"{_stem(number)}.{ending}" for ending in (*own, "json"))
 
@@ -222,7 +222,7 @@ def _stem(number: int) -> str:
 
 @contextmanager
 def _for_the_eye(name: str) -> Iterator[None]:
-    """A picture that cannot be made is told in a line, once a kind, and costs nothing else."""
+    """Report a picture that cannot be made in a line, once a kind; the rest goes on."""
     try:
         yield
     except (ValueError, ArithmeticError, MemoryError, OSError) as error:

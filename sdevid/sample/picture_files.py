@@ -78,7 +78,7 @@ def _pictures(path: Path, option: str) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """2.png before 10.png."""
+    """Split a name into text and numbers, a key that sorts 2.png before 10.png."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
@@ -97,7 +97,7 @@ def _open(path: Path, option: str) -> Image.Image:
 def _start_of_video(
     path: Path, shape: tuple[int, int], fps: float, count: int, option: str
 ) -> tuple[list[Image.Image], str]:
-    """Its first frames in that shape, cut as shards are, and their size in the file."""
+    """Read the first frames of a video in this shape, cut as shards are, and its frame size."""
     height, width = shape
     spec = CutSpec(
         height, fps, clip_length=1, clip_stride=1, fit="crop", store="npy", frame_width=width

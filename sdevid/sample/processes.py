@@ -47,7 +47,7 @@ def _launched(in_group: bool) -> Iterator[None]:
 
 @contextmanager
 def one_thread_on_cpu() -> Iterator[None]:
-    """Sum on one thread where there is no GPU, and set the number of threads back.
+    """Run on one thread where there is no GPU, and restore the number of threads.
 
     Two threads sum in another order, so that the number of cores would reach the videos' bits.
     """

@@ -159,7 +159,7 @@ def _conditioning(
 
 
 def as_values(frames: Frames) -> NDArray[np.float32]:
-    """Return frames as the model has them, float32 (batch, time, height, width, channels).
+    """Convert frames to float32 (batch, time, height, width, channels), as the model has them.
 
     Raises NonFiniteError where a value is lost.
     """
@@ -169,7 +169,7 @@ def as_values(frames: Frames) -> NDArray[np.float32]:
 
 
 def as_pixels(frames: Frames) -> Pixels:
-    """Return frames in [0, 1] as uint8 video (batch, time, height, width, channels) on the host.
+    """Convert frames in [0, 1] to uint8 (batch, time, height, width, channels) on the host.
 
     Raises NonFiniteError where a pixel is lost.
     """

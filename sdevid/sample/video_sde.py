@@ -42,7 +42,7 @@ class VideoSDE:
     def from_pretrained(
         cls, path: str | Path, weights: Weights = "ema", device: str | None = None
     ) -> VideoSDE:
-        """Return the model in a run folder, a checkpoint or an exported folder.
+        """Load the model in a run folder, a checkpoint or an exported folder.
 
         On a GPU where there is one, or on `device`. Raises UserError where there is no model.
         """
@@ -57,20 +57,22 @@ class VideoSDE:
         return f"VideoSDE({config.model_type}, {count:,} parameters, {size})"
 
     def _repr_html_(self) -> str:
-        """Two playing samples, as a notebook shows the model."""
+        """Play two samples, as a notebook shows the model."""
         films = self.sample(num_samples=2)
         shown = film(films, self.config.fps, columns=2, side=96, title="two samples")
         return f'<p>{html.escape(repr(self))}</p><div style="max-width:26rem">{shown}</div>'
 
     def sample(self, num_samples: int = 1, **options: Any) -> Pixels:
-        """Return videos from nothing but the options: `num_frames`, `fps`, `seed`, `temperature`,
-        `steps_per_frame`, `solver`, `prompt`, `negative_prompt`, `guidance_scale`,
-        `bridge_diffusion`, `batch_size`. Raises UserError where one is wrong.
+        """Generate videos from nothing but the options.
+
+        These are `num_frames`, `fps`, `seed`, `temperature`, `steps_per_frame`, `solver`, `prompt`,
+        `negative_prompt`, `guidance_scale`, `bridge_diffusion`, `batch_size`. Raises UserError
+        where one is wrong.
         """
         return self._generate(self._job(num_samples, options))
 
     def predict(self, frames: Pixels, num_samples: int = 1, **options: Any) -> Pixels:
-        """Return videos that begin with `frames`, uint8 (time, height, width, channels), and go on.
+        """Continue `frames`, uint8 (time, height, width, channels), with which the videos begin.
 
         `num_frames` counts the given ones too. Raises UserError where frames or options are wrong.
         """
@@ -85,7 +87,7 @@ class VideoSDE:
     def fill(
         self, frames: Pixels, indices: Sequence[int], num_samples: int = 1, **options: Any
     ) -> Pixels:
-        """Return videos in which `frames` stand at these indices.
+        """Generate videos in which `frames` stand at these indices.
 
         Raises UserError where frames, indices or options are wrong.
         """
@@ -100,7 +102,7 @@ class VideoSDE:
         return self._generate(replace(job, observed=observed))
 
     def push_to_hub(self, repo_id: str, weights: Weights = "ema", private: bool = False) -> str:
-        """Upload weights and config to the Hugging Face hub; the address of the commit.
+        """Upload weights and config to the Hugging Face hub; return the commit's address.
 
         Raises UserError where huggingface_hub is not installed or refuses.
         """

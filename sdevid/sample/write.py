@@ -27,7 +27,7 @@ GROUND = 128  # grey between the tiles
 
 
 def mp4(path: Path, video: Pixels, fps: float) -> None:
-    """`video` as H.264, 4:2:0, at its own size; an odd side is lengthened by its last line."""
+    """Write H.264, 4:2:0, at the video's own size; an odd side is lengthened by its last line."""
     import av
 
     height, width = video.shape[1:3]
@@ -47,7 +47,7 @@ def mp4(path: Path, video: Pixels, fps: float) -> None:
 
 
 def gif(path: Path | BinaryIO, video: Pixels, fps: float) -> None:
-    """`video` as an endless GIF. Above 50 frames a second frames are left out."""
+    """Write an endless GIF. Above 50 frames a second frames are left out."""
     stride = max(1, int(np.ceil(fps / GIF_RATE)))
     frames, durations = _joined(video[::stride], fps / stride)
     pictures = [picture(frame) for frame in frames]
@@ -63,7 +63,7 @@ def gif(path: Path | BinaryIO, video: Pixels, fps: float) -> None:
 
 
 def _joined(video: Pixels, fps: float) -> tuple[list[Pixels], list[int]]:
-    """Frames with equal neighbours joined, and how long each is shown in ms.
+    """Join equal neighbouring frames; give how long each is shown, in ms.
 
     Pillow would join them too, and a sum past the GIF's 16 bits of hundredths is an error there:
     here it is clipped to the longest that a GIF can show.
@@ -80,7 +80,7 @@ def _joined(video: Pixels, fps: float) -> tuple[list[Pixels], list[int]]:
 
 
 def _durations(count: int, fps: float) -> list[int]:
-    """Milliseconds a frame in the GIF's whole hundredths, right in the sum and not each alone."""
+    """Compute each frame's ms in the GIF's whole hundredths, exact in the sum, not each alone."""
     gap = min(100 / fps, LONGEST_DELAY / 10)
     ends = np.round(np.arange(count + 1) * gap).astype(np.int64)
     return [int(step) * 10 for step in np.diff(ends)]
@@ -93,9 +93,9 @@ def npz(
     observed: int,
     observed_indices: Sequence[int] | None = None,
 ) -> None:
-    """`video` with the ticks (1/76,800 s) of its frames; the first `observed` frames were given.
+    """Write the video with the ticks (1/76,800 s) of its frames; the first `observed` were given.
 
-    `places`: all frames that were given, where they are not only the first.
+    `observed_indices` are all frames that were given, where they are not only the first.
     """
     indices = np.asarray(
         range(observed) if observed_indices is None else observed_indices, np.int64
@@ -104,7 +104,7 @@ def npz(
 
 
 def as_uint8(video: Frames) -> Pixels:
-    """Return `video` as pixels: a model's values beyond [0, 1] are cut off, NaN is black."""
+    """Convert to pixels: a model's values beyond [0, 1] are clipped, NaN is black."""
     if video.dtype == np.uint8:
         return video
     pixels: Pixels = (np.nan_to_num(video).clip(0, 1) * 255).round().astype(np.uint8)
@@ -112,9 +112,7 @@ def as_uint8(video: Frames) -> Pixels:
 
 
 def for_the_eye(video: Pixels, colormap: str | None) -> Pixels:
-    """Return `video` in one channel or three: of other numbers the first, in `colormap` where
-    named.
-    """
+    """Reduce to one channel or three: of other numbers the first, in `colormap` if named."""
     channels = video if video.shape[-1] in (1, 3) else video[..., :1]
     if colormap is None or channels.shape[-1] == 3:
         return channels
@@ -126,20 +124,21 @@ def for_the_eye(video: Pixels, colormap: str | None) -> Pixels:
 
 
 def picture(frame: Pixels) -> Image.Image:
-    """Return a frame (height, width, channels) as a Pillow image."""
+    """Convert a frame (height, width, channels) to a Pillow image."""
     return Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
 
 
 def enlarge(video: Pixels, side: int) -> Pixels:
-    """Return `video` (..., height, width, channels) times the factor that makes no side below
-    `side`.
+    """Enlarge (..., height, width, channels) by a whole factor, so that no side is below `side`.
+
+    Height and width are repeated pixel by pixel.
     """
     factor = max(1, -(-side // min(video.shape[-3:-1])))
     return video.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
 def tile(videos: Pixels, columns: int) -> Pixels:
-    """Videos (number, time, height, width, channels) side by side as one, `columns` a row."""
+    """Tile videos (number, time, height, width, channels) side by side, `columns` in a row."""
     number, time, height, width, channels = videos.shape
     rows = -(-number // columns)
     sheet = np.full(
@@ -154,7 +153,7 @@ def tile(videos: Pixels, columns: int) -> Pixels:
 
 
 def contact_sheet(videos: Pixels, columns: int) -> Pixels:
-    """Return a row a video, `columns` of its frames evenly from first to last: one picture."""
+    """Tile `columns` frames of each video, evenly from first to last, a row a video."""
     number, time = videos.shape[:2]
     shown = np.unique(np.linspace(0, time - 1, min(columns, time)).round().astype(int))
     cells = videos[:, shown].reshape(number * len(shown), 1, *videos.shape[2:])
