@@ -17,7 +17,7 @@ _MOST_VIDEO = 2**30  # bytes of a decoded video
 
 
 def decode_sample(sample: dict[str, Any], config: Config) -> tuple[ClipVideo, dict[str, Any]]:
-    """Return the frames and metadata of a sample, `fps` among them.
+    """Decode a sample to its frames and metadata, `fps` among them.
 
     Raises ValueError, BadVideoError, LeftOutError or av.FFmpegError where it holds no video.
     """
@@ -47,7 +47,7 @@ def decode_sample(sample: dict[str, Any], config: Config) -> tuple[ClipVideo, di
 
 
 def _film(extension: str, content: bytes, channels: int) -> tuple[ClipVideo, float]:
-    """The frames of a video and its rate. ValueError where it is too long to be held."""
+    """Decode a video and its rate. ValueError where it is too long, or its frames change size."""
     from sdevid.data.video.inspect import inspect
     from sdevid.data.video.open import open_payload
 

@@ -69,21 +69,21 @@ class TarStream:
     dataset: dict[str, Any] = field(default_factory=dict)  # empty: nothing is said of the whole
 
     def __len__(self) -> int:
-        """Clips of the run: how many there are is not known."""
+        """Return the clips of the run, `max_clips`: how many the tars hold is not known."""
         assert self.config.max_clips is not None  # or it is not opened
         return self.config.max_clips
 
     @property
     def names(self) -> list[str]:
-        """Where each tar is, without the folder."""
+        """Names of the tars, without their folders."""
         return [name for _, name in self.tars]
 
     def lanes(self, world_size: int) -> int:
-        """Return lanes a rank: as many as `data_workers`, while there are tars for them."""
+        """Compute the lanes of a rank: `data_workers`, or fewer where tars are few; at least 1."""
         return max(1, min(self.config.data_workers, len(self.tars) // world_size))
 
     def summary(self, world_size: int) -> str:
-        """What is to be said at the start, in a line."""
+        """Describe the stream in a line, for the start of the run."""
         return (
             f"data_reader webdataset: {len(self.tars)} tars in {world_size} x "
             f"{self.lanes(world_size)} streams, without an index: the order of clips is not "
@@ -95,8 +95,8 @@ class TarStream:
 def open_tars(config: Config, world_size: int) -> TarStream:
     """Open the tars that `config.data` names.
 
-    UserError where there are fewer than ranks, where `max_clips` is not given, and where none of
-    the first samples fits the config.
+    Raises UserError where there are fewer than ranks, where `max_clips` is not given, and where
+    none of the first samples fits the config.
     """
     if config.max_clips is None:
         raise UserError(
@@ -119,7 +119,10 @@ def open_tars(config: Config, world_size: int) -> TarStream:
 
 
 def _listed(config: Config, access: Access) -> list[tuple[str, str]]:
-    """Folder and name of each tar. UserError for shards of ours, which have splits and masks."""
+    """List folder and name of each tar.
+
+    UserError where there is an index (its splits and masks would be lost), or split is not train.
+    """
     if not config.data.endswith(".tar"):
         names = open_folder(config.data, access).names() or []
         if "dataset.json" in names:
@@ -138,7 +141,7 @@ def _listed(config: Config, access: Access) -> list[tuple[str, str]]:
 
 
 def _check_first(stream: TarStream) -> None:
-    """UserError where none of the first samples that decode fits."""
+    """Raise UserError where none of the first samples that decode fits."""
     lane = _Lane(stream, 0, 1, {}, shuffled=False)
     faults: list[str] = []
     for _ in range(_LOOKED_AT):
@@ -170,7 +173,7 @@ class TarReader:
         self._rank, self._world_size = rank, world_size
 
     def cursors(self) -> list[dict[str, Any]]:
-        """How far each lane of this rank has come, by the batches that were handed out."""
+        """Return the cursor of each lane of this rank, by the batches that were handed out."""
         return [lane.cursor() for lane in self._lanes]
 
     def steps(self, start: int) -> Iterator[list[Batch]]:
@@ -243,7 +246,7 @@ class _Lane:
         self._futures: deque[Future[_Clip]] = deque()
 
     def cursor(self) -> dict[str, Any]:
-        """Where it reads on, and what it has read that was not taken."""
+        """Return where it reads on, and what it has read that was not taken."""
         with self._lock:
             epoch, tar, sample = self._next
             pending = sorted(self._pending)
@@ -276,7 +279,7 @@ class _Lane:
         )
 
     def left_out(self) -> list[_Clip]:
-        """Return what was passed over since the last call."""
+        """Return the samples passed over since the last call, and forget them."""
         clips, self._left_out = self._left_out, []
         return clips
 
@@ -288,7 +291,7 @@ class _Lane:
         return self._futures.popleft().result()
 
     def _read(self) -> Iterator[_Clip]:
-        """The clips of all epochs, shuffled within each."""
+        """Yield the clips of all epochs, shuffled within each."""
         wds, started = _webdataset(), self._next
         earlier = min((place[0] for place in self._pending), default=started[0])
         resumed = frozenset(self._pending)
@@ -314,7 +317,7 @@ class _Lane:
     def _samples(
         self, epoch: int, started: Place, resumed: frozenset[Place]
     ) -> Iterator[dict[str, Any]]:
-        """The raw samples of an epoch that are still to be taken, as webdataset groups them."""
+        """Yield the raw samples of an epoch still to be taken, as webdataset groups them."""
         tars = self._tars(epoch)
         for number, tar in enumerate(tars):
             wanted = {place for place in resumed if place[:2] == (epoch, number)}
@@ -344,7 +347,7 @@ class _Lane:
 
 
 def _webdataset() -> Any:
-    """webdataset, imported such that it opens no pipe and unpickles nothing, whoever uses it."""
+    """Import webdataset such that it opens no pipe and unpickles nothing, whoever uses it."""
     before = os.environ.get("WDS_SECURE")
     os.environ["WDS_SECURE"] = "1"
     try:
@@ -358,7 +361,7 @@ def _webdataset() -> Any:
 
 
 def _grouped(folder: Folder, tar: str) -> Iterator[dict[str, Any]]:
-    """The samples of a tar by webdataset; where it does not read to its end, the fault last."""
+    """Yield the samples of a tar by webdataset; where the tar is cut off, the fault last."""
     read, faults = _webdataset().tariterators, []
 
     def note(error: Exception) -> bool:
@@ -388,7 +391,7 @@ def _kind(video: ClipVideo, fps: float) -> Kind:
 
 
 def _fitted(clip: _Clip, config: Config) -> _Clip:
-    """The clip, or one without a video where its size, length or rate does not fit."""
+    """Return the clip, without its video where its size, length or rate does not fit."""
     assert clip.video is not None
     fault = misfit(_kind(clip.video, clip.meta["fps"]), config)
     if fault is None:
