@@ -38,7 +38,7 @@ def decode_sample(sample: dict[str, Any], config: Config) -> tuple[ClipVideo, di
         if video.ndim != 4 or video.dtype != np.uint8:
             shape = f"{video.dtype} {video.shape}"
             raise ValueError(f"its npy holds {shape}, not uint8 (time, height, width, channels)")
-        fps = meta.get("fps", config.fps)
+        fps = config.fps if meta.get("fps") is None else meta["fps"]
         if isinstance(fps, bool) or not isinstance(fps, int | float) or fps <= 0:
             raise ValueError(f"its json has fps {fps!r}, not a number above 0")
         return video, meta | {"fps": float(fps)}

@@ -19,6 +19,7 @@ import webdataset as wds
 from sdevid.cli.shards import main as shards
 from sdevid.config import Config, parse
 from sdevid.data import webdataset_reader
+from sdevid.data.cut.verify import check_shard
 from sdevid.data.payload import decode, encode
 from sdevid.data.shards import open_shards
 from sdevid.data.webdataset_reader import TarReader, open_tars
@@ -234,8 +235,32 @@ def test_films_of_any_container_stream_and_are_indexed(tmp_path):
     assert np.array_equal(index.read(0).video, decode("avi", content, (8, 16, 16, 3)))
 
 
+def test_check_of_indexed_tars_finds_damage_alone(tars):
+    write(tars / "000.tar", ("dir/a", {"NPY": npy(1), "txt": b"a"}), ("p", {"jpg": b"picture"}))
+    assert shards(["index", str(tars), "--fps", "8"]) == 0
+    assert [check_shard(str(tars), f"00{n}.tar", True).faults for n in (0, 1)] == [(), ()]
+    content = bytearray((tars / "000.tar").read_bytes())
+    content[content.index(b"NUMPY") + 200] ^= 1
+    (tars / "000.tar").write_bytes(content)
+    (fault,) = check_shard(str(tars), "000.tar", True).faults
+    assert "member dir/a.NPY has another sha256" in fault
+
+
 def test_index_of_arrays_without_a_rate_asks_for_fps(tars, capsys):
     assert shards(["index", str(tars)]) == 2
     assert "states no fps; give --fps" in capsys.readouterr().err
     assert shards(["index", str(tars), "--fps", "30000/1001"]) == 0
     assert open_shards(tars, "train").clips[0].fps == pytest.approx(29.97003)
+
+
+def test_tars_behind_a_url_stream_and_are_indexed_apart(tars, web, tmp_path, capsys):
+    web.folder, location = tars, f"{web.url}/{{000..003}}.tar"
+    (reader,) = readers(config(location), 1)
+    assert sorted(taken([reader.steps(0)], CLIPS // 4)) == ALL
+    assert shards(["index", location, "--fps", "8"]) == 2
+    assert "give --output_dir" in capsys.readouterr().err
+    apart = tmp_path / "apart"
+    assert shards(["index", location, "--fps", "8", "--output_dir", str(apart)]) == 0
+    for path in apart.iterdir():
+        path.rename(tars / path.name)
+    assert len(open_shards(web.url, "train")) == CLIPS

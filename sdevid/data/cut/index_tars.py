@@ -100,7 +100,8 @@ def _clips(
         try:
             content = {ending: _read(stream, member) for ending, member in wanted.items()}
             meta = parse_meta(content[".json"]) if ".json" in content else {}
-            shape = _kind(payloads[0], content[payloads[0]], meta.get("fps", fps))
+            stated = fps if meta.get("fps") is None else meta["fps"]
+            shape = _kind(payloads[0], content[payloads[0]], stated)
         except (ValueError, BadVideoError, LeftOutError, av.FFmpegError) as error:
             left_out.append((name, f"does not read: {error}"))
             continue
