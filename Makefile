@@ -65,7 +65,7 @@ demo: $(STAMP)
 	$(BIN)/python $(DRAW_BLOBS) --splits train=0.9,val=0.1 --output_dir $(BLOBS)
 	$(call beside,$(DEMO_RUN)-ou,$(TRAIN) configs/demo.yaml $(OU),\
 	  $(TRAIN) configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)/double-well)
-	$(call beside,$(DEMO_RUN)-blobs,$(TRAIN) configs/brownian.yaml run_dir=$(DEMO_RUN)-blobs data=$(BLOBS),\
+	$(call beside,$(DEMO_RUN)-blobs,$(TRAIN) configs/brownian.yaml run_dir=$(DEMO_RUN)-blobs data=$(BLOBS) max_clips=2400 save_every=600,\
 	  $(MEASURE))
 	$(BIN)/python -m sdevid law $(DEMO_RUN)-blobs --films $(BLOBS) --calibrate $(DEMO_RUN)-blobs/calibrated \
 	  --output $(DEMO_RUN)-blobs/law.json
