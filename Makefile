@@ -70,7 +70,7 @@ demo: $(STAMP)
 	$(BIN)/python -m sdevid law $(DEMO_RUN)-blobs --films $(BLOBS) --calibrate $(DEMO_RUN)-blobs/calibrated \
 	  --output $(DEMO_RUN)-blobs/law.json
 	$(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN)-blobs --output $(DEMO_RUN)-blobs/results.json \
-	  --metrics futures,prediction
+	  --metrics futures,prediction --num_clips 32
 	$(BIN)/python -m sdevid report $(DEMO_RUN)-blobs
 	@echo "Done. Open $(DEMO_RUN)/report.html (the double well), $(DEMO_RUN)-ou/report.html and"
 	@echo "$(DEMO_RUN)-blobs/report.html: what was learnt, measured beside the truth. Videos are in"
