@@ -309,6 +309,24 @@ class RuntimeSettings(Section):
     precision: Literal["fp32", "bf16"] = setting(
         "fp32", role="runtime", alters_loss=True, help="of the networks; state and sums stay fp32"
     )
+    tf32: bool = setting(
+        False,
+        role="runtime",
+        alters_loss=True,
+        help="products and convolutions of float32 on CUDA in TF32, which has 10 bits of fraction",
+    )
+    cudnn_benchmark: bool = setting(
+        False,
+        role="runtime",
+        alters_loss=True,
+        help="cuDNN tries its algorithms out; a resumed run may then differ by rounding",
+    )
+    channels_last: Literal["auto", "on", "off"] = setting(
+        "auto",
+        role="runtime",
+        alters_loss=True,
+        help="convolutions with channels last in memory; auto: on CUDA where precision is bf16",
+    )
     compile: bool = setting(
         False,
         role="runtime",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
 import torch
@@ -13,6 +16,7 @@ from sdevid.config import Config, record
 from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.train import (
     compiled,
+    device_settings,
     frozen_pictures,
     profile,
     schedule,
@@ -54,8 +58,7 @@ def train(
     """
     config, drawn = frozen_pictures.open_pictures(config, data, world)
     read, text_summary = text_conditioning.open_text(config, data, world)
-    torch.manual_seed(config.seed)
-    objective = objectives.build(config)
+    objective = _build(config, world)
     if config.start_from is not None and not checkpoint.steps(config.run_dir):
         text_summary += "\n" + warm_start.start_from(objective.model, config.start_from)
     if config.compile:
@@ -74,8 +77,27 @@ def train(
         return "done"
     starts.note(config, world, progress)
     saving = Saver(engine, ema, data=identity, total_clips=total, whole=progress.step > 0)
-    with Metrics(config, world, progress, total) as metrics, saving as saver:
+    with Metrics(config, world, progress, total) as metrics, saving as saver, _frozen_heap():
         return _steps(saver, data, metrics, progress)
+
+
+def _build(config: Config, world: World) -> ClipObjective:
+    torch.manual_seed(config.seed)
+    objective = objectives.build(config)
+    if device_settings.is_channels_last(config, world.device):
+        device_settings.set_channels_last(objective)
+    return objective
+
+
+@contextmanager
+def _frozen_heap() -> Iterator[None]:
+    """Keep what is there before the first step out of Python's garbage collections."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _steps(saver: Saver, data: TrainingData, metrics: Metrics, progress: Progress) -> Ending:

@@ -21,6 +21,7 @@ from sdevid.exit_code import ExitCode
 from sdevid.owner import OwnedError
 from sdevid.train import compiled, exit_file, training_data
 from sdevid.train.checkpointing.saver import SaveError
+from sdevid.train.device_settings import backend_flags
 from sdevid.train.health import disk, out_of_memory, preflight
 from sdevid.train.health.watchdog import Watchdog
 from sdevid.train.loop import train
@@ -91,7 +92,8 @@ def _train(config: Config, world: World, progress: Progress, trust_checkpoint: b
         data = training_data.open_data(config, world.size)
     if isinstance(data, ShardIndex):
         stream.check_clips(data, config)
-    return train(config, data, world, progress, trust_checkpoint=trust_checkpoint)
+    with backend_flags(config):
+        return train(config, data, world, progress, trust_checkpoint=trust_checkpoint)
 
 
 @contextmanager
