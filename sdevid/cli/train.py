@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sdevid.cli.run_config import add_config_arguments, parse_with_config
 from sdevid.command_line import command_parser
+from sdevid.errors import UserError
 
 PROFILED = 5  # steps, where `profile_steps` says nothing
 
@@ -20,6 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_config_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
     parser.add_argument(
+        "--flops",
+        action="store_true",
+        help="with --dry-run: run one clip on the CPU and count its floating-point operations",
+    )
+    parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
         help="carry on from a checkpoint of an older version, whose files may run code",
@@ -31,10 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, config = parse_with_config(parser, arguments)
     if options.profile and not config.profile_steps:
         config = config.model_copy(update={"profile_steps": PROFILED})
+    if options.flops and not options.dry_run:
+        raise UserError("--flops counts in place of training; give --dry-run beside it")
     if options.dry_run:
         from sdevid.train.startup_summary import dry_run
 
         print(dry_run(config))
+        if options.flops:
+            from sdevid.train.flops import count_flops
+
+            print(f"\n{count_flops(config)}")
         return 0
     from sdevid.train.run import train_run
 

@@ -12,6 +12,7 @@ from sdevid import console
 from sdevid.cli.main import COMMANDS, main
 from sdevid.config import OffloadConfig, load
 from sdevid.objectives import build
+from sdevid.train.flops import count_flops
 from sdevid.train.memory_budget import host_bytes, memory_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +165,14 @@ def test_dry_run_counts_parameters_by_part_and_memory_by_stage(config, capsys):
         assert name in message
     assert "8 clips a step = 1 ranks x 8 clips x 1 passes" in message
     assert "ZeRO 1     ZeRO 2     ZeRO 3" in message
+
+
+def test_dry_run_counts_operations_where_asked(config, capsys):
+    assert main(["train", "--config", config, "--dry-run", "--flops"]) == 0
+    message = capsys.readouterr().out
+    assert f"operations a clip: {sum(count_flops(load(Path(config)))) / 1e9:,.4g} " in message
+    assert main(["train", "--config", config, "--flops"]) == 2
+    assert "give --dry-run beside it" in capsys.readouterr().err
 
 
 def test_memory_is_the_arithmetic_of_bytes_a_parameter():
