@@ -7,11 +7,11 @@ import re
 Shape = tuple[int, int]  # height, width
 
 
-def parse(given: str) -> Shape:
-    """Parse height and width, in pixels. ValueError with the rule where `given` is no size."""
-    found = re.fullmatch(r"\s*([0-9]{1,5})(?:\s*[xX]\s*([0-9]{1,5}))?\s*", given)
-    if found is None or 0 in (sides := [int(side) for side in found.groups() if side]):
-        raise ValueError(f"frame_size is {given!r}, but must be a side or WIDTHxHEIGHT, as 96x64")
+def parse(size: str) -> Shape:
+    """Parse height and width, in pixels. ValueError with the rule where `size` is none."""
+    match = re.fullmatch(r"\s*([0-9]{1,5})(?:\s*[xX]\s*([0-9]{1,5}))?\s*", size)
+    if match is None or 0 in (sides := [int(side) for side in match.groups() if side]):
+        raise ValueError(f"frame_size is {size!r}, but must be a side or WIDTHxHEIGHT, as 96x64")
     return sides[-1], sides[0]
 
 

@@ -20,7 +20,7 @@ from sdevid.errors import UserError
 FRAMES_AT_ONCE = 64  # which bounds memory
 
 
-class Latents(NamedTuple):
+class EncodedFrames(NamedTuple):
     """Frames as the encoder sees them: near unit deviation."""
 
     mean: Float[Tensor, "frames channels rows columns"]
@@ -49,7 +49,7 @@ class FrozenAutoencoder:
         self._scaling = torch.tensor(self.description.scaling, device=device).view(wide)
 
     @torch.no_grad()
-    def encode(self, frames: Float[Tensor, "frames channels height width"]) -> Latents:
+    def encode(self, frames: Float[Tensor, "frames channels height width"]) -> EncodedFrames:
         """Encode frames in [0, 1].
 
         Unobserved pixels (NaN) are read as grey; a frame without any observed pixel gives NaN.
@@ -60,7 +60,7 @@ class FrozenAutoencoder:
         mean = torch.cat([part.mean for part in latents])
         mean[~seen] = torch.nan
         scales = [part.scale for part in latents if part.scale is not None]
-        return Latents(mean, torch.cat(scales) if scales else None)
+        return EncodedFrames(mean, torch.cat(scales) if scales else None)
 
     @torch.no_grad()
     def decode(
@@ -85,7 +85,7 @@ class FrozenAutoencoder:
         half: Float16[np.ndarray, "time rows columns values"] = stored
         return half
 
-    def _encoded(self, frames: Tensor) -> Latents:
+    def _encoded(self, frames: Tensor) -> EncodedFrames:
         with torch.autocast(frames.device.type, enabled=False):
             pixels = self._pixels_from + (1 - self._pixels_from) * frames.float()
             raw: Any = self._module.encode(pixels)
@@ -94,7 +94,7 @@ class FrozenAutoencoder:
             raw, scale = raw.latent_dist.mean, raw.latent_dist.std * self._scaling
         elif not isinstance(raw, Tensor):
             raw = next(iter(raw.values()))  # diffusers' output: `latents`, or `latent`
-        return Latents((raw - self._shift) * self._scaling, scale)
+        return EncodedFrames((raw - self._shift) * self._scaling, scale)
 
     def _decoded(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):

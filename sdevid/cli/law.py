@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sdevid.config import Config
     from sdevid.data.shards import ShardIndex
     from sdevid.evaluate.blobs import Tracker
-    from sdevid.evaluate.particles.film_law import Compared
+    from sdevid.evaluate.particles.film_law import FilmComparison
     from sdevid.evaluate.particles.model_law import Bounds, ModelLaw
     from sdevid.models.particles.model import ParticleSDE
     from sdevid.models.video_model import VideoModel
@@ -187,7 +187,7 @@ def _still(law: ModelLaw) -> str:
     )
 
 
-def films_text(compared: list[Compared]) -> str:
+def films_text(compared: list[FilmComparison]) -> str:
     """Format the tracked films' laws: real beside futures."""
     lines = ["tracked films              real                     futures of their first frame\n"]
     for entry in compared:

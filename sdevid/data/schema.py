@@ -25,7 +25,7 @@ from sdevid.data.entry import PAYLOADS
 
 MOST_BYTES = {"dataset.json": 64 * 2**20, "index": 256 * 2**20, "KEY.json": 4 * 2**20}
 MOST_CLIP_BYTES = 8 * 2**30  # pixels of one clip
-SAID = ("json", "txt", "cls")  # members that say what a clip shows
+METADATA = ("json", "txt", "cls")  # members that say what a clip shows
 MOST_TOKENS = 4_096  # of one caption's embedding
 MOST_TAR = 2**50  # bytes
 MOST_TEXT = 65_536  # letters

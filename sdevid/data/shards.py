@@ -25,7 +25,7 @@ from sdevid.data.json_file import checked, read_json
 from sdevid.data.mask import MASK, Mask
 from sdevid.data.open import open_folder
 from sdevid.data.payload import ClipVideo, Shape, decode, npy_header
-from sdevid.data.schema import MOST_BYTES, MOST_TOKENS, SAID, DatasetFields, parse_metadata
+from sdevid.data.schema import METADATA, MOST_BYTES, MOST_TOKENS, DatasetFields, parse_metadata
 from sdevid.data.shard_file import FORMAT, Hash, digest
 from sdevid.data.spec import words
 from sdevid.data.transforms import Transform
@@ -164,7 +164,7 @@ class ShardIndex:
         self.folder.close()
 
     def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo, draw: float) -> Beside:
-        beside = tuple(name for name in (*SAID, MASK) if name in entry.members)
+        beside = tuple(name for name in (*METADATA, MASK) if name in entry.members)
         beside += (embedding.member(draw, entry.members),) if self.embedded else ()
         self._check_again_if_replaced(entry.shard)
         if self._known[i] == _PLAIN:
@@ -236,7 +236,7 @@ class ShardIndex:
         width = (self.dataset.get("text_encoder") or {}).get("width", 0)
         payload, shape = self.stored(entry)
         limits = dict.fromkeys(wanted, 2 * width * MOST_TOKENS + _HEADERS)
-        limits |= dict.fromkeys(SAID, MOST_BYTES["KEY.json"])
+        limits |= dict.fromkeys(METADATA, MOST_BYTES["KEY.json"])
         limits[MASK] = math.prod(shape) + _HEADERS
         limits[payload] = 2 * math.prod(shape) * np.dtype(self.dtype).itemsize + _HEADERS
         for name, member in wanted.items():

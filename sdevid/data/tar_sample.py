@@ -9,7 +9,7 @@ import numpy as np
 from sdevid.config import Config
 from sdevid.data.npy import read_npy
 from sdevid.data.payload import CONTAINERS, ClipVideo, images
-from sdevid.data.schema import MOST_TEXT, SAID, parse_metadata
+from sdevid.data.schema import METADATA, MOST_TEXT, parse_metadata
 
 FAULT = "__fault__"  # in place of members: why there are none
 _VIDEO = ("npy", *CONTAINERS)
@@ -26,10 +26,10 @@ def decode_sample(sample: dict[str, Any], config: Config) -> tuple[ClipVideo, di
     videos = [name for name in sample if name in _VIDEO]
     if len(videos) != 1:
         raise ValueError(f"holds {len(videos)} videos, not one of {', '.join(_VIDEO)}")
-    said = {name: sample[name] for name in SAID if name in sample}
-    if any(len(said[name]) > MOST_TEXT for name in ("txt", "cls") if name in said):
+    metadata = {name: sample[name] for name in METADATA if name in sample}
+    if any(len(metadata[name]) > MOST_TEXT for name in ("txt", "cls") if name in metadata):
         raise ValueError(f"its txt or cls has more than {MOST_TEXT:,} bytes")
-    meta = parse_metadata(said)
+    meta = parse_metadata(metadata)
     if videos[0] == "npy":
         try:
             video = read_npy(sample["npy"])

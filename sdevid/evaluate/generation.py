@@ -143,7 +143,7 @@ def continued(
     return np.concatenate(parts)
 
 
-class Latents(NamedTuple):
+class EncodedClips(NamedTuple):
     """Clips as the model encodes them: the input of its prior, and its posterior's path."""
 
     content: Tensor  # w, (clips, content)
@@ -156,7 +156,7 @@ class Latents(NamedTuple):
 
 
 @torch.no_grad()
-def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
+def encode(objective: HistoryObjective, batch: Batch, context: int) -> EncodedClips:
     """Draw the posterior of clips whose first `context` frames the prior sees."""
     device = _device(objective.model)
     video, ticks, serial = (part.to(device) for part in (batch.video, batch.ticks, batch.serial))
@@ -165,7 +165,7 @@ def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
     path = objective.path(clips, start)
     nats = {k: v for k, v in (start.divergence | path.terms).items() if k.startswith("kl_")}
     count = int(clips.window.valid.sum(1).min())
-    return Latents(
+    return EncodedClips(
         content=start.content,
         states=path.states[:, :count],
         frames=clips.window.cut(as_frames(video))[:, :count],
@@ -177,7 +177,7 @@ def encode(objective: HistoryObjective, batch: Batch, context: int) -> Latents:
 
 
 @torch.no_grad()
-def prior_start(model: HistoryModel, latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
+def prior_start(model: HistoryModel, latents: EncodedClips, seed: int) -> tuple[Tensor, Tensor]:
     """Draw w and the first state from the prior."""
     w, z, _ = model.start_prior.sample(
         latents.context.history, seed, latents.serial, Guidance(None, 1.0, 1.0)
@@ -188,7 +188,7 @@ def prior_start(model: HistoryModel, latents: Latents, seed: int) -> tuple[Tenso
 @torch.no_grad()
 def prior_steps(
     model: HistoryModel,
-    latents: Latents,
+    latents: EncodedClips,
     start: tuple[Tensor, Tensor],
     frames: tuple[int, int],
     temperature: float,

@@ -13,7 +13,7 @@ from sdevid.models.particles.model import ParticleSDE
 from sdevid.models.particles.path import ParticlePath, solve_path
 from sdevid.models.particles.posterior import Features, Observation
 from sdevid.models.particles.reader import ParticleBirth, with_ring
-from sdevid.models.particles.state import State
+from sdevid.models.particles.state import ParticleState
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.clip_objective import ClipObjective, Clips, PerClip, divergence
 from sdevid.objectives.window import Window
@@ -74,7 +74,7 @@ class ParticleObjective(ClipObjective):
         noise = model.brownian(config.seed, serial).increments(grid)
         dt = model.steps(grid).to(noise)
 
-        def observe(z: State, k: int) -> Observation:
+        def observe(z: ParticleState, k: int) -> Observation:
             interval, step = divmod(k, per)
             left = torch.full_like(dt[:, k], 1 / (per - step))
             ahead = torch.stack([left, dt[:, k]], dim=-1)

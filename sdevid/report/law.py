@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdevid.report.law_file import Compared, Interval, ParticleLaw
+from sdevid.report.law_file import ComparedRates, Estimated, StatedLaw
 from sdevid.report.record import Record
 from sdevid.report.words import NOT_MEASURED, missing, number, table
 
@@ -45,7 +45,7 @@ def card(run: Record) -> tuple[str, str, str, bool] | None:
     return "Diffusion of futures", number(futures.diffusion.value), sentence, abs(share) > TOLERATED
 
 
-def _particles(law: ParticleLaw) -> str:
+def _particles(law: StatedLaw) -> str:
     place, speed = ("pixel²/s", "pixel/s") if law.order == 1 else ("pixel²/s³", "pixel/s²")
     length = "independent" if law.length is None else f"{number(law.length)} pixels"
     rows = [
@@ -63,7 +63,7 @@ def _particles(law: ParticleLaw) -> str:
     )
 
 
-def _tracked(rates: list[Compared]) -> str:
+def _tracked(rates: list[ComparedRates]) -> str:
     rows = []
     for one in rates:
         row = [f"{one.fps:g}"]
@@ -84,7 +84,7 @@ def _tracked(rates: list[Compared]) -> str:
     )
 
 
-def _interval(bounds: Interval) -> str:
+def _interval(bounds: Estimated) -> str:
     shown = number(bounds.value)
     if bounds.low is None or bounds.high is None:
         return shown

@@ -17,7 +17,7 @@ class _Form(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
-class Interval(_Form):
+class Estimated(_Form):
     """A figure with its 95 % interval."""
 
     value: FiniteFloat
@@ -25,17 +25,17 @@ class Interval(_Form):
     high: FiniteFloat | None = None
 
 
-class ParticleLaw(_Form):
+class StatedLaw(_Form):
     """What the weights of a model of particles say, and its posterior's own motion."""
 
     order: Annotated[int, Field(ge=1, le=2)]
     particles: _Count
     clips: _Count
-    diffusion: Interval
-    drift: Annotated[list[Interval], Field(min_length=2, max_length=2)]
+    diffusion: Estimated
+    drift: Annotated[list[Estimated], Field(min_length=2, max_length=2)]
     length: FiniteFloat | None
-    posterior_step: Interval
-    posterior_slope: Interval
+    posterior_step: Estimated
+    posterior_slope: Estimated
     step_correlation: FiniteFloat
 
 
@@ -77,35 +77,38 @@ class _Rate(_Form):
     generated: _Tracks | None
 
 
-class Motion(NamedTuple):
+class BlobMotion(NamedTuple):
     """D of tracked blobs, pixel^2/s, and their number a frame at the first and the last frame."""
 
-    diffusion: Interval
+    diffusion: Estimated
     first: float
     last: float
 
 
-class Compared(NamedTuple):
+class ComparedRates(NamedTuple):
     """Real films and futures of their first frames at one frame rate; None: no tracks."""
 
     fps: float
-    real: Motion | None
-    futures: Motion | None
+    real: BlobMotion | None
+    futures: BlobMotion | None
 
 
 class LawFile(_Form):
     """The fields of law.json."""
 
-    law: ParticleLaw | None = None
+    law: StatedLaw | None = None
     films: Annotated[list[_Film], Field(max_length=100)] = []
     tracked: Annotated[list[_Rate], Field(max_length=100)] = []
 
     @property
-    def compared(self) -> list[Compared]:
+    def compared(self) -> list[ComparedRates]:
         """Tracked films by frame rate, whichever way they were tracked."""
-        films = [Compared(one.fps, _blobs(one.real), _blobs(one.futures)) for one in self.films]
+        films = [
+            ComparedRates(one.fps, _blobs(one.real), _blobs(one.futures)) for one in self.films
+        ]
         rates = [
-            Compared(one.fps, _tracks(one.real), _tracks(one.generated)) for one in self.tracked
+            ComparedRates(one.fps, _tracks(one.real), _tracks(one.generated))
+            for one in self.tracked
         ]
         return films + rates
 
@@ -119,16 +122,16 @@ def read_law(path: Path) -> LawFile | None:
     return law
 
 
-def _blobs(side: _Blobs | None) -> Motion | None:
+def _blobs(side: _Blobs | None) -> BlobMotion | None:
     if side is None:
         return None
-    diffusion = Interval(value=side.diffusion, low=side.low, high=side.high)
-    return Motion(diffusion, side.counts[0], side.counts[-1])
+    diffusion = Estimated(value=side.diffusion, low=side.low, high=side.high)
+    return BlobMotion(diffusion, side.counts[0], side.counts[-1])
 
 
-def _tracks(side: _Tracks | None) -> Motion | None:
+def _tracks(side: _Tracks | None) -> BlobMotion | None:
     if side is None or side.diffusion.mean is None:
         return None
     low, *_, high = side.diffusion.interval or [side.diffusion.mean] * 2
-    diffusion = Interval(value=side.diffusion.mean, low=low, high=high)
-    return Motion(diffusion, side.count.first, side.count.last)
+    diffusion = Estimated(value=side.diffusion.mean, low=low, high=high)
+    return BlobMotion(diffusion, side.count.first, side.count.last)

@@ -18,7 +18,7 @@ SIDE = 48  # least side of a moving picture, in pixels
 COLUMNS = 2
 
 
-class Samples(NamedTuple):
+class ShownSamples(NamedTuple):
     """Videos (number, time, height, width, channels) of one checkpoint, or real ones."""
 
     videos: NDArray[np.uint8]
@@ -58,7 +58,7 @@ def _evenly(count: int) -> list[int]:
     return sorted({round(k) for k in np.linspace(0, count - 1, min(MOST, count))}) if count else []
 
 
-def _read(path: Path) -> Samples | None:
+def _read(path: Path) -> ShownSamples | None:
     """Read one file of samples; None where it is missing, or is being written."""
     try:
         held = arrays(path)
@@ -66,11 +66,11 @@ def _read(path: Path) -> Samples | None:
         if "step" in held:
             step, clips, seed = (int(held[name]) for name in ("step", "clips", "seed"))
             caption = f"Step {step:,}, clip {clips:,}, seed {seed}"
-        return Samples(held["generated"], float(held["fps"]), caption)
+        return ShownSamples(held["generated"], float(held["fps"]), caption)
     except (UserError, KeyError, TypeError, ValueError):
         return None
 
 
-def _figure(one: Samples) -> str:
+def _figure(one: ShownSamples) -> str:
     shown = film(one.videos, one.fps, COLUMNS, SIDE, one.caption)
     return f"<figure>{shown}<figcaption>{one.caption}</figcaption></figure>"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Values = NDArray[Any]  # (time, height, width, channels)
 
 
-class Layout(NamedTuple):
+class ArrayLayout(NamedTuple):
     """Axes and meaning of the samples of one job."""
 
     leading: dict[str, int]  # sample, and for futures ensemble_member
@@ -47,7 +47,7 @@ def tiff(path: Path, video: Values, fps: float, unit: str) -> None:
     tifffile.imwrite(path, pages, imagej=True, metadata=about)
 
 
-def zarr(path: Path, layout: Layout, videos: Iterable[Values]) -> None:
+def zarr(path: Path, layout: ArrayLayout, videos: Iterable[Values]) -> None:
     """Write all samples as a Zarr group; one chunk a sample."""
     import zarr as store
 
@@ -71,7 +71,7 @@ def zarr(path: Path, layout: Layout, videos: Iterable[Values]) -> None:
         target[place] = np.moveaxis(video, 3, 1)
 
 
-def netcdf(path: Path, layout: Layout, videos: Iterable[Values]) -> None:
+def netcdf(path: Path, layout: ArrayLayout, videos: Iterable[Values]) -> None:
     """Write all samples as a NetCDF-4 file; one chunk a sample."""
     import h5netcdf
 
@@ -92,7 +92,7 @@ def netcdf(path: Path, layout: Layout, videos: Iterable[Values]) -> None:
 
 
 def _coordinates(
-    layout: Layout, axes: Mapping[str, int]
+    layout: ArrayLayout, axes: Mapping[str, int]
 ) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
     """Compute values and attributes of each axis; channels are numbered, names an attribute."""
     coordinates: dict[str, tuple[NDArray[Any], dict[str, str]]] = {

@@ -18,7 +18,7 @@ from sdevid.sample.write import Pixels
 @dataclass(frozen=True)
 class _Part:
     option: str
-    pictures: picture_files.Pictures
+    pictures: picture_files.ObservedPictures
     indices: tuple[int, ...]
 
 
@@ -48,7 +48,7 @@ def read(args: argparse.Namespace, config: Config, job: SamplingJob) -> Observed
 
 def from_arrays(frames: Pixels, indices: tuple[int, ...], job: SamplingJob) -> ObservedFrames:
     """Check frames at hand as those of files are."""
-    return _joined([_Part("frames", picture_files.Pictures(frames, (), ""), indices)], job)
+    return _joined([_Part("frames", picture_files.ObservedPictures(frames, (), ""), indices)], job)
 
 
 def _check(args: argparse.Namespace, config: Config) -> None:

@@ -198,14 +198,14 @@ def finish(folder: Path, record: SampleRecord, device: str) -> None:
         )
 
 
-def _layout(record: SampleRecord) -> array_files.Layout:
+def _layout(record: SampleRecord) -> array_files.ArrayLayout:
     job = record.job
     leading = {"sample": job.total}
     if job.futures:
         leading = {"sample": max(1, len(job.prompts)), "ensemble_member": job.num_samples}
     seconds = frame_ticks(job.num_frames, rational(job.fps)).numpy() / TICKS_PER_UNIT
     about = {"source": f"sdevid {sdevid.__version__}", "frames_per_second": str(rational(job.fps))}
-    return array_files.Layout(
+    return array_files.ArrayLayout(
         leading, seconds, record.source.channel_names, record.values.unit, about
     )
 

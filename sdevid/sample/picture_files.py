@@ -22,7 +22,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ObservedPictures:
     """Frames as the model takes them, and what was done to them on the way."""
 
     frames: Pixels  # time, height, width, channels
@@ -38,7 +38,7 @@ def read(
     channels: int,
     fps: float,
     option: str = "--initial_frames",
-) -> Pictures:
+) -> ObservedPictures:
     """Read the first `count` frames at `path` (None: all, at most `most`), (height, width) `shape`.
 
     `path` is a folder of pictures, taken in the natural order of their names, one picture, or a
@@ -127,7 +127,7 @@ def _one_size(path: Path, frames: list[Image.Image], option: str) -> str:
 
 def _fit(
     frames: list[Image.Image], size: str, shape: tuple[int, int], channels: int, option: str
-) -> Pictures:
+) -> ObservedPictures:
     notes, kind = [], option.removeprefix("--").replace("_", " ")
     (height, width), part = shape, "middle square" if shape[0] == shape[1] else "middle"
     if size != f"{width}x{height}":
@@ -138,4 +138,4 @@ def _fit(
         if np.ptp(pixels, axis=-1).any():
             notes.append(f"{kind} have colours, the model has one channel: made grey")
         pixels = np.stack([np.asarray(frame.convert("L")) for frame in fitted])[..., None]
-    return Pictures(pixels, tuple(notes), size)
+    return ObservedPictures(pixels, tuple(notes), size)

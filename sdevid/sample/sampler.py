@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 
-class Samples(NamedTuple):
+class GuidedVideos(NamedTuple):
     """Videos, and what guidance spent on each."""
 
     videos: write.Frames  # number, time, height, width, channels
@@ -116,7 +116,7 @@ def generate(
 
 def generate_samples(
     model: VideoModel, job: SamplingJob, numbers: Sequence[int], tokenize: Tokenizer | None = None
-) -> Samples:
+) -> GuidedVideos:
     """Generate the samples with these numbers; observed frames stand in them unchanged."""
     device, observed = next(model.parameters()).device, job.observed
     serial = torch.tensor(numbers, dtype=torch.int64, device=device)
@@ -137,7 +137,7 @@ def generate_samples(
         pixels = observed.frames if whole else observed.frames.astype(np.float32) / 255
         video = np.concatenate([np.broadcast_to(pixels[:leading], shape), video], axis=1)
         video[:, list(observed.indices)] = pixels
-    return Samples(video, nats.tolist())
+    return GuidedVideos(video, nats.tolist())
 
 
 def _conditioning(

@@ -78,10 +78,10 @@ def make_part(job: Job) -> Fault | None:
             for clip in clips:
                 payload = encode(job.spec.store, clip.video, job.spec.fps)
                 key = f"{job.number:06d}-{_slug(job.source.name)}-{len(table):04d}"
-                said = b"" if clip.mask is None else mask.encode(clip.mask)
-                sizes = {"size": len(payload), "mask": len(said)}
+                mask_bytes = b"" if clip.mask is None else mask.encode(clip.mask)
+                sizes = {"size": len(payload), "mask": len(mask_bytes)}
                 table.append({"key": key, "meta": _meta(job, clip), **sizes})
-                file.write(payload + said)
+                file.write(payload + mask_bytes)
     except (BadVideoError, LeftOutError) as error:
         job.path("bin").unlink()
         return Fault(str(error), "bad" if isinstance(error, BadVideoError) else "left out")
@@ -128,8 +128,8 @@ def read_part(job: Job) -> Iterator[PartClip]:
     with job.path("bin").open("rb") as file:
         for row in _table(job)["clips"]:
             extension = EXTENSION[job.spec.store]
-            payload, said = file.read(row["size"]), file.read(row.get("mask", 0))
-            yield PartClip(row["key"], row["meta"], extension, payload, said or None)
+            payload, mask_bytes = file.read(row["size"]), file.read(row.get("mask", 0))
+            yield PartClip(row["key"], row["meta"], extension, payload, mask_bytes or None)
 
 
 def remove_part(job: Job) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdevid.data import stream
 from sdevid.evaluate.context import EvalContext
-from sdevid.evaluate.generation import Latents, encode, prior_start, prior_steps
+from sdevid.evaluate.generation import EncodedClips, encode, prior_start, prior_steps
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.progress import batches, evenly
 from sdevid.evaluate.statistics.bootstrap import bootstrap, ratio_of_means
@@ -86,7 +86,7 @@ def run(context: EvalContext) -> Results:
 
 
 @torch.no_grad()
-def _totals(context: EvalContext, latents: Latents) -> Totals:
+def _totals(context: EvalContext, latents: EncodedClips) -> Totals:
     """Sum, by clip, scores of the posterior's reconstruction and of steps of the prior."""
     model, last = context.objective.model, latents.states.shape[1] - 1
     assert isinstance(model, HistoryModel)
@@ -117,7 +117,7 @@ Pair = tuple[Tensor, Tensor]  # frames, and those that they came from
 
 def _steps(
     context: EvalContext,
-    latents: Latents,
+    latents: EncodedClips,
     starts: list[Pair],
     origins: list[int],
     steps: int,

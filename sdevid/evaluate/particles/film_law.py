@@ -22,7 +22,7 @@ ROWS = 32
 
 
 @dataclass(frozen=True)
-class Compared:
+class FilmComparison:
     """Real films and their futures from the first frame alone, by the same tracker."""
 
     fps: float
@@ -37,7 +37,7 @@ class Compared:
 
 def compare(
     model: VideoModel, index: ShardIndex, clips: range, tracker: Tracker, seed: int = 0
-) -> list[Compared]:
+) -> list[FilmComparison]:
     """Track the whole clips with these numbers and a future of each, at up to three frame rates.
 
     The index may be at another rate than the model was trained at. The first frame is seen, so it
@@ -45,7 +45,7 @@ def compare(
     """
     first = index.clips[clips[0]]
     video = _whole(index, model.config, clips, first.num_frames, first.fps)
-    errors = []
+    comparisons = []
     for stride in STRIDES:
         taken = video[:, ::stride]
         if taken.shape[1] < LEAST:
@@ -53,10 +53,12 @@ def compare(
         fps = first.fps / stride
         generated = _futures(model, taken[:, :1], taken.shape[1], fps, seed)
         real, generated = (_grey(films)[:, 1:] for films in (taken, generated))
-        errors.append(
-            Compared(fps, tracked_law(real, fps, tracker), tracked_law(generated, fps, tracker))
+        comparisons.append(
+            FilmComparison(
+                fps, tracked_law(real, fps, tracker), tracked_law(generated, fps, tracker)
+            )
         )
-    return errors
+    return comparisons
 
 
 def _whole(index: ShardIndex, config: Config, clips: range, frames: int, fps: float) -> Any:

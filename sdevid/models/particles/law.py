@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdevid.config import Config
-from sdevid.models.particles.state import Content, State, layout_of, mlp, scaled
+from sdevid.models.particles.state import Content, ParticleState, layout_of, mlp, scaled
 from sdevid.sde import carried_noise
 
 SPREAD = 3.0  # most by which log g_k leaves its common value
@@ -83,7 +83,9 @@ class ParticleLaw(nn.Module):
             root, (self.log_diffusion + own + self.calibration).exp(), token, presence
         )
 
-    def pull(self, z: State, conditions: ParticleConditions) -> Float[Tensor, "batch particles 2"]:
+    def pull(
+        self, z: ParticleState, conditions: ParticleConditions
+    ) -> Float[Tensor, "batch particles 2"]:
         """Compute h, in pixel/frame, or in pixel/frame^2 for a state of second order.
 
         Each particle attends to the others in proportion to their presence.

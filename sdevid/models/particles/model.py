@@ -16,7 +16,7 @@ from sdevid.models.particles.path import solve_path
 from sdevid.models.particles.posterior import Features, NeighbourFeatures, ParticleControl
 from sdevid.models.particles.reader import ParticleReader, with_ring
 from sdevid.models.particles.ring import Outside, Ring
-from sdevid.models.particles.state import Content, State, layout_of
+from sdevid.models.particles.state import Content, ParticleState, layout_of
 from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.video_model import VideoModel
@@ -127,7 +127,7 @@ class ParticleSDE(VideoModel):
 
     def _start(
         self, ticks: Ticks, sampler: SamplerConfig, conditioning: Conditioning, text: Tensor | None
-    ) -> tuple[State, Content, Int64[Tensor, "batch 1"]]:
+    ) -> tuple[ParticleState, Content, Int64[Tensor, "batch 1"]]:
         """Draw or read the state, the content and the tick at which the path begins."""
         first = ticks[:, :1]
         if conditioning.frames is None or conditioning.frame_ticks is None:

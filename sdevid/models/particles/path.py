@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sdevid.models.particles.law import ParticleConditions, ParticleLaw
 from sdevid.models.particles.posterior import Observation
-from sdevid.models.particles.state import Layout, State
+from sdevid.models.particles.state import Layout, ParticleState
 from sdevid.sde import carried_noise
 
-Observe = Callable[[State, int], Observation]  # (state before step k, k)
+Observe = Callable[[ParticleState, int], Observation]  # (state before step k, k)
 
 
 class ParticlePath(NamedTuple):
@@ -34,7 +34,7 @@ class Scales(NamedTuple):
 
 def solve_path(
     law: ParticleLaw,
-    start: State,
+    start: ParticleState,
     conditions: ParticleConditions,
     dt: Float[Tensor, "batch steps"],
     increments: Float[Tensor, "batch steps particles noises"],
@@ -59,12 +59,12 @@ def solve_path(
 
 def _step(
     law: ParticleLaw,
-    z: State,
+    z: ParticleState,
     conditions: ParticleConditions,
     dt: Float[Tensor, "batch 1 1"],
     xi: Float[Tensor, "batch particles noises"],
     seen: Observation | None,
-) -> tuple[State, Tensor, Tensor]:
+) -> tuple[ParticleState, Tensor, Tensor]:
     layout = law.layout
     place, velocity, depth = layout.split(z)
     scales = _scales(layout, z, law.pull(z, conditions), conditions.diffusion, dt)
@@ -89,7 +89,11 @@ def _step(
 
 
 def _scales(
-    layout: Layout, z: State, pull: Tensor, diffusion: Tensor, dt: Float[Tensor, "batch 1 1"]
+    layout: Layout,
+    z: ParticleState,
+    pull: Tensor,
+    diffusion: Tensor,
+    dt: Float[Tensor, "batch 1 1"],
 ) -> Scales:
     """Compute a step's mean and scale of the places; in second order v' d moves them.
 

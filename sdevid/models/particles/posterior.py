@@ -13,8 +13,8 @@ from torch.nn import functional
 from sdevid.config import Config
 from sdevid.models.particles.state import (
     Content,
+    ParticleState,
     Positions,
-    State,
     centred,
     conv,
     layout_of,
@@ -87,7 +87,7 @@ class ParticleControl(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "batch features rows columns"],
-        z: State,
+        z: ParticleState,
         content: Content,
         left: Float[Tensor, "batch 2"],
     ) -> Observation:

@@ -16,7 +16,7 @@ from sdevid.models.particles.ring import Outside
 from sdevid.models.particles.state import (
     Content,
     Layout,
-    State,
+    ParticleState,
     centred,
     conv,
     layout_of,
@@ -34,7 +34,7 @@ Code = Float[Tensor, "batch particles code"]  # place, velocity, presence, appea
 class ParticleBirth(NamedTuple):
     """Start of a film of particles: their state, content and the divergence spent on it."""
 
-    state: State
+    state: ParticleState
     content: Content
     kl: Float[Tensor, " batch"]  # nats; 0 where the first frame is observed
 
@@ -123,7 +123,7 @@ class ParticleReader(nn.Module):
         ground = torch.where(free[..., None], self._bare(ground), ground)
         return ParticleBirth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
 
-    def observed(self, frames: Frames) -> tuple[State, Content]:
+    def observed(self, frames: Frames) -> tuple[ParticleState, Content]:
         """Read the prior's start from observed `frames`; the path begins at the last one."""
         level = median(frames[:, -1])
         code = self._read(frames, level)
@@ -131,7 +131,7 @@ class ParticleReader(nn.Module):
 
     def free(
         self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
-    ) -> tuple[State, Content]:
+    ) -> tuple[ParticleState, Content]:
         """Draw the prior's start without an observed frame; `frame` gives the shape of one."""
         return self._born(self._prior(len(eps), text).at(eps), self._bare(frame))
 
@@ -150,7 +150,7 @@ class ParticleReader(nn.Module):
             mean = mean + self.text(text)[:, None]
         return Gaussian(mean, self.prior_log_scale.exp().expand_as(mean))
 
-    def _born(self, code: Code, ground: Tensor) -> tuple[State, Content]:
+    def _born(self, code: Code, ground: Tensor) -> tuple[ParticleState, Content]:
         """Turn the code into particles, within three quarters of a cell of home along each axis."""
         layout: Layout = self.layout
         place = self.home + 0.75 * self.pixels * code[..., :2].tanh()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sdevid.config import Config
 
 Positions = Float[Tensor, "batch particles 2"]  # (x, y), pixels; x to the right, y down
-State = Float[Tensor, "batch particles components"]  # as `Layout` says
+ParticleState = Float[Tensor, "batch particles components"]  # as `Layout` says
 
 
 class Content(NamedTuple):
