@@ -35,7 +35,7 @@ from sdevid.train.health import stragglers
 from sdevid.train.health.quarantine import Quarantine
 from sdevid.train.health.recovery import Recovery
 from sdevid.train.metrics import Metrics
-from sdevid.train.samples import CheckpointSamples
+from sdevid.train.samples import SampleMaker
 from sdevid.train.startup_summary import announce
 from sdevid.train.training_data import TrainingData
 from sdevid.train.world import World
@@ -105,10 +105,7 @@ def _steps(saver: Saver, data: TrainingData, metrics: Metrics, progress: Progres
     total, size = training_data.total_clips(data, config), config.batch_size
     control, recovery = ControlFiles(config.run_dir, world), Recovery(saver, progress)
     reader = training_data.open_reader(data, config, world, progress)
-    quarantine, samples = (
-        Quarantine(config, world, len(data)),
-        CheckpointSamples(config, data, world),
-    )
+    quarantine, samples = Quarantine(config, world, len(data)), SampleMaker(config, data, world)
     batches = profile.recording(reader.steps(progress.clips), config, world)
     for batch in metrics.waiting(quarantine.watching(batches)):
         kl_weight = schedule.kl_weight(progress.clips, total, config)

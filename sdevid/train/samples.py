@@ -26,7 +26,7 @@ _VALUES = 1 << 24  # of them together, at most
 HELD_OUT = "val"
 
 
-class CheckpointSamples:
+class SampleMaker:
     """Makes samples of every `sample_every`-th checkpoint, on the main rank alone.
 
     The checkpoint on the disk is read, so that neither sharded weights nor the random states of
