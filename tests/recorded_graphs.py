@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from sdevid.train.micro_step import Inputs, Result, Step
+from sdevid.train.graph.micro_step import Inputs, Result, Step
 
 _READS = ("aten::_local_scalar_dense", "aten::equal")  # checks that a CPU alone makes
 

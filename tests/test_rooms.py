@@ -25,7 +25,7 @@ DOORS = {
         "sdevid/train/checkpointing/data_only.py",
         "sdevid/train/checkpointing/convert.py",
     ),
-    "wandb": ("sdevid/train/metrics_sinks.py",),
+    "wandb": ("sdevid/train/record/metrics_sinks.py",),
     "webdataset": ("sdevid/data/shard_file.py", "sdevid/data/webdataset_reader.py"),
     "xformers": ("sdevid/models/attention.py",),
     "torchsde": ("sdevid/sde/torchsde_bridge.py",),

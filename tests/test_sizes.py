@@ -10,7 +10,7 @@ from sdevid.cli.run_config import PACKAGED
 from sdevid.config import dump, load
 from sdevid.errors import UserError
 from sdevid.sizes import SIZES
-from sdevid.train.size_table import parameters, size_table, sized
+from sdevid.train.summary.size_table import parameters, size_table, sized
 
 CONFIGS = {path.stem: path for path in sorted(PACKAGED.glob("*.yaml"))}
 PARTICLES = [name for name, path in CONFIGS.items() if load(path).sde.latent == "particles"]

@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.flops and not options.dry_run:
         raise UserError("--flops counts in place of training; give --dry-run beside it")
     if options.dry_run:
-        from sdevid.train.startup_summary import dry_run
+        from sdevid.train.summary.startup_summary import dry_run
 
         print(dry_run(config))
         if options.flops:
-            from sdevid.train.flops import count_flops
+            from sdevid.train.summary.flops import count_flops
 
             print(f"\n{count_flops(config)}")
         return 0

@@ -23,11 +23,11 @@ from sdevid.errors import UserError
 from sdevid.models import text
 from sdevid.models.text import Tokenizer
 from sdevid.models.video_model import VideoModel
-from sdevid.train import train_graph
 from sdevid.train.checkpointing.data_only import data_only
-from sdevid.train.cuda_graph import CudaGraphs
+from sdevid.train.graph import train_graph
+from sdevid.train.graph.cuda_graph import CudaGraphs
+from sdevid.train.graph.train_graph import Recorder, TrainGraph
 from sdevid.train.health.stragglers import OwnTime
-from sdevid.train.train_graph import Recorder, TrainGraph
 from sdevid.train.world import World
 from sdevid.train.zero import deepspeed_settings
 from sdevid.types import Batch

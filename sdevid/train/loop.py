@@ -18,9 +18,7 @@ from sdevid.train import (
     compiled,
     device_settings,
     frozen_pictures,
-    profile,
     schedule,
-    starts,
     text_conditioning,
     training_data,
     warm_start,
@@ -34,9 +32,10 @@ from sdevid.train.engine import Engine
 from sdevid.train.health import stragglers
 from sdevid.train.health.quarantine import Quarantine
 from sdevid.train.health.recovery import Recovery
-from sdevid.train.metrics import Metrics
-from sdevid.train.samples import SampleMaker
-from sdevid.train.startup_summary import announce
+from sdevid.train.record import profile, starts
+from sdevid.train.record.metrics import Metrics
+from sdevid.train.record.samples import SampleMaker
+from sdevid.train.summary.startup_summary import announce
 from sdevid.train.training_data import TrainingData
 from sdevid.train.world import World
 

@@ -19,12 +19,13 @@ from sdevid.data.shards import ShardIndex
 from sdevid.errors import NonFiniteError, UserError, file_fault, is_exhausted
 from sdevid.exit_code import ExitCode
 from sdevid.owner import OwnedError
-from sdevid.train import compiled, exit_file, training_data
+from sdevid.train import compiled, training_data
 from sdevid.train.checkpointing.saver import SaveError
 from sdevid.train.device_settings import backend_flags
 from sdevid.train.health import disk, out_of_memory, preflight
 from sdevid.train.health.watchdog import Watchdog
 from sdevid.train.loop import train
+from sdevid.train.record import exit_file
 from sdevid.train.world import RendezvousError, World, open_world
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or a user's share of it

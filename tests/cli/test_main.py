@@ -12,8 +12,8 @@ from sdevid import console
 from sdevid.cli.main import COMMANDS, main
 from sdevid.config import OffloadConfig, load
 from sdevid.objectives import build
-from sdevid.train.flops import count_flops
-from sdevid.train.memory_budget import host_bytes, memory_bytes
+from sdevid.train.summary.flops import count_flops
+from sdevid.train.summary.memory_budget import host_bytes, memory_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "frame_size: 16\nencoder: {map_size: 4, channels: 8}\n"

@@ -29,7 +29,7 @@ from sdevid.errors import UserError
 from sdevid.report.page import page
 from sdevid.report.record import read as read_record
 from sdevid.settings.yaml_file import read_settings
-from sdevid.train import metrics_file
+from sdevid.train.record import metrics_file
 
 SHAPE = (4, 16, 16, 1)
 VIDEO = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)

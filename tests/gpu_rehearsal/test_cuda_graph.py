@@ -10,8 +10,8 @@ from torch import Tensor
 from sdevid import objectives
 from sdevid.config import parse
 from sdevid.sde import noise
-from sdevid.train.cuda_graph import CudaGraphs
-from sdevid.train.train_graph import Recorder, TrainGraph
+from sdevid.train.graph.cuda_graph import CudaGraphs
+from sdevid.train.graph.train_graph import Recorder, TrainGraph
 from sdevid.types import frame_ticks
 
 FRAMES, SIZE, CLIPS = 4, 16, 2

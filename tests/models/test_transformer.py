@@ -9,7 +9,7 @@ from sdevid.errors import UserError
 from sdevid.models.backbone import state_network
 from sdevid.objectives import build, build_model
 from sdevid.sizes import SIZES
-from sdevid.train.size_table import parameters, size_table, sized
+from sdevid.train.summary.size_table import parameters, size_table, sized
 from sdevid.types import frame_ticks
 
 SDE = {"latent": "map", "latent_size": 3, "hidden": 32, "depth": 2, "backbone": "transformer"}

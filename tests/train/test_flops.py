@@ -6,7 +6,7 @@ import factories
 import pytest
 
 from sdevid.config import parse
-from sdevid.train.flops import count_flops
+from sdevid.train.summary.flops import count_flops
 
 
 def config(**sde):

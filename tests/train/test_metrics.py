@@ -15,7 +15,7 @@ import torch
 
 from sdevid.checkpoint import Progress
 from sdevid.errors import UserError
-from sdevid.train.metrics import Metrics, forget_after
+from sdevid.train.record.metrics import Metrics, forget_after
 
 
 def lines(config):
@@ -112,7 +112,7 @@ def test_wandb_writes_offline_where_no_key_is_set(tmp_path):
     config.write_text("frame_size: 16\nchannels: 1\nmetrics: {wandb: true}\n")
     program = (
         "import sys\nfrom pathlib import Path\nimport torch\nfrom sdevid.config import load\n"
-        "from sdevid.checkpoint import Progress\nfrom sdevid.train.metrics import Metrics\n"
+        "from sdevid.checkpoint import Progress\nfrom sdevid.train.record.metrics import Metrics\n"
         "from sdevid.train.world import open_world\n"
         "config = load(Path(sys.argv[1]), [f'run_dir={sys.argv[2]}'])\n"
         "config.run_dir.mkdir()\n"

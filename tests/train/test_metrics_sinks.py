@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from sdevid.checkpoint import Progress
-from sdevid.train import metrics_sinks
+from sdevid.train.record import metrics_sinks
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from sdevid import objectives
 from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.sde import noise
-from sdevid.train import train_graph
 from sdevid.train.engine import Engine
+from sdevid.train.graph import train_graph
 from sdevid.types import Batch, frame_ticks
 
 FRAMES, SIZE = 4, 16

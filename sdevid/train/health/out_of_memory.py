@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdevid.config import Config
 from sdevid.data.stream import micro_batch_size
-from sdevid.train.memory_budget import GIB, memory_bytes
+from sdevid.train.summary.memory_budget import GIB, memory_bytes
 from sdevid.train.world import World
 
 _CGROUP = Path("/sys/fs/cgroup")

@@ -24,8 +24,8 @@ from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.train.checkpointing.data_identity import index_digest
 from sdevid.train.health import disk, gpus, network, versions
-from sdevid.train.memory_budget import GIB, memory_bytes
-from sdevid.train.size_table import model_on_meta
+from sdevid.train.summary.memory_budget import GIB, memory_bytes
+from sdevid.train.summary.size_table import model_on_meta
 from sdevid.train.training_data import TrainingData, open_data
 from sdevid.train.world import World, node_name
 

@@ -15,9 +15,9 @@ import torch
 from sdevid.checkpoint import Progress
 from sdevid.config import Config
 from sdevid.exit_code import ExitCode
-from sdevid.train import exit_file
 from sdevid.train.health import last_resort
 from sdevid.train.health.heartbeat import Beat
+from sdevid.train.record import exit_file
 from sdevid.train.world import World
 
 STALLED = ExitCode.FAILED

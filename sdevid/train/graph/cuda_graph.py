@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sdevid.train.micro_step import Inputs, Result, Step
+from sdevid.train.graph.micro_step import Inputs, Result, Step
 
 _WARM_UPS = 2  # kernels are compiled and chosen before the capture, which may do neither
 

@@ -12,7 +12,7 @@ from sdevid.errors import UserError
 from sdevid.models.initial_weights import no_weights
 from sdevid.models.transformer import StateTransformer
 from sdevid.sizes import SIZES, over_file
-from sdevid.train.memory_budget import GIB
+from sdevid.train.summary.memory_budget import GIB
 
 
 def size_table(config: Config) -> Iterator[str]:

@@ -17,8 +17,8 @@ from sdevid.errors import UserError
 from sdevid.models.attention import backend
 from sdevid.sde.problem import EULER
 from sdevid.sde.rhythm import Rhythm
-from sdevid.train.cuda_graph import CudaGraphs
-from sdevid.train.micro_step import Inputs, Result, Step, Terms, micro_step
+from sdevid.train.graph.cuda_graph import CudaGraphs
+from sdevid.train.graph.micro_step import Inputs, Result, Step, Terms, micro_step
 
 _MOST = 4  # graphs kept: each holds the activations of its micro-step
 _REMEMBERED = 256  # shapes seen once

@@ -14,10 +14,11 @@ from sdevid.config import Config, dump
 from sdevid.data.stream import micro_batch_size
 from sdevid.models import trajectory
 from sdevid.models.attention import backend
-from sdevid.train import compiled, train_graph
+from sdevid.train import compiled
 from sdevid.train.engine import Engine
-from sdevid.train.memory_budget import memory_table
-from sdevid.train.size_table import model_on_meta, size_table
+from sdevid.train.graph import train_graph
+from sdevid.train.summary.memory_budget import memory_table
+from sdevid.train.summary.size_table import model_on_meta, size_table
 
 
 def announce(engine: Engine, progress: Progress, total: int, text_summary: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 from sdevid.checkpoint import Progress
 from sdevid.config import Config
 from sdevid.display import Display
-from sdevid.train.metrics_file import append, forget_after
-from sdevid.train.metrics_sinks import Figures, open_sinks
+from sdevid.train.record.metrics_file import append, forget_after
+from sdevid.train.record.metrics_sinks import Figures, open_sinks
 from sdevid.train.world import World
 
 Item = TypeVar("Item")

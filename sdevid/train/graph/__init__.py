@@ -1,0 +1,1 @@
+"""Micro-steps of training as CUDA graphs."""

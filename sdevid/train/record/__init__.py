@@ -1,0 +1,1 @@
+"""What a run writes beside its checkpoints: metrics, samples, its starts and its ending."""
