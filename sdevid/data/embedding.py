@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
-from sdevid.data.npy import read_npy
+from sdevid.data.npy import read_npy, write_npy
 from sdevid.types import Embedding
 
 TEXT = "text.npy"  # the member's extension
@@ -42,9 +41,7 @@ class Embedder(Protocol):
 
 def encode(embedding: Embedding) -> bytes:
     """Encode as the bytes of one tar member; the same embedding gives the same bytes."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(embedding), allow_pickle=False)
-    return buffer.getvalue()
+    return write_npy(embedding)
 
 
 def decode(content: bytes, width: int) -> Embedding:

@@ -7,13 +7,12 @@ one.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
 
-from sdevid.data.npy import read_npy
+from sdevid.data.npy import read_npy, write_npy
 from sdevid.data.payload import Shape
 
 MASK = "mask"  # the member's extension
@@ -31,9 +30,7 @@ def of_frames(missing: Sequence[int], count: int) -> Mask | None:
 
 def encode(mask: Mask) -> bytes:
     """Encode as the bytes of one tar member; the same mask gives the same bytes."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(mask), allow_pickle=False)
-    return buffer.getvalue()
+    return write_npy(mask)
 
 
 def decode(content: bytes, shape: Shape) -> Mask:

@@ -12,6 +12,13 @@ _KINDS = "uifb"  # numpy's kinds of plain numbers: no objects, texts, records
 _MOST_HEADER = 4_096  # bytes
 
 
+def write_npy(array: np.ndarray[Any, Any]) -> bytes:
+    """Encode `array` in C order as the bytes of an npy file; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
 def read_npy(content: bytes) -> np.ndarray[Any, Any]:
     """Decode the array in the bytes of an npy file, without a copy where it lies in C order.
 

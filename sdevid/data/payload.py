@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from sdevid.clock import rational
 from sdevid.data import mp4
-from sdevid.data.npy import read_npy
+from sdevid.data.npy import read_npy, write_npy
 from sdevid.data.x264 import SAME_BYTES
 
 Store = Literal["npy", "jpeg", "mp4"]
@@ -42,9 +42,7 @@ def default_store(frame_size: int) -> Store:
 def encode(store: Store, video: ClipVideo, fps: float) -> bytes:
     """Encode a clip as the bytes of one tar member; the same clip gives the same bytes."""
     if store == "npy":
-        buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(video), allow_pickle=False)
-        return buffer.getvalue()
+        return write_npy(video)
     return _to_sheet(video) if store == "jpeg" else _to_mp4(video, fps)
 
 
