@@ -54,6 +54,12 @@ class Batch:
     embeddings: tuple[Embedding, ...] | None = None  # of the captions, where shards gave them
 
     @property
+    def values(self) -> np.ndarray:
+        """The video as moved: uint8, or float32 with NaN where nothing was observed."""
+        values: np.ndarray = self.video.numpy()
+        return values
+
+    @property
     def pixels(self) -> UInt8[np.ndarray, "batch time height width channels"]:
         """The video for the eye: uint8, what was not observed black."""
         if self.video.dtype == torch.uint8:

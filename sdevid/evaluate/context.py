@@ -21,6 +21,7 @@ from sdevid.errors import UserError
 from sdevid.evaluate import generation
 from sdevid.evaluate.progress import batches, evenly
 from sdevid.evaluate.sde_recovery.scene_tracker import SceneTracker, scene_tracker
+from sdevid.evaluate.statistics.observed import Values
 from sdevid.models.video_model import VideoModel
 from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.sample.write import Pixels
@@ -127,26 +128,29 @@ class EvalContext:
         return next(self.model.parameters()).device
 
     @cached_property
-    def free(self) -> Pixels:
+    def free(self) -> Values:
         """Free videos at the training frame rate; few and short where no SDE is known."""
         drawn = self.sde_unknown is None
         frames = self.options.rollout_frames if drawn else self.config.sequence_length
         videos = range(self.options.rollouts if drawn else PICTURES)
         return self.generate(videos, frames, self.config.fps, "free videos")
 
-    def generate(self, videos: range, frames: int, fps: float, title: str) -> Pixels:
+    def generate(self, videos: range, frames: int, fps: float, title: str) -> Values:
         """Generate free videos; `videos` are serials, which give the same videos at any rate."""
         return generation.free_videos(self.model, videos, frames, fps, self.seed, title)
 
-    def real(self, clips: range, title: str) -> Pixels:
+    def real(self, clips: range, title: str) -> Values:
         """Read the held-out clips with these indices."""
         return read_clips(self.index, self.config, clips, title)
 
 
-def read_clips(index: ShardIndex, config: Config, clips: range, title: str) -> Pixels:
-    """Read the clips with these indices, uint8 (clips, time, height, width, channels)."""
+def read_clips(index: ShardIndex, config: Config, clips: range, title: str) -> Values:
+    """Read the clips with these indices (clips, time, height, width, channels), as stored.
+
+    uint8, or float32 in the range of the transform with NaN where nothing was observed.
+    """
     parts = batches(clips, 64, title)
-    return np.concatenate([stream.fixed(index, config, part).pixels for part in parts])
+    return np.concatenate([stream.fixed(index, config, part).values for part in parts])
 
 
 def open_context(options: EvalOptions) -> EvalContext:

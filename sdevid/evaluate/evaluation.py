@@ -17,7 +17,7 @@ from sdevid.evaluate import progress, provenance, registry, table
 from sdevid.evaluate.context import PICTURES, EvalContext, EvalOptions, open_context
 from sdevid.evaluate.metric import Metric, Results
 from sdevid.evaluate.progress import evenly
-from sdevid.sample.write import Pixels
+from sdevid.sample.write import Pixels, as_uint8, shown
 
 
 def evaluate_and_write(options: EvalOptions, asked: str | None, output: Path) -> str:
@@ -84,10 +84,10 @@ def _protocol(context: EvalContext, metrics: Sequence[Metric]) -> dict[str, Any]
 def _pictures(context: EvalContext) -> dict[str, Pixels]:
     """Collect free and real videos, and what the metrics add."""
     clips = evenly(PICTURES, len(context.index))
-    real = stream.fixed(context.index, context.config, clips).pixels
+    real = stream.fixed(context.index, context.config, clips).values
     return {
-        "generated": context.free[: len(real), : context.config.sequence_length],
-        "real": real,
+        "generated": as_uint8(context.free[: len(real), : context.config.sequence_length]),
+        "real": shown(real),
         "context": np.array(context.options.context, np.uint8),
         "fps": np.array(context.config.fps),
         **context.pictures,

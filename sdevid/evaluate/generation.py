@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Floats
+from sdevid.evaluate.statistics.observed import Values
 from sdevid.models.history_model import Context, HistoryModel
 from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.start import Guidance
@@ -19,8 +20,7 @@ from sdevid.models.video_model import VideoModel
 from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.objectives.start import draw_start
-from sdevid.sample.sampler import as_pixels
-from sdevid.sample.write import Pixels
+from sdevid.sample.sampler import as_pixels, as_values
 from sdevid.types import Batch, Frames, Serial, Ticks, as_frames
 
 ROWS = 64  # futures generated at once
@@ -28,20 +28,33 @@ FREE_ROWS = 32  # free videos generated at once, at most
 VALUES = 2**25  # values of free videos generated at once, at most
 
 
+def in_grey_levels(model: VideoModel) -> bool:
+    """Tell whether the model's values stand for 256 grey levels; a transform's are finer."""
+    return model.config.source.transform == "none"
+
+
+def as_stored(model: VideoModel, frames: Frames) -> Values:
+    """Convert frames to uint8, or to float32 in the range of the model's transform.
+
+    Axes are those of `frames`, channels last. Raises NonFiniteError where a value is lost.
+    """
+    return as_pixels(frames) if in_grey_levels(model) else as_values(frames)
+
+
 class Futures(NamedTuple):
     """Futures of clips after their context."""
 
-    samples: Pixels  # (clips, samples, predicted frames, height, width, channels)
-    mean: Floats  # over the samples, in [0, 1]; (clips, predicted, height, width, channels)
+    samples: Values  # (clips, samples, predicted frames, height, width, channels)
+    mean: Floats  # of them, in unit range; (clips, predicted, height, width, channels)
 
 
 @torch.no_grad()
 def free_videos(
     model: VideoModel, videos: range, frames: int, fps: float, seed: int, title: str
-) -> Pixels:
+) -> Values:
     """Generate videos from no frame, one for each serial in `videos`.
 
-    A serial gives the same video at any frame rate. Returns uint8 (videos, frames, height, width,
+    A serial gives the same video at any frame rate. Returns (videos, frames, height, width,
     channels).
     """
     config, device = model.config, _device(model)
@@ -51,7 +64,7 @@ def free_videos(
     for part in batches(videos, max(1, min(FREE_ROWS, VALUES // values)), title):
         serial = torch.tensor(part, device=device)
         video = model.sample(ticks.expand(len(part), -1), seed=seed, serial=serial)
-        parts.append(as_pixels(video))
+        parts.append(as_stored(model, video))
     return np.concatenate(parts)
 
 
@@ -75,17 +88,18 @@ def futures(model: VideoModel, batch: Batch, context: int, samples: int, seed: i
             )
         )
     frames = torch.cat(parts).reshape(-1, samples, *parts[0].shape[1:])
-    mean = frames.clamp(0, 1).mean(dim=1).movedim(-3, -1).double().cpu().numpy()
-    return Futures(as_pixels(frames), mean)
+    shown = frames.clamp(0, 1) if in_grey_levels(model) else frames
+    mean = shown.mean(dim=1).movedim(-3, -1).double().cpu().numpy()
+    return Futures(as_stored(model, frames), mean)
 
 
 @torch.no_grad()
 def between(
     model: VideoModel, batch: Batch, indices: list[int], inner: list[int], samples: int, seed: int
-) -> Pixels:
+) -> Values:
     """Generate `samples` ways through one clip of which the frames `indices` are observed.
 
-    Returns the frames `inner`, uint8 (samples, frames, height, width, channels).
+    Returns the frames `inner` (samples, frames, height, width, channels).
     """
     device = _device(model)
     parts = []
@@ -100,14 +114,14 @@ def between(
             context=observed.to(device),
             context_ticks=batch.ticks[:, indices].expand(count, -1).to(device),
         )
-        parts.append(as_pixels(video)[:, [k - 1 for k in inner]])
+        parts.append(as_stored(model, video)[:, [k - 1 for k in inner]])
     return np.concatenate(parts)
 
 
 @torch.no_grad()
 def prompted(
     model: VideoModel, read: Tokenizer, prompt: str, scale: float, serials: range, seed: int
-) -> tuple[Pixels, list[float]]:
+) -> tuple[Values, list[float]]:
     """Generate videos of a prompt, as long as training's clips, and the nats guidance spent."""
     config, device = model.config, _device(model)
     serial = torch.tensor(serials, device=device)
@@ -115,16 +129,16 @@ def prompted(
     sampler = SamplerConfig(seed, serial, guidance_scale=scale)
     text = read([prompt] * len(serials)).to(device)
     videos = model.generate(ticks, sampler, Conditioning(text=text))
-    return as_pixels(videos.frames), videos.nats.tolist()
+    return as_stored(model, videos.frames), videos.nats.tolist()
 
 
 @torch.no_grad()
 def continued(
-    model: VideoModel, observed: Pixels, frames: int, fps: float, seed: int, title: str
-) -> Pixels:
+    model: VideoModel, observed: Values, frames: int, fps: float, seed: int, title: str
+) -> Values:
     """Continue films from the frames `observed`, at the training rate, by `frames` at `fps`.
 
-    Returns uint8 (films, frames, height, width, channels).
+    Returns (films, frames, height, width, channels).
     """
     config, device = model.config, _device(model)
     before = config.frame_ticks(observed.shape[1]).to(device)
@@ -139,7 +153,7 @@ def continued(
             context=as_frames(torch.from_numpy(observed[part.start : part.stop])).to(device),
             context_ticks=before.expand(count, -1),
         )
-        parts.append(as_pixels(video))
+        parts.append(as_stored(model, video))
     return np.concatenate(parts)
 
 

@@ -24,6 +24,7 @@ GIF_RATE = 50.0  # frames a second; browsers slow a GIF down that asks for more
 LONGEST_DELAY = 655_350  # ms that a GIF can show a frame: 16 bits of hundredths
 GAP = 2  # pixels between the tiles of a grid
 GROUND = 128  # grey between the tiles
+CHEQUER = (96, 160)  # greys of what was not observed
 
 
 def mp4(path: Path, video: Pixels, fps: float) -> None:
@@ -109,6 +110,18 @@ def as_uint8(video: Frames) -> Pixels:
         return video
     pixels: Pixels = (np.nan_to_num(video).clip(0, 1) * 255).round().astype(np.uint8)
     return pixels
+
+
+def shown(video: Frames) -> Pixels:
+    """Convert to pixels for the eye: what was not observed is a chequered ground of two greys."""
+    pixels = as_uint8(video)
+    if video.dtype == np.uint8 or not (absent := np.isnan(video)).any():
+        return pixels
+    rows, columns = np.ogrid[: video.shape[-3], : video.shape[-2]]
+    dark, light = CHEQUER
+    ground = np.where((rows // 2 + columns // 2) % 2, light, dark).astype(np.uint8)[..., None]
+    marked: Pixels = np.where(absent, ground, pixels)
+    return marked
 
 
 def for_the_eye(video: Pixels, colormap: str | None) -> Pixels:

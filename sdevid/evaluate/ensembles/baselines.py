@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sdevid.data.source_units import SourceUnits
 from sdevid.evaluate.context import EvalContext, read_clips
 from sdevid.evaluate.progress import evenly
-from sdevid.sample.write import Pixels
+from sdevid.evaluate.statistics.observed import Values, filled, in_unit_range, missing
 
 PAST_CLIPS = 512  # of the training split, at most
 FLOW_PAIRS = 3  # of frames that the flow is a mean of, at most
@@ -39,11 +40,11 @@ class Forecast:
 class Case:
     """One forecast to make."""
 
-    prefix: Pixels  # (context, height, width, channels), as stored
+    prefix: Values  # (context, height, width, channels), as stored; NaN: not observed
     ahead: int  # frames to forecast
     members: int
     units: SourceUnits
-    past: Pixels  # clips of the training split
+    past: Values  # clips of the training split
     seed: int
 
 
@@ -57,25 +58,28 @@ class Baseline:
 
 
 @lru_cache(maxsize=1)
-def past_clips(context: EvalContext) -> Pixels:
+def past_clips(context: EvalContext) -> Values:
     """Read up to 512 clips of the training split, at even distances."""
     clips = evenly(PAST_CLIPS, len(context.training))
     return read_clips(context.training, context.config, clips, "past clips")
 
 
 def persistence(case: Case) -> Forecast:
-    """Repeat the last frame."""
-    last = case.units.values(case.prefix[-1:])
+    """Repeat the last frame; a pixel that is missing there, its last observed value."""
+    last = case.units.values(filled(in_unit_range(case.prefix))[-1:])
     return Forecast(np.repeat(last, case.ahead, axis=0)[None], "point")
 
 
 def training_mean(case: Case) -> Forecast:
-    """Average the training frames, pixel by pixel."""
+    """Average the observed values of the training frames, pixel by pixel."""
     frames = case.past.reshape(-1, *case.past.shape[2:])
-    mean = np.zeros(frames.shape[1:])
+    total, count = np.zeros(frames.shape[1:]), np.zeros(frames.shape[1:])
     for part in np.array_split(frames, max(1, len(frames) // 256)):
-        mean += case.units.values(part).sum(axis=0, dtype=np.float64)
-    field = (mean / len(frames)).astype(np.float32)
+        values = case.units.values(part)
+        known = np.isfinite(values)
+        total += np.where(known, values, 0).sum(axis=0, dtype=np.float64)
+        count += known.sum(axis=0)
+    field = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
     return Forecast(np.broadcast_to(field, (1, case.ahead, *field.shape)), "point")
 
 
@@ -84,8 +88,13 @@ def climatology(case: Case) -> Forecast:
     frames = case.past.reshape(-1, *case.past.shape[2:])
     levels = (np.arange(case.members) + 0.5) / case.members
     # the scale rises, so quantiles of stored values are those of the source's
-    quantiles = np.quantile(frames, levels, axis=0, method="nearest").astype(np.uint8)
-    fields = case.units.values(quantiles)[:, None]
+    if missing(frames) is None:
+        quantiles = np.quantile(frames, levels, axis=0, method="nearest")
+    else:
+        with warnings.catch_warnings():  # pixels that were never observed
+            warnings.simplefilter("ignore", RuntimeWarning)
+            quantiles = np.nanquantile(frames, levels, axis=0, method="nearest")
+    fields = case.units.values(quantiles.astype(case.past.dtype))[:, None]
     shape = (case.members, case.ahead, *fields.shape[2:])
     return Forecast(np.broadcast_to(fields, shape), "quantiles")
 
@@ -102,7 +111,7 @@ def optical_flow(case: Case) -> Forecast:
     from scipy.ndimage import map_coordinates
 
     velocity = flow_of(case.prefix)
-    last = case.units.values(case.prefix[-1])
+    last = case.units.values(filled(in_unit_range(case.prefix))[-1])
     grid = np.stack(np.meshgrid(*map(np.arange, last.shape[:2]), indexing="ij")).astype(np.float64)
     source, fields = grid.copy(), []
     for _ in range(case.ahead):
@@ -116,16 +125,16 @@ def optical_flow(case: Case) -> Forecast:
     return Forecast(np.stack(fields)[None].astype(np.float32), "point")
 
 
-def flow_of(prefix: Pixels) -> Any:
+def flow_of(prefix: Values) -> Any:
     """Estimate motion (2, height, width) along rows and columns, in pixels a frame.
 
     Averages iterative Lucas-Kanade (Le Besnerais & Champagnat 2005) over the last pairs of frames,
-    on grey levels as stored.
+    on values as stored; a missing one is taken from the frame before.
     """
     from skimage import registration
 
     flow: Any = registration.optical_flow_ilk
-    grey = prefix.mean(axis=-1) / 255
+    grey = filled(in_unit_range(prefix)).mean(axis=-1)
     pairs = range(max(1, len(grey) - FLOW_PAIRS), len(grey))
     # the flow of scikit-image says where a pixel of the first picture is found in the second
     return np.mean([flow(grey[k - 1], grey[k], radius=FLOW_RADIUS) for k in pairs], axis=0)

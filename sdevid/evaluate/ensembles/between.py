@@ -67,13 +67,13 @@ def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> 
     """Sum the scores of one clip by place in the gap, over all whole gaps."""
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
-    video = batch.pixels[0]
+    video = batch.values[0]
     indices = list(range(0, len(video), every))
     inner = [k for k in range(indices[-1]) if k % every]
     samples = generation.between(
         context.model, batch, indices, inner, options.samples, context.seed
     )
-    observed = units.values(batch.video[0, inner].numpy())
+    observed = units.values(video[inner])
     seed = context.seed + clip.start
     past = baselines.past_clips(context)
     case = Case(video[:1], len(inner), options.samples, units, past, seed)

@@ -22,8 +22,8 @@ from sdevid.evaluate.progress import batches, evenly
 from sdevid.evaluate.statistics.energy import energy_score
 from sdevid.evaluate.statistics.ensemble import LEVELS
 from sdevid.evaluate.statistics.estimate import Floats
+from sdevid.evaluate.statistics.observed import Values, masked_like
 from sdevid.evaluate.table import number
-from sdevid.sample.write import Pixels
 
 CLIPS = 64  # prefixes, at most
 ALL: tuple[Baseline, ...] = (*BASELINES, STEPS)
@@ -46,7 +46,7 @@ def run(context: EvalContext) -> Results:
         for name, scored in _clip(context, part, units, unmet).items():
             totals.setdefault(name, []).append(scored)
     sources = [context.index.clips[clip].source for clip in clips]
-    largest = max(one["largest"].max() for one in totals["model"])
+    largest = float(np.nanmax([one["largest"] for one in totals["model"]]))
     beyond = {
         f"threshold {threshold:g}": f"no value reaches it; the largest is {largest:.4g}"
         for threshold in options.thresholds
@@ -76,14 +76,14 @@ def _clip(
     """Sum the scores of every forecast of one clip."""
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
-    video = batch.pixels[0]
+    video = batch.values[0]
     prefix, outcome = video[: options.context], video[options.context :]
     samples = generation.futures(
         context.model, batch, options.context, options.samples, context.seed
     ).samples[0]
     past, seed = baselines.past_clips(context), context.seed + clip.start
     case = Case(prefix, len(outcome), options.samples, units, past, seed)
-    observed = units.values(batch.video[0, options.context :].numpy())
+    observed = units.values(outcome)
     forecasts = {"model": Forecast(units.values(samples), "ensemble")}
     forecasts |= {one.name: one.forecast(case) for one in ALL if one.name not in unmet}
     totals = {}
@@ -92,16 +92,20 @@ def _clip(
         if options.spectra:
             totals[name] |= spectra(forecast, observed)
     totals["model"] |= _energy(samples, outcome, context)
-    totals["model"]["largest"] = np.nanmax(observed, axis=(1, 2))
+    totals["model"]["largest"] = np.fmax.reduce(observed, axis=(1, 2))
     return totals
 
 
 @torch.no_grad()
-def _energy(samples: Pixels, outcome: Pixels, context: EvalContext) -> Totals:
-    """Compute the energy score of the frames' random features, as (frames, 1) sums and counts."""
-    network = random_features(0, samples.shape[-1])
+def _energy(samples: Values, outcome: Values, context: EvalContext) -> Totals:
+    """Compute the energy score of the frames' random features, as (frames, 1) sums and counts.
 
-    def features(video: Pixels) -> Floats:
+    Outcome and samples are black alike where the outcome was not observed.
+    """
+    network = random_features(0, samples.shape[-1])
+    samples, outcome = masked_like(samples, outcome), masked_like(outcome, outcome)
+
+    def features(video: Values) -> Floats:
         frames = torch.from_numpy(video.reshape(-1, 1, *video.shape[-3:])).to(context.device)
         values: Floats = network(as_input(frames)).double().cpu().numpy()
         return values.reshape(*video.shape[:-3], -1)

@@ -11,6 +11,7 @@ import numpy as np
 from sdevid.errors import UserError
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.ensembles.baselines import Baseline, Case, Forecast, flow_of
+from sdevid.evaluate.statistics.observed import filled, in_unit_range
 
 DECIBELS = 30.0  # that the grey levels are spread over; STEPS' own noise floor is in these units
 DRY = 1 / 255  # share of the range below which a pixel is dry
@@ -34,7 +35,8 @@ def steps(case: Case) -> Forecast:
     Runs on grey levels as stored (decibels, of a field stored on a log scale) along scikit-image's
     flow, which is not perturbed: pysteps' perturbations are fitted to km/h. A dry prefix stays dry.
     """
-    fields = DECIBELS * case.prefix[..., 0].astype(np.float64) / 255
+    prefix = filled(in_unit_range(case.prefix)).astype(np.float64)
+    fields = DECIBELS * prefix[..., 0]
     floor = DECIBELS * DRY
     if not (fields[-1] > floor).any():
         return Forecast(
@@ -61,8 +63,10 @@ def steps(case: Case) -> Forecast:
             )
         except (ValueError, RuntimeError) as error:
             raise UserError(f"pysteps' STEPS fails on a prefix: {error}") from error
-    grey = np.rint(255 * np.clip(np.nan_to_num(members), 0, DECIBELS) / DECIBELS)
-    return Forecast(case.units.values(grey.astype(np.uint8)[..., None]), "ensemble")
+    shares = np.clip(np.nan_to_num(members), 0, DECIBELS)[..., None] / DECIBELS
+    if case.prefix.dtype == np.uint8:
+        return Forecast(case.units.values(np.rint(255 * shares).astype(np.uint8)), "ensemble")
+    return Forecast(case.units.values(shares), "ensemble")
 
 
 def _levels(shape: tuple[int, ...]) -> int:

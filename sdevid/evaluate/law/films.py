@@ -14,8 +14,9 @@ from sdevid.evaluate.generation import continued
 from sdevid.evaluate.law.estimators import FilmSums, film_sums, law_of, over_seeds
 from sdevid.evaluate.law.tracking import FilmTracker
 from sdevid.evaluate.progress import batches
+from sdevid.evaluate.statistics.estimate import Floats
+from sdevid.evaluate.statistics.observed import Values, in_unit_range
 from sdevid.models.video_model import VideoModel
-from sdevid.sample.write import Pixels
 
 ROWS = 16
 SHORTEST = 5  # places of a track that counts
@@ -49,12 +50,12 @@ def compare(
         if frames < SHORTEST:
             continue
         every = _divides(film_rate, fps)
-        real = None if every is None else _tracked(film[:, last::every], tracker)
+        real = None if every is None else _tracked([film[:, last::every]], tracker)
         generated = []
         for seed in seeds:
             title = f"futures at {fps:g} a second"
             future = continued(model, start, frames, fps, seed, title)
-            generated.append(_tracked(np.concatenate([start[:, -1:], future], axis=1), tracker))
+            generated.append(_tracked([start[:, -1:], future], tracker))
         laws.append(_entry(fps, real, generated, sources))
     if not any(law["real"] and law["real"]["tracks"] for law in laws):
         raise UserError(
@@ -64,7 +65,7 @@ def compare(
     return laws
 
 
-def _read(model: VideoModel, index: ShardIndex, clips: range) -> tuple[int, Pixels]:
+def _read(model: VideoModel, index: ShardIndex, clips: range) -> tuple[int, Values]:
     """Read whole films, and the number of their frames for one at the training rate."""
     entry = index.clips[clips[0]]
     stride = _divides(entry.fps, model.config.fps)
@@ -77,7 +78,7 @@ def _read(model: VideoModel, index: ShardIndex, clips: range) -> tuple[int, Pixe
         update={"sequence_length": entry.num_frames, "fps": entry.fps, "frame_strides": (1,)}
     )
     parts = batches(clips, ROWS, "real films")
-    return stride, np.concatenate([stream.fixed(index, whole, part).pixels for part in parts])
+    return stride, np.concatenate([stream.fixed(index, whole, part).values for part in parts])
 
 
 def _entry(
@@ -98,13 +99,24 @@ def _entry(
     }
 
 
-def _tracked(films: Pixels, tracker: FilmTracker) -> list[FilmSums]:
+def _tracked(parts: Sequence[Values], tracker: FilmTracker) -> list[FilmSums]:
+    """Track films whose parts follow each other, each (films, time, height, width, channels)."""
     sums = []
-    for film in films:
-        grey = film.mean(axis=-1, dtype=np.float64) / 255
+    for film in np.concatenate([in_unit_range(part) for part in parts], axis=1):
+        grey = _grey(film)
         tracks, counts = tracker.follow(grey)
         sums.append(film_sums(tracks, counts, grey.shape[1:], SHORTEST))
     return sums
+
+
+def _grey(film: Values) -> Floats:
+    """Average channels in [0, 1]; what was not observed takes the median, which shows nothing."""
+    grey: Floats = film.mean(axis=-1, dtype=np.float64)
+    for frame in grey:
+        missing = np.isnan(frame)
+        if missing.any():
+            frame[missing] = 0.0 if missing.all() else np.median(frame[~missing])
+    return grey
 
 
 def _divides(rate: float, by: float) -> int | None:

@@ -145,9 +145,11 @@ def compared(name: str, generated: Pair, real_pair: Pair) -> Totals:
     """Compute PSNR, shifts, brightness and sharpness of frames.
 
     Frames are (clips, frames, channels, height, width). A shift is that of the centroid of what
-    stands out, between the two frames of a pair.
+    stands out, between the two frames of a pair. Pixels that are NaN in a real frame count in
+    neither.
     """
     (frames, before), (real, real_before) = generated, real_pair
+    frames, before = _masked(frames, real), _masked(before, real_before)
     shift, true = centroid(frames) - centroid(before), centroid(real) - centroid(real_before)
     known = np.isfinite(shift) & np.isfinite(true)
     return {
@@ -162,9 +164,13 @@ def compared(name: str, generated: Pair, real_pair: Pair) -> Totals:
 
 
 def centroid(frames: Tensor) -> Floats:
-    """Compute centroids (..., 2), right and down in pixels, of what differs from the median."""
+    """Compute centroids (..., 2), right and down in pixels, of what differs from the median.
+
+    Pixels that are NaN weigh nothing.
+    """
     light = frames.mean(dim=-3)
-    weight = (light - light.flatten(-2).median(-1).values[..., None, None]).abs()
+    weight = (light - light.flatten(-2).nanmedian(-1).values[..., None, None]).abs()
+    weight = weight.nan_to_num(0.0)
     right = torch.arange(light.shape[-1], device=light.device, dtype=light.dtype)
     down = torch.arange(light.shape[-2], device=light.device, dtype=light.dtype)
     mass = weight.sum(dim=(-2, -1))
@@ -227,8 +233,14 @@ def _each(by_clip: Totals, above: str, below: str, statistic: Any) -> dict[str, 
 
 def _psnr(frames: Tensor, real: Tensor) -> Floats:
     a, b = (_numpy(part.movedim(-3, -1)) for part in (frames, real))
-    value: Floats = decibels(squared_error(a, b).mean(axis=1))
+    error = torch.from_numpy(squared_error(a, b)).nanmean(dim=1)  # NaN: no frame was observed
+    value: Floats = decibels(error.numpy())
     return value
+
+
+def _masked(frames: Tensor, real: Tensor) -> Tensor:
+    """Mark as NaN what was not observed in the `real` frames, which `frames` broadcast with."""
+    return torch.where(real.isnan(), torch.nan, frames)
 
 
 def _gradient(frames: Tensor) -> Tensor:
@@ -244,7 +256,7 @@ def _pooled(state: Tensor) -> Tensor:
 
 
 def _by_clip(values: Tensor) -> Floats:
-    return _numpy(values.flatten(1).mean(1))
+    return _numpy(values.flatten(1).nanmean(1))
 
 
 def _numpy(values: Tensor) -> Floats:

@@ -17,6 +17,13 @@ from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.metrics.networks import as_input, image_distance
 from sdevid.evaluate.progress import batches, evenly
 from sdevid.evaluate.statistics.estimate import Floats, mean_over
+from sdevid.evaluate.statistics.observed import (
+    Unit,
+    Values,
+    in_unit_range,
+    last_observed,
+    masked_like,
+)
 
 CLIPS, SAMPLES = 64, 4  # clips predicted, futures of each
 
@@ -42,18 +49,27 @@ def prepare(context: EvalContext) -> None:
 
 @torch.no_grad()
 def run(context: EvalContext) -> Results:
-    """Measure the distance of predicted from observed frames, of samples and of the last frame."""
+    """Measure the distance of predicted from observed frames, of samples and of the last frame.
+
+    What was not observed is black in both.
+    """
     distance, observed = _network(context), context.options.context
     clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
     samples, copied = [], []
     for part in batches(clips, 4, "LPIPS"):
         batch = stream.fixed(context.index, context.config, part)
         predicted = futures(context.model, batch, observed, SAMPLES, context.seed).samples
-        true = _frames(batch.video[:, observed:], context)
-        last = batch.video[:, observed - 1 : observed].expand_as(batch.video[:, observed:])
-        each = [_frames(torch.from_numpy(predicted[:, i]), context) for i in range(SAMPLES)]
-        samples.append(np.mean([_by_clip(distance(one, true), part) for one in each], axis=0))
-        copied.append(_by_clip(distance(_frames(last, context), true), part))
+        real = in_unit_range(batch.values)
+        outcome, last = real[:, observed:], last_observed(real[:, :observed])
+        true = _frames(masked_like(outcome, outcome), context)
+
+        def score(video: Unit, outcome: Unit = outcome, true: Tensor = true) -> Floats:
+            frames = _frames(masked_like(video, outcome), context)
+            return _by_clip(distance(frames, true), len(outcome))
+
+        each = [score(in_unit_range(predicted[:, i])) for i in range(SAMPLES)]
+        samples.append(np.mean(each, axis=0))
+        copied.append(score(np.broadcast_to(last, outcome.shape)))
     return {
         "lpips": {
             "clips": len(clips),
@@ -65,13 +81,14 @@ def run(context: EvalContext) -> Results:
     }
 
 
-def _frames(video: Tensor, context: EvalContext) -> Tensor:
-    """Reshape uint8 videos to frames (clips * time, channels, height, width) in [-1, 1]."""
-    return as_input(video.to(context.device)).transpose(1, 2).flatten(0, 1)
+def _frames(video: Values, context: EvalContext) -> Tensor:
+    """Reshape videos to frames (clips * time, channels, height, width), [0, 1] as [-1, 1]."""
+    frames = torch.from_numpy(np.ascontiguousarray(video)).to(context.device)
+    return as_input(frames).transpose(1, 2).flatten(0, 1)
 
 
-def _by_clip(distance: Tensor, clips: range) -> Floats:
-    means: Floats = distance.double().cpu().numpy().reshape(len(clips), -1).mean(axis=1)
+def _by_clip(distance: Tensor, clips: int) -> Floats:
+    means: Floats = distance.double().cpu().numpy().reshape(clips, -1).mean(axis=1)
     return means
 
 

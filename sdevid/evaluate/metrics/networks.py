@@ -21,7 +21,7 @@ from sdevid import frame_size
 from sdevid.errors import UserError
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Floats
-from sdevid.sample.write import Pixels
+from sdevid.evaluate.statistics.observed import Values
 
 SEEDS = (0, 1, 2)  # of random features
 _I3D_SIDE = 224
@@ -100,8 +100,8 @@ def image_distance(
 
 
 @torch.no_grad()
-def features(network: FeatureNetwork, videos: Pixels, title: str, device: torch.device) -> Floats:
-    """Compute features of uint8 videos (number, time, height, width, channels), in float64."""
+def features(network: FeatureNetwork, videos: Values, title: str, device: torch.device) -> Floats:
+    """Compute features of videos (number, time, height, width, channels), in float64."""
     parts = []
     for part in batches(range(len(videos)), 16, title):
         some = torch.from_numpy(videos[part.start : part.stop]).to(device)
@@ -110,8 +110,12 @@ def features(network: FeatureNetwork, videos: Pixels, title: str, device: torch.
 
 
 def as_input(video: Tensor) -> Tensor:
-    """Convert uint8 (videos, time, height, width, channels) to channels first in [-1, 1]."""
-    return video.movedim(-1, 1).float() / 127.5 - 1
+    """Convert (videos, time, height, width, channels) to channels first, [0, 1] to [-1, 1].
+
+    Other numbers than uint8 are in [0, 1] already.
+    """
+    scale = 127.5 if video.dtype == torch.uint8 else 0.5
+    return video.movedim(-1, 1).float() / scale - 1
 
 
 def load_torchscript(path: Path, option: str) -> nn.Module:

@@ -2,17 +2,19 @@
 
 PSNR is of a clip's mean squared error over its predicted frames, averaged over clips. It is taken
 of the mean of the samples, which is what it rewards; that of single samples is told apart: one
-draw of a stochastic motion is rightly worse in PSNR than copying. SSIM is a frame's; of single
-samples it is that of the first. Energy scores are of
-the tracked position (or radius) of the disc, where the video is drawn; a baseline is a point
-forecast.
+draw of a stochastic motion is rightly worse in PSNR than copying. Its peak is the largest grey
+level, or the span of the data set's transform. SSIM is a frame's; of single samples it is that of
+the first. What was not observed does not count. Energy scores are of the tracked position (or
+radius) of the disc, where the video is drawn; a baseline is a point forecast.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +29,11 @@ from sdevid.evaluate.sde_recovery.scene_tracker import SceneTracker
 from sdevid.evaluate.statistics.contrast import centre_of_contrast
 from sdevid.evaluate.statistics.energy import energy_score
 from sdevid.evaluate.statistics.estimate import Estimate, Floats, finite, mean_over
+from sdevid.evaluate.statistics.observed import Unit, Values, in_unit_range, last_observed
 from sdevid.evaluate.statistics.quality import decibels, squared_error, structural_similarity
 from sdevid.evaluate.table import plain
 from sdevid.models.video_model import VideoModel
-from sdevid.sample.write import Pixels
+from sdevid.sample.write import Pixels, as_uint8, shown
 from sdevid.types import Batch, as_frames
 
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "energy_score": "energy score, units"}
@@ -45,7 +48,10 @@ class Scores:
 
     def as_json(self) -> dict[str, object]:
         """Average by clip, with standard error, and at each frame ahead over all clips."""
-        by_clip: Estimate = mean_over(self.reading(np.nanmean(self.values, axis=1)))
+        with warnings.catch_warnings():  # clips of which no predicted frame was observed
+            warnings.simplefilter("ignore", RuntimeWarning)
+            means_of_clips = np.nanmean(self.values, axis=1)
+        by_clip: Estimate = mean_over(self.reading(means_of_clips))
         means = np.array([mean_over(column).mean for column in self.values.T])
         by_frame = [finite(value) for value in self.reading(means)]
         return by_clip.as_json() | {"by_frame": by_frame}
@@ -79,18 +85,18 @@ def predict(
     wanted = set(clips[:: max(1, len(clips) // examples)][:examples])
     for part in batches(clips, max(1, ROWS // samples), "prediction"):
         batch = stream.fixed(index, model.config, part)
-        (drawn, mean), video = futures(model, batch, context, samples, seed), batch.pixels
-        true = video[:, context:] / 255
-        forecasts = _forecasts(drawn, mean, video, context, reference)
+        (drawn, mean), video = futures(model, batch, context, samples, seed), batch.values
+        true = in_unit_range(video[:, context:])
+        forecasts = _forecasts(drawn, mean, in_unit_range(video), context, reference)
         forecasts |= _through_autoencoder(model, batch, context)
         errors = {name: squared_error(frames, true) for name, frames in forecasts.items()}
-        each = squared_error(drawn / np.float32(255), true[:, None])
+        each = squared_error(in_unit_range(drawn), true[:, None])
         for name, values in (errors | {"one_sample": each.mean(axis=1)}).items():
             table["psnr", name].append(values)
         for name, frames in forecasts.items():
             table["ssim", name].append(structural_similarity(frames, true))
         if tracker is not None and reference.position is not None:
-            energies = _energy(drawn, video, context, reference.position, tracker)
+            energies = _energy(drawn, batch.pixels, context, reference.position, tracker)
             for name, values in energies.items():
                 table["energy_score", name].append(values)
         for place, number in enumerate(part):
@@ -103,19 +109,21 @@ def predict(
     return dict(scores), pictures
 
 
-def _example(clip: Pixels, mean: Floats, samples: Pixels) -> Example:
-    middle = np.rint(255 * mean).astype(np.uint8)
-    return Example(clip, middle, samples[:4], centre_of_contrast(clip), centre_of_contrast(samples))
+def _example(clip: Values, mean: Floats, samples: Values) -> Example:
+    drawn = as_uint8(samples)
+    return Example(
+        shown(clip), as_uint8(mean), drawn[:4], centre_of_contrast(clip), centre_of_contrast(drawn)
+    )
 
 
 def _forecasts(
-    forecasts: Pixels, mean: Floats, video: Pixels, context: int, reference: Mean
-) -> dict[str, Floats]:
+    forecasts: Values, mean: Floats, video: Unit, context: int, reference: Mean
+) -> dict[str, Any]:
     """Collect frames in [0, 1] that broadcast to the predicted ones; of the samples, the first."""
     return {
         "mean_of_samples": mean,
-        "one_sample": forecasts[:, 0] / 255,
-        "copy_last_frame": video[:, context - 1 : context] / 255,
+        "one_sample": in_unit_range(forecasts[:, 0]),
+        "copy_last_frame": last_observed(video[:, :context]),
         "mean_frame": reference.frame,
     }
 
@@ -130,10 +138,10 @@ def _through_autoencoder(model: VideoModel, batch: Batch, context: int) -> dict[
 
 
 def _energy(
-    forecasts: Pixels, video: Pixels, context: int, mean_position: Floats, tracker: SceneTracker
+    forecasts: Values, video: Pixels, context: int, mean_position: Floats, tracker: SceneTracker
 ) -> dict[str, Floats]:
     true = tracker.place(video)
-    samples = tracker.place(forecasts).swapaxes(0, 1)
+    samples = tracker.place(as_uint8(forecasts)).swapaxes(0, 1)
     future, last = true[:, context:], true[:, context - 1 : context]
     return {
         "samples": energy_score(samples, future),

@@ -19,9 +19,9 @@ from sdevid.evaluate.generation import prompted
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.progress import batches, evenly
 from sdevid.evaluate.statistics.estimate import Floats, mean_over
+from sdevid.evaluate.statistics.observed import Values, in_unit_range
 from sdevid.evaluate.table import number
 from sdevid.models import text
-from sdevid.sample.write import Pixels
 
 REAL = 512  # clips of the training split, at most
 PROMPTS, VIDEOS = 16, 4  # prompts at most, and videos of each
@@ -39,7 +39,7 @@ def followed(context: EvalContext) -> dict[str, Any]:
     videos, captions = _real(context)
     every = sorted(set(captions) - {""})
     prompts = [every[i] for i in evenly(PROMPTS, len(every))] if every else []
-    real = videos.reshape(len(videos), -1).astype(np.float32)
+    real = in_unit_range(videos).reshape(len(videos), -1)
     scales: dict[str, Any] = {}
     for scale in SCALES if prompts else ():
         apart, nats = [], []
@@ -47,7 +47,8 @@ def followed(context: EvalContext) -> dict[str, Any]:
             prompt = prompts[part.start]
             serials = range(part.start * VIDEOS, (part.start + 1) * VIDEOS)
             generated, spent = prompted(context.model, read, prompt, scale, serials, context.seed)
-            apart += [np.square(real - one.ravel()).mean(axis=1) for one in generated]
+            flat = in_unit_range(generated).reshape(len(generated), -1)
+            apart += [np.nanmean(np.square(real - one), axis=1) for one in flat]
             nats += spent
         nearest = (np.array(apart) - np.mean(apart, axis=0)).argmin(axis=1)
         named = [captions[clip] for clip in nearest]
@@ -63,13 +64,13 @@ def followed(context: EvalContext) -> dict[str, Any]:
     return {"prompts": prompts, "videos": VIDEOS, "chance": chance, "scales": scales}
 
 
-def _real(context: EvalContext) -> tuple[Pixels, list[str]]:
+def _real(context: EvalContext) -> tuple[Values, list[str]]:
     """Read clips of the training split and their captions."""
-    videos: list[Pixels] = []
+    videos: list[Values] = []
     captions: list[str] = []
     for part in batches(evenly(REAL, len(context.training)), 32, "training clips"):
         batch = stream.fixed(context.training, context.config, part)
-        videos.append(batch.pixels)
+        videos.append(batch.values)
         captions += batch.captions
     return np.concatenate(videos), captions
 

@@ -11,7 +11,7 @@ from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.statistics.bootstrap import ratio_of_means
 from sdevid.evaluate.statistics.estimate import Floats
-from sdevid.sample.write import Pixels
+from sdevid.evaluate.statistics.observed import Values
 
 FACTORS = (2, 4)
 VIDEOS = 32  # generated at each rate
@@ -35,12 +35,12 @@ def at_finer_rates(context: EvalContext) -> dict[str, Any]:
     return {"videos": VIDEOS, "frames": frames, "rates": rates}
 
 
-def _free(context: EvalContext, frames: int, factor: int) -> Pixels:
+def _free(context: EvalContext, frames: int, factor: int) -> Values:
     fps = factor * context.config.fps
     return context.generate(range(VIDEOS), frames, fps, f"same seeds, {fps:g} fps")
 
 
-def _apart(one: Pixels, other: Pixels) -> Floats:
+def _apart(one: Values, other: Values) -> Floats:
     """Compute each video's mean squared difference past its first frame."""
     difference = one[:, 1:].astype(np.float64) - other[:, 1:]
     apart: Floats = np.square(difference).mean(axis=(1, 2, 3, 4))

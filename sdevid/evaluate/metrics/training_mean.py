@@ -12,6 +12,7 @@ from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.progress import batches, evenly
 from sdevid.evaluate.sde_recovery.scene_tracker import SceneTracker
 from sdevid.evaluate.statistics.estimate import Floats
+from sdevid.evaluate.statistics.observed import in_unit_range
 
 CLIPS = 512  # of the training split, at most
 
@@ -20,19 +21,23 @@ CLIPS = 512  # of the training split, at most
 class Mean:
     """Means over the frames of the training split."""
 
-    frame: Floats  # height, width, channels; in [0, 1]
+    frame: Floats  # height, width, channels; in [0, 1], NaN where nothing was ever observed
     position: Floats | None  # (x, y), or the radius, in units, for drawn video
 
 
 def training_mean(index: ShardIndex, config: Config, tracker: SceneTracker | None) -> Mean:
     """Average up to 512 clips of `index`, at even distances; positions too, given a tracker."""
-    frames, positions = [], []
+    positions = []
+    shape = (*config.frame_shape, config.channels)
+    total, count = np.zeros(shape), np.zeros(shape)
     for part in batches(evenly(CLIPS, len(index)), 32, "mean of training clips"):
-        video = stream.fixed(index, config, part).pixels
-        frames.append(video.mean(axis=(0, 1), dtype=np.float64) * (len(part) / 255))
+        batch = stream.fixed(index, config, part)
+        video = in_unit_range(batch.values)
+        known = np.isfinite(video)
+        total += np.where(known, video, 0).sum(axis=(0, 1), dtype=np.float64)
+        count += known.sum(axis=(0, 1))
         if tracker is not None:
-            place = tracker.place(video)
+            place = tracker.place(batch.pixels)
             positions.append(place.reshape(-1, place.shape[-1]))
-    count = min(CLIPS, len(index))
     position = np.nanmean(np.concatenate(positions), axis=0) if positions else None
-    return Mean(np.sum(frames, axis=0) / count, position)
+    return Mean(np.where(count > 0, total / np.maximum(count, 1), np.nan), position)

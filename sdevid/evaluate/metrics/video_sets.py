@@ -19,8 +19,8 @@ from sdevid.evaluate.metric import Row
 from sdevid.evaluate.metrics.networks import FeatureNetwork, features
 from sdevid.evaluate.progress import batches, evenly
 from sdevid.evaluate.statistics.estimate import Floats
+from sdevid.evaluate.statistics.observed import Values, in_unit_range, masked_like
 from sdevid.evaluate.table import short
-from sdevid.sample.write import Pixels
 
 MOST = 2048  # videos of a set, unless asked otherwise
 _HOW = {
@@ -32,11 +32,14 @@ _HOW = {
 
 @dataclass(frozen=True)
 class VideoSets:
-    """Equally many generated, real and training videos, cut alike."""
+    """Equally many generated, real and training videos, cut alike.
 
-    generated: Pixels
-    real: Pixels
-    training: Pixels
+    What a real video lacks is black in the generated and the training video of the same number.
+    """
+
+    generated: Values
+    real: Values
+    training: Values
     context: SetContext
 
     def protocol(self) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def collect_sets(context: EvalContext) -> VideoSets:
     if options.set_context == "none":
         frames, fps = config.sequence_length, config.fps
         generated = context.generate(range(number), frames, fps, "a set of videos")
-        return VideoSets(generated, real, training, "none")
+        return _masked_alike(generated, real, training, "none")
     observed = options.context
     ahead = np.concatenate(
         [
@@ -80,9 +83,19 @@ def collect_sets(context: EvalContext) -> VideoSets:
         ]
     )
     if options.set_context == "out":
-        return VideoSets(ahead, real[:, observed:], training[:, observed:], "out")
-    whole = np.concatenate([real[:, :observed], ahead], axis=1)
-    return VideoSets(whole, real, training, "in")
+        return _masked_alike(ahead, real[:, observed:], training[:, observed:], "out")
+    given = real[:, :observed]
+    given = given if given.dtype == ahead.dtype else in_unit_range(given)
+    ahead = ahead if given.dtype == ahead.dtype else in_unit_range(ahead)
+    return _masked_alike(np.concatenate([given, ahead], axis=1), real, training, "in")
+
+
+def _masked_alike(
+    generated: Values, real: Values, training: Values, context: SetContext
+) -> VideoSets:
+    """Lay the masks of real videos over all three sets, since networks take no NaN."""
+    real_alone, training = masked_like(real, real), masked_like(training, real)
+    return VideoSets(masked_like(generated, real), real_alone, training, context)
 
 
 def distance_row(name: str, entry: dict[str, Any], of: dict[str, Any], which: str = "") -> Row:

@@ -14,13 +14,18 @@ CEILING = 100.0  # dB, given to an error below 1e-10, so that means stay finite
 
 
 def squared_error(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Floats:
-    """Compute the mean square over the pixels of frames in [0, 1].
+    """Compute the mean square over the observed pixels of frames in [0, 1].
 
-    Frames are (..., height, width, channels). The two broadcast; the result has the axes before
-    height.
+    Frames are (..., height, width, channels), NaN where nothing was observed. The two broadcast;
+    the result has the axes before height, and is NaN for a frame without an observed pixel.
     """
-    error: Floats = np.square(np.subtract(predicted, true, dtype=np.float64)).mean((-3, -2, -1))
-    return error
+    square = np.square(np.subtract(predicted, true, dtype=np.float64))
+    known = np.isfinite(square)
+    if known.all():
+        error: Floats = square.mean((-3, -2, -1))
+        return error
+    count, total = known.sum((-3, -2, -1)), np.where(known, square, 0).sum((-3, -2, -1))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def decibels(error: Floats) -> Floats:
@@ -37,7 +42,8 @@ def structural_similarity(predicted: NDArray[np.floating], true: NDArray[np.floa
     """Compute mean SSIM of frames (..., height, width, channels) in [0, 1], by scikit-image.
 
     Wang et al. 2004 as published: a Gaussian window of 11 pixels, deviation 1.5. The two broadcast;
-    the result has the axes before height. NaN for frames smaller than the window.
+    the result has the axes before height. Windows that hold a missing pixel (NaN in either) do not
+    count; NaN for frames without a whole window.
     """
     from skimage import metrics
 
@@ -48,5 +54,24 @@ def structural_similarity(predicted: NDArray[np.floating], true: NDArray[np.floa
         return np.full(shape, np.nan)
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     pairs = zip(a.reshape(-1, *frame), b.reshape(-1, *frame), strict=True)
-    values = [similarity(x, y, data_range=1.0, channel_axis=-1, **window) for x, y in pairs]
+    values = [
+        _windows(x, y, window)
+        if np.isnan(x).any() or np.isnan(y).any()
+        else similarity(x, y, data_range=1.0, channel_axis=-1, **window)
+        for x, y in pairs
+    ]
     return np.array(values, np.float64).reshape(shape)
+
+
+def _windows(x: NDArray[np.float32], y: NDArray[np.float32], window: dict[str, Any]) -> float:
+    """Average SSIM over the windows in which every pixel is known."""
+    from scipy.ndimage import maximum_filter
+    from skimage import metrics
+
+    similarity: Any = metrics.structural_similarity
+    missing, edge = np.isnan(x) | np.isnan(y), _WINDOW // 2
+    x, y = (np.where(missing, np.float32(0), part) for part in (x, y))
+    _, scores = similarity(x, y, data_range=1.0, channel_axis=-1, full=True, **window)
+    known = ~maximum_filter(missing, size=(_WINDOW, _WINDOW, 1))
+    known, scores = (part[edge:-edge, edge:-edge] for part in (known, scores))
+    return float(scores[known].mean()) if known.any() else float("nan")

@@ -62,13 +62,15 @@ class SampleMaker:
         model = VideoSDE.from_pretrained(folder, device=str(self._world.device))
         count = _count(model)
         videos = model.sample(num_samples=count, seed=self._config.seed, batch_size=count)
+        from sdevid.sample.write import shown
+
         self._folder.mkdir(exist_ok=True)
         real = self._folder / "real.npz"
         if not real.is_file() and (pictures := self._real(count)) is not None:
-            self._write("real", generated=pictures)
+            self._write("real", generated=shown(pictures))
         clips = checkpoint.read_manifest(folder).clips
         figures = {"step": step, "clips": clips, "seed": self._config.seed}
-        self._write(f"step_{step}", generated=videos, **figures)
+        self._write(f"step_{step}", generated=shown(videos), **figures)
 
     def _real(self, count: int) -> np.ndarray | None:
         """Read held-out clips to set beside the samples; training clips where there are none.
@@ -81,7 +83,7 @@ class SampleMaker:
             index = shards.open_shards(self._config.data, HELD_OUT, Access.of(self._config))
         except UserError:
             index = self._index
-        return stream.fixed(index, self._config, range(min(count, len(index)))).pixels
+        return stream.fixed(index, self._config, range(min(count, len(index)))).values
 
     def _write(self, name: str, **arrays: np.ndarray | int) -> None:
         path, aside = self._folder / f"{name}.npz", self._folder / f".{name}.npz"

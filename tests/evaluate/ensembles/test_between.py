@@ -35,7 +35,7 @@ def context(monkeypatch):
     def fixed(_index, _config, part):
         return SimpleNamespace(
             video=torch.from_numpy(videos[part.start : part.stop].copy()),
-            pixels=videos[part.start : part.stop],
+            values=videos[part.start : part.stop],
             ticks=ticks.expand(len(part), -1),
             serial=torch.tensor(part),
         )

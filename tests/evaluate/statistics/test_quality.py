@@ -60,3 +60,24 @@ def test_ssim_of_frames_below_its_window_is_nothing():
     assert one.shape == (2, 4)
     np.testing.assert_allclose(one[:, 0], 1)
     assert np.isnan(structural_similarity(np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8, 1)))).all()
+
+
+@pytest.mark.parametrize("error", [0.1, 0.01])
+def test_masked_pixels_do_not_count_in_psnr(error):
+    """Half of each frame is missing in the truth; what is predicted there is far off."""
+    true, predicted = np.full((2, 3, 16, 16, 1), 0.5), np.full((2, 3, 16, 16, 1), 0.5 + error)
+    true[..., 8:, :], predicted[..., 8:, :] = np.nan, 1e3
+    np.testing.assert_allclose(psnr(predicted, true), -20 * np.log10(error))
+    true[0, 1] = np.nan
+    assert np.isnan(psnr(predicted, true)[0, 1])
+
+
+def test_masked_windows_do_not_count_in_ssim():
+    """Where pixels are known, SSIM is the formula's; what stands behind the mask is irrelevant."""
+    a, b, c = 0.3, 0.6, 0.01**2
+    true, predicted = np.full((2, 32, 32, 1), a), np.full((2, 32, 32, 1), b)
+    true[:, :, 20:] = np.nan
+    predicted[:, :, 20:] = np.random.default_rng(4).random((2, 32, 12, 1))
+    want = (2 * a * b + c) / (a**2 + b**2 + c)
+    np.testing.assert_allclose(structural_similarity(predicted, true), want, rtol=1e-4)
+    assert np.isnan(structural_similarity(predicted, np.full_like(true, np.nan))).all()
