@@ -15,8 +15,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from sdevid import checkpoint, export
+from sdevid import checkpoint, console, export
 from sdevid.checkpoint import Manifest, ParameterShard, Slice
+from sdevid.cli.main import main
 from sdevid.config import Config, dump, parse
 from sdevid.errors import UserError
 from sdevid.objectives import build
@@ -95,6 +96,15 @@ def test_exported_model_is_the_run_s(run_dir, config, tmp_path):
     assert loaded == config  # which has the default of every path
     for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_quiet_export_says_nothing(run_dir, tmp_path, capsys):
+    words = ["export", "--model_path", str(run_dir), "--output_dir", str(tmp_path / "out")]
+    assert main([*words, "--quiet"]) == 0
+    console.set_level("info")
+    assert capsys.readouterr() == ("", "")
+    assert main(words) == 0
+    assert "model.safetensors (" in capsys.readouterr().out
 
 
 def test_export_carries_nothing_of_the_site(run_dir, tmp_path):

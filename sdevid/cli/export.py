@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdevid.command_line import command_parser
+from sdevid.console import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="copy the frozen autoencoder too; its licence is its makers'",
     )
+    parser.add_output_arguments()
     options = parser.parse_args(arguments)
     from sdevid import export
 
@@ -32,5 +34,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.weights,
         with_autoencoder=options.with_autoencoder,
     )
-    print(f"{written} ({written.stat().st_size / 2**20:.1f} MiB)")
+    say(f"{written} ({written.stat().st_size / 2**20:.1f} MiB)")
     return 0

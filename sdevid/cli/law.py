@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdevid.command_line import MOST_COUNT, command_parser
+from sdevid.console import say
 from sdevid.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from sdevid.models.video_model import VideoModel
 
 
+# Said where films show no diffusion: the model's g^2/2 cannot be 0.
+_STILL = (
+    "nothing is seen to diffuse: the interval of that slope holds 0, and g^2/2 is what training "
+    "has left of its start"
+)
 _MOST_FIGURE = 1e6  # pixels, contrast or frames a second
 
 
@@ -49,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert isinstance(objective, ParticleObjective)
     clips = evenly(options.num_clips, len(index))
     law = model_law.model_law(objective, index, clips, tracker, options.seed)
-    print(law_text(law, config.fps), end="")
+    say(law_text(law, config.fps))
+    if law.posterior_slope.low <= 0:
+        say(_STILL, "warning")
     record: dict[str, Any] = {"law": law.as_json()}
     if options.calibrate is not None:
         record["calibrated"] = _calibrate(model, law, options.calibrate)
@@ -99,11 +107,11 @@ def _tracked(model: VideoModel, options: argparse.Namespace) -> int:
     seeds = range(options.seed, options.seed + options.seeds)
     context = min(options.context, config.observation.max_context)
     laws = films.compare(model, index, clips, tracker, context, rates, seeds)
-    print(present.text(laws, options.sign), end="")
+    say(present.text(laws, options.sign).rstrip())
     output = options.output or options.model_path / "law.json"
     output.write_text(json.dumps({"tracked": laws}, indent=2) + "\n", encoding="utf-8")
     present.picture(laws, output.with_suffix(".png"))
-    print(f"{output} and {output.with_suffix('.png').name}")
+    say(f"{output} and {output.with_suffix('.png').name}")
     return 0
 
 
@@ -135,7 +143,7 @@ def _calibrate(model: ParticleSDE, law: ModelLaw, folder: Path) -> dict[str, flo
 
     factor, diffusion = calibrate(model, law), law.posterior_slope.value
     export.write(model, model.config, folder)
-    print(f"calibrated: g^2 x {factor:.3f}, D {diffusion:.3g} pixel^2/s: {folder}")
+    say(f"calibrated: g^2 x {factor:.3f}, D {diffusion:.3g} pixel^2/s: {folder}")
     return {"factor": factor, "diffusion": diffusion}
 
 
@@ -149,7 +157,7 @@ def _films(
     index = _film_shards(options.films, options.film_split, model.config)
     clips = evenly(options.num_clips, len(index))
     compared = film_law.compare(model, index, clips, tracker, options.seed)
-    print(films_text(compared), end="")
+    say(films_text(compared).rstrip())
     return [entry.as_json() for entry in compared]
 
 
@@ -172,18 +180,7 @@ def law_text(law: ModelLaw, fps: float) -> str:
         f" {law.factor:.2f} of g^2/2\n"
         f"  drift                  x {_shown(law.posterior_drift[0])}, "
         f"y {_shown(law.posterior_drift[1])} pixel/s\n"
-        f"  successive steps       correlate at {law.step_correlation:.2f} (0: white)\n"
-        f"{_still(law)}"
-    )
-
-
-def _still(law: ModelLaw) -> str:
-    """Warn where the films show no diffusion, although the model's g^2/2 cannot be 0."""
-    if law.posterior_slope.low > 0:
-        return ""
-    return (
-        "nothing is seen to diffuse: the interval of that slope holds 0, and g^2/2 is what "
-        "training has left of its start\n"
+        f"  successive steps       correlate at {law.step_correlation:.2f} (0: white)"
     )
 
 
@@ -238,4 +235,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", choices=["ema", "raw"], default="ema", help="averaged or raw")
     add("--seed", type=int, default=0, help="of the futures (default: 0)")
     add("--output", type=Path, help="file to write (default: law.json in the run, or the export)")
+    parser.add_output_arguments()
     return parser

@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "srun --ntasks-per-node=1 sdevid preflight --config kinetics data=/data/kinetics",
     )
     add_config_arguments(parser)
+    parser.add_output_arguments()
     _, config = parse_with_config(parser, arguments)
     from sdevid.train.health import preflight
     from sdevid.train.world import open_world

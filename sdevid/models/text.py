@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,6 +67,17 @@ def text_inputs(
     embeddings = batch.embeddings
     text = tokenize(batch.captions) if embeddings is None else padded(embeddings)
     return text.to(device)._asdict()
+
+
+_NAMES_OF_0_1 = {"told": "text_inputs", "reader": "tokenizer"}
+
+
+def __getattr__(name: str) -> Any:
+    """Return the function that a name of version 0.1.0 stands for, with a DeprecationWarning."""
+    if (present := _NAMES_OF_0_1.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is {present} since 0.2.0", DeprecationWarning, stacklevel=2)
+    return globals()[present]
 
 
 def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:

@@ -1,15 +1,14 @@
-"""The page's sections on what was measured: summary, video, prediction, motion."""
+"""The page's sections on what was measured: video, prediction, motion."""
 
 from __future__ import annotations
 
 import html
 from typing import Any
 
-from sdevid.report import forecasts, law, picture
+from sdevid.report import picture
 from sdevid.report.plot import Kind, Series, plot
 from sdevid.report.record import Record
-from sdevid.report.words import NOT_MEASURED, measured, number, table
-from sdevid.report.worst import TOLERATED, WIDE, Deviation, worst_bin
+from sdevid.report.words import measured, number, table
 from sdevid.sample.film import film
 
 FORECASTS = {
@@ -19,108 +18,7 @@ FORECASTS = {
     "copy_last_frame": "copy last frame",
     "mean_frame": "mean frame",
 }
-WRONG = "finding wrong"
 SIDE = 64  # least side of a moving picture, in pixels
-
-
-def summary(run: Record) -> str:
-    """Lay out the main figures, each with what it is to be compared with."""
-    assert run.results is not None
-    results, protocol = run.results, run.results["protocol"]
-    clips = f"{protocol['clips']} clips of {protocol['split']}"
-    findings = [_elbo(results["elbo"], clips)] if "elbo" in results else []
-    for measure, unit, better in (("psnr", " dB", 1), ("energy_score", "", -1)):
-        if measure in results.get("prediction", {}):
-            findings.append(_prediction(results["prediction"][measure], measure, unit, better))
-    for axis, entry in (results.get("motion") or {}).items():
-        findings.append(_motion(axis, entry))
-    for card in (forecasts.card(run), law.card(run)):
-        if card is not None:
-            findings.append(_finding(*card[:3], wrong=card[3]))
-    findings.sort(key=lambda card: WRONG not in card)  # what is wrong stands first
-    return f'<div class="findings">{"".join(findings)}</div>'
-
-
-def _elbo(bound: dict[str, Any] | None, clips: str) -> str:
-    if bound is None:
-        return _finding("Held-out ELBO", "not defined", "this kind of model has no bound")
-    return _finding("Held-out ELBO", number(bound["elbo"]["mean"]), f"nats a clip, {clips}")
-
-
-def _finding(name: str, value: str, sentence: str, *, wrong: bool = False) -> str:
-    kind = WRONG if wrong else "finding"
-    return (
-        f'<div class="{kind}"><span class="name">{html.escape(name)}</span><b>{value}</b>'
-        f"<span>{html.escape(sentence)}</span></div>"
-    )
-
-
-def _prediction(forecasts: dict[str, Any], measure: str, unit: str, better: int) -> str:
-    own = forecasts["mean_of_samples" if measure == "psnr" else "samples"]["mean"]
-    others = {name: forecasts[name]["mean"] for name in ("copy_last_frame", "mean_frame")}
-    title = "PSNR of the mean prediction" if measure == "psnr" else "Energy score of the position"
-    if own is None or None in others.values():
-        return _finding(title, NOT_MEASURED, "not measured")
-    ahead = [name for name, value in others.items() if better * (own - value) > 0]
-    verdict = {2: "ahead of both baselines", 0: "behind both baselines"}.get(
-        len(ahead), f"ahead of one baseline only ({FORECASTS[ahead[0]] if ahead else ''})"
-    )
-    others_text = ", ".join(f"{FORECASTS[n]} {number(v)}{unit}" for n, v in others.items())
-    others_text += _worst_frame(forecasts, measure, unit, better)
-    return _finding(
-        title, f"{number(own)}{unit}", f"{verdict}: {others_text}", wrong=len(ahead) < 2
-    )
-
-
-def _worst_frame(forecasts: dict[str, Any], measure: str, unit: str, better: int) -> str:
-    """Name the frame ahead at which the model does worst beside the better baseline."""
-    own = forecasts["mean_of_samples" if measure == "psnr" else "samples"]["by_frame"]
-    others = [forecasts[name]["by_frame"] for name in ("copy_last_frame", "mean_frame")]
-    leads = []
-    for k, values in enumerate(zip(own, *others, strict=True), start=1):
-        if None not in values:
-            best = max(better * value for value in values[1:])
-            leads.append((better * values[0] - best, k))
-    if not leads:
-        return ""
-    lead, frame = min(leads)
-    side = "ahead of" if lead > 0 else "behind"
-    return f". Worst at frame {frame} ahead: {number(abs(lead))}{unit} {side} the better baseline"
-
-
-def _motion(axis: str, entry: dict[str, Any]) -> str:
-    """Name the worst bin of the squared diffusion, and what else is far from the truth."""
-    ratio = entry["ratio_to_truth"]["generated"]
-    worst = worst_bin(entry["grid"], "squared_diffusion", relative=True)
-    drift = worst_bin(entry["grid"], "drift", relative=False)
-    generated, truth = (entry["statistics"][name] for name in ("generated", "truth"))
-    means = ", ".join(
-        f"{label} {NOT_MEASURED if ratio[key] is None else f'{ratio[key]:.2f}'}"
-        for key, label in (("variance", "variance"), ("squared_diffusion", "squared diffusion"))
-    )
-    crossings = [number(motion["crossings"]["mean"], 2) for motion in (generated, truth)]
-    sentences = [f"Means over truth: {means}; {crossings[0]} crossings (truth {crossings[1]})"]
-    if drift is not None:
-        sentences.insert(0, f"Drift at its worst bin {_deviation(drift)} of the largest true drift")
-    if worst is None:
-        return _finding(f"Squared diffusion along {axis}", NOT_MEASURED, ". ".join(sentences))
-    return _finding(
-        f"Squared diffusion along {axis}, worst bin",
-        f"{100 * worst.share:+.0f} %",
-        f"of the truth at {worst.position:.2g} (95 % interval {_interval(worst)}): "
-        f"{'surely' if worst.is_wrong else 'not surely'} more than {100 * TOLERATED:.0f} % off. "
-        + ". ".join(sentences),
-        wrong=worst.is_wrong or (drift is not None and drift.is_wrong),
-    )
-
-
-def _deviation(one: Deviation) -> str:
-    return f"{100 * one.share:+.0f} % ({_interval(one)})"
-
-
-def _interval(one: Deviation) -> str:
-    low, high = (one.share + sign * WIDE * one.error for sign in (-1, 1))
-    return f"{100 * low:+.0f} to {100 * high:+.0f} %"
 
 
 def videos(run: Record) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sdevid.report.plot import Series, plot
 from sdevid.report.record import Record
-from sdevid.report.words import NOT_MEASURED, measured, number, table
+from sdevid.report.words import NOT_MEASURED, between, measured, number, table
 
 COLOURS = {
     "model": "generated",
@@ -44,21 +44,34 @@ def card(run: Record) -> tuple[str, str, str, bool] | None:
     )
     off = abs(covered - 0.9) > FAR
     sentence += ", far from that" if off else ""
-    leads = _worst_lead(scores, model, best)
-    return "Fair CRPS of futures", number(crps), sentence + leads, crps > known[best] or off
-
-
-def _worst_lead(scores: dict[str, Any], model: dict[str, Any], best: str) -> str:
-    """Name the lead time at which the model's CRPS is worst beside the best baseline's."""
-    other = scores["forecasts"][best]["channels"][0]["crps"]["1"]["by_lead"]
-    own = model["crps"]["1"]["by_lead"]
-    shares = [(a / b, k) for k, (a, b) in enumerate(zip(own, other, strict=True), 1) if a and b]
-    if not shares:
-        return ""
-    share, lead = max(shares)
-    return (
-        f". Worst at {lead * scores['frame_interval']:.3g} s ahead: {share:.2f} of the baseline's"
+    worst = _worst_lead(scores, model, best)
+    if worst is None:
+        return "Fair CRPS of futures", number(crps), sentence, crps > known[best] or off
+    share, lead = worst
+    sentence += (
+        f". Worst at {lead * scores['frame_interval']:.3g} s ahead: {share['mean']:.2f} of the "
+        f"baseline's{between(share)}"
     )
+    behind = (share.get("interval") or [0])[0] > 1
+    return "Fair CRPS of futures", number(crps), sentence, crps > known[best] or off or behind
+
+
+def _worst_lead(
+    scores: dict[str, Any], model: dict[str, Any], best: str
+) -> tuple[dict[str, Any], int] | None:
+    """Find the lead time, from 1, of the largest CRPS in shares of the best baseline's.
+
+    Results of before 0.2.0 give no intervals.
+    """
+    other = scores["forecasts"][best]
+    if "model_crps_share_by_lead" in other:
+        shares = other["model_crps_share_by_lead"][0]
+    else:
+        both = [one["crps"]["1"]["by_lead"] for one in (model, other["channels"][0])]
+        pairs = zip(*both, strict=True)
+        shares = [{"mean": a / b if a and b else None} for a, b in pairs]
+    known = [(share, lead) for lead, share in enumerate(shares, 1) if share["mean"]]
+    return max(known, key=lambda entry: entry[0]["mean"], default=None)
 
 
 def futures(run: Record) -> str:

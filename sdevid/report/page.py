@@ -11,6 +11,7 @@ from pathlib import Path
 from sdevid.errors import UserError
 from sdevid.evaluate import provenance
 from sdevid.report import (
+    cards,
     compare,
     ensembles,
     fans,
@@ -85,7 +86,7 @@ def _page(record: Record, refreshed: bool) -> str:
             missing("results.json is not there yet: nothing was measured.", _evaluate(record))
         )
     else:
-        sections.append(findings.summary(record))
+        sections.append(cards.summary(record))
     sections += [law.section(record), samples.over_training(record), training.bound(record)]
     if record.results is not None:
         sections += [findings.videos(record), findings.prediction(record), fans.fans(record)]

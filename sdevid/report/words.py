@@ -40,6 +40,14 @@ def measured(entry: Measure, digits: int = 3) -> str:
     return f"{text} <small>± {error:,.{decimals}f}</small>"
 
 
+def between(entry: dict[str, Any], digits: int = 3) -> str:
+    """Format the 95 % interval of a measure in brackets; empty where it has none."""
+    if not entry.get("interval"):
+        return ""
+    low, high = entry["interval"]
+    return f" (95 % interval {number(low, digits)} to {number(high, digits)})"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[int] = ()) -> str:
     """Build a table of rows of HTML cells under plain headings; rows in `best` are set off."""
     heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)

@@ -48,6 +48,18 @@ def test_help_shows_an_example_then_one_usage_line(name, capsys):
     assert "[options]" in usage
 
 
+LONG_JOBS = ["shards", "check-shards", "train-autoencoder", "train", "sample", "evaluate", "law"]
+
+
+@pytest.mark.parametrize("name", [*LONG_JOBS, "export", "preflight"])
+def test_what_a_job_says_can_be_set(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    options = capsys.readouterr().out.partition("options:")[2]
+    assert "--quiet" in options
+    assert "--log_level {debug,info,warning,error}" in options
+
+
 def test_help_tells_each_default_once(capsys):
     for name in ("shards", "sample", "evaluate", "law"):
         with pytest.raises(SystemExit):

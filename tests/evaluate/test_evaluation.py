@@ -66,6 +66,10 @@ def test_results_hold_every_part_and_repeat_with_the_seed(model, tmp_path):
     psnr = first["prediction"]["psnr"]
     assert set(psnr) == {"mean_of_samples", "one_sample", "copy_last_frame", "mean_frame"}
     assert len(psnr["one_sample"]["by_frame"]) == 5
+    leads = psnr["mean_of_samples"]["lead_by_frame"]
+    best = max(psnr[name]["by_frame"][0] for name in ("copy_last_frame", "mean_frame"))
+    assert leads[0]["mean"] == pytest.approx(psnr["mean_of_samples"]["by_frame"][0] - best)
+    assert all(lead["interval"][0] <= lead["mean"] <= lead["interval"][1] for lead in leads)
     assert set(first["prediction"]["ssim"]) == set(psnr)
     assert first["elbo"]["elbo"]["interval"][0] < first["elbo"]["elbo"]["mean"]
     assert set(first["prediction"]["energy_score"]) == {"samples", "copy_last_frame", "mean_frame"}
@@ -92,6 +96,10 @@ def test_futures_stand_beside_baselines_in_source_units(model, tmp_path):
     assert sum(model_scores["ranks"]["share"]) == pytest.approx(1)
     # an untrained model is grey: worse than clips of the training split
     past = scores["forecasts"]["random_past_clip"]["channels"][0]
+    first = scores["forecasts"]["random_past_clip"]["model_crps_share_by_lead"][0][0]
+    ratio = model_scores["crps"]["1"]["by_lead"][0] / past["crps"]["1"]["by_lead"][0]
+    assert first["mean"] == pytest.approx(ratio)
+    assert first["interval"][0] < ratio < first["interval"][1]
     assert model_scores["crps"]["1"]["mean"] > past["crps"]["1"]["mean"]
     assert past["thresholds"]["0.5"]["fss"]["16"]["mean"] > 0
     table = (tmp_path / "a.txt").read_text()

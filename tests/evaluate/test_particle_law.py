@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from sdevid import config as configs
-from sdevid import export, objectives
+from sdevid import console, export, objectives
 from sdevid.cli import law as command
 from sdevid.cli import shards as cutting
 from sdevid.data import brownian, stream
@@ -188,6 +188,9 @@ def test_still_film_is_said_not_to_diffuse(untrained, tmp_path, capsys):
     law = json.loads((untrained / "law.json").read_text())["law"]
     assert law["posterior_slope"]["low"] <= 0 <= law["posterior_slope"]["high"]
     assert "nothing is seen to diffuse" in capsys.readouterr().out
+    assert command.main([str(untrained), "--data", str(tmp_path / "data"), "--quiet"]) == 0
+    console.set_level("info")
+    assert capsys.readouterr().out.startswith("nothing is seen to diffuse")  # a warning, alone
 
 
 def test_film_whose_blobs_are_not_seen_is_named(untrained, shards):

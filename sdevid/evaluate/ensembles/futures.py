@@ -52,6 +52,7 @@ def run(context: EvalContext) -> Results:
         for threshold in options.thresholds
         if threshold > largest
     }
+    summed = {name: BySource(each, sources) for name, each in totals.items()}
     return {
         "futures": {
             "clips": len(clips),
@@ -62,8 +63,9 @@ def run(context: EvalContext) -> Results:
             "frame_interval": 1 / config.fps,
             "thresholds": list(options.thresholds),
             "forecasts": {
-                name: forecast_entries(BySource(each, sources), config.channels, options.thresholds)
-                for name, each in totals.items()
+                name: forecast_entries(each, config.channels, options.thresholds)
+                | ({} if name == "model" else _beside(each, summed["model"], config.channels))
+                for name, each in summed.items()
             },
             "left_out": unmet | beyond,
         }
@@ -124,6 +126,12 @@ def forecast_entries(
     if "energy" in by_source:
         entries["energy_score"] = by_source.ratio("energy", "frames", 0)
     return entries
+
+
+def _beside(baseline: BySource, model: BySource, channels: int) -> dict[str, Any]:
+    """Divide the model's CRPS by a baseline's, (channels, lead times), over source videos."""
+    ratios = [model.ratio_to(baseline, "crps_1", "pixels_1", c) for c in range(channels)]
+    return {"model_crps_share_by_lead": ratios}
 
 
 def _channel(by_source: BySource, channel: int, thresholds: tuple[float, ...]) -> dict[str, Any]:

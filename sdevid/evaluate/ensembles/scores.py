@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,19 @@ class BySource:
         """Compute 1 - sum of `above` / sum of `below`."""
         a, b = (self.sums[key][:, :, channel] for key in (above, below))
         return self._entry(b - a, b)
+
+    def ratio_to(self, other: BySource, above: str, below: str, channel: int) -> list[Any]:
+        """Divide `ratio` by another forecast's of the same clips, at each lead time."""
+        sums = [[one.sums[key][:, :, channel] for key in (above, below)] for one in (self, other)]
+
+        def statistic(lead: int, weight: Floats) -> Floats:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                own, its = [(weight @ a[:, lead]) / (weight @ n[:, lead]) for a, n in sums]
+                share: Floats = own / its
+            return share
+
+        leads, units = range(sums[0][0].shape[1]), len(self.names)
+        return [bootstrap(units, partial(statistic, lead)).as_json() for lead in leads]
 
     def shares(self, part: str, others: Sequence[str], channel: int) -> dict[str, Any]:
         """Divide `part` by the sum of it and `others`."""

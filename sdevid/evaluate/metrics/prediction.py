@@ -30,12 +30,15 @@ from sdevid.evaluate.statistics.contrast import centre_of_contrast
 from sdevid.evaluate.statistics.energy import energy_score
 from sdevid.evaluate.statistics.estimate import Estimate, Floats, finite, mean_over
 from sdevid.evaluate.statistics.observed import Unit, Values, in_unit_range, last_observed
+from sdevid.evaluate.statistics.paired import lead_by_frame
 from sdevid.evaluate.statistics.quality import decibels, squared_error, structural_similarity
 from sdevid.evaluate.table import plain
 from sdevid.models.video_model import VideoModel
 from sdevid.sample.write import Pixels, as_uint8, shown
 from sdevid.types import Batch, as_frames
 
+BASELINES = ("copy_last_frame", "mean_frame")
+SCORED = {"psnr": ("mean_of_samples", 1.0), "energy_score": ("samples", -1.0)}  # 1: more is better
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "energy_score": "energy score, units"}
 
 
@@ -173,7 +176,24 @@ def run(context: EvalContext) -> Results:
         measure: {name: score.as_json() for name, score in forecasts.items()}
         for measure, forecasts in scores.items()
     }
+    sources = [context.index.clips[clip].source for clip in context.clips]
+    for measure, name, sign in (
+        ("psnr", "mean_of_samples", 1.0),
+        ("energy_score", "samples", -1.0),
+    ):
+        if measure in scores:
+            leads = _leads(scores[measure], name, sources, sign)
+            entries[measure][name]["lead_by_frame"] = leads
     return {"prediction": entries}
+
+
+def _leads(
+    forecasts: dict[str, Scores], name: str, sources: list[str], sign: float
+) -> list[dict[str, object]]:
+    """Estimate at each frame how far a forecast is ahead of the better baseline, over videos."""
+    own, others = forecasts[name], [forecasts[one].values for one in BASELINES]
+    leads = lead_by_frame(own.values, others, sources, lambda mean: sign * own.reading(mean))
+    return [dict(lead.as_json()) for lead in leads]
 
 
 def rows(results: Results) -> Iterator[Row]:
