@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import html
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from sdevid import __version__
 from sdevid.config import Config
+from sdevid.report.results_file import read_results
 
 NAME = "README.md"
 
@@ -63,9 +64,7 @@ def _commands(run: Path) -> Iterator[str]:
 
 
 def _results(run: Path) -> dict[str, Any]:
-    path = run / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return results
+    return read_results(run / "results.json") or {}
 
 
 def _figures(run: Path) -> Iterator[str]:
@@ -84,8 +83,13 @@ def _figures(run: Path) -> Iterator[str]:
     for name, entry in _estimates(results):
         interval = entry.get("interval")
         held = f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
-        yield f"| {name} | {entry['mean']:.4g} | {held} |"
+        yield f"| {_cell(name)} | {entry['mean']:.4g} | {held} |"
     yield ""
+
+
+def _cell(text: str) -> str:
+    """Escape a text of a file for one cell of a table."""
+    return " ".join(html.escape(text).replace("|", "&#124;").split())
 
 
 def _estimates(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

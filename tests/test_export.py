@@ -212,3 +212,19 @@ def test_export_carries_a_card_with_its_figures_and_no_path(run_dir, config, tmp
     assert config.model_type in card
     assert "Nothing was measured" in card
     assert str(run_dir) not in card
+
+
+def test_card_escapes_the_names_in_a_strangers_results(run_dir, tmp_path):
+    name = "<script>alert(1)</script> | [x](y)\n# big"
+    results = {"protocol": {"clips": 4}, "provenance": {}, name: {"a": {"mean": 1.0}}}
+    (run_dir / "results.json").write_text(json.dumps(results))
+    card = (export.export(run_dir, tmp_path / "out").parent / "README.md").read_text()
+    assert "<script>" not in card
+    assert "| &lt;script&gt;alert(1)&lt;/script&gt; &#124; [x](y) # big, a | 1 |  |" in card
+
+
+@pytest.mark.parametrize("content", ["{", '{"a":' * 200_000, "[]", '{"protocol": {"clips": NaN}}'])
+def test_export_names_results_that_do_not_read(run_dir, tmp_path, content):
+    (run_dir / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"results\.json is damaged"):
+        export.export(run_dir, tmp_path / "out")

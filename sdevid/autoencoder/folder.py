@@ -51,7 +51,7 @@ def describe(folder: Path) -> Description:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = str(settings["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"autoencoder {folder}: no autoencoder is there ({type(error).__name__}: {error}); "
             f"{_REMEDY}"

@@ -28,6 +28,7 @@ from sdevid.data.order import Order
 from sdevid.data.payload import ClipVideo
 from sdevid.data.shards import ShardIndex
 from sdevid.data.transforms import Transform
+from sdevid.deprecation import former_names
 from sdevid.errors import UserError
 from sdevid.sde.noise import Stream, uniform
 from sdevid.types import Batch, Damage, Embedding, Video
@@ -306,3 +307,6 @@ def _references(arrays: list[ClipVideo]) -> list[int]:
 
 
 _UNHELD = _references([np.empty((0, 0, 0, 0), np.uint8)])[0]  # Python's versions count differently
+
+
+__getattr__ = former_names(__name__, {"check": check_clips})

@@ -134,7 +134,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = settings["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"text encoder {folder}: no Hugging Face model is there ({_reason(error)}); give the "
             "local folder of a T5 or CLIP model, or set text.encoder to bytes or none; for a "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float, Float16
 from torch import Tensor, nn
 
 from sdevid.config import Config
+from sdevid.deprecation import former_names
 from sdevid.models import frozen_text
 from sdevid.models.frozen_text import FrozenText
 from sdevid.models.initial_weights import small_normal
@@ -67,17 +67,6 @@ def text_inputs(
     embeddings = batch.embeddings
     text = tokenize(batch.captions) if embeddings is None else padded(embeddings)
     return text.to(device)._asdict()
-
-
-_NAMES_OF_0_1 = {"told": "text_inputs", "reader": "tokenizer"}
-
-
-def __getattr__(name: str) -> Any:
-    """Return the function that a name of version 0.1.0 stands for, with a DeprecationWarning."""
-    if (present := _NAMES_OF_0_1.get(name)) is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.{name} is {present} since 0.2.0", DeprecationWarning, stacklevel=2)
-    return globals()[present]
 
 
 def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
@@ -139,3 +128,6 @@ class TextEncoder(nn.Module):
         mean = (x * weight).sum(1) / weight.sum(1)
         out: Tensor = torch.where(some, self.out(self.norm(mean)), self.null.to(mean.dtype))
         return out
+
+
+__getattr__ = former_names(__name__, {"told": text_inputs, "reader": tokenizer})

@@ -44,7 +44,7 @@ def prepare(folder: Path) -> None:
         try:
             entries = json.loads(record.read_text(encoding="utf-8"))["samples"]
             files = [Path(name).name for entry in entries for name in entry["files"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"--output_dir {folder} holds a {RECORD} that sample did not write ({error!r}); "
                 "give another folder"

@@ -18,6 +18,8 @@ import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sdevid.config import load
+from sdevid.data.cut.verify import check_shard
 from sdevid.data.npy import read_npy
 from sdevid.data.open import open_folder
 from sdevid.data.payload import EXTENSION, Store, decode, encode
@@ -211,6 +213,29 @@ def test_files_of_another_kind_and_without_end_are_named(folder, name):
     (folder / "other").write_bytes(content)
     path.symlink_to("other")
     assert len(open_shards(folder, "train")) == 3
+
+
+@pytest.mark.parametrize("content", [b'{"a":' * 200_000, b"[]", b'{"channels": {}', b"\xff\xfe"])
+def test_config_that_names_damaged_shards_loads_and_opening_them_is_refused(folder, content):
+    (folder / "dataset.json").write_bytes(content)
+    (folder / "run.yaml").write_text(f"frame_size: 16\ndata: {folder}\n")
+    config = load(folder / "run.yaml")
+    with pytest.raises(UserError, match=r"dataset\.json"):
+        open_shards(config.data, "train")
+
+
+def test_config_reads_no_dataset_json_without_end(folder):
+    with (folder / "dataset.json").open("r+b") as file:
+        file.truncate(2**40)  # a hole
+    (folder / "run.yaml").write_text(f"frame_size: 16\ndata: {folder}\n")
+    assert load(folder / "run.yaml").channels == 3
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[1]", b"null", b"\xff"])
+def test_check_shards_names_a_key_json_out_of_form(folder, content):
+    append(folder, "json", content)
+    (fault,) = check_shard(str(folder), "train-000000.tar", True).faults
+    assert "000000.json" in fault
 
 
 def test_tar_that_is_a_link_outside_or_a_pipe_is_damage(folder, tmp_path_factory):

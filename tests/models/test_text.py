@@ -1,10 +1,8 @@
 import json
 
-import pytest
 import torch
 
 from sdevid.config import parse
-from sdevid.models import text
 from sdevid.models.text import TextEncoder, as_bytes
 
 SMALL = {
@@ -46,14 +44,3 @@ def test_embeddings_of_a_frozen_encoder_are_taken_at_its_width(tmp_path):
     value = result(text._replace(tokens=torch.randn(2, 5, 24)))
     assert value.shape == (2, 16)
     torch.testing.assert_close(value[1], result.null)
-
-
-@pytest.mark.parametrize(("former", "present"), [("told", "text_inputs"), ("reader", "tokenizer")])
-def test_names_of_0_1_stand_for_the_present_functions(former, present):
-    with pytest.warns(DeprecationWarning, match=f"{former} is {present} since 0.2.0"):
-        assert getattr(text, former) is getattr(text, present)
-
-
-def test_a_name_that_never_was_is_no_attribute():
-    with pytest.raises(AttributeError, match="has no attribute 'tellen'"):
-        text.tellen  # noqa: B018

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from sdevid.data.json_file import read_json
 from sdevid.data.mask import MASK
 from sdevid.data.open import open_folder
 from sdevid.data.payload import decode
+from sdevid.data.schema import MOST_BYTES, parse_json
 from sdevid.data.shard_file import index_name
 from sdevid.data.shards import read_dataset
 from sdevid.errors import UserError
@@ -174,7 +174,7 @@ def _content_fault(
 ) -> str | None:
     try:
         if extension == "json":
-            meta = json.loads(content)
+            meta = parse_json(content, MOST_BYTES["KEY.json"])
             if _own_key(entry) is not None:
                 return None
             wrong = [name for name in _DESCRIBED if meta.get(name) != getattr(entry, name)]
@@ -188,6 +188,6 @@ def _content_fault(
             mask.decode(content, entry.shape)
         if decoding and extension == entry.extension:
             decode(extension, content, entry.shape, kind.dtype)
-    except ValueError as error:
+    except Exception as error:  # whatever a decoder makes of bytes of any origin
         return f"does not read: {error}"
     return None
