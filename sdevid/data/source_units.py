@@ -44,6 +44,10 @@ class SourceUnits:
         interpolated: NDArray[np.float32] = np.interp(frames, levels, self._table()).astype("f4")
         return interpolated
 
+    def mapped(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Convert values of the source to a model's: grey levels, or a transform's in depth."""
+        return self.pixels(values) if self.transform is None else self.transform.apply(values)
+
     def pixels(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Convert values of the source to the nearest grey levels, uint8."""
         table = self._table()

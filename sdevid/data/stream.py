@@ -140,18 +140,28 @@ def steps(
 def fixed(index: ShardIndex, config: Config, clips: range) -> Batch:
     """Read the clips with these numbers as one batch for evaluation, always the same.
 
-    Frames follow each other at the config's rate, whatever the training's strides. Raises
-    UserError, which names the clip, where one is damaged.
+    Frames follow each other at the config's rate, whatever the training's strides: of clips at k
+    times that rate, every k-th. Raises UserError, which names the clip, where one is damaged.
     """
     return _BatchReader(
-        index, times.every_frame(config), lambda number: iter((number,)), pinned=False
+        index, at_own_rate(index, config), lambda number: iter((number,)), pinned=False
     ).batch(clips)
+
+
+def at_own_rate(index: ShardIndex, config: Config) -> Config:
+    """Copy `config` with the stride that takes its rate from the clips', which is a multiple."""
+    whole, kinds = times.every_frame(config), index.clips.kinds
+    stride = round(min(kind.fps for kind in kinds) / config.fps) if kinds else 1
+    if stride < 2:
+        return whole
+    return whole.model_copy(update={"fps": stride * config.fps, "frame_strides": (stride,)})
 
 
 def first_frame(index: ShardIndex, config: Config, number: int) -> int:
     """Compute the frame at which `fixed` begins in the clip with this number."""
     crop = uniform(config.seed, torch.tensor([number]), Stream.CROP, (1,)).item()
-    return _cut(crop, index.clips[number].num_frames, config.sequence_length)
+    reach = times.reach(at_own_rate(index, config))
+    return _cut(crop, index.clips[number].num_frames, reach)
 
 
 def _cut(share: float, frames: int, length: int) -> int:

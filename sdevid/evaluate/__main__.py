@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from sdevid import clock
 from sdevid.command_line import command_parser, guarded
 from sdevid.evaluate.context import EvalOptions
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", help="folder of shards, a path or URL (default: that of the training)")
     add("--output", type=Path, help="file to write (default: results.json in the model's folder)")
     add("--split", default="val", help="held-out split")
+    clock.add_arguments(parser, None, "of the clips; default: that of training")
     add("--metrics", "--measures", help="auto (default), all, or names: docs/evaluation.md")
     add("--task", choices=["ahead", "between"], default="ahead", help="between: fill gaps in clips")
     add("--every", type=int, help="between: give every so-many-th frame (default: the two ends)")

@@ -17,6 +17,7 @@ from sdevid.config import Config
 from sdevid.data import stream
 from sdevid.data.folder import Access
 from sdevid.data.shards import ShardIndex, open_shards
+from sdevid.data.stream import at_own_rate
 from sdevid.errors import UserError
 from sdevid.evaluate import generation
 from sdevid.evaluate.progress import batches, evenly
@@ -26,6 +27,7 @@ from sdevid.models.video_model import VideoModel
 from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.sample.write import Pixels
 
+RATE_TOLERANCE = 0.01
 PICTURES = 16  # generated and real videos kept for the run page
 
 SetContext = Literal["none", "in", "out"]
@@ -38,6 +40,7 @@ class EvalOptions:
     model_path: Path
     data: str | None = None  # folder of shards; None: that of the training
     split: str = "val"
+    fps: float | None = None  # at which clips are read and predicted; None: that of the training
     weights: Weights = "ema"
     num_clips: int = 256  # held-out clips, at most
     seed: int = 0
@@ -153,6 +156,29 @@ def read_clips(index: ShardIndex, config: Config, clips: range, title: str) -> V
     return np.concatenate([stream.fixed(index, config, part).values for part in parts])
 
 
+def at_rate(config: Config, fps: float, index: ShardIndex) -> Config:
+    """Copy `config` to read clips at `fps`, and as many of their frames as there are at most.
+
+    The unit of time stays the training's. Raises UserError where the clips' rate is no multiple.
+    """
+    clip = min(index.clips.kinds)
+    stride = round(clip.fps / fps)
+    if stride < 1 or abs(clip.fps / fps / stride - 1) > RATE_TOLERANCE:
+        near = clip.fps / max(stride, 1)
+        raise UserError(
+            f"--fps is {fps:g}, but the clips of {index.folder.location}, split {index.split}, are "
+            f"at {clip.fps:g} frames a second, and every so-many-th frame is taken; give --fps "
+            f"{near:g}, or cut them at {fps:g}"
+        )
+    length = min(config.sequence_length, (clip.num_frames - 1) // stride + 1)
+    if length < 2:
+        raise UserError(
+            f"--fps is {fps:g}, but clips of {clip.num_frames} frames at {clip.fps:g} a second "
+            "hold one frame at that rate; give a larger --fps, or cut longer clips"
+        )
+    return config.model_copy(update={"fps": fps, "sequence_length": length})
+
+
 def open_context(options: EvalOptions) -> EvalContext:
     """Load the model and open its shards. UserError where they or the options do not fit."""
     model, config = export.load(options.model_path, options.weights)
@@ -160,8 +186,10 @@ def open_context(options: EvalOptions) -> EvalContext:
     access = Access.of(config)
     held_out = open_shards(folder, options.split, access)
     training = open_shards(folder, config.split, access)
-    stream.check_clips(held_out, config)
-    stream.check_clips(training, config)
+    if options.fps is not None:
+        config = at_rate(config, options.fps, held_out)
+    for index in (held_out, training):
+        stream.check_clips(index, config if options.fps is None else at_own_rate(index, config))
     if options.context_fits:
         fewer = min(options.context, max(1, _most_context(config)))
         options = replace(options, context=fewer)

@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--negative_prompt", help="what guidance leads away from (default: no text)")
     add("--guidance_scale", type=float, default=1.0, help="of the prompt (default: 1, none)")
     add("--seed", type=int, default=0, help="the same seed gives the same videos")
-    add("--initial_frames", type=Path, help="a video, a folder of pictures, or one picture")
+    add(
+        "--initial_frames",
+        type=Path,
+        help="a video, pictures, or an array in the source's units (npy, TIFF, file.h5:/path, ...)",
+    )
+    add("--missing", type=float, help="the value in such arrays of what was not observed")
     add("--num_initial_frames", type=int, help="how many of them (default: all the model takes)")
     add("--final_frames", type=Path, help="a video, pictures or a picture that the video ends with")
     add("--keyframes", nargs="+", metavar="INDEX:PATH", default=[], help="pictures at these frames")

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from sdevid.data import source_units
 from sdevid.errors import UserError
-from sdevid.sample.sampler import as_pixels
+from sdevid.sample.sampler import as_pixels, as_values
 from sdevid.sample.video_sde import VideoSDE
+from sdevid.sample.write import Frames
 from sdevid.types import TICKS_PER_UNIT, as_frames
 
 ROWS = 32  # members generated at once
@@ -24,14 +25,16 @@ class Forecaster:
     """Futures of given frames at any times, as an xarray.DataArray.
 
     `values` says what grey levels stand for, as `evaluate --values` reads it (linear:LOW:HIGH:UNIT
-    or log:LOW:HIGH:UNIT); frames are then given and forecast in those units.
+    or log:LOW:HIGH:UNIT); frames are then given and forecast in those units. Without it they are
+    those of the data that the model was trained on, where a transform says which.
     """
 
     def __init__(
         self, path: str | Path, values: str | None = None, device: str | None = None
     ) -> None:
         self.video_sde = VideoSDE.from_pretrained(path, device=device)
-        self.units = source_units.parse(values, {})
+        source = self.video_sde.config.source
+        self.units = source_units.parse(values, {}) if values else source_units.of_config(source)
 
     def __call__(
         self, frames: Any, times: Sequence[float], ensemble_size: int = 16, seed: int = 0
@@ -68,8 +71,8 @@ class Forecaster:
         interval = 1 / self.video_sde.config.fps
         return self(x, [interval * (k + 1) for k in range(steps)], ensemble_size)
 
-    def _frames(self, frames: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Convert frames to pixels (time, y, x, channel), and to their seconds before the last."""
+    def _frames(self, frames: Any) -> tuple[Frames, NDArray[np.float64]]:
+        """Convert to the model's values (time, y, x, channel), and to seconds before the last."""
         config = self.video_sde.config
         array = np.asarray(frames)
         array = array[..., None] if array.ndim == 3 else array
@@ -85,7 +88,8 @@ class Forecaster:
                 f"{len(array)} frames are given, but the model takes at most {most} "
                 "(observation.max_context in its config); give the last ones"
             )
-        pixels = array if array.dtype == np.uint8 else self.units.pixels(array)
+        stored = array.dtype == np.uint8 and self.units.transform is None
+        pixels = array if stored else self.units.mapped(array)
         coordinate = getattr(frames, "coords", {}).get("time")
         if coordinate is None:
             return pixels, (np.arange(len(array)) - len(array) + 1) / config.fps
@@ -95,9 +99,7 @@ class Forecaster:
         return pixels, apart.astype(np.float64)
 
     @torch.no_grad()
-    def _sample(
-        self, pixels: Any, before: Any, after: Any, members: int, seed: int
-    ) -> NDArray[np.uint8]:
+    def _sample(self, pixels: Any, before: Any, after: Any, members: int, seed: int) -> Frames:
         model, config = self.video_sde.model, self.video_sde.config
         device = next(model.parameters()).device
         seconds = np.concatenate([before, after]) - before[0]
@@ -115,5 +117,5 @@ class Forecaster:
                 context=context.expand(count, *context.shape[1:]),
                 context_ticks=ticks[: len(before)].expand(count, -1),
             )
-            parts.append(as_pixels(video))
+            parts.append(as_values(video) if self.units.transform else as_pixels(video))
         return np.concatenate(parts)

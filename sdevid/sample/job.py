@@ -11,7 +11,7 @@ from sdevid.models.sampling import SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.registry import takers_of
 from sdevid.sample.formats import DEFAULT_FORMATS
-from sdevid.sample.write import Pixels
+from sdevid.sample.write import Frames
 from sdevid.types import TICKS_PER_UNIT
 
 
@@ -19,7 +19,7 @@ from sdevid.types import TICKS_PER_UNIT
 class ObservedFrames:
     """Given frames and where they stand in the video."""
 
-    frames: Pixels  # number, height, width, channels
+    frames: Frames  # number, height, width, channels: uint8, or in the transform's range
     indices: tuple[int, ...]  # rising
     notes: tuple[str, ...] = ()  # what was done to them to fit the model
 

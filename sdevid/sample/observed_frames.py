@@ -10,9 +10,9 @@ import numpy as np
 
 from sdevid.config import Config
 from sdevid.errors import UserError
-from sdevid.sample import picture_files
+from sdevid.sample import array_frames, picture_files
 from sdevid.sample.job import ObservedFrames, SamplingJob
-from sdevid.sample.write import Pixels
+from sdevid.sample.write import Frames
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,32 @@ def read(args: argparse.Namespace, config: Config, job: SamplingJob) -> Observed
     an index is outside the video or given twice, or nothing is left to generate.
     """
     _check(args, config)
-    shape = config.frame_shape, config.channels, job.fps
+    most = config.observation.max_context
+
+    def pictures_of(
+        path: Path, count: int | None, most: int, option: str
+    ) -> picture_files.ObservedPictures:
+        if array_frames.takes(path, config):
+            return array_frames.read(path, count, most, config, job.fps, option, args.missing)
+        shape = config.frame_shape, config.channels, job.fps
+        return picture_files.read(path, count, most, *shape, option)
+
     parts = []
     if args.initial_frames is not None:
-        most = config.observation.max_context
-        pictures = picture_files.read(args.initial_frames, args.num_initial_frames, most, *shape)
+        count = args.num_initial_frames
+        pictures = pictures_of(args.initial_frames, count, most, "--initial_frames")
         parts.append(_Part("--initial_frames", pictures, tuple(range(len(pictures.frames)))))
     if args.final_frames is not None:
-        most = config.observation.max_context
-        pictures = picture_files.read(args.final_frames, None, most, *shape, "--final_frames")
+        pictures = pictures_of(args.final_frames, None, most, "--final_frames")
         first = job.num_frames - len(pictures.frames)
         parts.append(_Part("--final_frames", pictures, tuple(range(first, job.num_frames))))
     for index, path in map(_keyframe, args.keyframes):
-        pictures = picture_files.read(path, 1, 1, *shape, "--keyframes")
+        pictures = pictures_of(path, 1, 1, "--keyframes")
         parts.append(_Part("--keyframes", pictures, (index,)))
     return _joined(parts, job) if parts else None
 
 
-def from_arrays(frames: Pixels, indices: tuple[int, ...], job: SamplingJob) -> ObservedFrames:
+def from_arrays(frames: Frames, indices: tuple[int, ...], job: SamplingJob) -> ObservedFrames:
     """Check frames at hand as those of files are."""
     return _joined([_Part("frames", picture_files.ObservedPictures(frames, (), ""), indices)], job)
 
@@ -88,7 +96,7 @@ def _keyframe(text: str) -> tuple[int, Path]:
 
 
 def _joined(parts: list[_Part], job: SamplingJob) -> ObservedFrames:
-    number, taken = job.num_frames, dict[int, Pixels]()
+    number, taken = job.num_frames, dict[int, Frames]()
     for part in parts:
         if part.pictures.size != parts[0].pictures.size:
             raise UserError(

@@ -16,7 +16,7 @@ from sdevid.data.spec import BadVideoError, CutSpec, LeftOutError
 from sdevid.data.video.inspect import choose_stream
 from sdevid.data.video.open import open_video
 from sdevid.errors import UserError
-from sdevid.sample.write import Pixels
+from sdevid.sample.write import Frames
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -25,7 +25,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 class ObservedPictures:
     """Frames as the model takes them, and what was done to them on the way."""
 
-    frames: Pixels  # time, height, width, channels
+    frames: Frames  # time, height, width, channels; NaN: not observed
     notes: tuple[str, ...]
     size: str  # in the files, width x height
 

@@ -134,7 +134,8 @@ def generate_samples(
     video = np.concatenate(videos, axis=1)
     if observed is not None:
         shape = (len(video), leading, *video.shape[2:])
-        pixels = observed.frames if whole else observed.frames.astype(np.float32) / 255
+        given = observed.frames
+        pixels = write.as_uint8(given) if whole else _in_unit_range(given)
         video = np.concatenate([np.broadcast_to(pixels[:leading], shape), video], axis=1)
         video[:, list(observed.indices)] = pixels
     return GuidedVideos(video, nats.tolist())
@@ -146,8 +147,8 @@ def _conditioning(
     """Bring the job's frames and prompts to the device of `ticks`, for the samples `numbers`."""
     conditioning, observed = Conditioning(), job.observed
     if observed is not None:
-        pixels = torch.from_numpy(observed.frames).to(ticks.device).permute(0, 3, 1, 2)
-        frames = (pixels.float() / 255).expand(len(numbers), -1, -1, -1, -1)
+        values = torch.from_numpy(_in_unit_range(observed.frames)).to(ticks.device)
+        frames = values.permute(0, 3, 1, 2).expand(len(numbers), -1, -1, -1, -1)
         conditioning = Conditioning(frames, ticks[:, list(observed.indices)])
     if tokenize is None:
         return conditioning
@@ -156,6 +157,12 @@ def _conditioning(
     return conditioning._replace(
         text=prompts.to(ticks.device), negative_text=negative.to(ticks.device)
     )
+
+
+def _in_unit_range(frames: write.Frames) -> NDArray[np.float32]:
+    """Convert uint8 to [0, 1]; leave values in their transform's range as they are."""
+    scale = 255 if frames.dtype == np.uint8 else 1
+    return np.divide(frames, scale, dtype=np.float32)
 
 
 def as_values(frames: Frames) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from sdevid.sample import observed_frames
 from sdevid.sample.film import film
 from sdevid.sample.job import SamplingJob, check_job
 from sdevid.sample.sampler import generate_samples
-from sdevid.sample.write import Pixels
+from sdevid.sample.write import Frames
 
 
 class VideoSDE:
@@ -62,7 +62,7 @@ class VideoSDE:
         shown = film(films, self.config.fps, columns=2, side=96, title="two samples")
         return f'<p>{html.escape(repr(self))}</p><div style="max-width:26rem">{shown}</div>'
 
-    def sample(self, num_samples: int = 1, **options: Any) -> Pixels:
+    def sample(self, num_samples: int = 1, **options: Any) -> Frames:
         """Generate videos from nothing but the options.
 
         These are `num_frames`, `fps`, `seed`, `temperature`, `steps_per_frame`, `solver`, `prompt`,
@@ -71,9 +71,10 @@ class VideoSDE:
         """
         return self._generate(self._job(num_samples, options))
 
-    def predict(self, frames: Pixels, num_samples: int = 1, **options: Any) -> Pixels:
-        """Continue `frames`, uint8 (time, height, width, channels), with which the videos begin.
+    def predict(self, frames: Frames, num_samples: int = 1, **options: Any) -> Frames:
+        """Continue `frames` (time, height, width, channels), with which the videos begin.
 
+        They are uint8, or float32 in the range of the data's transform, as samples are.
         `num_frames` counts the given ones too. Raises UserError where frames or options are wrong.
         """
         most = self.config.observation.max_context
@@ -85,8 +86,8 @@ class VideoSDE:
         return self.fill(frames, range(len(frames)), num_samples, **options)
 
     def fill(
-        self, frames: Pixels, indices: Sequence[int], num_samples: int = 1, **options: Any
-    ) -> Pixels:
+        self, frames: Frames, indices: Sequence[int], num_samples: int = 1, **options: Any
+    ) -> Frames:
         """Generate videos in which `frames` stand at these indices.
 
         Raises UserError where frames, indices or options are wrong.
@@ -151,13 +152,14 @@ class VideoSDE:
         check_job(sampling_job, self.config)
         return sampling_job
 
-    def _checked(self, frames: Pixels, indices: Sequence[int]) -> Pixels:
+    def _checked(self, frames: Frames, indices: Sequence[int]) -> Frames:
         frames = np.asarray(frames)
         wanted = (*self.config.frame_shape, self.config.channels)
-        if frames.dtype != np.uint8 or frames.shape[1:] != wanted:
+        dtype = "uint8" if self.config.source.transform == "none" else "float32"
+        if frames.dtype != dtype or frames.shape[1:] != wanted:
             raise UserError(
-                f"frames are {frames.dtype} of shape {frames.shape}, but the model takes uint8 of "
-                f"shape (number, {', '.join(map(str, wanted))})"
+                f"frames are {frames.dtype} of shape {frames.shape}, but the model takes {dtype} "
+                f"of shape (number, {', '.join(map(str, wanted))}), as its samples are"
             )
         if len(frames) != len(indices) or not len(frames):
             raise UserError(
@@ -166,7 +168,7 @@ class VideoSDE:
             )
         return frames
 
-    def _generate(self, job: SamplingJob) -> Pixels:
+    def _generate(self, job: SamplingJob) -> Frames:
         tokenize = self._tokenizer if job.has_text else None
         videos = [
             generate_samples(self.model, job, numbers, tokenize).videos for numbers in job.batches()

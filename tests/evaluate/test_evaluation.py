@@ -231,9 +231,28 @@ def test_simulator_is_calibrated_on_its_own_clips(model, tmp_path):
     assert scores["energy_score"]["simulator"]["mean"] < scores["energy_score"]["model"]["mean"]
 
 
+def test_clips_are_read_and_predicted_at_half_their_rate(model, tmp_path):
+    """Every second frame: the law per second stays, and true states stand at the right frames."""
+    arguments = ["--metrics", "motion,simulator_futures,prediction", "--num_clips", "20"]
+    scores = evaluate(model, tmp_path / "a.json", *arguments, "--fps", "4", "--context", "2")
+    assert (scores["protocol"]["fps"], scores["protocol"]["frames"]) == (4.0, 4)
+    assert len(scores["prediction"]["psnr"]["one_sample"]["by_frame"]) == 2
+    for axis in ("x", "y"):
+        simulator = scores["simulator_futures"]["axes"][axis]["simulator"]["spread_skill"]
+        assert abs(simulator["mean"] - 1) < 4 * simulator["standard_error"]
+        ratio = scores["motion"][axis]["ratio_to_truth"]["real"]["squared_diffusion"]
+        assert 0.6 < ratio < 1.6  # of 60 steps; a wrong interval would give a half or 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["--fps", "3"], "--fps is 3, but the clips of"),
+        (
+            ["--fps", "16"],
+            "at 8 frames a second, and every so-many-th frame is taken",
+        ),
+        (["--interval", "1s"], "hold one frame at that rate; give a larger --fps"),
         (["--context", "3", "--metrics", "fidelity"], "--metrics names 'fidelity'"),
         (["--context", "3", "--metrics", "fvd"], "no network is given for it by --fvd_i3d"),
         (["--context", "3", "--fvd_i3d", "/nowhere.pt"], "--fvd_i3d /nowhere.pt is no file"),

@@ -65,6 +65,30 @@ def test_frames_in_source_units_and_with_times_mean_the_same(folder):
     np.testing.assert_array_equal(forecaster(labelled, [0.5], 2), forecaster(FRAMES, [0.5], 2))
 
 
+def test_model_of_measured_values_forecasts_in_their_units(tmp_path):
+    """Frames of counts in, counts beyond 8 bits out, by the transform that the config keeps."""
+    pytest.importorskip("xarray")
+    source = {
+        "dtype": "uint16",
+        "transform": "range",
+        "low": 0.0,
+        "high": 4_000.0,
+        "unit": "counts",
+    }
+    path = factories.save_model(tmp_path / "model", SMALL | {"source": source})
+    forecaster = Forecaster(path)
+    counts = 16 * FRAMES.astype(np.uint16)
+    ensemble = forecaster(counts, [0.5], 2)
+    assert ensemble.attrs["units"] == "counts"
+    assert len(np.unique(ensemble)) > 256
+    np.testing.assert_array_equal(forecaster(counts.astype(np.float32), [0.5], 2), ensemble)
+    range_of_model = (counts[..., None] / np.float32(4_000)).astype(np.float32)
+    with pytest.raises(UserError, match="but the model takes float32"):
+        forecaster.video_sde.predict(FRAMES[..., None])
+    video = forecaster.video_sde.predict(range_of_model, num_frames=4)
+    np.testing.assert_array_equal(video[0, :3], range_of_model)
+
+
 @pytest.mark.parametrize(
     ("frames", "times", "size", "named"),
     [

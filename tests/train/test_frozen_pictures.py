@@ -129,7 +129,7 @@ def test_ceiling_of_a_prediction_is_the_autoencoders_own(make_run, latent_shards
     model, config = export.load(make_run())
     index = open_shards(latent_shards, "val")
     mean = training_mean(index, config, None)
-    scores, _ = predict(model, index, range(1), 2, 2, 0, mean, None)
+    scores, _ = predict(model, index, config, range(1), 2, 2, 0, mean, None)
     batch = stream.fixed(index, config, range(1))
     frames = batch.video[0, 2:].permute(0, 3, 1, 2) / 255
     frozen = FrozenAutoencoder(kl)

@@ -38,6 +38,27 @@ class Stack:
     unit: str = ""
 
 
+def split_location(location: Path) -> tuple[Path, str | None]:
+    """Split `file.h5:/path` into file and variable."""
+    if location.exists():
+        return location, None
+    path, colon, variable = str(location).rpartition(":")
+    return (Path(path), variable) if colon and Path(path).exists() else (location, None)
+
+
+def is_stack(path: Path) -> bool:
+    """Tell whether a TIFF holds several frames; a damaged one counts, and opening it says why."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+
+    try:
+        with open_tiff(path) as file:
+            shape, axes = file.series[0].shape, file.series[0].axes
+    except Exception:  # whatever tifffile makes of bytes of any origin
+        return True  # damaged, which opening it says
+    return len(shape) > 3 or (len(shape) == 3 and axes[-1] not in "SC")
+
+
 def names(path: Path, variable: str | None) -> list[str]:
     """List what a file holds: the arrays of an .npz, else one entry, the variable."""
     if path.suffix.lower() != ".npz" or variable:
@@ -46,15 +67,17 @@ def names(path: Path, variable: str | None) -> list[str]:
         return list(archive.files)
 
 
-def open_stack(path: Path, variable: str) -> Stack:
-    """Open the stack of frames at `path`.
+def open_stack(path: Path, variable: str, *, alone: bool = False) -> Stack:
+    """Open the stack of frames at `path`; where `alone`, a picture is a stack of one frame.
 
     Raises BadVideoError where it does not read or holds no stack of frames, UserError where the
     variable or a package is missing.
     """
     with _reading(path):
+        if alone:
+            return _pictures([path])
         if path.is_dir() and path.suffix.lower() != ".zarr":
-            return _pictures(path)
+            return _pictures(pictures(path))
         ending = path.suffix.lower()
         _check_inside(path)
         if ending in FIELDS:
@@ -149,8 +172,9 @@ def open_tiff(path: Path) -> Any:
     return tifffile.TiffFile(path, _multifile=False)
 
 
-def _pictures(folder: Path) -> Stack:
-    files = pictures(folder)
+def _pictures(files: list[Path]) -> Stack:
+    if not files:
+        raise BadVideoError("holds no pictures")
     first = _picture(files[0])
 
     def read(begin: int, end: int) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sdevid.data.arrays.stack import ARRAYS, Stack, names, open_tiff, pictures
+from sdevid.data.arrays.stack import ARRAYS, Stack, is_stack, names, pictures, split_location
 from sdevid.data.cut.arrays import ArraySource, Tile, times_of
 from sdevid.data.cut.sources import VIDEO, LeftOut, Listing, readable
 from sdevid.data.cut.splits import parse_splits
@@ -28,7 +28,7 @@ def array_listing(options: argparse.Namespace) -> Listing | None:
     `input_dir` may be one file, with a variable after a colon. Raises UserError where stacks
     differ.
     """
-    folder, variable = _place(options.input_dir)
+    folder, variable = split_location(options.input_dir)
     listing = Listing()
     if folder.is_file() or folder.suffix.lower() == ".zarr":
         folders = {folder.name: folder}
@@ -51,14 +51,6 @@ def array_listing(options: argparse.Namespace) -> Listing | None:
     return listing
 
 
-def _place(location: Path) -> tuple[Path, str | None]:
-    """Split `file.h5:/path` into file and variable."""
-    if location.exists():
-        return location, None
-    path, colon, variable = str(location).rpartition(":")
-    return (Path(path), variable) if colon and Path(path).exists() else (location, None)
-
-
 def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
     """Find the stacks in a folder, by name in natural order; None where there is a video."""
     stacks: dict[str, Path] = {}
@@ -73,7 +65,7 @@ def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
         files = [entry for entry in entries if entry.is_file()]
         if any(entry.suffix.lower() in VIDEO for entry in files):
             return None
-        flat = [path for path in pictures(place) if not _is_stack(path)]
+        flat = [path for path in pictures(place) if not is_stack(path)]
         if len(flat) > 1:
             stacks[readable(place.relative_to(folder)) if place != folder else place.name] = place
         for path in files:
@@ -86,19 +78,6 @@ def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
             else:
                 listing.left_out.append(LeftOut(name, "is no stack of frames by its name"))
     return dict(sorted(stacks.items()))
-
-
-def _is_stack(path: Path) -> bool:
-    """Tell whether a TIFF holds several frames; a damaged one counts, and opening it says why."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return False
-
-    try:
-        with open_tiff(path) as file:
-            shape, axes = file.series[0].shape, file.series[0].axes
-    except Exception:  # whatever tifffile makes of bytes of any origin
-        return True  # damaged, which opening it says
-    return len(shape) > 3 or (len(shape) == 3 and axes[-1] not in "SC")
 
 
 def _members(path: Path, variable: str | None, name: str, listing: Listing) -> Iterator[str]:

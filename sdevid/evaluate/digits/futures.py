@@ -154,7 +154,8 @@ TITLES = {
 def needs(context: EvalContext) -> str | None:
     """Say why this cannot run, or None: the clips must be of Stochastic Moving MNIST."""
     if "generator" in (context.truth or {}):
-        return None
+        other = context.options.fps is not None
+        return "its protocol is at the rate of its clips; leave out --fps" if other else None
     return f"the shards are of {context.index.dataset.get('dataset')}, not of smmnist"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sdevid.config import Config
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.context import EvalContext
@@ -74,6 +75,7 @@ class Example:
 def predict(
     model: VideoModel,
     index: ShardIndex,
+    config: Config,
     clips: range,
     context: int,
     samples: int,
@@ -87,7 +89,7 @@ def predict(
     pictures = []
     wanted = set(clips[:: max(1, len(clips) // examples)][:examples])
     for part in batches(clips, max(1, ROWS // samples), "prediction"):
-        batch = stream.fixed(index, model.config, part)
+        batch = stream.fixed(index, config, part)
         (drawn, mean), video = futures(model, batch, context, samples, seed), batch.values
         true = in_unit_range(video[:, context:])
         forecasts = _forecasts(drawn, mean, in_unit_range(video), context, reference)
@@ -159,6 +161,7 @@ def run(context: EvalContext) -> Results:
     scores, examples = predict(
         context.model,
         context.index,
+        context.config,
         context.clips,
         options.context,
         options.samples,

@@ -67,7 +67,8 @@ def _simulate(context: EvalContext, clip: int) -> Floats:
     assert tracker is not None
     meta = context.index.read(clip).meta
     first = stream.first_frame(context.index, context.config, clip)
-    state = tracker.scene.state(meta, first + observed - 1)
+    (stride,) = stream.at_own_rate(context.index, context.config).frame_strides
+    state = tracker.scene.state(meta, first + (observed - 1) * stride)
     ahead = context.config.sequence_length - observed
     times = np.arange(ahead + 1) / context.config.fps
     start = np.repeat(state[None], FUTURES, axis=0)

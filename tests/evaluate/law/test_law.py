@@ -107,7 +107,7 @@ def walking(monkeypatch):
     real = np.stack([film(rng, 41, 8.0, 1.0) for _ in index.clips])
 
     def fixed(_index, _config, part):
-        return SimpleNamespace(pixels=real[part.start : part.stop])
+        return SimpleNamespace(values=real[part.start : part.stop])
 
     def continued(model, arguments, frames, fps, seed, title):
         del arguments, title
