@@ -5,6 +5,7 @@ Gradio does the work of page and server; it is imported here alone.
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 import tempfile
@@ -121,7 +122,7 @@ def page(gradio: Any, model: VideoSDE, place: Path) -> Any:
                 paths.append(str(path))
                 yield _films(shown, float(inputs[4])), paths
         except UserError as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(html.escape(str(error))) from error  # which shows it as HTML
 
     with gradio.Blocks(title="sdevid studio", analytics_enabled=False) as blocks:
         gradio.Markdown(f"## {model!r}")

@@ -107,6 +107,30 @@ def test_studio_without_gradio_names_the_extra(folder, monkeypatch):
         studio.launch(folder, "127.0.0.1", 0)
 
 
+def test_fault_of_a_request_is_shown_as_text(model, tmp_path, monkeypatch):
+    """Gradio shows an error's message as HTML."""
+    import gradio
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    blocks = studio.page(gradio, model, tmp_path)
+    (run,) = blocks.fns.values()
+    upload = tmp_path / "<img src=x onerror=alert(1)>.mp4"
+    upload.write_text("no video")
+    with pytest.raises(gradio.Error) as fault:
+        next(run.fn(*request(files=[str(upload)])))
+    assert "<" not in fault.value.message
+    assert "&lt;img src=x" in fault.value.message
+
+
+def test_port_of_the_studio_that_is_taken_is_named(folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"port {port} on 127.0.0.1 .* another by --port"):
+            studio.launch(folder, "127.0.0.1", port)
+
+
 @pytest.mark.slow
 def test_studio_leaves_no_folder_behind(folder, tmp_path):
     """Ended by Ctrl-C, as a visitor ends it, after a video was made."""

@@ -67,6 +67,29 @@ def test_index_lists_every_run_and_each_has_its_page(runs, serve):
     assert "The bound over training" in get(server, "/run/a/")[1]
 
 
+def test_run_without_metrics_is_listed_and_names_the_command(runs, serve):
+    (runs / "new").mkdir()
+    (runs / "new" / "config.yaml").write_text((runs / "a" / "config.yaml").read_text())
+    server = serve(runs)
+    index = get(server, "/")[1]
+    assert 'href="/run/new/"' in index
+    assert "not measured" in index
+    status, text = get(server, "/run/new/")
+    assert status == 200
+    assert "python -m sdevid train --config" in text
+
+
+def test_run_that_a_stranger_damaged_is_named_on_its_page_alone(runs, serve):
+    (runs / "a" / "results.json").write_text('{"protocol": "<script>alert(1)</script>"')
+    server = serve(runs)
+    for path in ("/", "/run/a/"):
+        status, text = get(server, path)
+        assert status == 200
+        assert "results.json is damaged" in text
+        assert "<script>alert" not in text
+    assert "The bound over training" in get(server, "/run/deep/b%20%3Ci%3E/")[1]
+
+
 def test_stamp_changes_when_training_writes(runs, serve):
     server = serve(runs / "a")
     before = get(server, "/run/a/stamp")[1]

@@ -20,8 +20,9 @@ ROWS = 15  # of the table
 def recording(items: Iterable[Item], config: Config, world: World) -> Iterator[Item]:
     """Pass the batches on, and record `config.profile_steps` steps of the main rank after five.
 
-    Writes `profile/trace.json` (for Perfetto or chrome://tracing), on CUDA `profile/memory.pickle`
-    (for PyTorch's memory viewer), and prints where the time went. Other ranks record nothing.
+    Writes `profile/trace.json` (for Perfetto or chrome://tracing), which has every allocation, on
+    CUDA `profile/memory.pickle` too (for PyTorch's memory viewer), and prints where time and memory
+    went. Other ranks record nothing.
     """
     if not config.profile_steps or not world.main:
         yield from items
@@ -45,7 +46,7 @@ def _start(device: torch.device) -> profile:
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
         torch.cuda.memory._record_memory_history()
-    recorder = profile(activities=activities)
+    recorder = profile(activities=activities, profile_memory=True)
     recorder.start()
     return recorder
 
@@ -64,4 +65,5 @@ def _finish(recorder: profile, config: Config, world: World) -> None:
         world.say(f"warning: the profile cannot be written to {folder}: {error}", "warning")
     order = "self_cuda_time_total" if on_cuda else "self_cpu_time_total"
     table = recorder.key_averages().table(sort_by=order, row_limit=ROWS, max_name_column_width=40)
-    world.say(f"{config.profile_steps} steps recorded in {folder}\n{table}")
+    memory = "" if on_cuda else "; memory.pickle is of a GPU alone, the trace has the allocations"
+    world.say(f"{config.profile_steps} steps recorded in {folder}{memory}\n{table}")
