@@ -166,11 +166,13 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
                 "a KL in each cell even where frames are observed; set encoder.causal=true, or "
                 "sde.content=vector"
             )
-        if self.encoder.across_cells and self.sde.latent != "map":
-            raise ValueError(
-                f"encoder.across_cells is true, but sde.latent is {self.sde.latent}, which has no "
-                "cells; set sde.latent=map, or encoder.across_cells=false"
-            )
+        for name, off in (("across_cells", "false"), ("carried_layers", "0")):
+            value = getattr(self.encoder, name)
+            if value and self.sde.latent != "map":
+                raise ValueError(
+                    f"encoder.{name} is {str(value).lower()}, but sde.latent is {self.sde.latent}, "
+                    f"which has no cells; set sde.latent=map, or encoder.{name}={off}"
+                )
         if self.encoder.differences and self.observation.ahead:
             raise ValueError(
                 "encoder.differences is true, but with observation.ends_fraction or "

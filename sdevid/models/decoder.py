@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
+from sdevid.errors import UserError
+from sdevid.models.carried_frame import CarriedFrame
 from sdevid.models.consistency import PreviousFrame, WarpHead
 from sdevid.models.encoder import Maps, Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
@@ -95,7 +97,8 @@ class FrameDecoder(nn.Module):
 
     Of pixels the mean is in [0, 1]; a frozen autoencoder's latents have no bound.
     Of a state of second order it sees the positions alone. With `encoder.skip` it also sees the
-    encoder's feature maps of the last observed frame, each at its own scale.
+    encoder's feature maps of the last observed frame, each at its own scale. With
+    `encoder.carried_layers` that frame itself is moved, and nothing else is drawn after it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -113,10 +116,14 @@ class FrameDecoder(nn.Module):
         self.is_pixels = config.encoder.frozen is None
         if self.is_pixels and config.observation.mean != 0.5 and self.image.bias is not None:
             nn.init.constant_(self.image.bias, math.log(1 / (1 / config.observation.mean - 1)))
+        is_carried = config.encoder.carried_layers > 0  # then nothing else draws observed clips
+        is_skipped = config.encoder.skip and not is_carried
         with initial_weights(config.seed, "decoder.skip"):
             self.skips = nn.ModuleList(
-                SkipConnection(each) for each in (channels if config.encoder.skip else ())
+                SkipConnection(each) for each in (channels if is_skipped else ())
             )
+        with initial_weights(config.seed, "decoder.carried"):
+            self.carried = _carried(config, channels[-1]) if is_carried else None
         with initial_weights(config.seed, "decoder.warp"):
             head = self._last(config, 2 * channels[-1], 3) if config.consistency.warp else None
         self.warp = None if head is None else WarpHead(head)
@@ -145,6 +152,8 @@ class FrameDecoder(nn.Module):
         skip: Maps | None = None,
     ) -> tuple[Frames, PreviousFrame | None]:
         """Decode the frames of `z`, which follow the frame `before`; also return their last."""
+        if self.carried is not None and skip is not None:
+            return self._with_carried(self.carried, z, w, skip), None
         batch, time = z.shape[:2]
         content = w.repeat_interleave(time, 0)
         features = self._grown(self.seed(z[:, :, : self.size].flatten(0, 1), content), skip)
@@ -156,6 +165,20 @@ class FrameDecoder(nn.Module):
         features = torch.unflatten(features, 0, (batch, time))
         images = self.warp(features, images, before)
         return images, PreviousFrame(features[:, -1:], images[:, -1:])
+
+    def _with_carried(
+        self,
+        carried: CarriedFrame,
+        z: Float[Tensor, "batch time *latent"],
+        w: Float[Tensor, "batch content *cells"],
+        skip: Maps,
+    ) -> Frames:
+        """Carry the observed frame of each clip; draw the frames of clips that have none."""
+        is_free = skip[0][:, -1, 0, 0] == 0
+        moved = carried(z[:, :, : self.size].flatten(0, 1), skip)
+        frames = torch.unflatten(moved, 0, (z.shape[0], z.shape[1]))
+        drawn = self.carry_on(z[is_free], w[is_free], None)[0]
+        return frames.index_put((is_free.nonzero()[:, 0],), drawn)
 
     def _grown(
         self, x: Float[Tensor, "frames channels height width"], skip: Maps | None
@@ -170,6 +193,16 @@ class FrameDecoder(nn.Module):
                 connect, maps = next(connections)
                 x = connect(x, maps)
         return x
+
+
+def _carried(config: Config, features: int) -> CarriedFrame:
+    if config.consistency.warp:
+        raise UserError(
+            f"encoder.carried_layers is {config.encoder.carried_layers} and consistency.warp is "
+            "true, but a carried frame is not made of the one before it; set one of them to 0 "
+            "or false"
+        )
+    return CarriedFrame(config, features)
 
 
 DECODERS: dict[str, Callable[[Config], Decoder]] = {"vector": FrameDecoder, "map": FrameDecoder}

@@ -87,7 +87,7 @@ class FrameEncoder(nn.Module):
                 layers += [nn.Conv2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         layers += [Residual(channels[-1]) for _ in range(config.encoder.residual)]
         self.stem = nn.Sequential(*layers)
-        self.skip = config.encoder.skip
+        self.skip, self.carried = config.encoder.skip, config.encoder.carried_layers > 0
         self.is_map = config.sde.latent == "map"
         size = channels[-1] * (1 if self.is_map else math.prod(config.map_shape))
         self.token = nn.Linear(size, config.encoder.features)
@@ -110,6 +110,9 @@ class FrameEncoder(nn.Module):
         if not self.skip:
             return EncodedFrames(tokens)
         stages = maps or [cells]  # frames as small as the map have one stage
+        if self.carried:
+            there = torch.ones_like(frames[:, :, :1])
+            stages = [torch.cat([frames, there], dim=2).flatten(0, 1), *stages]
         return EncodedFrames(tokens, tuple(each.unflatten(0, (batch, time)) for each in stages))
 
 

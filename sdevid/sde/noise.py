@@ -51,6 +51,7 @@ class Stream(IntEnum):
     FUTURE_START = 22  # where they begin
     RING = 23  # particles outside the picture
     PICTURE = 24  # frames' latents, by an autoencoder that gives a mean and a scale
+    FUTURE_FRAMES = 25  # which frames of such futures are decoded
 
 
 def normal(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from sdevid.settings.setting import Section, setting
 
 
@@ -74,6 +76,13 @@ class EncoderConfig(Section):
         role="architecture",
         help="the decoder sees features of the last observed frame, where the state lets them in",
     )
+    carried_layers: int = setting(
+        0,
+        ge=0,
+        le=64,
+        role="architecture",
+        help="layers in which the state moves the last observed frame, not drawing; 0: none",
+    )
     differences: bool = setting(
         False,
         role="architecture",
@@ -85,6 +94,16 @@ class EncoderConfig(Section):
         alters_loss=True,
         help="implementation of attention; xformers packs clips, whose lengths it waits for",
     )
+
+    @model_validator(mode="after")
+    def _frame_is_there(self) -> EncoderConfig:
+        if self.carried_layers and not self.skip:
+            raise ValueError(
+                f"carried_layers is {self.carried_layers}, but encoder.skip is false, so the "
+                "decoder sees nothing of the last observed frame; set encoder.skip=true, or "
+                "carried_layers=0"
+            )
+        return self
 
 
 class TextConfig(Section):

@@ -130,6 +130,20 @@ class ConsistencyConfig(Section):
     futures_frames: int = setting(
         4, ge=1, le=65_536, role="objective", help="frames of such a future after the last seen one"
     )
+    futures_scales: int = setting(
+        1,
+        ge=1,
+        le=16,
+        role="objective",
+        help="scales at which a future is scored: pixels, means over 2 x 2, over 4 x 4, ...",
+    )
+    futures_scored: int | None = setting(
+        None,
+        ge=1,
+        le=65_536,
+        role="objective",
+        help="frames decoded of such a future, drawn; null: all of them",
+    )
     step_halving: float = setting(
         0.0,
         ge=0,
@@ -142,3 +156,12 @@ class ConsistencyConfig(Section):
         role="architecture",
         help="warp-and-mask head: x_i = M warp(x_{i-1}, F) + (1 - M) I_i",
     )
+
+    @model_validator(mode="after")
+    def _scored_frames_fit(self) -> ConsistencyConfig:
+        if self.futures_scored is not None and self.futures_scored > self.futures_frames:
+            raise ValueError(
+                f"futures_scored is {self.futures_scored}, but a future has {self.futures_frames} "
+                "frames (consistency.futures_frames); give fewer, or null for all"
+            )
+        return self

@@ -50,6 +50,18 @@ def test_score_is_least_at_the_true_spread():
     assert min(scores, key=lambda scale: scores[scale]) == 1.0
 
 
+def test_coarse_scales_tell_how_far_a_stroke_missed():
+    """Lines that do not touch are equally far apart in pixels, and not in means over them."""
+    real, near, far = (torch.zeros(1, 1, 1, 16, 16) for _ in range(3))
+    real[..., 2], near[..., 4], far[..., 12] = 1.0, 1.0, 1.0
+    rollouts = [torch.stack([line, line], dim=1) for line in (near, far)]
+    plain = [float(futures.scale_score(each, real, 1)) for each in rollouts]
+    several = [float(futures.scale_score(each, real, 4)) for each in rollouts]
+    assert plain[0] == pytest.approx(plain[1])
+    assert plain[0] == pytest.approx(float(futures.energy_score(rollouts[0], real)))
+    assert several[0] < 0.9 * several[1]
+
+
 @pytest.mark.parametrize("sde", [{}, {"start": "birth"}, {"order": 2}])
 def test_futures_count_for_observed_clips_and_train_the_prior(sde):
     clip_objective = objective(**sde)
@@ -79,14 +91,27 @@ def test_futures_begin_at_the_last_observed_frame():
     encoded = clip_objective.encode(Clips(*clips(3), context=2))
     start = draw_start(clip_objective.model, encoded, seed=0)
     conditions = clip_objective.model.prior.conditions(start.content, encoded.context.summary)
-    rolled = futures.roll(clip_objective.model, encoded, start, conditions)
+    every, weight = futures.scored(clip_objective.config, encoded.serial)
+    rolled = futures.roll(clip_objective.model, encoded, start, conditions, every)
+    assert weight == 1
     assert rolled.shape == (3, 2, 3, 1, 16, 16)  # the last seen frame and two after it
     assert float((rolled[:, 0] - rolled[:, 1]).abs().max()) > 1e-4
+
+
+def test_drawn_frames_weigh_as_many_as_the_future_has():
+    consistency = {"futures": 1.0, "futures_frames": 6, "futures_scored": 3}
+    config = parse(SMALL | {"sde": SDE, "sequence_length": 7, "consistency": consistency})
+    chosen, weight = futures.scored(config, torch.arange(4000))
+    counts = torch.bincount(chosen.flatten(), minlength=7)
+    assert counts[0] == 0
+    assert weight == 2
+    assert bool((weight * counts[1:] / 4000 - 1).abs().max() < 5 * (1 / 4000) ** 0.5)  # 5 sd
 
 
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
+        ({"consistency": {"futures": 1.0, "futures_scored": 9}}, r"consistency\.futures_scored"),
         ({"encoder": SMALL["encoder"] | {"causal": False}}, r"encoder\.causal is false"),
         ({"consistency": {"futures": 1.0, "futures_frames": 5}}, r"consistency\.futures_frames"),
         ({"model_type": "follmer"}, r"consistency\.futures"),

@@ -15,6 +15,7 @@ import numpy as np
 
 from sdevid.data import stream
 from sdevid.evaluate.context import EvalContext
+from sdevid.evaluate.digits import templates
 from sdevid.evaluate.digits.reader import DigitReader, followed, middles, read, train_reader
 from sdevid.evaluate.generation import futures
 from sdevid.evaluate.metric import Metric, Results, Row
@@ -48,6 +49,7 @@ def evaluate(context: EvalContext) -> dict[str, Any]:
         scores = best_and_mean(samples, real) | _read_scores(
             reader, samples[:READ], real, true, observed, meta, truth
         )
+        scores |= template_scores(samples[:READ], batch.pixels[0], true, observed, truth)
         for name, value in scores.items():
             by_score.setdefault(name, []).append(value)
     return {
@@ -107,6 +109,41 @@ def _read_scores(
     }
 
 
+def template_scores(
+    samples: Any, clip: Any, true: Floats, observed: int, truth: dict[str, Any]
+) -> dict[str, Floats]:
+    """Score futures of a clip by its own digits as templates, and by how bright and sharp they are.
+
+    By frame: the energy score of the digits' places, the share of a digit that is there, and means
+    over the real frame's.
+    """
+    side, frame_side = truth["digit_side"], truth["frame_side"]
+    digits = templates.cut(clip, true, side, frame_side)
+    members, frames = samples.shape[:2]
+    drawn = templates.fit(samples.reshape(-1, *samples.shape[2:]), digits, frame_side)
+    place = drawn.place.reshape(members, frames, -1)
+    here = templates.fit(clip[observed:], digits, frame_side).explained
+    return {
+        "place_energy": energy_score(place, true[observed:].reshape(frames, -1)),
+        "explained": drawn.explained.reshape(members, frames, -1).mean(axis=(0, 2)),
+        "explained_real": here.mean(axis=1),
+        "brightness": _share(samples.mean(axis=(0, 2, 3, 4)), clip[observed:].mean(axis=(1, 2, 3))),
+        "sharpness": _share(_sharpness(samples).mean(axis=0), _sharpness(clip[observed:])),
+    }
+
+
+def _share(values: Floats, real: Floats) -> Floats:
+    return values / np.where(real > 0, real, np.nan)
+
+
+def _sharpness(frames: Any) -> Floats:
+    """Compute the mean squared difference of neighbouring pixels of (..., height, width, 1)."""
+    values = frames.astype(np.float32) / 255
+    down, across = np.diff(values, axis=-3), np.diff(values, axis=-2)
+    sharp: Floats = np.square(down).mean((-3, -2, -1)) + np.square(across).mean((-3, -2, -1))
+    return sharp
+
+
 def speeds(place: Floats) -> tuple[Floats, Floats]:
     """Compute speeds of (videos, frames, digits, 2), in pixels a step, and their changes.
 
@@ -143,6 +180,10 @@ TITLES = {
     "psnr_mean": "PSNR of all, dB",
     "ssim_mean": "SSIM of all",
     "energy_score": "energy score of the places, pixels",
+    "place_energy": "energy score of the places by templates, pixels",
+    "explained": "share of a digit that is there, by templates",
+    "brightness": "brightness over the real frame's",
+    "sharpness": "sharpness over the real frame's",
     "identity": "digits read as themselves, share",
     "speed": "speed between walls, pixels a step",
     "speed_change": "its change from step to step",

@@ -128,6 +128,9 @@ def test_protocol_says_how_it_was_done(shards, tmp_path):
     scores = result["scores"]
     assert len(scores["energy_score"]["by_frame"]) == 20
     assert scores["identity_real"]["mean"] > 0.9
+    assert scores["explained_real"]["mean"] > 0.9
+    assert scores["explained"]["mean"] < 0.5  # of an untrained model
+    assert len(scores["brightness"]["by_frame"]) == 20
     assert scores["psnr_best"]["mean"] > scores["psnr_mean"]["mean"]
     table = (tmp_path / "results.txt").read_text()
     assert "srvp's: 5 frames seen, 20 predicted, 4 clips, K = 5" in table
