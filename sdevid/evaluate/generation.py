@@ -13,7 +13,8 @@ from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Floats
 from sdevid.evaluate.statistics.observed import Values
 from sdevid.models.history_model import Context, HistoryModel
-from sdevid.models.sampling import Conditioning, SamplerConfig
+from sdevid.models.protocols import Likelihood
+from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.start import Guidance
 from sdevid.models.text import Tokenizer
 from sdevid.models.video_model import VideoModel
@@ -46,6 +47,7 @@ class Futures(NamedTuple):
 
     samples: Values  # (clips, samples, predicted frames, height, width, channels)
     mean: Floats  # of them, in unit range; (clips, predicted, height, width, channels)
+    observed: Values | None = None  # the samples with observation noise, if asked for
 
 
 @torch.no_grad()
@@ -69,53 +71,69 @@ def free_videos(
 
 
 @torch.no_grad()
-def futures(model: VideoModel, batch: Batch, context: int, samples: int, seed: int) -> Futures:
-    """Generate `samples` futures of each clip after its first `context` frames."""
+def futures(
+    model: VideoModel,
+    batch: Batch,
+    context: int,
+    samples: int,
+    seed: int,
+    observation: Likelihood | None = None,
+) -> Futures:
+    """Generate `samples` futures of each clip after its first `context` frames.
+
+    With `observation` each also comes with a draw of its frames from that likelihood.
+    """
     device = _device(model)
     serial = (batch.serial[:, None] * samples + torch.arange(samples)).flatten()
     observed = as_frames(batch.video[:, :context]).repeat_interleave(samples, 0)
     ticks = batch.ticks.repeat_interleave(samples, 0)
-    parts = []
+    parts: list[Chunk] = []
     for row in range(0, len(serial), ROWS):
         rows = slice(row, row + ROWS)
+        sampler = SamplerConfig(seed, serial[rows].to(device), observation=observation)
+        given = observed[rows].to(device), ticks[rows, :context].to(device)
         parts.append(
-            model.sample(
-                ticks[rows, context:].to(device),
-                seed=seed,
-                serial=serial[rows].to(device),
-                context=observed[rows].to(device),
-                context_ticks=ticks[rows, :context].to(device),
-            )
+            model.generate(ticks[rows, context:].to(device), sampler, Conditioning(*given))
         )
-    frames = torch.cat(parts).reshape(-1, samples, *parts[0].shape[1:])
+    frames = torch.cat([part.frames for part in parts])
+    frames = frames.reshape(-1, samples, *frames.shape[1:])
     shown = frames.clamp(0, 1) if in_grey_levels(model) else frames
     mean = shown.mean(dim=1).movedim(-3, -1).double().cpu().numpy()
-    return Futures(as_stored(model, frames), mean)
+    noisy = [part.observed for part in parts if part.observed is not None]
+    drawn = as_stored(model, torch.cat(noisy).reshape(frames.shape)) if noisy else None
+    return Futures(as_stored(model, frames), mean, drawn)
 
 
 @torch.no_grad()
 def between(
-    model: VideoModel, batch: Batch, indices: list[int], inner: list[int], samples: int, seed: int
-) -> Values:
+    model: VideoModel,
+    batch: Batch,
+    indices: list[int],
+    inner: list[int],
+    samples: int,
+    seed: int,
+    observation: Likelihood | None = None,
+) -> tuple[Values, Values | None]:
     """Generate `samples` ways through one clip of which the frames `indices` are observed.
 
-    Returns the frames `inner` (samples, frames, height, width, channels).
+    Returns the frames `inner`, (samples, frames, height, width, channels), and with
+    `observation` draws of them from that likelihood.
     """
     device = _device(model)
-    parts = []
+    parts: list[Chunk] = []
     for first in range(0, samples, ROWS):
         serial = torch.arange(first, min(first + ROWS, samples)) + batch.serial * samples
         count = len(serial)
         observed = as_frames(batch.video[:, indices]).expand(count, -1, -1, -1, -1)
-        video = model.sample(
-            batch.ticks[:, 1:].expand(count, -1).to(device),
-            seed=seed,
-            serial=serial.to(device),
-            context=observed.to(device),
-            context_ticks=batch.ticks[:, indices].expand(count, -1).to(device),
-        )
-        parts.append(as_stored(model, video)[:, [k - 1 for k in inner]])
-    return np.concatenate(parts)
+        times = batch.ticks[:, indices].expand(count, -1)
+        sampler = SamplerConfig(seed, serial.to(device), observation=observation)
+        given = Conditioning(observed.to(device), times.to(device))
+        ahead = batch.ticks[:, 1:].expand(count, -1).to(device)
+        parts.append(model.generate(ahead, sampler, given))
+    chosen = [k - 1 for k in inner]
+    frames = as_stored(model, torch.cat([part.frames for part in parts]))[:, chosen]
+    noisy = [part.observed for part in parts if part.observed is not None]
+    return frames, as_stored(model, torch.cat(noisy))[:, chosen] if noisy else None
 
 
 @torch.no_grad()

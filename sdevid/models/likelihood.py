@@ -17,9 +17,11 @@ from torch.nn import functional
 from sdevid.config import ObservationConfig
 from sdevid.errors import UserError
 from sdevid.models.protocols import Likelihood
-from sdevid.types import Frames
+from sdevid.sde.noise import Stream, uniform_at
+from sdevid.types import Frames, Serial, Ticks
 
 _LEAST_SCALE = 1e-3  # of a latent, whose deviation over the data is near 1
+_LEAST_SHARE = 2**-25  # half of the step between uniform draws
 _LEAST = 1e-4  # share from which the odds of a decoded value are taken, so that they are finite
 
 
@@ -43,6 +45,12 @@ class GaussianLikelihood:
         """Return the most likely frames: the decoded ones."""
         return decoded
 
+    def quantile(
+        self, decoded: Float[Tensor, "*values"], share: Float[Tensor, "*values"]
+    ) -> Float[Tensor, "*values"]:
+        """Compute the value below which a `share` of the law around `decoded` lies."""
+        return _gaussian_quantile(decoded, torch.tensor(self.scale), share)
+
 
 @dataclass(frozen=True)
 class LaplaceLikelihood:
@@ -63,6 +71,12 @@ class LaplaceLikelihood:
         """Return the most likely frames: the decoded ones."""
         return decoded
 
+    def quantile(
+        self, decoded: Float[Tensor, "*values"], share: Float[Tensor, "*values"]
+    ) -> Float[Tensor, "*values"]:
+        """Compute the value below which a `share` of the law around `decoded` lies."""
+        return _laplace_quantile(decoded, torch.tensor(self.scale), share)
+
 
 class FittedScale(nn.Module):
     """A scale that is learnt once the warm-up is over, and never below its floor."""
@@ -71,11 +85,12 @@ class FittedScale(nn.Module):
         super().__init__()
         self.floor = settings.scale_floor
         self.is_held: Bool[Tensor, ""] | None = None
-        self.log_excess = nn.Parameter(torch.tensor(math.log(settings.scale - self.floor)))
+        excess = torch.tensor([settings.scale - self.floor])  # DeepSpeed broadcasts no scalar
+        self.log_excess = nn.Parameter(excess.log())
 
     def forward(self) -> Float[Tensor, ""]:
         """Return the scale, without a gradient while it is held."""
-        free = self.log_excess.float()
+        free = self.log_excess.float()[0]
         if self.is_held is not None:  # with a gradient of 0, so that every rank has one
             free = torch.where(self.is_held, free.detach(), free)
         return self.floor + free.exp()
@@ -88,6 +103,7 @@ class FittedLikelihood(nn.Module):
         super().__init__()
         self.scale = FittedScale(settings)
         self._density = _DENSITIES[settings.likelihood]
+        self._quantile = _QUANTILES[settings.likelihood]
 
     def log_prob(
         self,
@@ -103,6 +119,12 @@ class FittedLikelihood(nn.Module):
         """Return the most likely frames: the decoded ones."""
         return decoded
 
+    def quantile(
+        self, decoded: Float[Tensor, "*values"], share: Float[Tensor, "*values"]
+    ) -> Float[Tensor, "*values"]:
+        """Compute the value below which a `share` of the law around `decoded` lies."""
+        return self._quantile(decoded, self.scale(), share)
+
 
 class TwoPartLikelihood(nn.Module):
     """Zero or not, and how much: for rain and counts, much of which is exactly zero.
@@ -114,8 +136,9 @@ class TwoPartLikelihood(nn.Module):
     def __init__(self, settings: ObservationConfig) -> None:
         super().__init__()
         self.zero, self._fixed = settings.zero, settings.scale
-        self.bias = nn.Parameter(torch.zeros(()))
-        self.log_slope = nn.Parameter(torch.zeros(()))
+        even = settings.zero + 0.5 * settings.scale  # decoded, at which both parts are as likely
+        self.bias = nn.Parameter(torch.tensor([2 * math.log(1 / even - 1)]))
+        self.log_slope = nn.Parameter(torch.tensor([math.log(2.0)]))
         self.scale = FittedScale(settings) if settings.fit_scale else None
 
     def log_prob(
@@ -125,7 +148,7 @@ class TwoPartLikelihood(nn.Module):
     ) -> Float[Tensor, "batch time"]:
         """Sum the log probability or density over a frame's values; NaN was not observed."""
         seen, odds = target.isnan().logical_not(), self._log_odds(decoded)
-        scale = torch.tensor(self._fixed) if self.scale is None else self.scale()
+        scale = self._scale()
         above = (decoded.float() - self.zero) / scale
         amount = _gaussian(torch.where(seen, target - decoded, 0.0), scale)
         positive = functional.logsigmoid(odds) + amount - torch.special.log_ndtr(above)
@@ -135,6 +158,24 @@ class TwoPartLikelihood(nn.Module):
     def typical(self, decoded: Frames) -> Frames:
         """Return the decoded frames, with `zero` where that is the likelier part."""
         return torch.where(self._log_odds(decoded) > 0, decoded, self.zero)
+
+    def quantile(
+        self, decoded: Float[Tensor, "*values"], share: Float[Tensor, "*values"]
+    ) -> Float[Tensor, "*values"]:
+        """Compute the value below which a `share` of the law around `decoded` lies.
+
+        Shares up to the probability of zero give `zero`, the others the Gaussian's part above it.
+        """
+        zero = self._log_odds(decoded).neg().sigmoid()
+        scale = self._scale()
+        above = torch.special.ndtr((decoded.float() - self.zero) / scale)
+        left = (1 - share) / (1 - zero).clamp(min=_LEAST_SHARE)  # of the amounts
+        tail = (left.clamp(max=1) * above).clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
+        amount = decoded.float() - scale * torch.special.ndtri(tail)
+        return torch.where(share <= zero, self.zero, amount.clamp(min=self.zero))
+
+    def _scale(self) -> Tensor:
+        return torch.tensor(self._fixed) if self.scale is None else self.scale()
 
     def _log_odds(self, decoded: Tensor) -> Tensor:
         share = decoded.float().clamp(_LEAST, 1 - _LEAST)
@@ -167,6 +208,16 @@ class LatentLikelihood(nn.Module):
         """Return the most likely latents: the decoded ones."""
         return decoded
 
+    def quantile(
+        self,
+        decoded: Float[Tensor, "batch time channels rows columns"],
+        share: Float[Tensor, "batch time channels rows columns"],
+    ) -> Float[Tensor, "batch time channels rows columns"]:
+        """Compute the latent below which a `share` of the law around `decoded` lies."""
+        level = self.log_scale.clamp(min=math.log(_LEAST_SCALE)).view(-1, 1, 1).exp()
+        value: Tensor = level * self.unit.quantile(decoded / level, share)
+        return value
+
 
 def _gaussian(error: Tensor, scale: Tensor) -> Tensor:
     return -0.5 * (error / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
@@ -179,6 +230,22 @@ def _laplace(error: Tensor, scale: Tensor) -> Tensor:
 _DENSITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gaussian": _gaussian,
     "laplace": _laplace,
+}
+
+
+def _gaussian_quantile(decoded: Tensor, scale: Tensor, share: Tensor) -> Tensor:
+    deviation: Tensor = torch.special.ndtri(share)
+    return decoded + scale * deviation
+
+
+def _laplace_quantile(decoded: Tensor, scale: Tensor, share: Tensor) -> Tensor:
+    centred = share - 0.5
+    return decoded - scale * centred.sign() * torch.log1p(-2 * centred.abs())
+
+
+_QUANTILES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "gaussian": _gaussian_quantile,
+    "laplace": _laplace_quantile,
 }
 
 
@@ -216,6 +283,22 @@ def build_likelihood(settings: ObservationConfig, latents: int | None = None) ->
     if latents is not None:
         return LatentLikelihood(kind(1.0), latents, settings.scale)
     return FittedLikelihood(settings) if settings.fit_scale else kind(settings.scale)
+
+
+def is_fitted(likelihood: Likelihood) -> bool:
+    """Check whether training fits the likelihood's scale."""
+    return isinstance(likelihood, LatentLikelihood) or isinstance(
+        getattr(likelihood, "scale", None), FittedScale
+    )
+
+
+def draw(
+    likelihood: Likelihood, decoded: Frames, seed: int, serial: Serial, ticks: Ticks
+) -> Frames:
+    """Draw frames from p(x | decoded), by the noise of each clip's serial at each tick."""
+    shape = tuple(decoded.shape[2:])
+    share = uniform_at(seed, serial, Stream.OBSERVATION, ticks, shape)
+    return likelihood.quantile(decoded, share.clamp(min=_LEAST_SHARE))
 
 
 def hold_scale(likelihood: Likelihood, held: Bool[Tensor, ""]) -> None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sdevid.models.protocols import Likelihood
 from sdevid.models.text import Text
 from sdevid.types import Frames, Serial, Ticks
 
@@ -26,6 +27,7 @@ class SamplerConfig(NamedTuple):
     bridge_diffusion: Literal["interpolant", "follmer"] | None = None  # of follmer's bridge
     guidance_scale: float = 1.0  # of birth and drift, away from what no text, or another, gives
     tolerance: float | None = None  # of the adaptive steps of a torchsde solver
+    observation: Likelihood | None = None  # also draw frames from it, around the decoded ones
 
     def serials(self, batch: Tensor) -> Serial:
         """Give the serials of a batch as long as this tensor, on its device."""
@@ -48,10 +50,13 @@ class Chunk(NamedTuple):
 
     frames: Frames
     nats: Float[Tensor, " batch"]  # spent by guidance
+    observed: Frames | None = None  # drawn from `SamplerConfig.observation`, if that is set
 
 
 def join(chunks: Iterable[Chunk]) -> Chunk:
     """Join consecutive chunks to one; the nats add up."""
     parts = list(chunks)
     nats = torch.stack([part.nats for part in parts]).sum(0)
-    return Chunk(torch.cat([part.frames for part in parts], dim=1), nats)
+    observed = [part.observed for part in parts if part.observed is not None]
+    frames = torch.cat([part.frames for part in parts], dim=1)
+    return Chunk(frames, nats, torch.cat(observed, dim=1) if observed else None)

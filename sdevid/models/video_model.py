@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.initial_weights import initial_weights
-from sdevid.models.likelihood import build_likelihood
+from sdevid.models.likelihood import build_likelihood, draw
 from sdevid.models.pictures import build_pictures
 from sdevid.models.sampling import CHUNK_FRAMES, Chunk, Conditioning, SamplerConfig, join
 from sdevid.models.solver_grid import solver_grid
@@ -66,15 +66,26 @@ class VideoModel(nn.Module, ABC):
         if conditioning.frames is not None:
             seen = self.pictures.encode(conditioning.frames)
             conditioning = conditioning._replace(frames=seen)
-        chunks = self._chunks(ticks, sampler, conditioning, size)
+        chunks, done = self._chunks(ticks, sampler, conditioning, size), 0
         while True:
             with torch.no_grad():  # not across a yield: the caller's gradients are its own
                 chunk = next(chunks, None)
                 if chunk is None:
                     return
-                drawn = self.likelihood.typical(chunk.frames)
-                chunk = chunk._replace(frames=self.pictures.decode(drawn))
+                at = ticks[:, done : done + chunk.frames.shape[1]]
+                done += at.shape[1]
+                chunk = self._shown(chunk, at, sampler)
             yield chunk
+
+    def _shown(self, chunk: Chunk, ticks: Ticks, sampler: SamplerConfig) -> Chunk:
+        """Turn decoded frames into the most likely ones, beside a draw around them if asked."""
+        decoded, observed = chunk.frames, None
+        if sampler.observation is not None:
+            serial = sampler.serials(decoded)
+            noisy = draw(sampler.observation, decoded, sampler.seed, serial, ticks)
+            observed = self.pictures.decode(noisy)
+        typical = self.pictures.decode(self.likelihood.typical(decoded))
+        return chunk._replace(frames=typical, observed=observed)
 
     def notes(self) -> tuple[str, ...]:
         """List what a user who samples should know, such as a change made after training."""

@@ -31,7 +31,7 @@ def card(run: Record) -> tuple[str, str, str, bool] | None:
     others = {
         name: one["channels"][0]["crps"]["1"]["mean"]
         for name, one in scores["forecasts"].items()
-        if name != "model"
+        if not name.startswith("model")
     }
     crps, covered = model["crps"]["1"]["mean"], model["coverage"]["0.9"]["mean"]
     known = {name: value for name, value in others.items() if value is not None}

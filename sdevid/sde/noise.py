@@ -82,6 +82,25 @@ def uniform(
     return flat[:, :size].reshape(-1, *shape)
 
 
+def uniform_at(
+    seed: int,
+    serial: Int64[Tensor, " batch"],
+    stream: Stream,
+    ticks: Int64[Tensor, "batch time"],
+    shape: tuple[int, ...],
+) -> Float[Tensor, "batch time *shape"]:
+    """Draw uniforms in [0, 1) for each clip at each tick, whatever the ticks around it."""
+    groups, size = _groups(shape)
+    if not on_host(serial):
+        draws = on_device.uniforms(seed, serial, ticks, size, int(stream))
+        return draws.reshape(*ticks.shape, *shape)
+    index = ticks.t()[..., None] * groups + torch.arange(groups)
+    lanes = philox.words(seed, *_counter(serial, stream, 0, index))
+    uniforms = (lanes >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+    flat = torch.from_numpy(uniforms).view(*index.shape[:2], -1)[..., :size]
+    return flat.transpose(0, 1).reshape(*ticks.shape, *shape)
+
+
 def on_host(serial: Int64[Tensor, " batch"]) -> bool:
     """Check whether numpy draws for these clips; else a kernel does, on their device."""
     return serial.device.type == "cpu"

@@ -12,7 +12,8 @@ from sdevid.evaluate import generation
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.ensembles import baselines
 from sdevid.evaluate.ensembles.baselines import Case, Field, Forecast
-from sdevid.evaluate.ensembles.futures import forecast_entries, score_rows
+from sdevid.evaluate.ensembles.futures import forecast_entries, model_forecasts, score_rows
+from sdevid.evaluate.ensembles.observation_noise import ObservationNoise, observation_noise
 from sdevid.evaluate.ensembles.scores import BySource, Totals, clip_totals
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.progress import batches, evenly
@@ -42,9 +43,10 @@ def run(context: EvalContext) -> Results:
     every = options.every or config.sequence_length - 1
     clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
     units = source_units.parse(options.values, context.index.dataset)
+    noise = observation_noise(context)
     totals: dict[str, list[Totals]] = {}
     for part in batches(clips, 1, "frames between"):
-        for name, scored in _clip(context, part, every, units).items():
+        for name, scored in _clip(context, part, every, units, noise).items():
             totals.setdefault(name, []).append(scored)
     sources = [context.index.clips[clip].source for clip in clips]
     return {
@@ -55,6 +57,7 @@ def run(context: EvalContext) -> Results:
             "every": every,
             "unit": units.unit,
             "frame_interval": 1 / config.fps,
+            "observation_noise": noise.record,
             "forecasts": {
                 name: forecast_entries(BySource(each, sources), config.channels, ())
                 for name, each in totals.items()
@@ -63,15 +66,17 @@ def run(context: EvalContext) -> Results:
     }
 
 
-def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> dict[str, Totals]:
+def _clip(
+    context: EvalContext, clip: range, every: int, units: SourceUnits, noise: ObservationNoise
+) -> dict[str, Totals]:
     """Sum the scores of one clip by place in the gap, over all whole gaps."""
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
     video = batch.values[0]
     indices = list(range(0, len(video), every))
     inner = [k for k in range(indices[-1]) if k % every]
-    samples = generation.between(
-        context.model, batch, indices, inner, options.samples, context.seed
+    decoded, drawn = generation.between(
+        context.model, batch, indices, inner, options.samples, context.seed, noise.likelihood
     )
     observed = units.values(video[inner])
     seed = context.seed + clip.start
@@ -81,8 +86,7 @@ def _clip(context: EvalContext, clip: range, every: int, units: SourceUnits) -> 
     share = np.array([k % every / every for k in inner], np.float32)[:, None, None, None]
     gap = np.array([k // every for k in inner])
     line = (1 - share) * ends[gap] + share * ends[gap + 1]
-    forecasts = {
-        "model": Forecast(units.values(samples), "ensemble"),
+    forecasts = model_forecasts(units, decoded, drawn) | {
         "linear_interpolation": Forecast(line[None], "point"),
         "frame_before": Forecast(ends[gap][None], "point"),
         "climatology": baselines.climatology(case),

@@ -14,6 +14,7 @@ from sdevid.evaluate import generation
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.ensembles import baselines
 from sdevid.evaluate.ensembles.baselines import BASELINES, Baseline, Case, Forecast
+from sdevid.evaluate.ensembles.observation_noise import ObservationNoise, observation_noise
 from sdevid.evaluate.ensembles.scores import SIDES, BySource, Totals, clip_totals, spectra
 from sdevid.evaluate.ensembles.steps import STEPS
 from sdevid.evaluate.metric import Metric, Results, Row
@@ -26,6 +27,7 @@ from sdevid.evaluate.statistics.observed import Values, masked_like
 from sdevid.evaluate.table import number
 
 CLIPS = 64  # prefixes, at most
+DECODED = "model_without_noise"
 ALL: tuple[Baseline, ...] = (*BASELINES, STEPS)
 
 
@@ -41,9 +43,10 @@ def run(context: EvalContext) -> Results:
     clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
     units = source_units.parse(options.values, context.index.dataset)
     unmet = {one.name: reason for one in ALL if (reason := one.needs(context))}
+    noise = observation_noise(context)
     totals: dict[str, list[Totals]] = {}
     for part in batches(clips, 1, "futures beside baselines"):
-        for name, scored in _clip(context, part, units, unmet).items():
+        for name, scored in _clip(context, part, units, unmet, noise).items():
             totals.setdefault(name, []).append(scored)
     sources = [context.index.clips[clip].source for clip in clips]
     largest = float(np.nanmax([one["largest"] for one in totals["model"]]))
@@ -62,6 +65,7 @@ def run(context: EvalContext) -> Results:
             "unit": units.unit,
             "frame_interval": 1 / config.fps,
             "thresholds": list(options.thresholds),
+            "observation_noise": noise.record,
             "forecasts": {
                 name: forecast_entries(each, config.channels, options.thresholds)
                 | ({} if name == "model" else _beside(each, summed["model"], config.channels))
@@ -73,29 +77,47 @@ def run(context: EvalContext) -> Results:
 
 
 def _clip(
-    context: EvalContext, clip: range, units: SourceUnits, unmet: dict[str, str]
+    context: EvalContext,
+    clip: range,
+    units: SourceUnits,
+    unmet: dict[str, str],
+    noise: ObservationNoise,
 ) -> dict[str, Totals]:
     """Sum the scores of every forecast of one clip."""
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
     video = batch.values[0]
     prefix, outcome = video[: options.context], video[options.context :]
-    samples = generation.futures(
-        context.model, batch, options.context, options.samples, context.seed
-    ).samples[0]
+    futures = generation.futures(
+        context.model, batch, options.context, options.samples, context.seed, noise.likelihood
+    )
     past, seed = baselines.past_clips(context), context.seed + clip.start
     case = Case(prefix, len(outcome), options.samples, units, past, seed)
     observed = units.values(outcome)
-    forecasts = {"model": Forecast(units.values(samples), "ensemble")}
+    drawn = None if futures.observed is None else futures.observed[0]
+    forecasts = model_forecasts(units, futures.samples[0], drawn)
     forecasts |= {one.name: one.forecast(case) for one in ALL if one.name not in unmet}
     totals = {}
     for name, forecast in forecasts.items():
         totals[name] = clip_totals(forecast, observed, options.thresholds, seed)
         if options.spectra:
             totals[name] |= spectra(forecast, observed)
-    totals["model"] |= _energy(samples, outcome, context)
+    totals["model"] |= _energy(futures.samples[0], outcome, context)
     totals["model"]["largest"] = np.fmax.reduce(observed, axis=(1, 2))
     return totals
+
+
+def model_forecasts(
+    units: SourceUnits, decoded: Values, observed: Values | None
+) -> dict[str, Forecast]:
+    """Name the model's forecasts: members with observation noise, and the decoded frames alone.
+
+    What happened is a frame, so the frame's predictive distribution is `model`.
+    """
+    alone = Forecast(units.values(decoded), "ensemble")
+    if observed is None:
+        return {"model": alone}
+    return {"model": Forecast(units.values(observed), "ensemble"), DECODED: alone}
 
 
 @torch.no_grad()
@@ -243,8 +265,9 @@ METRIC = Metric(
     summary=(
         "`--samples` futures of 64 prefixes beside persistence, climatology, random past clips, "
         "optical flow and STEPS, in the source's units by lead time: fair CRPS (pixel, pooled), "
-        "RMSE, spread over error, ranks, coverage; with `--thresholds` CSI, FAR, POD, FSS and "
-        "reliability; with `--spectra` power spectra; intervals by bootstrap over source videos"
+        "RMSE, spread over error, ranks, coverage, with observation noise and without; with "
+        "`--thresholds` CSI, FAR, POD, FSS and reliability; with `--spectra` power spectra; "
+        "intervals by bootstrap over source videos"
     ),
     run=run,
     rows=rows,
