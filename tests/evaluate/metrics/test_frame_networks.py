@@ -1,5 +1,6 @@
 """Frozen networks of pictures as features of video: SqueezeNet, TorchScript, faults."""
 
+import base64
 import importlib.util
 import os
 from pathlib import Path
@@ -17,6 +18,12 @@ from sdevid.evaluate.metrics.kid import standardised
 from sdevid.evaluate.statistics.distribution import kernel_distance
 
 CPU = torch.device("cpu")
+# relu of a 1 x 1 convolution by weights -5/4, -4/4 .. 6/4 of (4, 3), written by onnx.helper
+ONNX = (
+    "CAg6owEKDwoBeAoBdxIBeSIEQ29udgoMCgF5EgF6IgRSZWx1EgFnKj8IBAgDCAEIARABQgF3SjAAAKC/AACAvwAAQL8A"
+    "AAC/AACAvgAAAAAAAIA+AAAAPwAAQD8AAIA/AACgPwAAwD9aHgoBeBIZChcIARITCgMSAW4KAggDCgMSAWgKAxIBd2Ie"
+    "CgF6EhkKFwgBEhMKAxIBbgoCCAQKAxIBaAoDEgF3QgQKABAN"
+)
 WEIGHTS = os.environ.get("SDEVID_SQUEEZENET")  # squeezenet1_0_imagenet.npz, where it is at hand
 
 
@@ -114,6 +121,22 @@ def test_onnx_without_its_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"sdevid\[onnx\]"):
         video_features(tmp_path / "net.onnx", (32, 32), CPU)
+
+
+@pytest.mark.extra
+def test_onnx_network_gives_its_own_features(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(base64.b64decode(ONNX))
+    features = video_features(path, (8, 8), CPU)
+    video = torch.rand(2, 3, 4, 8, 8) * 2 - 1
+    weight = (torch.arange(12.0).view(4, 3, 1, 1) - 5) / 4
+    frames = functional.conv2d(video.transpose(1, 2).flatten(0, 1), weight).relu().mean((2, 3))
+    by_video = frames.unflatten(0, (2, 4))
+    want = torch.cat([by_video.mean(1), by_video.diff(dim=1).abs().mean(1)], dim=1)
+    torch.testing.assert_close(features(video), want)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"net\.onnx is no ONNX network"):
+        video_features(path, (8, 8), CPU)
 
 
 def test_feature_dead_in_real_videos_drowns_no_other():
