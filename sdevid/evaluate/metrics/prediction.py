@@ -90,8 +90,7 @@ def predict(
     wanted = set(clips[:: max(1, len(clips) // examples)][:examples])
     for part in batches(clips, max(1, ROWS // samples), "prediction"):
         batch = stream.fixed(index, config, part)
-        drawn, mean, _ = futures(model, batch, context, samples, seed)
-        video = batch.values
+        (drawn, mean, _), video = futures(model, batch, context, samples, seed), batch.values
         true = in_unit_range(video[:, context:])
         forecasts = _forecasts(drawn, mean, in_unit_range(video), context, reference)
         forecasts |= _through_autoencoder(model, batch, context)
