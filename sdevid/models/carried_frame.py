@@ -6,8 +6,6 @@ keeps its shape, and the state only says where it is (layers: Wang & Adelson 199
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from sdevid.config import Config
 from sdevid.models.encoder import Maps
 
 _ROUNDS = 5  # of soft k-means
+_SHARP = -0.5 / 0.15**2  # of soft k-means, per squared half side
 _FARTHEST = 0.75  # half sides from the middle of the picture to a layer's middle, at most
 _LEAST = 1e-4  # of the values that a cell or a layer is weighted by
 
@@ -28,17 +27,15 @@ Points = Float[Tensor, "batch layers 2"]  # (x, y), half sides from the middle o
 class CarriedFrame(nn.Module):
     """x_i = sum_l moved(layer_l of the observed frame, d_l(z_i)).
 
-    Layers are the soft k-means clusters of the frame's values, refined by its features. Every cell
-    of the state says how far what was seen there has come; a layer goes as far as its cells do on
-    average, weighted by its values there. Before training almost nothing moves.
+    Layers are the soft k-means clusters of the frame's values. They are not learnt: learnt ones
+    overlap, so that each thing is drawn twice, which a score in pixels rewards. Every cell of the
+    state says how far what was seen there has come; a layer goes as far as its cells do on average,
+    weighted by its values there. Before training almost nothing moves.
     """
 
-    def __init__(self, config: Config, features: int) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.layers = config.encoder.carried_layers
-        self.log_spread = nn.Parameter(torch.tensor([math.log(0.15)]))
-        self.fine = nn.Conv2d(features, self.layers, 3, padding=1, bias=False)
-        nn.init.zeros_(self.fine.weight)
         self.motion = nn.Linear(config.sde.latent_size, 2)
         nn.init.normal_(self.motion.weight, std=0.1)
         nn.init.zeros_(self.motion.bias)
@@ -50,22 +47,16 @@ class CarriedFrame(nn.Module):
         features.
         """
         frame = skip[0][:, :-1].float()
-        layers = self.shares(frame, skip[1])[:, :, None] * frame[:, None]
+        layers = self.shares(frame)[:, :, None] * frame[:, None]
         moved = self.displacement(z, layers)
         return carry(layers.repeat_interleave(len(z) // len(frame), 0), moved).sum(1)
 
     def shares(
-        self,
-        frame: Float[Tensor, "batch channels height width"],
-        features: Float[Tensor, "batch features rows columns"],
+        self, frame: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch layers height width"]:
         """Compute each layer's share of every place of the observed frame; they sum to 1."""
-        spread = self.log_spread.exp()
-        centres = clusters(frame.abs().sum(1), self.layers, float(spread.detach()))
-        fine = functional.interpolate(
-            self.fine(features).float(), size=frame.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return (fine - apart(centres, frame) / (2 * spread.square())).softmax(1)
+        centres = clusters(frame.abs().sum(1), self.layers)
+        return (apart(centres, frame) * _SHARP).softmax(1)
 
     def displacement(
         self, z: Float[Tensor, "frames latent rows columns"], layers: Layers
@@ -85,7 +76,7 @@ class CarriedFrame(nn.Module):
 
 
 @torch.no_grad()
-def clusters(values: Float[Tensor, "batch height width"], count: int, spread: float) -> Points:
+def clusters(values: Float[Tensor, "batch height width"], count: int) -> Points:
     """Find `count` centres of the values by soft k-means, from points along their longest axis."""
     total = values.flatten(1).sum(1)[:, None] + _LEAST
     middle = middles(values[:, None])[:, 0]
@@ -100,8 +91,8 @@ def clusters(values: Float[Tensor, "batch height width"], count: int, spread: fl
     steps = torch.linspace(-1, 1, count, device=values.device)[:, None] if count > 1 else 0.0
     centres = middle[:, None] + steps * size * axis
     for _ in range(_ROUNDS):
-        logits = -apart(centres, values[:, None]) / (2 * spread**2)
-        centres = middles(logits.softmax(1) * values[:, None])
+        shares = (apart(centres, values[:, None]) * _SHARP).softmax(1)
+        centres = middles(shares * values[:, None])
     return centres
 
 

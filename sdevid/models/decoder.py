@@ -123,7 +123,7 @@ class FrameDecoder(nn.Module):
                 SkipConnection(each) for each in (channels if is_skipped else ())
             )
         with initial_weights(config.seed, "decoder.carried"):
-            self.carried = _carried(config, channels[-1]) if is_carried else None
+            self.carried = _carried(config) if is_carried else None
         with initial_weights(config.seed, "decoder.warp"):
             head = self._last(config, 2 * channels[-1], 3) if config.consistency.warp else None
         self.warp = None if head is None else WarpHead(head)
@@ -195,14 +195,14 @@ class FrameDecoder(nn.Module):
         return x
 
 
-def _carried(config: Config, features: int) -> CarriedFrame:
+def _carried(config: Config) -> CarriedFrame:
     if config.consistency.warp:
         raise UserError(
             f"encoder.carried_layers is {config.encoder.carried_layers} and consistency.warp is "
             "true, but a carried frame is not made of the one before it; set one of them to 0 "
             "or false"
         )
-    return CarriedFrame(config, features)
+    return CarriedFrame(config)
 
 
 DECODERS: dict[str, Callable[[Config], Decoder]] = {"vector": FrameDecoder, "map": FrameDecoder}

@@ -58,7 +58,7 @@ def test_a_move_by_whole_pixels_shifts_each_layer_and_leaves_nothing_behind():
 
 
 def test_two_squares_are_two_layers():
-    centres = clusters(two_squares()[:, 0], 2, 0.15)
+    centres = clusters(two_squares()[:, 0], 2)
     middle = torch.tensor([[[3.5, 3.5], [10.5, 11.5]]]) * (2 / SIDE) - 1
     nearer = torch.cdist(centres, middle).argmin(2).flatten().tolist()
     assert sorted(nearer) == [0, 1]
@@ -69,7 +69,7 @@ def test_two_squares_are_two_layers():
 def test_layers_add_up_to_the_frame_and_a_cell_moves_its_own():
     carried = carried_of(decoder())
     frame = two_squares()
-    shares = carried.shares(frame, torch.zeros(1, 16, SIDE // 2, SIDE // 2))
+    shares = carried.shares(frame)
     assert_close(shares.sum(1), torch.ones(1, SIDE, SIDE))
     carried.motion.weight.zero_()
     carried.motion.weight[0, 0], carried.motion.bias[:] = 2 / SIDE, 0.0  # of channel 0, in pixels
