@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sdevid.config import Config
+from sdevid.data.mask import MASK
 from sdevid.data.npy import read_npy
 from sdevid.data.payload import CONTAINERS, ClipVideo, images
 from sdevid.data.schema import METADATA, MOST_TEXT, parse_metadata
@@ -26,6 +27,11 @@ def decode_sample(sample: dict[str, Any], config: Config) -> tuple[ClipVideo, di
     videos = [name for name in sample if name in _VIDEO]
     if len(videos) != 1:
         raise ValueError(f"holds {len(videos)} videos, not one of {', '.join(_VIDEO)}")
+    if MASK in sample:
+        raise ValueError(
+            "has a mask of what was not observed, which a stream without an index does not read; "
+            "give the folder with its dataset.json, and no data_reader"
+        )
     metadata = {name: sample[name] for name in METADATA if name in sample}
     if any(len(metadata[name]) > MOST_TEXT for name in ("txt", "cls") if name in metadata):
         raise ValueError(f"its txt or cls has more than {MOST_TEXT:,} bytes")
@@ -37,7 +43,10 @@ def decode_sample(sample: dict[str, Any], config: Config) -> tuple[ClipVideo, di
             raise ValueError(f"its npy does not read: {error}") from error
         if video.ndim != 4 or video.dtype != np.uint8:
             shape = f"{video.dtype} {video.shape}"
-            raise ValueError(f"its npy holds {shape}, not uint8 (time, height, width, channels)")
+            raise ValueError(
+                f"its npy holds {shape}, not uint8 (time, height, width, channels); sdevid shards "
+                "cuts arrays of other types, with a transform and an index"
+            )
         fps = config.fps if meta.get("fps") is None else meta["fps"]
         if isinstance(fps, bool) or not isinstance(fps, int | float) or fps <= 0:
             raise ValueError(f"its json has fps {fps!r}, not a number above 0")

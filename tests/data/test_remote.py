@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
+from sdevid.cli.shards import main as index_command
 from sdevid.config import Config, parse
 from sdevid.data import remote
 from sdevid.data.cut.plan import Plan
@@ -140,6 +141,31 @@ def test_check_shards_finds_damage_behind_a_url(site):
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("protocol", ["http", "s3"])
+def test_index_of_tars_behind_a_url_is_kept_and_found(
+    request, protocol, shards, tmp_path, monkeypatch, capsys
+):
+    """A brace list of tars of any maker: indexed through the URL, then read by offset."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if protocol == "http":
+        place = request.getfixturevalue("site")
+        for path in place.folder.glob("*.json"):
+            path.unlink()  # the tars alone are served
+        url = place.url
+    else:
+        url = request.getfixturevalue("bucket")
+    last = len(list(shards.glob("*.tar"))) - 1
+    tars = f"{url}/train-{{000000..{last:06d}}}.tar"
+    with pytest.raises(UserError, match="is a list of tars, not a folder of shards"):
+        open_shards(tars, "train")
+    assert index_command(["index", tars]) == 0
+    assert f"{CLIPS} clips, 0 samples left out" in capsys.readouterr().out
+    there, here = open_shards(tars, "train"), open_shards(shards, "train")
+    for number in range(CLIPS):
+        assert np.array_equal(there.read(number).video, here.read(number).video)
+    assert there.folder.location == url
+
+
 def test_faults_that_pass_are_tried_again(site, shards):
     site.faults["dataset.json"] = [503, "break", 429, 500]
     site.faults["train-000000.tar"] = [500, "break", 503]

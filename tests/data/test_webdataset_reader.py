@@ -22,6 +22,7 @@ from sdevid.data import webdataset_reader
 from sdevid.data.cut.verify import check_shard
 from sdevid.data.payload import decode, encode
 from sdevid.data.shards import open_shards
+from sdevid.data.tar_sample import decode_sample
 from sdevid.data.webdataset_reader import TarReader, open_tars
 from sdevid.errors import UserError
 from sdevid.types import Batch
@@ -264,3 +265,18 @@ def test_tars_behind_a_url_stream_and_are_indexed_apart(tars, web, tmp_path, cap
     for path in apart.iterdir():
         path.rename(tars / path.name)
     assert len(open_shards(web.url, "train")) == CLIPS
+
+
+@pytest.mark.parametrize(
+    ("member", "named"),
+    [
+        ({"npy": np.zeros((8, 16, 16, 1), np.uint16)}, "uint16 .* sdevid shards cuts arrays"),
+        ({"npy": np.zeros((8, 16, 16, 1), np.uint8), "mask": b""}, "has a mask of what was not"),
+    ],
+)
+def test_what_a_stream_does_not_keep_is_refused(member, named):
+    """Depth and masks of arrays need the transform and the index that dataset.json holds."""
+    buffer = io.BytesIO()
+    np.save(buffer, member["npy"])
+    with pytest.raises(ValueError, match=named):
+        decode_sample(member | {"npy": buffer.getvalue()}, parse({"fps": 8}))

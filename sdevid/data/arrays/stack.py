@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdevid.data.arrays import references
+from sdevid.data.arrays import file_times, references
 from sdevid.data.spec import BadVideoError
 from sdevid.errors import UserError
 
 PICTURES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm"])
 FIELDS = frozenset([".nc", ".nc4", ".zarr"])  # by xarray
+ANIMATION = ".webp"  # which FFmpeg does not decode
 ARRAYS = frozenset([".npy", ".npz", ".tif", ".tiff", ".h5", ".hdf5"]) | FIELDS
 TYPES = ("uint8", "uint16", "float16", "float32")
 MOST_CHANNELS = 64
-_EXTRA = "pip install 'sdevid[arrays]'"
+EXTRA = "pip install 'sdevid[arrays]'"
 
 Array = NDArray[Any]
 
@@ -81,14 +82,20 @@ def open_stack(path: Path, variable: str, *, alone: bool = False) -> Stack:
         ending = path.suffix.lower()
         _check_inside(path)
         if ending in FIELDS:
-            return _fields(path, variable)
+            from sdevid.data.arrays.fields import open_fields  # not above: it imports from here
+
+            return open_fields(path, variable)
         if ending in (".h5", ".hdf5"):
-            return _hdf5(path, variable)
+            from sdevid.data.arrays.hdf5 import open_hdf5
+
+            return open_hdf5(path, variable)
+        if ending == ANIMATION:
+            return _animation(path)
         if ending == ".npz":
             with np.load(path, allow_pickle=False) as archive:
-                return _whole(path, archive[variable])
+                return whole(path, archive[variable])
         if ending == ".npy":
-            return _whole(path, np.load(path, mmap_mode="r", allow_pickle=False))
+            return whole(path, np.load(path, mmap_mode="r", allow_pickle=False))
         return _tiff(path)
 
 
@@ -118,14 +125,31 @@ class _reading:  # noqa: N801
         raise BadVideoError(f"does not read ({type(error).__name__}: {error})") from error
 
 
-def _whole(path: Path, array: Any, channel_names: tuple[str, ...] = ()) -> Stack:
-    """Wrap an array (time, height, width), with channels last or after time, as a stack."""
+@dataclass(frozen=True)
+class ArrayShape:
+    """Shape and type of an array, without its values."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+def whole(path: Path, array: Any, *, last: bool | None = None) -> Stack:
+    """Wrap an array (time, height, width), with channels last or after time, as a stack.
+
+    `last` says where channels are; None: where the two other axes are alike, or else the shorter.
+    """
+    if array.ndim == 4 and last is None:
+        last = _channels_last(array.shape)
     if array.ndim == 3:
         move: Callable[[Array], Array] = lambda part: part[..., None]  # noqa: E731
         shape = (*array.shape, 1)
-    elif array.ndim == 4 and array.shape[3] <= MOST_CHANNELS:
+    elif array.ndim == 4 and last and array.shape[3] <= MOST_CHANNELS:
         move, shape = (lambda part: part), array.shape
-    elif array.ndim == 4 and array.shape[1] <= MOST_CHANNELS:
+    elif array.ndim == 4 and not last and array.shape[1] <= MOST_CHANNELS:
         move = lambda part: np.moveaxis(part, 1, 3)  # noqa: E731
         shape = (array.shape[0], array.shape[2], array.shape[3], array.shape[1])
     else:
@@ -137,9 +161,16 @@ def _whole(path: Path, array: Any, channel_names: tuple[str, ...] = ()) -> Stack
     return Stack(
         shape,
         kept,
-        lambda first, last: np.ascontiguousarray(move(np.asarray(array[first:last])).astype(kept)),
-        channel_names=channel_names,
+        lambda first, end: np.ascontiguousarray(move(np.asarray(array[first:end])).astype(kept)),
     )
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Tell whether the last of four axes is that of channels, and not the one after time."""
+    _, first, middle, last = shape
+    if first == middle or first > MOST_CHANNELS:
+        return True
+    return middle != last and last <= first
 
 
 def _type(path: Path, dtype: np.dtype[Any]) -> str:
@@ -158,11 +189,11 @@ def _tiff(path: Path) -> Stack:
     with open_tiff(path) as file:
         series = file.series[0]
         axes, array = series.axes, series.asarray()
-    if array.ndim > 2 and axes[-1] in "SC" and array.ndim == 3:
-        raise BadVideoError("is a picture, not a video: a TIFF of one page")
-    if array.ndim < 3:
-        raise BadVideoError("is a picture, not a video: a TIFF of one page")
-    return _whole(path, array)
+        samples = axes[-1] in "SC"
+        if array.ndim < 3 or (array.ndim == 3 and samples):
+            raise BadVideoError("is a picture, not a video: a TIFF of one page")
+        stack = whole(path, array, last=samples)
+        return replace(stack, seconds=file_times.of_tiff(file, stack.shape[0]))
 
 
 def open_tiff(path: Path) -> Any:
@@ -219,100 +250,28 @@ def _picture(path: Path) -> Array:
     return kept[..., None] if kept.ndim == 2 else kept
 
 
-def _hdf5(path: Path, variable: str) -> Stack:
+def is_animation(path: Path) -> bool:
+    """Tell whether a picture file holds several pictures; a damaged one does not."""
+    from PIL import Image
+
     try:
-        import h5py
-    except ImportError as error:
-        raise UserError(f"{path} is HDF5, which needs h5py; {_EXTRA}") from error
-
-    held: list[str] = []
-
-    def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim >= 3:
-            held.append(f"/{name}")
-
-    with h5py.File(path, "r") as file:
-        if not variable or variable not in file:
-            file.visititems(note)
-            raise UserError(
-                f"{path} has no array {variable or 'named'}; it holds "
-                f"{', '.join(held[:20]) or 'none of three axes'}: give one after a colon, "
-                f"--input_dir {path}:{held[0] if held else '/path'}"
-            )
-        described = _whole(path, _Lazy(file[variable].shape, file[variable].dtype))
-
-    def read(first: int, last: int) -> Array:
-        with h5py.File(path, "r") as again:
-            return _whole(path, again[variable][first:last]).read(0, last - first)
-
-    return Stack(described.shape, described.dtype, read)
+        with Image.open(path) as opened:
+            return getattr(opened, "n_frames", 1) > 1
+    except Exception:  # whatever Pillow makes of bytes of any origin
+        return False
 
 
-@dataclass(frozen=True)
-class _Lazy:
-    """Shape and type of an array, without its values."""
+def _animation(path: Path) -> Stack:
+    """Read a webp animation: RGB, at the times that its pictures are shown."""
+    from PIL import Image, ImageSequence
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-
-def _fields(path: Path, variable: str) -> Stack:
-    """Open variables over time and two more axes, each variable a channel."""
-    try:
-        import xarray
-    except ImportError as error:
-        raise UserError(f"{path} needs xarray and its backends; {_EXTRA}") from error
-
-    opened = _opened(xarray, path)
-    usable = [name for name, held in opened.data_vars.items() if held.ndim >= 3]
-    chosen = [name for name in variable.split(",") if name] or usable[:1]
-    missing = [name for name in chosen if name not in opened.data_vars]
-    if missing or not chosen:
-        raise UserError(
-            f"{path} has no variable {', '.join(missing) or 'over time and two axes'}; it holds "
-            f"{', '.join(map(str, opened.data_vars))}: name one after a colon, {path}:NAME"
-        )
-    arrays = [opened[name] for name in chosen]
-    time = arrays[0].dims[0]
-    if any(held.shape != arrays[0].shape for held in arrays):
-        raise UserError(
-            f"{path}: {', '.join(chosen)} differ in shape, but are channels of one field"
-        )
-    stacks = [_whole(path, _Lazy(held.shape, held.dtype)) for held in arrays]
-    kept = "float32" if len({stack.dtype for stack in stacks}) > 1 else stacks[0].dtype
-
-    def read(first: int, last: int) -> Array:
-        parts = [_whole(path, held[first:last].to_numpy()).read(0, last - first) for held in arrays]
-        return np.concatenate(parts, axis=3).astype(kept)
-
-    channels = sum(stack.shape[3] for stack in stacks)
-    return Stack(
-        (*stacks[0].shape[:3], channels),
-        kept,
-        read,
-        _seconds(opened, str(time)),
-        tuple(chosen) if channels == len(chosen) else (),
-        str(arrays[0].attrs.get("units", "")),
-    )
-
-
-def _opened(xarray: Any, path: Path) -> Any:
-    try:
-        return xarray.open_zarr(path) if path.suffix == ".zarr" else xarray.open_dataset(path)
-    except ImportError as error:
-        raise UserError(f"{path} needs a package that is not here ({error}); {_EXTRA}") from error
-
-
-def _seconds(opened: Any, time: str) -> NDArray[np.float64] | None:
-    if time not in opened.coords:
-        return None
-    values: Array = opened[time].to_numpy()
-    if values.dtype.kind == "M":
-        return np.asarray((values - values[0]) / np.timedelta64(1, "ns"), np.float64) / 1e9
-    if values.dtype.kind in "iuf":
-        return np.asarray(values, np.float64) - float(values[0])
-    return None
+    frames, shown = [], []
+    with Image.open(path) as opened:
+        if getattr(opened, "n_frames", 1) < 2:
+            raise BadVideoError("is a picture, not a video")
+        for image in ImageSequence.Iterator(opened):
+            frames.append(np.asarray(image.convert("RGB")))
+            shown.append(image.info.get("duration", 0) / 1000)
+    stack = whole(path, np.stack(frames), last=True)
+    seconds = np.cumsum([0.0, *shown[:-1]])
+    return replace(stack, seconds=seconds if (np.diff(seconds) > 0).all() else None)

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from sdevid.data.arrays.stack import ARRAYS, Stack, is_stack, names, pictures, split_location
+from sdevid.data.arrays.stack import (
+    ANIMATION,
+    ARRAYS,
+    Stack,
+    is_animation,
+    is_stack,
+    names,
+    pictures,
+    split_location,
+)
 from sdevid.data.cut.arrays import ArraySource, Tile, times_of
 from sdevid.data.cut.sources import VIDEO, LeftOut, Listing, readable
 from sdevid.data.cut.splits import parse_splits
@@ -73,8 +82,10 @@ def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
             if path in flat:
                 if len(flat) == 1:
                     listing.left_out.append(LeftOut(name, "is a picture, not a video"))
-            elif ending in ARRAYS:
+            elif ending in ARRAYS or (ending == ANIMATION and is_animation(path)):
                 stacks[name] = path
+            elif ending == ANIMATION:
+                listing.left_out.append(LeftOut(name, "is a picture, not a video"))
             else:
                 listing.left_out.append(LeftOut(name, "is no stack of frames by its name"))
     return dict(sorted(stacks.items()))
@@ -132,12 +143,13 @@ def settle(options: argparse.Namespace, listing: Listing) -> None:
     options.dtype, options.channel_names, options.unit = like.dtype, like.channel_names, like.unit
     options.channels = options.channels or "keep"
     options.fit = "crop"
-    sides = {min(stack.shape[1:3]) for _, stack in stacks}
+    sides = {_side(stack) for _, stack in stacks}
     if options.frame_size is None:
         options.frame_size = options.tile or min(sides)
         if options.tile is None and len(sides) > 1:
+            other, unlike = next(pair for pair in stacks if _side(pair[1]) != _side(like))
             raise UserError(
-                f"the stacks of {options.input_dir} have sides of {sorted(sides)} pixels; "
+                f"{other.name} has frames of {_size(unlike)}, but {first.name} of {_size(like)}; "
                 "give --frame_size, to which each is brought, or --tile"
             )
     if options.frame_width is None and any(a != b for a, b in (s.shape[1:3] for _, s in stacks)):
@@ -149,6 +161,14 @@ def settle(options: argparse.Namespace, listing: Listing) -> None:
     listing.sources = [part for pair in stacks for part in _parts(*pair, options)]
 
 
+def _side(stack: Stack) -> int:
+    return min(stack.shape[1:3])
+
+
+def _size(stack: Stack) -> str:
+    return f"{stack.shape[2]}x{stack.shape[1]}"
+
+
 def _arrays(listing: Listing) -> list[ArraySource]:
     """Pick the sources of a listing, all of which are stacks."""
     return [source for source in listing.sources if isinstance(source, ArraySource)]
@@ -156,10 +176,12 @@ def _arrays(listing: Listing) -> list[ArraySource]:
 
 def _opened(source: ArraySource, listing: Listing) -> Stack | None:
     try:
-        return source.open()
+        stack = source.open()
+        times_of(stack, 1.0)
     except BadVideoError as error:
         listing.left_out.append(LeftOut(source.file, str(error)))
         return None
+    return stack
 
 
 def _rate(options: argparse.Namespace, stacks: list[tuple[ArraySource, Stack]]) -> float:

@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("location", help="folder of tars, or their list as a/{000..099}.tar")
     parser.add_argument(
-        "--output_dir", type=Path, help="for the indices (default: beside the tars)"
+        "--output_dir",
+        type=Path,
+        help="of the index (default: beside the tars; of a URL: a cache)",
     )
     clock.add_arguments(parser, None, "of npy whose json states none")
     parser.add_output_arguments()
@@ -34,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"shards index: {error}", file=sys.stderr)
         return 2
     print(f"{options.location}: {result.clips} clips, {len(result.left_out)} samples left out")
+    if "://" in options.location:
+        print(f"  the index is in {result.folder}; data={options.location} reads by it")
     for name, reason in result.left_out[:_SHOWN]:
         print(f"  {name} {reason}")
     return 0

@@ -26,6 +26,7 @@ from sdevid.data.payload import CONTAINERS
 from sdevid.data.schema import LIMITS, MOST_BYTES, parse_meta
 from sdevid.data.shard_file import FORMAT, member_at, write_indices, write_json
 from sdevid.data.spec import BadVideoError, LeftOutError
+from sdevid.data.tar_index import cache_of
 from sdevid.data.video.inspect import choose_stream, inspect
 from sdevid.data.video.open import open_payload
 from sdevid.display import Display
@@ -41,23 +42,28 @@ class Indexed:
 
     clips: int
     left_out: list[tuple[str, str]]  # samples, and why
+    folder: Path  # of the index
 
 
 def index_tars(location: str, output: Path | None = None, fps: float | None = None) -> Indexed:
     """Write an index of each tar at `location` and dataset.json into its folder, or `output`.
 
+    Of tars behind a URL they lie in the user's cache, where `data=LOCATION` finds them.
+
     `fps` is the rate, in frames a second, of every npy whose json states none.
     Samples of another size or number of channels than most, or that do not decode, are left out
-    with the reason. UserError where no sample is left, or a folder behind a URL lacks `output`.
+    with the reason. UserError where no sample is left, or the tars lie in several folders.
     """
     tars = find_tars(location)
     folders = {folder for folder, _ in tars}
-    if len(folders) > 1 or (output is None and "://" in location):
+    if len(folders) > 1:
         raise UserError(
-            f"{location}: indices go beside the tars, in one folder of this machine; give "
-            "--output_dir, and put what is written there beside them"
+            f"{location} names tars of {len(folders)} folders, such as {min(folders)}, but an "
+            "index is of one; give a list of each"
         )
     folder = open_folder(folders.pop())
+    kept = cache_of(location) if "://" in location else Path(folder.location)
+    output = output or kept
     samples: dict[str, list[ClipEntry]] = {}
     left_out: list[tuple[str, str]] = []
     with Display(len(tars), "tars", title="indexing") as display:
@@ -76,8 +82,8 @@ def index_tars(location: str, output: Path | None = None, fps: float | None = No
         for clip in [clip for clip in clips if _form(clip) != usual]:
             clips.remove(clip)
             left_out.append((clip.source, f"is {_form(clip)}, most are {usual}"))
-    _write(folder, output or Path(folder.location), samples, left_out)
-    return Indexed(sum(map(len, samples.values())), left_out)
+    _write(folder, output, samples, left_out)
+    return Indexed(sum(map(len, samples.values())), left_out, output)
 
 
 def _form(clip: ClipEntry) -> str:

@@ -242,8 +242,11 @@ class _Cutting:
         tallies = {split: self._tally(split) for split, _ in self.plan.sources}
         empty = [split for split, tally in tallies.items() if not tally.clips]
         if empty or not tallies:
+            example = next(
+                (f", e.g. {name} {fault.reason}" for name, fault in self.faults.items()), ""
+            )
             raise UserError(
-                f"no video gave a clip for split {', '.join(empty) or 'train'}; "
+                f"no video gave a clip for split {', '.join(empty) or 'train'}{example}; "
                 f"{self.folder / 'quarantine.jsonl'} says why each did not"
             )
         content = self._content(tallies)

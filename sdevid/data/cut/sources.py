@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sdevid.data import mask
+from sdevid.data.arrays.stack import ANIMATION, is_animation
 from sdevid.data.spec import ClipSource, CutClip, CutSpec
 from sdevid.errors import UserError
 
@@ -24,6 +25,7 @@ VIDEO = frozenset(
     )
 )
 _TAR = "is a tar, not a video; --dataset webdataset cuts the videos in it"
+_WEBP = "is a webp animation, which is cut beside no other videos; move it to a folder of its own"
 IMAGE = frozenset([".bmp", ".heic", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 
 
@@ -230,6 +232,8 @@ class _Search:
         if any(part.startswith(".") for part in path.relative_to(self._folder).parts):
             return self._leave(path, "is hidden")
         if kind not in self._endings:
+            if kind == ANIMATION and is_animation(path):
+                return self._leave(path, _WEBP)
             return self._leave(path, _OTHERS.get(kind, "is no video by its name"))
         name = self._name(path)
         self._taken.setdefault(_key(state), name)

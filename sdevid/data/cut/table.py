@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,15 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[TableRow]:
     Raises UserError where it does not read, lacks a column or names one twice.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path} does not read as a csv in UTF-8: line {line} holds the byte "
+            f"{content[error.start]:#04x} ({error.reason}); save it as UTF-8"
+        ) from error
+    except OSError as error:
         raise UserError(f"{path} does not read as a csv in UTF-8: {error}") from error
     records = _records(text)
     _, header, fault = next(records, (1, [], None))
@@ -34,12 +41,20 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[TableRow]:
     if missing or fault:
         raise UserError(
             f"{path} has the columns {', '.join(header) or 'none'}, but must begin with a header "
-            f"that names {', '.join(columns)}"
+            f"that names {', '.join(columns)}{_other_separator(header, columns)}"
         )
     twice = [name for name in columns if header.count(name) > 1]
     if twice:
         raise UserError(f"{path} names the column {twice[0]} twice; leave one")
     return [_row(line, header, fields, fault) for line, fields, fault in records]
+
+
+def _other_separator(header: Sequence[str], columns: Sequence[str]) -> str:
+    """Say that the header would be right with another separator, or nothing."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if set(columns) <= {part.strip() for part in ",".join(header).split(separator)}:
+            return f"; its columns are parted by {name}: save it with commas"
+    return ""
 
 
 def _row(line: int, header: list[str], fields: list[str], fault: str | None) -> TableRow:

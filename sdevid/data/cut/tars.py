@@ -236,6 +236,11 @@ def _add_sample(
     if not videos:
         for ending, member in sample.items():
             what = "is a picture, not a video" if ending in IMAGE else "belongs to no video"
+            if f".{ending.rpartition('.')[2]}" in VIDEO:
+                what = (
+                    f"has the extension {ending[1:]}, all that follows the first dot, which is no "
+                    "video's; write keys without dots"
+                )
             listing.left_out.append(LeftOut(f"{tar}/{member.name}", what))
         return
     first, *others = videos

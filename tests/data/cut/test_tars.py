@@ -156,5 +156,7 @@ def test_index_of_what_cannot_be_read_as_it_is_says_so(tars, capsys):
     (tars / "00000.tar").unlink()
     assert shards(["index", f"{tars}/00001.tar"]) == 0
     assert "1 clips" in capsys.readouterr().out, "the npy with a rate"
-    assert shards(["index", "s3://b/{0..1}.tar"]) == 2
-    assert "give --output_dir" in capsys.readouterr().err
+    assert shards(["index", "a/{0..1}.tar"]) == 2
+    assert "shard folder a does not exist" in capsys.readouterr().err
+    assert shards(["index", "{a,b}/0.tar"]) == 2
+    assert "names tars of 2 folders, such as a" in capsys.readouterr().err
