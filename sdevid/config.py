@@ -217,6 +217,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
                 f"observation.max_context is {self.observation.max_context}, but a clip has "
                 f"{self.sequence_length} frames (sequence_length) and one must be left to predict"
             )
+        if self.observation.min_context > max(1, self.observation.max_context):
+            raise ValueError(
+                f"observation.min_context is {self.observation.min_context}, but max_context is "
+                f"{self.observation.max_context}; give a fewest that is not above the most"
+            )
         return self
 
     @model_validator(mode="after")
@@ -292,16 +297,47 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
                 f"encoder.frozen is {self.encoder.frozen}, but sde.latent is particles, which are "
                 "smaller than one latent; set sde.latent=map, or leave encoder.frozen out"
             )
+        if self.particles.patch:
+            return self._things_fit()
         if self.sde.noise == "diagonal":
             raise ValueError(
                 "sde.noise is diagonal, but sde.latent is particles, which take sde.noise=carried "
-                "or additive"
+                "or additive; particles.patch above 0 takes diagonal"
             )
         if self.frame_size % (4 * self.particles.side):
             raise ValueError(
                 f"particles.count is {self.particles.count}, born {self.particles.side} a side, "
                 f"but frame_size {self.frame_size} is no multiple of 4 times that; for 64 pixels "
                 "a count of 64, 16 or 256 fits"
+            )
+        return self
+
+    def _things_fit(self) -> Config:
+        """Refuse what does not go with particles that paint patches."""
+        settings = self.particles
+        if settings.patch % 4 or settings.patch > self.frame_size:
+            raise ValueError(
+                f"particles.patch is {settings.patch}, but a patch is drawn from a quarter of its "
+                f"side and lies within a frame of {self.frame_size} pixels (frame_size); give a "
+                f"multiple of 4 up to {self.frame_size}"
+            )
+        if self.sde.noise == "carried":
+            raise ValueError(
+                f"sde.noise is carried, but particles.patch is {settings.patch}, and things that "
+                "paint patches move on their own; set sde.noise=additive or diagonal"
+            )
+        if settings.presence == "depth" or settings.ring:
+            what = "ring is true" if settings.ring else "presence is depth"
+            raise ValueError(
+                f"particles.{what}, but particles.patch is {settings.patch}, and things that paint "
+                "patches are born in the picture and stay; set particles.ring=false and "
+                "particles.presence=static"
+            )
+        if self.sde.order == 2 and self.observation.min_context < 2:
+            raise ValueError(
+                f"observation.min_context is {self.observation.min_context}, but sde.order is 2 "
+                "and things that paint patches begin with a velocity, which one frame does not "
+                "tell; set observation.min_context=2 or more"
             )
         return self
 

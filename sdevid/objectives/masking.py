@@ -49,10 +49,11 @@ def sample_observed(settings: ObservationConfig, seed: int, serial: Serial, fram
 def sample_num_initial(
     settings: ObservationConfig, seed: int, serial: Serial, frames: int
 ) -> Int64[Tensor, " batch"]:
-    """Draw how many initial frames are observed: none of a free clip, else 1 to the most."""
+    """Draw how many initial frames are observed: none of a free clip, else fewest to most."""
     most = min(settings.max_context, frames - 1)
+    least = min(settings.min_context, most)
     free, share = uniform(seed, serial, Stream.CONTEXT, (2,)).unbind(1)
-    count = (1 + (share * most).long()).clamp(max=most)
+    count = (least + (share * (most - least + 1)).long()).clamp(max=most)
     return torch.where(free < settings.free_fraction, 0, count)
 
 

@@ -50,8 +50,8 @@ class ParticleObjective(ClipObjective):
         decoded = model.decoder(path.states, birth.content)
         log_prob = model.likelihood.log_prob(decoded, window.cut(as_frames(clips.video)))
         terms = {
-            "reconstruction": (log_prob * window.valid).sum(1),
-            "kl_path": path.kl,
+            "reconstruction": (log_prob * self._drawn(window)).sum(1),
+            "kl_path": path.kl * self._moves(),
             "kl_initial": birth.kl,
             "control_energy": path.energy,
             "presence": self._presence(path.states, birth, window),
@@ -78,8 +78,7 @@ class ParticleObjective(ClipObjective):
             interval, step = divmod(k, per)
             left = torch.full_like(dt[:, k], 1 / (per - step))
             ahead = torch.stack([left, dt[:, k]], dim=-1)
-            seen: Observation = model.control(features[:, interval], z, birth.content, ahead)
-            return seen
+            return model.observe(features[:, interval], z, birth.content, ahead)
 
         path = solve_path(model.law, birth.state, conditions, dt, noise, saved, observe)
         intervals = torch.unflatten(dt, 1, (-1, per)).sum(2)
@@ -93,6 +92,16 @@ class ParticleObjective(ClipObjective):
         penalty = settings.presence_penalty * means["presence"]
         penalty = penalty + settings.whiteness * means["step_correlation"].square()
         return super().loss(means, kl_weight) + self._ramp() * penalty
+
+    def _moves(self) -> Float[Tensor, ""]:
+        """Return 0 while single frames are learnt, `particles.still` of the run, then 1."""
+        return (self.progress >= self.config.particles.still).float()
+
+    def _drawn(self, window: Window) -> Float[Tensor, "batch time"]:
+        """Weigh the window's frames: all valid ones, or the first one alone while it is still."""
+        first = torch.zeros_like(window.valid)
+        first[:, 0] = True
+        return (window.valid & (first | (self._moves() > 0))).float()
 
     def _ramp(self) -> Float[Tensor, ""]:
         first, last = self.config.particles.ramp
@@ -110,9 +119,10 @@ class ParticleObjective(ClipObjective):
         model, reference = self.model, window.reference
         rows = torch.arange(len(frames), device=frames.device)[:, None]
         back = torch.arange(model.reader.memory - 1, -1, -1, device=frames.device)
-        at = (reference - back).clamp(min=0)
         eps = normal(self.config.seed, serial, Stream.INITIAL, model.code_shape)
         is_free = ~observed.gather(1, reference)[:, 0]
+        ahead = is_free[:, None] & model.paints_patches
+        at = (reference + torch.where(ahead, back, -back)).clamp(0, frames.shape[1] - 1)
         birth: ParticleBirth = model.reader(frames[rows, at], is_free, eps, embedding, self._ramp())
         features: Features = model.features(window.cut(frames))
         ring = model.outside(self.config.seed, serial, features)

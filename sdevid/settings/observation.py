@@ -63,6 +63,14 @@ class ObservationConfig(Section):
         role="objective",
         help="most frames that the prior is shown in training",
     )
+    min_context: int = setting(
+        1,
+        ge=1,
+        le=65_536,
+        unit="frames",
+        role="objective",
+        help="fewest frames that it is shown, where it is shown any; 2 or more tell a velocity",
+    )
     free_fraction: float = setting(
         0.25, role="objective", help="share of clips for which the prior is shown no frame"
     )

@@ -5,16 +5,51 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from sdevid.settings.setting import Section, setting
+
+
+MOST_THINGS = 16  # that paint patches
 
 
 class ParticlesConfig(Section):
     """`sde.latent: particles`: things with places in pixels, drawn over a static ground."""
 
     count: int = setting(
-        64, ge=1, le=1024, role="architecture", help="particles born in the picture; a square n^2"
+        64,
+        ge=1,
+        le=1024,
+        role="architecture",
+        help="particles born in the picture; a square n^2, or with patch any number up to 16",
+    )
+    patch: int = setting(
+        0,
+        ge=0,
+        le=1024,
+        role="architecture",
+        help="side of the patch that each particle paints, a multiple of 4; 0: a blob",
+        unit="pixel",
+    )
+    views: int = setting(
+        1,
+        ge=1,
+        le=64,
+        role="architecture",
+        help="patches of a thing, mixed by its velocity: what it shows as it turns",
+    )
+    memory: int = setting(
+        5,
+        ge=2,
+        le=64,
+        role="architecture",
+        help="last observed frames from which things that paint patches are read",
+        unit="frames",
+    )
+    ground: Literal["painted", "level"] = setting(
+        "painted",
+        role="architecture",
+        help="painted: read from the observed frame; level: its median colour",
     )
     ring: bool = setting(
         False, role="architecture", help="further particles outside the picture, which may come in"
@@ -87,6 +122,13 @@ class ParticlesConfig(Section):
         role="objective",
         help="shares of the run between which the penalties and the ground's detail come in",
     )
+    still: float = setting(
+        0.0,
+        ge=0,
+        lt=1,
+        role="objective",
+        help="first share of the run in which a clip's first frame alone is drawn, to learn to read",
+    )
     whiteness: float = setting(
         0.0,
         ge=0,
@@ -101,15 +143,20 @@ class ParticlesConfig(Section):
         """Particles along a side of the grid on which they are born."""
         return math.isqrt(self.count)
 
-    @field_validator("count")
-    @classmethod
-    def _square(cls, count: int) -> int:
-        if math.isqrt(count) ** 2 != count:
+    @model_validator(mode="after")
+    def _count_fits(self) -> ParticlesConfig:
+        if not self.patch and math.isqrt(self.count) ** 2 != self.count:
             raise ValueError(
-                f"is {count}, but particles are born on a square grid, so it must be a square "
-                f"number; {math.isqrt(count) ** 2} or {(math.isqrt(count) + 1) ** 2} is near"
+                f"particles.count is {self.count}, but particles are born on a square grid, so it "
+                f"must be a square number; {math.isqrt(self.count) ** 2} or "
+                f"{(math.isqrt(self.count) + 1) ** 2} is near; with particles.patch any number fits"
             )
-        return count
+        if self.patch and self.count > MOST_THINGS:
+            raise ValueError(
+                f"particles.count is {self.count}, but things with a patch (particles.patch is "
+                f"{self.patch}) are read one after the other, {MOST_THINGS} at most; give fewer"
+            )
+        return self
 
     @field_validator("ramp")
     @classmethod

@@ -16,6 +16,7 @@ from sdevid.sde import carried_noise
 
 SPREAD = 3.0  # most by which log g_k leaves its common value
 HEADS = 4
+WAVES = 4  # octaves in which a place is told to a diffusion that depends on it
 
 
 class ParticleConditions(NamedTuple):
@@ -25,6 +26,13 @@ class ParticleConditions(NamedTuple):
     diffusion: Float[Tensor, "batch particles 1"]  # g_k, pixel/sqrt(frame), as of order 1
     token: Float[Tensor, "batch particles hidden"]
     presence: Float[Tensor, "batch particles 1"]
+
+
+class Motion(NamedTuple):
+    """Drift and diffusion of the particles in one state."""
+
+    pull: Float[Tensor, "batch particles 2"]  # h, pixel/frame, or pixel/frame^2 of order 2
+    diffusion: Float[Tensor, "batch particles axes"]  # g, one for both axes or one for each
 
 
 class Depth(NamedTuple):
@@ -52,7 +60,13 @@ class ParticleLaw(nn.Module):
         self.calibration: Tensor
         self.by_content = mlp(inputs, hidden // 2, 1, 0.0)
         self.token = nn.Linear(inputs, hidden)
+        self.by_state = config.sde.noise == "diagonal"
         self.moving = nn.Linear(2 * self.layout.order, hidden)
+        if self.by_state:
+            self.near = nn.Linear(2 * 2 * 2 * WAVES, hidden)
+            self.own_diffusion = nn.Sequential(
+                nn.Linear(2 * hidden, hidden), nn.SiLU(), scaled(nn.Linear(hidden, 2), 0.0)
+            )
         self.attended = nn.Linear(hidden, 3 * hidden)
         self.drift = nn.Sequential(
             nn.Linear(2 * hidden, hidden), nn.SiLU(), scaled(nn.Linear(hidden, 2), 0.0)
@@ -86,14 +100,19 @@ class ParticleLaw(nn.Module):
     def pull(
         self, z: ParticleState, conditions: ParticleConditions
     ) -> Float[Tensor, "batch particles 2"]:
-        """Compute h, in pixel/frame, or in pixel/frame^2 for a state of second order.
+        """Compute h, in pixel/frame, or in pixel/frame^2 for a state of second order."""
+        return self.motion(z, conditions).pull
 
-        Each particle attends to the others in proportion to their presence.
-        """
+    def motion(self, z: ParticleState, conditions: ParticleConditions) -> Motion:
+        """Compute drift and diffusion; each particle attends to the others by their presence."""
         place, velocity, _ = self.layout.split(z)
         at = 2 * place / self.side - 1
         moving = at if velocity is None else torch.cat([at, velocity / 4], dim=-1)
-        token = functional.silu(conditions.token + self.moving(moving))
+        token = conditions.token + self.moving(moving)
+        if self.by_state:
+            ahead = at if velocity is None else at + 2 * velocity / self.side
+            token = token + self.near(waves(torch.cat([at, ahead], dim=-1)))
+        token = functional.silu(token)
         query, key, value = (
             torch.unflatten(part, -1, (HEADS, -1)).transpose(1, 2)
             for part in self.attended(token).chunk(3, dim=-1)
@@ -104,9 +123,20 @@ class ParticleLaw(nn.Module):
         )
         inputs = torch.cat([token, others.transpose(1, 2).flatten(2)], dim=-1)
         drift: Tensor = self.drift(inputs).float()
-        return drift
+        diffusion = conditions.diffusion
+        if self.by_state:
+            own = SPREAD * (self.own_diffusion(inputs).float() / SPREAD).tanh()
+            diffusion = diffusion * own.exp()
+        return Motion(drift, diffusion)
 
     def depth(self) -> Depth:
         """Compute the depth's rate (1/frame) and noise (logits/sqrt(frame))."""
         noise = self.most_depth_noise * self.depth_noise.sigmoid()
         return Depth(self.log_depth_rate.exp(), noise)
+
+
+def waves(at: Float[Tensor, "*batch places"]) -> Float[Tensor, "*batch waves"]:
+    """Compute sines and cosines of places in [-1, 1], in `WAVES` octaves from half a period on."""
+    octaves = math.pi / 2 * 2 ** torch.arange(WAVES, device=at.device)
+    angles = (at[..., None] * octaves).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -12,11 +12,19 @@ from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.particles.decoder import ParticleDecoder
 from sdevid.models.particles.law import ParticleLaw
+from sdevid.models.particles.patches import PatchDecoder
 from sdevid.models.particles.path import solve_path
-from sdevid.models.particles.posterior import Features, NeighbourFeatures, ParticleControl
+from sdevid.models.particles.posterior import (
+    Features,
+    NeighbourFeatures,
+    Observation,
+    ParticleControl,
+)
 from sdevid.models.particles.reader import ParticleReader, with_ring
 from sdevid.models.particles.ring import Outside, Ring
 from sdevid.models.particles.state import Content, ParticleState, layout_of
+from sdevid.models.particles.thing_control import NextFrames, ThingControl
+from sdevid.models.particles.thing_reader import ThingReader
 from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.video_model import VideoModel
@@ -32,16 +40,24 @@ class ParticleSDE(VideoModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.layout = layout_of(config)
+        self.paints_patches = config.particles.patch > 0
+        reader, features, control, decoder = (
+            (ThingReader, NextFrames, ThingControl, PatchDecoder)
+            if self.paints_patches
+            else (ParticleReader, NeighbourFeatures, ParticleControl, ParticleDecoder)
+        )
+        if self.paints_patches:
+            self.prior_parts = ("law", "reader.prior_mean", "reader.prior_log_scale", "reader.text")
         with self.named("reader"):
-            self.reader = ParticleReader(config)
+            self.reader = reader(config)
         with self.named("law"):
             self.law = ParticleLaw(config)
         with self.named("features"):
-            self.features = NeighbourFeatures(config)
+            self.features = features(config)
         with self.named("control"):
-            self.control = ParticleControl(config)
+            self.control = control(config)
         with self.named("decoder"):
-            self.decoder = ParticleDecoder(config)
+            self.decoder = decoder(config)
         self.ring = None
         if config.particles.ring:
             with self.named("ring"):
@@ -103,6 +119,22 @@ class ParticleSDE(VideoModel):
             return None
         ring: Outside = self.ring(normal(seed, serial, Stream.RING, (self.ring.size, 3)), features)
         return ring
+
+    def observe(
+        self,
+        features: Float[Tensor, "batch features rows columns"],
+        z: ParticleState,
+        content: Content,
+        left: Float[Tensor, "batch 2"],
+    ) -> Observation:
+        """Read the posterior's pseudo-observations of each particle before a step."""
+        if self.paints_patches:
+            seen: Observation = self.control(
+                features, z, content, left, self.decoder.patches(z, content)
+            )
+        else:
+            seen = self.control(features, z, content, left)
+        return seen
 
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
         """Compute the lengths of the steps between grid points, in training frames."""

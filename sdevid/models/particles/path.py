@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sdevid.models.particles.law import ParticleConditions, ParticleLaw
+from sdevid.models.particles.law import Motion, ParticleConditions, ParticleLaw
 from sdevid.models.particles.posterior import Observation
 from sdevid.models.particles.state import Layout, ParticleState
 from sdevid.sde import carried_noise
@@ -29,7 +29,7 @@ class Scales(NamedTuple):
     """One step: where the prior's mean puts a particle, and how far noise of 1 shifts it."""
 
     base: Float[Tensor, "batch particles 2"]  # shift of the place without noise, pixels
-    noise: Float[Tensor, "batch particles 1"]  # pixels
+    noise: Float[Tensor, "batch particles axes"]  # pixels; one for both axes or one for each
 
 
 def solve_path(
@@ -67,7 +67,7 @@ def _step(
 ) -> tuple[ParticleState, Tensor, Tensor]:
     layout = law.layout
     place, velocity, depth = layout.split(z)
-    scales = _scales(layout, z, law.pull(z, conditions), conditions.diffusion, dt)
+    scales = _scales(layout, z, law.motion(z, conditions), dt)
     moving = (dt > 0).to(z.dtype)
     if seen is None:
         noise = carried_noise.prior_draw(conditions.root, xi[..., :2])
@@ -91,15 +91,14 @@ def _step(
 def _scales(
     layout: Layout,
     z: ParticleState,
-    pull: Tensor,
-    diffusion: Tensor,
+    motion: Motion,
     dt: Float[Tensor, "batch 1 1"],
 ) -> Scales:
     """Compute a step's mean and scale of the places; in second order v' d moves them.
 
     There v' = v + h d + g sqrt(d) f.
     """
-    velocity = layout.split(z)[1]
+    velocity, (pull, diffusion) = layout.split(z)[1], motion
     if velocity is None:
         return Scales(pull * dt, diffusion * dt.sqrt())
     return Scales((velocity + pull * dt) * dt, diffusion * dt.sqrt() * dt)

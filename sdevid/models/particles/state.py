@@ -22,6 +22,7 @@ class Content(NamedTuple):
     look: Float[Tensor, "batch particles appearance"]
     born: Positions
     ground: Float[Tensor, "batch channels height width"]
+    views: Float[Tensor, "batch particles views channels patch patch"] | None = None  # of patches
 
     @property
     def condition(self) -> Float[Tensor, "batch particles condition"]:
@@ -35,6 +36,7 @@ class Layout:
 
     order: int
     has_depth: bool
+    pose: int = 0  # components of a pose, that change how a thing looks
 
     @property
     def size(self) -> int:
@@ -50,6 +52,10 @@ class Layout:
         """Split (..., components) into places, velocities and depth; None for an absent part."""
         velocity = z[..., 2:4] if self.order == 2 else None
         return z[..., :2], velocity, z[..., -1:] if self.has_depth else None
+
+    def turn(self, z: Tensor) -> Tensor:
+        """Return what chooses a thing's view: its velocity, in 4 pixels a frame."""
+        return z[..., 2:4] / 4
 
     def join(self, place: Tensor, velocity: Tensor | None, depth: Tensor | None) -> Tensor:
         """Join places, velocities and depth: the inverse of `split`."""

@@ -1,0 +1,281 @@
+"""A few things read from the frames before a path begins, and their birth where none is observed."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdevid.config import Config
+from sdevid.models.gaussian import Gaussian, kl
+from sdevid.models.particles.matching import match
+from sdevid.models.particles.patches import PatchPainter
+from sdevid.models.particles.placing import Patches, composed, crops
+from sdevid.models.particles.reader import FREE_SCALE, STEEP, Code, Ground, ParticleBirth
+from sdevid.models.particles.state import (
+    Content,
+    ParticleState,
+    Positions,
+    centred,
+    conv,
+    layout_of,
+    median,
+    scaled,
+)
+from sdevid.types import Frames
+
+VISIBLE = 4.0  # logit of presence where its code is 0
+FASTEST = 4.0  # pixels a frame of a velocity's code of 1
+
+Centred = Float[Tensor, "frames channels side side"]  # frames less their ground's level
+
+
+class Glimpse(NamedTuple):
+    """What crops of frames say of the things in them."""
+
+    offset: Float[Tensor, "frames particles 2"]  # of the thing's middle from the crop's, pixels
+    present: Float[Tensor, "frames particles 1"]  # code of presence
+    weight: Float[Tensor, "frames particles 1"]  # logit of this frame's say on the appearance
+    look: Float[Tensor, "frames particles appearance"]
+
+
+class Sighting(NamedTuple):
+    """Things found in single frames."""
+
+    place: Float[Tensor, "frames particles 2"]
+    patches: Patches  # colours relative to the ground's level
+    unexplained: Float[Tensor, " frames"]  # mean squared difference from what they paint
+
+
+class ThingReader(nn.Module):
+    """p(w, z_0 | c) and q(w, z_0 | x): a few things that may stand anywhere.
+
+    Things are peeled off a frame: the middle of what is not yet explained, a crop there, the patch
+    that its code paints, and so on to the next. Of the last `memory` observed frames, the one that
+    the things explain best is peeled, for there they overlap least; from it their patches are
+    looked for in the other frames. All crops, less what other things paint there, then say how each
+    thing looks; the places say how fast it moves. Where the first frame is observed, prior and
+    posterior are this same reading and cost nothing. Else the posterior is a Gaussian around the
+    reading of the frames that follow, in reverse, and the prior one that the text may tell.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        settings, self.layout = config.particles, layout_of(config)
+        self.memory, self.count, self.patch = settings.memory, settings.count, settings.patch
+        self.side, self.look = config.frame_size, settings.appearance
+        self.painter = PatchPainter(config)
+        width, cells = settings.painter, math.ceil(settings.patch / 8)
+        self.glimpse = nn.Sequential(
+            conv(3 * config.channels, width, 5, 2),
+            nn.SiLU(),
+            conv(width, 2 * width, 3, 2),
+            nn.SiLU(),
+            conv(2 * width, 2 * width, 3, 2),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(2 * width * cells**2, 2 * settings.hidden),
+            nn.SiLU(),
+            scaled(nn.Linear(2 * settings.hidden, 4 + self.look), 0.3),
+        )
+        self.speed = nn.Sequential(
+            nn.Linear(2 * (self.memory - 1), 32), nn.SiLU(), scaled(nn.Linear(32, 2), 0.0)
+        )
+        self.painted = settings.ground == "painted"
+        if self.painted:
+            self.ground = Ground(config.channels)
+        self.level = nn.Parameter(torch.full((config.channels,), 0.5))
+        size = 5 + self.look
+        self.prior_mean = nn.Parameter(torch.zeros(self.count, size))
+        self.prior_log_scale = nn.Parameter(torch.zeros(size))
+        self.log_scale = nn.Parameter(torch.full((size,), math.log(FREE_SCALE)))
+        self.text = None
+        if config.text.encoder != "none":
+            features = config.encoder.features
+            self.text = nn.Sequential(
+                nn.Linear(features, 2 * features),
+                nn.SiLU(),
+                scaled(nn.Linear(2 * features, size), 0.0),
+            )
+
+    def forward(
+        self,
+        frames: Frames,
+        is_free: Bool[Tensor, " batch"],
+        eps: Code,
+        text: Float[Tensor, "batch features"] | None,
+        detail: float | Tensor = 1.0,
+    ) -> ParticleBirth:
+        """Read the posterior's start from `frames`, of which the last is the path's first.
+
+        Those of a free clip are given in reverse. It is drawn by `eps`. `detail` weights the
+        ground's fine part, and what is read of presence: at 0 every thing is there.
+        """
+        level = median(frames[:, -1])
+        sign = torch.where(is_free, -1.0, 1.0)[:, None, None]
+        code = self._read(frames, level, sign, detail)
+        prior = self._prior(len(frames), text)
+        posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
+        free = is_free[:, None, None]
+        spent = torch.where(is_free, kl(posterior, prior), 0.0)
+        ground = self._ground(frames[:, -1], level, detail)
+        ground = torch.where(free[..., None], self._bare(ground), ground)
+        return ParticleBirth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
+
+    def observed(self, frames: Frames) -> tuple[ParticleState, Content]:
+        """Read the prior's start from observed `frames`; the path begins at the last one."""
+        level = median(frames[:, -1])
+        sign = torch.ones(len(frames), 1, 1, device=frames.device)
+        code = self._read(frames, level, sign, 1.0)
+        return self._born(code, self._ground(frames[:, -1], level, 1.0))
+
+    def free(
+        self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
+    ) -> tuple[ParticleState, Content]:
+        """Draw the prior's start without an observed frame; `frame` gives the shape of one."""
+        return self._born(self._prior(len(eps), text).at(eps), self._bare(frame))
+
+    def _bare(self, like: Tensor) -> Tensor:
+        return self.level[:, None, None].expand_as(like)
+
+    def _ground(self, frame: Tensor, level: Tensor, detail: float | Tensor) -> Tensor:
+        if not self.painted:
+            return level.expand_as(frame).float()
+        ground: Tensor = self.ground(centred(frame, level), detail) + level
+        return ground
+
+    def _prior(self, batch: int, text: Tensor | None) -> Gaussian:
+        mean = self.prior_mean.expand(batch, -1, -1)
+        if self.text is not None and text is not None:
+            mean = mean + self.text(text)[:, None]
+        return Gaussian(mean, self.prior_log_scale.exp().expand_as(mean))
+
+    def _born(self, code: Code, ground: Tensor) -> tuple[ParticleState, Content]:
+        """Turn the code into things: place, velocity, presence and appearance."""
+        place = (self.side - 1) / 2 + self.side / 2 * code[..., :2]
+        velocity = FASTEST * code[..., 2:4] if self.layout.order == 2 else None
+        logit, look = VISIBLE + STEEP * code[..., 4:5], code[..., 5:]
+        content = Content(logit, look, place, ground, self.painter(look))
+        return self.layout.join(place, velocity, None), content
+
+    def _read(self, frames: Frames, level: Tensor, sign: Tensor, detail: float | Tensor) -> Code:
+        first = frames[:, :1].expand(-1, max(0, self.memory - frames.shape[1]), -1, -1, -1)
+        seen = centred(torch.cat([first, frames[:, -self.memory :]], dim=1), level[:, None])
+        bare = level[:, :, 0, 0]
+        with torch.no_grad():
+            each = self.peel(seen.flatten(0, 1), bare.repeat_interleave(self.memory, 0), detail)
+            best = torch.unflatten(each.unexplained, 0, (-1, self.memory)).flip(1).argmin(1)
+            best = self.memory - 1 - best  # the latest of equals
+        rows = torch.arange(len(frames), device=frames.device)
+        sighting = self.peel(seen[rows, best], bare, detail)
+        places = self._track(seen, sighting, best)
+        return self._look(seen, places, sighting.patches, sign, detail).float()
+
+    def peel(
+        self,
+        seen: Centred,
+        bare: Float[Tensor, "frames channels"],
+        detail: float | Tensor = 1.0,
+    ) -> Sighting:
+        """Find the things of single frames one after the other; `bare` is the ground's colour."""
+        places, patches, left = [], [], seen
+        for _ in range(self.count):
+            start = salient(left, self.patch)
+            glimpse = self._glimpse(left, seen, None, start)
+            places.append(start + glimpse.offset)
+            patches.append(self._relative(glimpse.look, detail * glimpse.present, bare))
+            left = seen - composed(
+                torch.zeros_like(seen), torch.cat(patches, 1), torch.cat(places, 1)
+            )
+        return Sighting(torch.cat(places, 1), torch.cat(patches, 1), left.square().mean((1, 2, 3)))
+
+    def _relative(self, look: Tensor, present: Tensor, bare: Tensor) -> Patches:
+        """Paint the mean of a thing's views, its colours relative to the level of the ground."""
+        mean = self.painter(look).mean(2) * (VISIBLE + STEEP * present).sigmoid()[..., None, None]
+        opacity = mean[:, :, -1:]
+        return torch.cat([mean[:, :, :-1] - opacity * bare[:, None, :, None, None], opacity], dim=2)
+
+    def _glimpse(
+        self, left: Centred, seen: Centred, own: Tensor | None, place: Positions
+    ) -> Glimpse:
+        """Read crops of what is unexplained (plus a thing's `own` part of it) and of the frame."""
+        around, whole = crops(left, place, self.patch), crops(seen, place, self.patch)
+        own = torch.zeros_like(around) if own is None else own
+        inputs = torch.cat([around + own, whole, own], dim=2)
+        raw = torch.unflatten(self.glimpse(inputs.flatten(0, 1)), 0, place.shape[:2]).float()
+        offset, present, weight, look = raw.split([2, 1, 1, self.look], dim=-1)
+        return Glimpse(self.patch / 4 * offset.tanh(), present, weight, look)
+
+    def _track(
+        self, seen: Frames, sighting: Sighting, best: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch memory particles 2"]:
+        """Follow the sighted patches from each clip's `best` frame to the others, both ways."""
+        rows = torch.arange(len(seen), device=seen.device)
+        places = sighting.place[:, None].expand(-1, self.memory, -1, -1)
+        index = torch.arange(self.memory, device=seen.device)
+        for way in (1, -1):
+            place, velocity = sighting.place, torch.zeros_like(sighting.place)
+            for away in range(1, self.memory):
+                at = best + way * away
+                within = ((at >= 0) & (at < self.memory))[:, None, None]
+                frame = seen[rows, at.clamp(0, self.memory - 1)]
+                shift = match(frame, sighting.patches, place + velocity).shift
+                velocity = velocity + shift
+                place = place + velocity
+                here = (index == at[:, None])[..., None, None] & within[..., None]
+                places = torch.where(here, place[:, None], places)
+        return places
+
+    def _look(
+        self,
+        seen: Frames,
+        places: Tensor,
+        patches: Patches,
+        sign: Tensor,
+        detail: float | Tensor,
+    ) -> Code:
+        """Read every frame's crops, less what the other things paint there, and join them."""
+        many = self.memory
+        flat, at = seen.flatten(0, 1), places.flatten(0, 1)
+        every = patches.repeat_interleave(many, 0)
+        left = flat - composed(torch.zeros_like(flat), every, at)
+        glimpse = self._glimpse(left, flat, every[:, :, :-1], at)
+        by_frame = [torch.unflatten(part, 0, (-1, many)) for part in glimpse]
+        offset, present, weight, look = by_frame
+        share = weight.softmax(1)
+        places = places + offset
+        steps = places.diff(dim=1) / FASTEST
+        moved = steps.movedim(1, 2).flatten(2)  # (batch, particles, 2 (memory - 1))
+        velocity = sign * (steps[:, -1] + self.speed(moved))
+        middle, half = (self.side - 1) / 2, self.side / 2
+        parts = [
+            (places[:, -1] - middle) / half,
+            velocity,
+            detail * (share * present).sum(1),
+            (share * look).sum(1),
+        ]
+        return torch.cat(parts, dim=-1)
+
+
+@torch.no_grad()
+def salient(left: Centred, patch: int) -> Float[Tensor, "frames 1 2"]:
+    """Find the middle of the patch-sized part of each frame in which most is unexplained."""
+    energy = left.square().sum(1, keepdim=True)
+    window = patch // 4 * 2 + 1
+    pooled = functional.avg_pool2d(energy, window, 2, window // 2)
+    best = pooled.flatten(1).argmax(1)
+    columns = pooled.shape[-1]
+    place = 2.0 * torch.stack([best % columns, best // columns], dim=-1)[:, None]
+    axis = torch.arange(patch, device=left.device) - (patch - 1) / 2
+    bell = (-0.5 * (axis / (0.2 * patch)).square()).exp()
+    for _ in range(4):
+        near = crops(energy, place, patch)[:, 0, 0] * bell * bell[:, None]
+        total = near.sum((1, 2)).clamp(min=1e-8)
+        across = (near.sum(1) * axis).sum(1) / total
+        down = (near.sum(2) * axis).sum(1) / total
+        place = place + torch.stack([across, down], dim=-1)[:, None]
+    return place.clamp(0, left.shape[-1] - 1)
