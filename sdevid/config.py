@@ -299,6 +299,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
             )
         if self.particles.patch:
             return self._things_fit()
+        if self.particles.presence == "always":
+            raise ValueError(
+                "particles.presence is always, but particles.patch is 0, and not every cell of the "
+                "grid holds a blob; set particles.presence=static or depth"
+            )
         if self.sde.noise == "diagonal":
             raise ValueError(
                 "sde.noise is diagonal, but sde.latent is particles, which take sde.noise=carried "
@@ -331,7 +336,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
             raise ValueError(
                 f"particles.{what}, but particles.patch is {settings.patch}, and things that paint "
                 "patches are born in the picture and stay; set particles.ring=false and "
-                "particles.presence=static"
+                "particles.presence=static or always"
             )
         if self.sde.order == 2 and self.observation.min_context < 2:
             raise ValueError(

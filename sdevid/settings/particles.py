@@ -9,7 +9,6 @@ from pydantic import field_validator, model_validator
 
 from sdevid.settings.setting import Section, setting
 
-
 MOST_THINGS = 16  # that paint patches
 
 
@@ -66,10 +65,10 @@ class ParticlesConfig(Section):
     painter: int = setting(
         24, ge=4, le=1024, role="architecture", help="channels of the convolutions that paint"
     )
-    presence: Literal["static", "depth"] = setting(
+    presence: Literal["static", "depth", "always"] = setting(
         "static",
         role="architecture",
-        help="static: fixed at birth; depth: follows a mean-reverting depth of small noise",
+        help="static: fixed at birth; depth: mean-reverting, of small noise; always: with patch, 1",
     )
     depth_noise: float = setting(
         0.25,
@@ -127,7 +126,7 @@ class ParticlesConfig(Section):
         ge=0,
         lt=1,
         role="objective",
-        help="first share of the run in which a clip's first frame alone is drawn, to learn to read",
+        help="first share of the run, in which one frame a clip is drawn, to learn to read it",
     )
     whiteness: float = setting(
         0.0,

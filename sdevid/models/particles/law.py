@@ -60,6 +60,8 @@ class ParticleLaw(nn.Module):
         self.calibration: Tensor
         self.by_content = mlp(inputs, hidden // 2, 1, 0.0)
         self.token = nn.Linear(inputs, hidden)
+        self.most_diffusion = config.frame_size / 8
+        self.most_pull = config.frame_size / 4 if settings.patch else 0.0  # of things, stays finite
         self.by_state = config.sde.noise == "diagonal"
         self.moving = nn.Linear(2 * self.layout.order, hidden)
         if self.by_state:
@@ -123,10 +125,13 @@ class ParticleLaw(nn.Module):
         )
         inputs = torch.cat([token, others.transpose(1, 2).flatten(2)], dim=-1)
         drift: Tensor = self.drift(inputs).float()
+        if self.most_pull:
+            drift = self.most_pull * (drift / self.most_pull).tanh()
         diffusion = conditions.diffusion
         if self.by_state:
             own = SPREAD * (self.own_diffusion(inputs).float() / SPREAD).tanh()
             diffusion = diffusion * own.exp()
+            diffusion = diffusion / (1 + diffusion / self.most_diffusion)
         return Motion(drift, diffusion)
 
     def depth(self) -> Depth:

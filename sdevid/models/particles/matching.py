@@ -45,7 +45,7 @@ def match(
     return Match(shift + mean_shift(fine, 1.0), torch.cat([coarse, fine], dim=-1))
 
 
-def halved(patches: Patches) -> Patches:
+def halved(patches: Patches) -> Float[Tensor, "batch particles shades half half"]:
     """Average blocks of 2 x 2 pixels."""
     half: Tensor = functional.avg_pool2d(patches.flatten(0, 1), 2)
     return torch.unflatten(half, 0, patches.shape[:2])

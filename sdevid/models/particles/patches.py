@@ -11,7 +11,7 @@ from sdevid.models.particles.placing import Patches, composed
 from sdevid.models.particles.state import Content, conv, layout_of
 from sdevid.types import Frames
 
-Views = Float[Tensor, "batch particles views channels patch patch"]
+Views = Float[Tensor, "batch particles views shades patch patch"]
 
 
 class PatchPainter(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sdevid.models.particles.state import Positions
 
-Patches = Float[Tensor, "batch particles channels patch patch"]
+Patches = Float[Tensor, "batch particles shades patch patch"]
 
 
 def hat(
@@ -27,8 +27,8 @@ def hat(
 
 def placed(
     patches: Patches, positions: Positions, side: int
-) -> Float[Tensor, "batch particles channels side side"]:
-    """Place each patch with its middle at its position (x, y), in pixels; nothing lies around it."""
+) -> Float[Tensor, "batch particles shades side side"]:
+    """Place each patch with its middle at its position (x, y), in pixels; 0 around it."""
     patch = patches.shape[-1]
     down = hat(positions[..., 1], patch, side)[:, :, None].to(patches)
     across = hat(positions[..., 0], patch, side)[:, :, None].to(patches)

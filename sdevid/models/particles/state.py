@@ -22,7 +22,7 @@ class Content(NamedTuple):
     look: Float[Tensor, "batch particles appearance"]
     born: Positions
     ground: Float[Tensor, "batch channels height width"]
-    views: Float[Tensor, "batch particles views channels patch patch"] | None = None  # of patches
+    views: Float[Tensor, "batch particles views shades patch patch"] | None = None  # of patches
 
     @property
     def condition(self) -> Float[Tensor, "batch particles condition"]:

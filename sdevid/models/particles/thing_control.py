@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.particles.matching import COARSE, FINE, match
-from sdevid.models.particles.placing import Patches, crops
-from sdevid.models.particles.posterior import HIGHEST, LOWEST, MIDDLE, Observation
+from sdevid.models.particles.placing import Patches
+from sdevid.models.particles.posterior import HIGHEST, MIDDLE, Features, Observation
 from sdevid.models.particles.state import Content, ParticleState, layout_of, mlp
 from sdevid.types import Frames
 
+LEAST = -2.0  # log precision of a thing's place, pixel^-2: its own patch is never lost sight of
 COMPARED = (COARSE + 1) ** 2 + (2 * FINE + 1) ** 2  # shifts
 
 
@@ -24,7 +25,7 @@ class NextFrames(nn.Module):
     def __init__(self, _config: Config) -> None:
         super().__init__()
 
-    def forward(self, frames: Frames) -> Frames:
+    def forward(self, frames: Frames) -> Features:
         """Return the second frame of each interval."""
         return frames[:, 1:]
 
@@ -35,6 +36,7 @@ class ThingControl(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         settings, self.layout = config.particles, layout_of(config)
+        self.side = config.frame_size
         inputs = COMPARED + 1 + settings.appearance + 6
         self.correct = mlp(inputs, settings.hidden, 3, 0.1)
         start = 0.5 * (math.log(settings.precision_start) - MIDDLE)
@@ -60,8 +62,10 @@ class ThingControl(nn.Module):
         relative = torch.cat(
             [patches[:, :, :-1] - patches[:, :, -1:] * bare, patches[:, :, -1:]], dim=2
         )
-        shift, chances = match(shown, relative, place + ahead)
+        within = (place + ahead).clamp(0, self.side - 1)  # what left the frame is looked for in it
+        ahead = within - place
+        shift, chances = match(shown, relative, within)
         moving = torch.cat([ahead / 4, shift / 4, left[:, None].expand(-1, place.shape[1], -1)], -1)
         raw = self.correct(torch.cat([chances, content.condition, moving], dim=-1)).float()
-        precision = (MIDDLE + 2 * raw[..., 2:]).clamp(LOWEST, HIGHEST).exp()
+        precision = (MIDDLE + 2 * raw[..., 2:]).clamp(LEAST, HIGHEST).exp()
         return Observation(share * (ahead + shift + raw[..., :2]), precision, None, None)

@@ -1,4 +1,4 @@
-"""A few things read from the frames before a path begins, and their birth where none is observed."""
+"""A few things read from the frames before a path begins, or born where none is observed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sdevid.models.particles.state import (
 )
 from sdevid.types import Frames
 
-VISIBLE = 4.0  # logit of presence where its code is 0
+VISIBLE, ALWAYS = 4.0, 12.0  # logit of presence where its code is 0, and where it is not read
 FASTEST = 4.0  # pixels a frame of a velocity's code of 1
 
 Centred = Float[Tensor, "frames channels side side"]  # frames less their ground's level
@@ -85,6 +85,7 @@ class ThingReader(nn.Module):
         self.speed = nn.Sequential(
             nn.Linear(2 * (self.memory - 1), 32), nn.SiLU(), scaled(nn.Linear(32, 2), 0.0)
         )
+        self.always = settings.presence == "always"
         self.painted = settings.ground == "painted"
         if self.painted:
             self.ground = Ground(config.channels)
@@ -158,7 +159,7 @@ class ThingReader(nn.Module):
         """Turn the code into things: place, velocity, presence and appearance."""
         place = (self.side - 1) / 2 + self.side / 2 * code[..., :2]
         velocity = FASTEST * code[..., 2:4] if self.layout.order == 2 else None
-        logit, look = VISIBLE + STEEP * code[..., 4:5], code[..., 5:]
+        logit, look = self._logit(code[..., 4:5]), code[..., 5:]
         content = Content(logit, look, place, ground, self.painter(look))
         return self.layout.join(place, velocity, None), content
 
@@ -193,9 +194,12 @@ class ThingReader(nn.Module):
             )
         return Sighting(torch.cat(places, 1), torch.cat(patches, 1), left.square().mean((1, 2, 3)))
 
+    def _logit(self, present: Tensor) -> Tensor:
+        return torch.full_like(present, ALWAYS) if self.always else VISIBLE + STEEP * present
+
     def _relative(self, look: Tensor, present: Tensor, bare: Tensor) -> Patches:
         """Paint the mean of a thing's views, its colours relative to the level of the ground."""
-        mean = self.painter(look).mean(2) * (VISIBLE + STEEP * present).sigmoid()[..., None, None]
+        mean = self.painter(look).mean(2) * self._logit(present).sigmoid()[..., None, None]
         opacity = mean[:, :, -1:]
         return torch.cat([mean[:, :, :-1] - opacity * bare[:, None, :, None, None], opacity], dim=2)
 
