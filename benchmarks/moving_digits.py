@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,9 +94,35 @@ def interval(values: list[float]) -> list[float]:
     return [float(array.mean()), *map(float, np.quantile(means, (0.025, 0.975)))]
 
 
+class Futures(NamedTuple):
+    """One clip and its futures."""
+
+    clip: Tensor  # (25, 64, 64)
+    futures: Tensor  # (K, 20, 64, 64)
+    corners: Any  # of its digits
+
+
 @torch.no_grad()
-def main() -> None:
-    """Score a run's futures and those of the real clips, and draw some."""
+def drawn(options: argparse.Namespace) -> Iterator[Futures]:
+    """Draw the futures of each held-out clip."""
+    model, config = export.load(options.run)
+    whole = config.model_copy(update={"sequence_length": SEEN + AHEAD})
+    index, many = open_shards(options.data, options.split), options.futures
+    for number in range(options.clips):
+        batch = stream.fixed(index, whole, range(number, number + 1))
+        frames = as_frames(batch.video)
+        seen = Conditioning(
+            frames=frames[:, :SEEN].expand(many, -1, -1, -1, -1),
+            frame_ticks=batch.ticks[:, :SEEN].expand(many, -1),
+        )
+        ticks = batch.ticks[:, SEEN:].expand(many, -1)
+        futures = model.generate(ticks, SamplerConfig(seed=number), seen).frames
+        corners = index.read(number).meta["corners"]
+        yield Futures(frames[0, :, 0], futures[:, :, 0].clamp(0, 1), corners)
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True)
@@ -103,26 +130,16 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--futures", type=int, default=32)
     parser.add_argument("--output", type=Path, required=True)
-    options = parser.parse_args()
-    started = time.process_time()
-    model, config = export.load(options.run)
-    whole = config.model_copy(update={"sequence_length": SEEN + AHEAD})
-    index = open_shards(options.data, options.split)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Score a run's futures and those of the real clips, and draw some."""
+    options, started = arguments(), time.process_time()
     table: dict[str, dict[str, list[float]]] = {"real": {}, "futures": {}}
     rows = []
-    for number in range(options.clips):
-        batch = stream.fixed(index, whole, range(number, number + 1))
-        frames, corners = as_frames(batch.video), index.read(number).meta["corners"]
-        clip, real = frames[0, :, 0], frames[0, SEEN:, 0]
-        many = options.futures
-        seen = Conditioning(
-            frames=frames[:, :SEEN].expand(many, -1, -1, -1, -1),
-            frame_ticks=batch.ticks[:, :SEEN].expand(many, -1),
-        )
-        sampler = SamplerConfig(seed=number)
-        ticks = batch.ticks[:, SEEN:].expand(many, -1)
-        futures = model.generate(ticks, sampler, seen).frames[:, :, 0].clamp(0, 1)
-        digits = templates(clip, corners)
+    for number, (clip, futures, corners) in enumerate(drawn(options)):
+        real, digits = clip[SEEN:], templates(clip, corners)
         for name, video in (("real", real[None]), ("futures", futures)):
             for key, value in scores(video, real, digits, corners).items():
                 table[name].setdefault(key, []).append(value)

@@ -26,6 +26,7 @@ from sdevid.settings.health import FaultsConfig, WatchdogConfig
 from sdevid.settings.objectives import ConsistencyConfig, FollmerConfig, MatchingConfig
 from sdevid.settings.observation import ObservationConfig
 from sdevid.settings.particles import ParticlesConfig
+from sdevid.settings.particles_fit import check_particles
 from sdevid.settings.run import (
     DataSettings,
     Location,
@@ -282,68 +283,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
 
     @model_validator(mode="after")
     def _particles_fit(self) -> Config:
-        is_particles = self.sde.latent == "particles"
-        if is_particles:
-            self.refuse_oblong("sde.latent is particles")
-        if self.sde.noise == "carried" and not is_particles:
-            raise ValueError(
-                f"sde.noise is carried, but sde.latent is {self.sde.latent}, and noise is carried "
-                "by particles; set sde.latent=particles, or sde.noise=additive"
-            )
-        if not is_particles:
-            return self
-        if self.encoder.frozen is not None:
-            raise ValueError(
-                f"encoder.frozen is {self.encoder.frozen}, but sde.latent is particles, which are "
-                "smaller than one latent; set sde.latent=map, or leave encoder.frozen out"
-            )
-        if self.particles.patch:
-            return self._things_fit()
-        if self.particles.presence == "always":
-            raise ValueError(
-                "particles.presence is always, but particles.patch is 0, and not every cell of the "
-                "grid holds a blob; set particles.presence=static or depth"
-            )
-        if self.sde.noise == "diagonal":
-            raise ValueError(
-                "sde.noise is diagonal, but sde.latent is particles, which take sde.noise=carried "
-                "or additive; particles.patch above 0 takes diagonal"
-            )
-        if self.frame_size % (4 * self.particles.side):
-            raise ValueError(
-                f"particles.count is {self.particles.count}, born {self.particles.side} a side, "
-                f"but frame_size {self.frame_size} is no multiple of 4 times that; for 64 pixels "
-                "a count of 64, 16 or 256 fits"
-            )
-        return self
-
-    def _things_fit(self) -> Config:
-        """Refuse what does not go with particles that paint patches."""
-        settings = self.particles
-        if settings.patch % 4 or settings.patch > self.frame_size:
-            raise ValueError(
-                f"particles.patch is {settings.patch}, but a patch is drawn from a quarter of its "
-                f"side and lies within a frame of {self.frame_size} pixels (frame_size); give a "
-                f"multiple of 4 up to {self.frame_size}"
-            )
-        if self.sde.noise == "carried":
-            raise ValueError(
-                f"sde.noise is carried, but particles.patch is {settings.patch}, and things that "
-                "paint patches move on their own; set sde.noise=additive or diagonal"
-            )
-        if settings.presence == "depth" or settings.ring:
-            what = "ring is true" if settings.ring else "presence is depth"
-            raise ValueError(
-                f"particles.{what}, but particles.patch is {settings.patch}, and things that paint "
-                "patches are born in the picture and stay; set particles.ring=false and "
-                "particles.presence=static or always"
-            )
-        if self.sde.order == 2 and self.observation.min_context < 2:
-            raise ValueError(
-                f"observation.min_context is {self.observation.min_context}, but sde.order is 2 "
-                "and things that paint patches begin with a velocity, which one frame does not "
-                "tell; set observation.min_context=2 or more"
-            )
+        check_particles(self)
         return self
 
     @model_validator(mode="after")

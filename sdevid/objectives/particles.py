@@ -57,6 +57,9 @@ class ParticleObjective(ClipObjective):
             "presence": self._presence(path.states, birth, window),
         }
         terms |= self._successive(path.states, birth, draw.intervals)
+        if birth.unexplained is not None:
+            pixels = decoded[0, 0].numel() / (2 * self.config.observation.scale**2)
+            terms["unexplained"] = pixels * birth.unexplained  # nats
         terms["elbo"] = terms["reconstruction"] - divergence(terms)
         return terms | {"diffusion": draw.conditions.diffusion.detach()}
 
@@ -91,7 +94,8 @@ class ParticleObjective(ClipObjective):
         means["step_correlation"] = means.pop("step_product") / squares
         penalty = settings.presence_penalty * means["presence"]
         penalty = penalty + settings.whiteness * means["step_correlation"].square()
-        return super().loss(means, kl_weight) + self._ramp() * penalty
+        reading = means.get("unexplained", 0.0)  # what peeling one frame leaves: it learns alone
+        return super().loss(means, kl_weight) + self._ramp() * penalty + reading
 
     def _moves(self) -> Float[Tensor, ""]:
         """Return 0 while single frames are learnt, `particles.still` of the run, then 1."""

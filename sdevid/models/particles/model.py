@@ -35,29 +35,32 @@ from sdevid.types import Serial, Ticks, units
 class ParticleSDE(VideoModel):
     """K particles with places in pixels; `sde/carried_noise` describes their noise."""
 
-    prior_parts = ("law.log_diffusion", "law.log_length", "decoder.log_radius")
+    prior_parts: tuple[str, ...] = ("law.log_diffusion", "law.log_length", "decoder.log_radius")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.layout = layout_of(config)
         self.paints_patches = config.particles.patch > 0
-        reader, features, control, decoder = (
-            (ThingReader, NextFrames, ThingControl, PatchDecoder)
-            if self.paints_patches
-            else (ParticleReader, NeighbourFeatures, ParticleControl, ParticleDecoder)
-        )
         if self.paints_patches:
             self.prior_parts = ("law", "reader.prior_mean", "reader.prior_log_scale", "reader.text")
         with self.named("reader"):
-            self.reader = reader(config)
+            self.reader: ParticleReader | ThingReader = (
+                ThingReader(config) if self.paints_patches else ParticleReader(config)
+            )
         with self.named("law"):
             self.law = ParticleLaw(config)
         with self.named("features"):
-            self.features = features(config)
+            self.features: NeighbourFeatures | NextFrames = (
+                NextFrames() if self.paints_patches else NeighbourFeatures(config)
+            )
         with self.named("control"):
-            self.control = control(config)
+            self.control: ParticleControl | ThingControl = (
+                ThingControl(config) if self.paints_patches else ParticleControl(config)
+            )
         with self.named("decoder"):
-            self.decoder = decoder(config)
+            self.decoder: ParticleDecoder | PatchDecoder = (
+                PatchDecoder(config) if self.paints_patches else ParticleDecoder(config)
+            )
         self.ring = None
         if config.particles.ring:
             with self.named("ring"):
@@ -128,12 +131,8 @@ class ParticleSDE(VideoModel):
         left: Float[Tensor, "batch 2"],
     ) -> Observation:
         """Read the posterior's pseudo-observations of each particle before a step."""
-        if self.paints_patches:
-            seen: Observation = self.control(
-                features, z, content, left, self.decoder.patches(z, content)
-            )
-        else:
-            seen = self.control(features, z, content, left)
+        patches = self.decoder.shown(z, content)
+        seen: Observation = self.control(features, z, content, left, patches)
         return seen
 
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:

@@ -69,9 +69,8 @@ class PatchDecoder(nn.Module):
         """Draw the frames of `z` over the static ground."""
         batch, time = z.shape[:2]
         flat = z.flatten(0, 1)
-        still = Content(*(x if x is None else x.repeat_interleave(time, 0) for x in w))
-        ground = still.ground
-        frames = composed(ground, self.patches(flat, still), self.layout.split(flat)[0])
+        w = w.repeated(time)
+        frames = composed(w.ground, self.shown(flat, w), self.layout.split(flat)[0])
         return torch.unflatten(frames, 0, (batch, time))
 
     def carry_on(
@@ -86,7 +85,7 @@ class PatchDecoder(nn.Module):
         """Compute how visible each thing is, in [0, 1]."""
         return w.logit[:, None].expand(-1, z.shape[1], -1, -1).sigmoid()
 
-    def patches(self, z: Float[Tensor, "batch particles components"], w: Content) -> Patches:
+    def shown(self, z: Float[Tensor, "batch particles components"], w: Content) -> Patches:
         """Mix each thing's views by its velocity; presence scales colour and opacity."""
         assert w.views is not None
         present = w.logit.sigmoid()[..., None, None]

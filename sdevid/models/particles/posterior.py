@@ -90,8 +90,9 @@ class ParticleControl(nn.Module):
         z: ParticleState,
         content: Content,
         left: Float[Tensor, "batch 2"],
+        _patches: None = None,
     ) -> Observation:
-        """Read the pseudo-observations of each particle before a step.
+        """Read the pseudo-observations of each particle before a step; it has no patch.
 
         `left` is the step's share of what is left of its interval, and its length in frames.
         """

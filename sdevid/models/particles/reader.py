@@ -37,6 +37,7 @@ class ParticleBirth(NamedTuple):
     state: ParticleState
     content: Content
     kl: Float[Tensor, " batch"]  # nats; 0 where the first frame is observed
+    unexplained: Float[Tensor, " batch"] | None = None  # of the frame that things are peeled off
 
 
 def with_ring(

@@ -29,6 +29,12 @@ class Content(NamedTuple):
         """Presence and appearance, which the law and the posterior read."""
         return torch.cat([self.logit.sigmoid(), self.look], dim=-1)
 
+    def repeated(self, times: int) -> Content:
+        """Repeat each clip's content `times` times, for as many frames."""
+        logit, look, born, ground = (part.repeat_interleave(times, 0) for part in self[:4])
+        views = None if self.views is None else self.views.repeat_interleave(times, 0)
+        return Content(logit, look, born, ground, views)
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -22,9 +22,6 @@ COMPARED = (COARSE + 1) ** 2 + (2 * FINE + 1) ** 2  # shifts
 class NextFrames(nn.Module):
     """What the posterior reads of each interval: the frame at its end."""
 
-    def __init__(self, _config: Config) -> None:
-        super().__init__()
-
     def forward(self, frames: Frames) -> Features:
         """Return the second frame of each interval."""
         return frames[:, 1:]

@@ -29,6 +29,7 @@ from sdevid.models.particles.state import (
 from sdevid.types import Frames
 
 VISIBLE, ALWAYS = 4.0, 12.0  # logit of presence where its code is 0, and where it is not read
+CONTRAST = 3.0  # of the crops that are read
 FASTEST = 4.0  # pixels a frame of a velocity's code of 1
 
 Centred = Float[Tensor, "frames channels side side"]  # frames less their ground's level
@@ -80,7 +81,7 @@ class ThingReader(nn.Module):
             nn.Flatten(),
             nn.Linear(2 * width * cells**2, 2 * settings.hidden),
             nn.SiLU(),
-            scaled(nn.Linear(2 * settings.hidden, 4 + self.look), 0.3),
+            scaled(nn.Linear(2 * settings.hidden, 4 + self.look), 1.0),
         )
         self.speed = nn.Sequential(
             nn.Linear(2 * (self.memory - 1), 32), nn.SiLU(), scaled(nn.Linear(32, 2), 0.0)
@@ -118,20 +119,21 @@ class ThingReader(nn.Module):
         """
         level = median(frames[:, -1])
         sign = torch.where(is_free, -1.0, 1.0)[:, None, None]
-        code = self._read(frames, level, sign, detail)
+        code, unexplained = self._read(frames, level, sign, detail)
         prior = self._prior(len(frames), text)
         posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
         free = is_free[:, None, None]
         spent = torch.where(is_free, kl(posterior, prior), 0.0)
         ground = self._ground(frames[:, -1], level, detail)
         ground = torch.where(free[..., None], self._bare(ground), ground)
-        return ParticleBirth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
+        state, content = self._born(torch.where(free, posterior.at(eps), code), ground)
+        return ParticleBirth(state, content, spent, unexplained)
 
     def observed(self, frames: Frames) -> tuple[ParticleState, Content]:
         """Read the prior's start from observed `frames`; the path begins at the last one."""
         level = median(frames[:, -1])
         sign = torch.ones(len(frames), 1, 1, device=frames.device)
-        code = self._read(frames, level, sign, 1.0)
+        code, _ = self._read(frames, level, sign, 1.0)
         return self._born(code, self._ground(frames[:, -1], level, 1.0))
 
     def free(
@@ -163,7 +165,10 @@ class ThingReader(nn.Module):
         content = Content(logit, look, place, ground, self.painter(look))
         return self.layout.join(place, velocity, None), content
 
-    def _read(self, frames: Frames, level: Tensor, sign: Tensor, detail: float | Tensor) -> Code:
+    def _read(
+        self, frames: Frames, level: Tensor, sign: Tensor, detail: float | Tensor
+    ) -> tuple[Code, Float[Tensor, " batch"]]:
+        """Read the code, and the mean square of what is not explained of the frame peeled."""
         first = frames[:, :1].expand(-1, max(0, self.memory - frames.shape[1]), -1, -1, -1)
         seen = centred(torch.cat([first, frames[:, -self.memory :]], dim=1), level[:, None])
         bare = level[:, :, 0, 0]
@@ -174,7 +179,8 @@ class ThingReader(nn.Module):
         rows = torch.arange(len(frames), device=frames.device)
         sighting = self.peel(seen[rows, best], bare, detail)
         places = self._track(seen, sighting, best)
-        return self._look(seen, places, sighting.patches, sign, detail).float()
+        code = self._look(seen, places, sighting.patches, sign, detail).float()
+        return code, sighting.unexplained
 
     def peel(
         self,
@@ -209,10 +215,10 @@ class ThingReader(nn.Module):
         """Read crops of what is unexplained (plus a thing's `own` part of it) and of the frame."""
         around, whole = crops(left, place, self.patch), crops(seen, place, self.patch)
         own = torch.zeros_like(around) if own is None else own
-        inputs = torch.cat([around + own, whole, own], dim=2)
+        inputs = CONTRAST * torch.cat([around + own, whole, own], dim=2)
         raw = torch.unflatten(self.glimpse(inputs.flatten(0, 1)), 0, place.shape[:2]).float()
-        offset, present, weight, look = raw.split([2, 1, 1, self.look], dim=-1)
-        return Glimpse(self.patch / 4 * offset.tanh(), present, weight, look)
+        offset = self.patch / 4 * raw[..., :2].tanh()
+        return Glimpse(offset, raw[..., 2:3], raw[..., 3:4], raw[..., 4:])
 
     def _track(
         self, seen: Frames, sighting: Sighting, best: Int64[Tensor, " batch"]
