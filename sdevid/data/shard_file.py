@@ -29,11 +29,14 @@ def index_name(shard: str) -> str:
     return shard.removesuffix(".tar") + ".index.json"
 
 
-def digest(content: bytes, kind: Hash) -> str:
-    """Hash a member's bytes, as hex: xxh3_128 takes a twentieth of sha256's time."""
-    if kind == "xxh3":
-        return xxhash.xxh3_128_hexdigest(content)
-    return hashlib.sha256(content).hexdigest()
+def digest(content: bytes, kind: Hash, rest: memoryview | bytes = b"") -> str:
+    """Hash a member's bytes, as hex: xxh3_128 takes a twentieth of sha256's time.
+
+    `rest` are the bytes that follow `content`.
+    """
+    hasher = xxhash.xxh3_128(content) if kind == "xxh3" else hashlib.sha256(content)
+    hasher.update(rest)
+    return hasher.hexdigest()
 
 
 def member_at(offset: int, content: bytes) -> Member:
