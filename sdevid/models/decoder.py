@@ -14,9 +14,10 @@ from sdevid.config import Config
 from sdevid.errors import UserError
 from sdevid.models.carried_frame import CarriedFrame
 from sdevid.models.consistency import PreviousFrame, WarpHead
-from sdevid.models.encoder import Maps, Residual, norm, widths
+from sdevid.models.encoder import LastFrame, Maps, Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.protocols import Decoder
+from sdevid.models.transport import AXES, MIDDLE, Transport, odds
 from sdevid.types import Frames
 
 
@@ -98,7 +99,9 @@ class FrameDecoder(nn.Module):
     Of pixels the mean is in [0, 1]; a frozen autoencoder's latents have no bound.
     Of a state of second order it sees the positions alone. With `encoder.skip` it also sees the
     encoder's feature maps of the last observed frame, each at its own scale. With
-    `encoder.carried_layers` that frame itself is moved, and nothing else is drawn after it.
+    `encoder.transport` it shifts the log odds of that frame, carried along the state's displacement
+    as its features are. With `encoder.carried_layers` the frame is moved in layers, and nothing
+    else is drawn after it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -116,6 +119,11 @@ class FrameDecoder(nn.Module):
         self.is_pixels = config.encoder.frozen is None
         if self.is_pixels and config.observation.mean != 0.5 and self.image.bias is not None:
             nn.init.constant_(self.image.bias, math.log(1 / (1 / config.observation.mean - 1)))
+        self.transport = Transport() if config.encoder.transport else None
+        if self.transport is not None:
+            nn.init.zeros_(self.image.weight)  # at first the frame is carried, and nothing else
+            if self.image.bias is not None:
+                nn.init.zeros_(self.image.bias)
         is_carried = config.encoder.carried_layers > 0  # then nothing else draws observed clips
         is_skipped = config.encoder.skip and not is_carried
         with initial_weights(config.seed, "decoder.skip"):
@@ -139,25 +147,30 @@ class FrameDecoder(nn.Module):
         self,
         z: Float[Tensor, "batch time *latent"],
         w: Float[Tensor, "batch content *cells"],
-        skip: Maps | None = None,
+        last: LastFrame | None = None,
     ) -> Frames:
-        """Decode the frames of `z`; `skip` are features of the last observed frame."""
-        return self.carry_on(z, w, None, skip)[0]
+        """Decode the frames of `z`; `last` is what the encoder keeps of the last observed frame."""
+        return self.carry_on(z, w, None, last)[0]
 
     def carry_on(
         self,
         z: Float[Tensor, "batch time *latent"],
         w: Float[Tensor, "batch content *cells"],
         before: PreviousFrame | None,
-        skip: Maps | None = None,
+        last: LastFrame | None = None,
     ) -> tuple[Frames, PreviousFrame | None]:
         """Decode the frames of `z`, which follow the frame `before`; also return their last."""
-        if self.carried is not None and skip is not None:
-            return self._with_carried(self.carried, z, w, skip), None
+        if self.carried is not None and last is not None:
+            return self._with_carried(self.carried, z, w, last.maps), None
         batch, time = z.shape[:2]
         content = w.repeat_interleave(time, 0)
-        features = self._grown(self.seed(z[:, :, : self.size].flatten(0, 1), content), skip)
-        images: Tensor = self.image(features).float().unflatten(0, (batch, time))
+        state = z[:, :, : self.size].flatten(0, 1)
+        observed, skip = self._observed(state, last)
+        features = self._grown(self.seed(state, content), skip)
+        images: Tensor = self.image(features).float()
+        if observed is not None:
+            images = images + odds(observed, MIDDLE)
+        images = images.unflatten(0, (batch, time))
         if self.is_pixels:
             images = images.sigmoid()
         if self.warp is None:
@@ -165,6 +178,18 @@ class FrameDecoder(nn.Module):
         features = torch.unflatten(features, 0, (batch, time))
         images = self.warp(features, images, before)
         return images, PreviousFrame(features[:, -1:], images[:, -1:])
+
+    def _observed(
+        self, state: Float[Tensor, "frames channels *cells"], last: LastFrame | None
+    ) -> tuple[Tensor | None, Maps | None]:
+        """Carry the last observed frame, and its features, to each of the frames of `state`."""
+        if last is None:
+            return None, None
+        if self.transport is None or last.moving is None:
+            return None, last.maps or None
+        frame = last.moving.frame
+        carried = self.transport(state[:, :AXES], (frame, *last.maps), frame.shape[-1])
+        return carried[0], carried[1:] or None
 
     def _with_carried(
         self,

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import Config
+from sdevid.models.initial_weights import initial_weights
+from sdevid.models.transport import AXES, MIDDLE, Motion, MovingFrame
 from sdevid.types import Frames
 
 Sides = tuple[int, int] | None  # rows and columns of a map latent; None for a vector
@@ -18,22 +20,40 @@ Tokens = Float[Tensor, "batch time cells features"]  # cells: 1, or the map's pl
 Maps = tuple[Float[Tensor, "_ _ _ _"], ...]  # (batch, channels, height, width), finest first
 
 
+class LastFrame(NamedTuple):
+    """What decoder and start see of the last observed frame of each clip, 0 where it has none."""
+
+    maps: Maps = ()  # features, with `encoder.skip`
+    moving: MovingFrame | None = None  # with `encoder.transport`
+
+    def rows(self, index: Tensor | slice) -> LastFrame:
+        """Select clips."""
+        maps = tuple(each[index] for each in self.maps)
+        return LastFrame(maps, None if self.moving is None else self.moving.rows(index))
+
+
 class EncodedFrames(NamedTuple):
-    """Tokens of frames, and with `encoder.skip` the feature maps of the encoder's stages."""
+    """Tokens of frames, and what else may be asked of the last observed one."""
 
     tokens: Tokens
     maps: tuple[Float[Tensor, "batch time _ _ _"], ...] = ()  # channels, height, width
+    pictures: Frames | None = None  # less the encoder's middle
+    motion: Float[Tensor, "batch time 2 rows columns"] | None = None  # pixels a training frame
 
 
-def maps_of(
+def last_frame(
     frames: EncodedFrames, index: Int64[Tensor, " batch"], exists: Bool[Tensor, " batch"]
-) -> Maps | None:
-    """Select the feature maps of one frame of each clip, 0 where it has none; None without any."""
-    if not frames.maps:
+) -> LastFrame | None:
+    """Select one frame of each clip, 0 where it has none; None if nothing else is asked of it."""
+    if not frames.maps and frames.motion is None:
         return None
     rows = torch.arange(len(index), device=index.device)
     there = exists.view(-1, 1, 1, 1)
-    return tuple(maps[rows, index] * there for maps in frames.maps)
+    maps = tuple(maps[rows, index] * there for maps in frames.maps)
+    if frames.motion is None or frames.pictures is None:
+        return LastFrame(maps)
+    moving = MovingFrame(frames.pictures[rows, index] * there, frames.motion[rows, index] * there)
+    return LastFrame(maps, moving)
 
 
 def widths(config: Config) -> list[int]:
@@ -71,7 +91,8 @@ class FrameEncoder(nn.Module):
     """Encodes each frame to one token (vector latent) or one token a cell (map latent).
 
     With `encoder.differences` a frame comes with its change from the stored frame before it, 0 for
-    the first. Unobserved values (NaN) are read as grey.
+    the first. With `encoder.transport` a token also holds its cell's motion. Unobserved values
+    (NaN) are read as grey.
     """
 
     def __init__(self, config: Config) -> None:
@@ -79,7 +100,7 @@ class FrameEncoder(nn.Module):
         channels = widths(config)
         self.differences = config.encoder.differences
         inputs = config.picture.channels * (2 if self.differences else 1)
-        self.middle = 0.5 if config.encoder.frozen is None else 0.0  # of what it sees
+        self.middle = MIDDLE if config.encoder.frozen is None else 0.0  # of what it sees
         layers: list[nn.Module] = [nn.Conv2d(inputs, channels[0], 3, padding=1)]
         if len(channels) > 1:
             layers = []
@@ -91,10 +112,17 @@ class FrameEncoder(nn.Module):
         self.is_map = config.sde.latent == "map"
         size = channels[-1] * (1 if self.is_map else math.prod(config.map_shape))
         self.token = nn.Linear(size, config.encoder.features)
+        self.motion = Motion(config.map_shape) if config.encoder.transport else None
+        with initial_weights(config.seed, "encoder.motion"):
+            self.motion_token = nn.Linear(AXES, config.encoder.features) if self.motion else None
 
-    def forward(self, frames: Frames) -> EncodedFrames:
-        """Encode (batch, time, channels, height, width) as (batch, time, cells, features)."""
+    def forward(self, frames: Frames, times: Float[Tensor, "batch time"]) -> EncodedFrames:
+        """Encode (batch, time, channels, height, width) as (batch, time, cells, features).
+
+        `times` of the frames, in training frames, say how fast things move.
+        """
         batch, time = frames.shape[:2]
+        motion = None if self.motion is None else self.motion(frames, times)
         frames = frames.nan_to_num(nan=self.middle)
         seen = frames - self.middle
         if self.differences and frames.shape[1]:
@@ -107,13 +135,17 @@ class FrameEncoder(nn.Module):
                 maps.append(cells)
         pattern = "(b t) c h w -> b t (h w) c" if self.is_map else "(b t) c h w -> b t 1 (c h w)"
         tokens: Tensor = self.token(rearrange(cells, pattern, b=batch))
+        if motion is not None and self.motion_token is not None:
+            tokens = tokens + self.motion_token(rearrange(motion, "b t c h w -> b t (h w) c"))
+        pictures = None if motion is None else frames - self.middle
         if not self.skip:
-            return EncodedFrames(tokens)
+            return EncodedFrames(tokens, pictures=pictures, motion=motion)
         stages = maps or [cells]  # frames as small as the map have one stage
         if self.carried:
             there = torch.ones_like(frames[:, :, :1])
             stages = [torch.cat([frames, there], dim=2).flatten(0, 1), *stages]
-        return EncodedFrames(tokens, tuple(each.unflatten(0, (batch, time)) for each in stages))
+        skips = tuple(each.unflatten(0, (batch, time)) for each in stages)
+        return EncodedFrames(tokens, skips, pictures, motion)
 
 
 def lay_out(tokens: Float[Tensor, "*batch cells features"], sides: Sides) -> Tensor:

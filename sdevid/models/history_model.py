@@ -16,7 +16,7 @@ from sdevid.models.backbone import State
 from sdevid.models.birth import build_start
 from sdevid.models.bridge_conditioning import BridgeConditioning, FutureFrames
 from sdevid.models.decoder import build_decoder
-from sdevid.models.encoder import EncodedFrames, FrameEncoder, Tokens, maps_of
+from sdevid.models.encoder import EncodedFrames, FrameEncoder, Tokens, last_frame
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.protocols import Decoder
 from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
@@ -88,7 +88,7 @@ class HistoryModel(VideoModel):
         history: History,
     ) -> Frames:
         """Decode the frames of `states`, with the features of the last observed frame if any."""
-        frames: Frames = self.decoder(states, w, history.skip)
+        frames: Frames = self.decoder(states, w, history.last)
         return frames
 
     @property
@@ -126,8 +126,8 @@ class HistoryModel(VideoModel):
         for first in range(0, ticks.shape[1], size):
             chunk = ticks[:, first : first + size]
             path = transition(z, torch.cat([reference, chunk], dim=1))
-            skip = context.history.skip
-            frames, decoder_state = self.decoder.carry_on(path.states, w, decoder_state, skip)
+            last = context.history.last
+            frames, decoder_state = self.decoder.carry_on(path.states, w, decoder_state, last)
             z, reference = path.states[:, -1], chunk[:, -1:]
             yield Chunk(frames, nats + path.nats)
             nats = torch.zeros_like(nats)
@@ -139,17 +139,18 @@ class HistoryModel(VideoModel):
         first = ticks[:, :1]
         if conditioning.frames is None or conditioning.frame_ticks is None:
             encoded, times = EncodedFrames(self._no_tokens(ticks)), ticks[:, :0]
-            reference, skip = first, None
+            reference, last = first, None
         else:
-            encoded, times = self.encoder(conditioning.frames), conditioning.frame_ticks
-            before, last = times.where(times <= first, -1).max(1, keepdim=True)
+            times = conditioning.frame_ticks
+            encoded = self.encoder(conditioning.frames, units(times - times[:, :1]))
+            before, index = times.where(times <= first, -1).max(1, keepdim=True)
             reference = before.where(before >= 0, first)
-            skip = maps_of(encoded, last[:, 0], before[:, 0] >= 0)
+            last = last_frame(encoded, index[:, 0], before[:, 0] >= 0)
         tokens = encoded.tokens
         is_seen = torch.ones_like(times, dtype=torch.bool)
         at, count = units(times - reference), len(ticks)
         history = self.temporal(tokens, at, is_seen, self.embedding(conditioning.text, count))
-        history = history._replace(skip=skip)
+        history = history._replace(last=last)
         negative = None
         if is_guided and self.text is not None:
             caption = self.embedding(conditioning.negative_text, count)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sdevid.models.consistency import PreviousFrame
-from sdevid.models.encoder import Maps
+from sdevid.models.encoder import LastFrame
 from sdevid.types import Frames
 
 
@@ -20,16 +20,16 @@ class Decoder(Protocol):
         self,
         z: Float[Tensor, "batch time *latent"],
         w: Float[Tensor, "batch *content"],
-        skip: Maps | None = None,
+        last: LastFrame | None = None,
     ) -> Frames:
-        """Decode a whole clip; `skip` are features of the last observed frame."""
+        """Decode a whole clip; `last` is the last observed frame."""
 
     def carry_on(
         self,
         z: Float[Tensor, "batch time *latent"],
         w: Float[Tensor, "batch *content"],
         before: PreviousFrame | None,
-        skip: Maps | None = None,
+        last: LastFrame | None = None,
     ) -> tuple[Frames, PreviousFrame | None]:
         """Decode frames that follow those whose last one is `before`; return them and their last.
 

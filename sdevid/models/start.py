@@ -13,9 +13,12 @@ from sdevid.config import Config
 from sdevid.models.encoder import Sides, lay_out
 from sdevid.models.gaussian import Gaussian, GaussianHead, Mixture, kl, kl_to_mixture
 from sdevid.models.temporal import History
+from sdevid.models.transport import AXES
 from sdevid.sde.noise import Stream, normal, uniform
 from sdevid.types import Serial
 
+_STILL = 0.02  # pixels, sd of the displacement at the last observed frame, where there is none
+_VELOCITY = 0.3  # pixels a training frame, what is learnt of a velocity beside the motion observed
 Summary = Float[Tensor, "batch cells features"]
 
 
@@ -60,6 +63,23 @@ class ContentHead(GaussianHead):
         return Gaussian(lay_out(cells.mean, self.sides), lay_out(cells.scale, self.sides))
 
 
+def _moving(
+    parts: Gaussian, first: int, motion: Float[Tensor, "batch 2 rows columns"] | None
+) -> Gaussian:
+    """Begin without displacement, and with a velocity near the observed motion.
+
+    `parts` are (batch, components, channels, rows, columns); velocities begin at channel `first`.
+    """
+    velocity = slice(first, first + AXES)
+    mean, scale = parts.mean.clone(), parts.scale.clone()
+    mean[:, :, :AXES], scale[:, :, :AXES] = 0.0, _STILL
+    mean[:, :, velocity] = _VELOCITY * parts.mean[:, :, velocity]
+    scale[:, :, velocity] = _VELOCITY * parts.scale[:, :, velocity]
+    if motion is not None:
+        mean[:, :, velocity] = mean[:, :, velocity] + motion[:, None]
+    return Gaussian(mean, scale)
+
+
 class PosteriorStart(nn.Module):
     """q(w | x) and q(z_0 | x) from the token of the frame at which the path begins."""
 
@@ -89,6 +109,7 @@ class PriorStart(nn.Module):
         features, size = config.encoder.features, config.sde.state_size
         self.content = ContentHead(config)
         self.state = GaussianHead(features, self.components * size)
+        self.velocity = config.sde.latent_size if config.encoder.transport else None
         self.weights = None
         if self.components > 1:
             nn.init.normal_(self.state.linear.bias[: self.components * size])
@@ -101,7 +122,7 @@ class PriorStart(nn.Module):
 
         Both are Gaussian: the mixture has one component.
         """
-        content, state = self(history.summary)
+        content, state = self(history)
         return content, Gaussian(state.parts.mean[:, 0], state.parts.scale[:, 0])
 
     def divergence(
@@ -109,7 +130,7 @@ class PriorStart(nn.Module):
     ) -> dict[str, Float[Tensor, " batch"]]:
         """Compute KL(q || p) of w and of z_0 in nats, by name."""
         del seed, serial  # a Gaussian's is exact
-        content, state = self(history.summary)
+        content, state = self(history)
         return {
             "kl_initial": kl_to_mixture(draw.state, state, draw.z, draw.eps),
             "kl_content": kl(draw.content, content),
@@ -120,7 +141,7 @@ class PriorStart(nn.Module):
     ) -> Float[Tensor, " batch"]:
         """Compute log p(w, z_0 | c) in nats."""
         del seed, serial
-        content, state = self(history.summary)
+        content, state = self(history)
         apart = ((draw.w - content.mean) / content.scale).square()
         each = -0.5 * apart - content.scale.log() - 0.5 * math.log(2 * math.pi)
         both: Tensor = each.flatten(1).sum(1) + state.log_prob(draw.z)
@@ -131,15 +152,19 @@ class PriorStart(nn.Module):
     ) -> SampledStart:
         """Draw (w, z_0). Guidance does not act on a Gaussian start, only along the path."""
         del guidance
-        content, state = self(history.summary)
+        content, state = self(history)
         w = content.at(normal(seed, serial, Stream.CONTENT, content.mean.shape[1:]))
         choice = uniform(seed, serial, Stream.COMPONENT, (1,))
         eps = normal(seed, serial, Stream.INITIAL, state.parts.mean.shape[2:])
         return SampledStart(w, state.at(choice, eps), w.new_zeros(len(w)))
 
-    def forward(self, summary: Summary) -> tuple[Gaussian, Mixture]:
-        """Compute p(w | c) and p(z_0 | c) from the summary (batch, cells, features)."""
+    def forward(self, history: History) -> tuple[Gaussian, Mixture]:
+        """Compute p(w | c) and p(z_0 | c) from the history's summary."""
+        summary = history.summary
         parts = Gaussian(*(self._components(part) for part in self.state(summary)))
+        if self.velocity is not None:
+            moving = None if history.last is None else history.last.moving
+            parts = _moving(parts, self.velocity, None if moving is None else moving.motion)
         content = self.content(summary)
         if self.weights is None:
             return content, Mixture(summary.new_zeros(len(summary), 1).float(), parts)

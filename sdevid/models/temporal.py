@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sdevid.config import EncoderConfig
 from sdevid.models.attention import attend, backend, heads
-from sdevid.models.encoder import Maps, Sides, Tokens
+from sdevid.models.encoder import LastFrame, Sides, Tokens
 from sdevid.models.initial_weights import small_normal
 from sdevid.models.transformer import cell_positions
 
@@ -31,7 +31,7 @@ class History(NamedTuple):
     text: Float[Tensor, "batch features"] | None = None  # embedding of the caption
 
     continued: Bool[Tensor, " batch"] | None = None  # whether the summary is a seen frame's token
-    skip: Maps | None = None  # of the last observed frame, for the decoder
+    last: LastFrame | None = None  # what decoder and start see of the last observed frame
 
     def halves(self) -> tuple[History, History]:
         """Split a batch that holds each clip twice, all clips once and then again."""
@@ -46,8 +46,8 @@ class History(NamedTuple):
     def _rows(self, rows: slice | Int64[Tensor, " rows"]) -> History:
         text = None if self.text is None else self.text[rows]
         continued = None if self.continued is None else self.continued[rows]
-        skip = None if self.skip is None else tuple(each[rows] for each in self.skip)
-        return History(self.summary[rows], self.tokens[rows], text, continued, skip)
+        last = None if self.last is None else self.last.rows(rows)
+        return History(self.summary[rows], self.tokens[rows], text, continued, last)
 
 
 class TimeFeatures(nn.Module):

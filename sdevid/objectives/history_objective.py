@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdevid.models.bridge_conditioning import FutureFrames
 from sdevid.models.consistency import frame_difference
-from sdevid.models.encoder import Tokens, maps_of
+from sdevid.models.encoder import Tokens, last_frame
 from sdevid.models.history_model import HistoryModel
 from sdevid.models.temporal import History
 from sdevid.objectives.clip_objective import ClipObjective, Clips, PerClip, divergence
@@ -68,11 +68,11 @@ class HistoryObjective(ClipObjective):
         present = frames.isnan().logical_not().flatten(2).any(2)
         observed = self.observed(serial, frames.shape[1], context) & present
         window = Window.after(observed)
-        encoded = model.encoder(frames)
         times = units(ticks - ticks.gather(1, window.reference))
+        encoded = model.encoder(frames, times)
         caption = model.embedding(text, len(frames))
         prior, posterior = self._histories(encoded.tokens, times, observed, present, caption)
-        prior = prior._replace(skip=maps_of(encoded, window.reference[:, 0], observed[:, 0]))
+        prior = prior._replace(last=last_frame(encoded, window.reference[:, 0], observed[:, 0]))
         future = None if model.guide is None else FutureFrames(prior.tokens, ticks, observed)
         return EncodedClips(
             frames=window.cut(frames),

@@ -83,6 +83,11 @@ class EncoderConfig(Section):
         role="architecture",
         help="layers in which the state moves the last observed frame, not drawing; 0: none",
     )
+    transport: bool = setting(
+        False,
+        role="architecture",
+        help="carry the last observed frame along a displacement, the state's first two channels",
+    )
     differences: bool = setting(
         False,
         role="architecture",

@@ -10,6 +10,7 @@ import torch
 
 from sdevid.config import parse
 from sdevid.errors import UserError
+from sdevid.models.encoder import LastFrame
 from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.models.start import Guidance
 from sdevid.objectives import build
@@ -101,7 +102,7 @@ def test_skip_is_of_the_last_observed_frame_alone():
     def skip(changed: int, context: int) -> torch.Tensor:
         other = video.clone()
         other[:, changed] = 255 - other[:, changed]
-        maps = clip_objective.encode(Clips(other, ticks, serial, context=context)).context.skip
+        maps = clip_objective.encode(Clips(other, ticks, serial, context=context)).context.last.maps
         return torch.cat([each.flatten(1) for each in maps], dim=1)
 
     last, earlier, later = (skip(changed, context=3) for changed in (2, 1, 3))
@@ -114,10 +115,12 @@ def test_skip_is_of_the_last_observed_frame_alone():
 def test_skip_of_sampling_is_that_of_training():
     clip_objective = objective()
     video, ticks, serial = factories.clips(2, FRAMES)
-    trained = clip_objective.encode(Clips(video, ticks, serial, context=3)).context.skip
+    trained = clip_objective.encode(Clips(video, ticks, serial, context=3)).context.last.maps
     frames = video[:, :3].movedim(-1, 2) / 255
     conditioning = Conditioning(frames, ticks[:, :3])
-    sampled = clip_objective.model.encode_context(ticks[:, 3:], conditioning, False)[0].history.skip
+    sampled = clip_objective.model.encode_context(ticks[:, 3:], conditioning, False)[
+        0
+    ].history.last.maps
     for one, other in zip(trained, sampled, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -130,13 +133,13 @@ def test_state_says_where_a_seen_frame_is_let_in():
         torch.randn(1, each.gate.in_channels, 4 * 2**k, 4 * 2**k)
         for k, each in enumerate(model.decoder.skips)
     ]
-    skip = tuple(reversed(maps))
+    last = LastFrame(tuple(reversed(maps)))
     for connection in model.decoder.skips:
         connection.gate.bias.fill_(-40.0)
-    torch.testing.assert_close(model.decoder(z, w, skip), model.decoder(z, w))
+    torch.testing.assert_close(model.decoder(z, w, last), model.decoder(z, w))
     for connection in model.decoder.skips:
         connection.gate.bias.zero_()
-    assert float((model.decoder(z, w, skip) - model.decoder(z, w)).abs().max()) > 1e-4
+    assert float((model.decoder(z, w, last) - model.decoder(z, w)).abs().max()) > 1e-4
 
 
 def test_videos_in_chunks_are_as_in_one_piece():

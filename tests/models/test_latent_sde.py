@@ -82,7 +82,7 @@ def test_solver_grid_holds_every_time_in_steps_within_a_cell(gaps, cell):
 @pytest.mark.parametrize("sde", [VECTOR, MAP])
 def test_unobserved_frame_changes_nothing_of_the_history(sde):
     result = model(sde)
-    tokens = result.encoder(torch.rand(2, 5, 1, 16, 16)).tokens
+    tokens = result.encoder(torch.rand(2, 5, 1, 16, 16), torch.arange(5.0).expand(2, -1)).tokens
     times = torch.rand(2, 5)
     seen = torch.tensor([[True, True, False, True, False]]).expand(2, 5)
     history = result.temporal(tokens, times, seen)
