@@ -84,7 +84,7 @@ def test_motion_ignores_what_was_not_observed():
     motion = Motion((CELLS, CELLS))(torn, torch.arange(float(FRAMES))[None])
     assert motion.isfinite().all()
     torch.testing.assert_close(
-        motion[0, -1].mean((1, 2)), torch.tensor(VELOCITY), atol=0.08, rtol=0
+        motion[0, -1].mean((1, 2)), torch.tensor(VELOCITY), atol=0.1, rtol=0
     )
     blank = torch.full_like(torn, torch.nan)
     assert (Motion((CELLS, CELLS))(blank, torch.arange(float(FRAMES))[None]) == 0).all()
