@@ -19,7 +19,7 @@ from sdevid.sample.video_sde import VideoSDE
 
 LEADS = (1, 5, 10, 15)  # frames ahead
 MEMBERS, CONTEXT = 20, 5
-WINDOWS = (0, 5, 10)  # of the held-out ones, at even distances
+WINDOWS = 3  # of the held-out ones, at even distances
 
 
 def rows_of(model: VideoSDE, film: Any, units: Any) -> dict[str, Any]:
@@ -41,10 +41,11 @@ def main() -> None:
     options = parser.parse_args()
     units, model = parse("log:0.1:100:mm/h", {}), VideoSDE.from_pretrained(options.model_path)
     index = open_shards(options.data, "val")
-    figure = Figure(figsize=(4 * len(WINDOWS) + 1, 6.5), layout="constrained")
+    windows = np.linspace(0, len(index) - 1, WINDOWS).round().astype(int).tolist()
+    figure = Figure(figsize=(4 * WINDOWS + 1, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
-    parts = figure.subfigures(1, len(WINDOWS))
-    for part, window in zip(parts, WINDOWS, strict=True):
+    parts = figure.subfigures(1, WINDOWS)
+    for part, window in zip(parts, windows, strict=True):
         rows = rows_of(model, index.read(window).video, units)
         axes = part.subplots(len(rows), len(LEADS))
         part.suptitle(index.clips[window].source, fontsize=8)

@@ -13,6 +13,7 @@ from sdevid.config import parse
 from sdevid.errors import UserError
 from sdevid.models.carried_frame import CarriedFrame, carry, clusters, within
 from sdevid.models.decoder import FrameDecoder
+from sdevid.models.encoder import LastFrame
 
 SIDE = 16
 SDE = {"latent": "map", "latent_size": 3, "content_size": 4, "hidden": 16}
@@ -90,9 +91,9 @@ def test_clips_without_an_observed_frame_are_drawn_and_others_carried():
     drawn = decoder()
     z, w = torch.randn(2, 3, 3, *parse(settings()).map_shape), torch.randn(2, 4)
     frame = two_squares().expand(2, -1, -1, -1)
-    mixed = drawn(z, w, skip_of(frame, torch.tensor([1.0, 0.0])))
+    mixed = drawn(z, w, LastFrame(skip_of(frame, torch.tensor([1.0, 0.0]))))
     assert_close(mixed[1:], drawn(z[1:], w[1:], None), atol=1e-6, rtol=0)
-    seen = drawn(z, w, skip_of(0.5 * frame, torch.tensor([1.0, 1.0])))
+    seen = drawn(z, w, LastFrame(skip_of(0.5 * frame, torch.tensor([1.0, 1.0]))))
     assert_close(mixed[0].sum(), 2 * seen[0].sum(), rtol=1e-3, atol=0)
 
 
