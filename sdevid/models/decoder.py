@@ -170,7 +170,7 @@ class FrameDecoder(nn.Module):
         images: Tensor = self.image(features).float()
         if observed is not None:
             images = images + odds(observed, MIDDLE)
-        images = images.unflatten(0, (batch, time))
+        images = torch.unflatten(images, 0, (batch, time))
         if self.is_pixels:
             images = images.sigmoid()
         if self.warp is None:

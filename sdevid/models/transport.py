@@ -103,11 +103,12 @@ def _solved(
 
 def _ridge(products: Tensor, ridge: Tensor, toward: Tensor) -> Tensor:
     """Minimise |A v - b|^2 + ridge |v - toward|^2, given A'A and A'b."""
-    xx, xy, yy, xt, yt = products.split(1, dim=1)
-    u, v = toward.split(1, dim=1)
+    xx, xy, yy, xt, yt = torch.split(products, 1, dim=1)
+    u, v = torch.split(toward, 1, dim=1)
     xx, yy, xt, yt = xx + ridge, yy + ridge, xt + ridge * u, yt + ridge * v
     determinant = xx * yy - xy * xy
-    return torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / determinant
+    solved: Tensor = torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / determinant
+    return solved
 
 
 class Transport(nn.Module):
