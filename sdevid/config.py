@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -19,6 +19,7 @@ from sdevid.console import redacted
 from sdevid.errors import UserError
 from sdevid.explain import explain
 from sdevid.objectives.registry import Capabilities, entry_of
+from sdevid.settings import transport
 from sdevid.settings.birth import BirthConfig
 from sdevid.settings.checkpoint import CheckpointConfig, MetricsConfig, OffloadConfig
 from sdevid.settings.encoder import EncoderConfig, TextConfig
@@ -184,7 +185,8 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
 
     @model_validator(mode="after")
     def _transport_fits(self) -> Config:
-        for found, remedy in _unfit_for_transport(self) if self.encoder.transport else ():
+        side = min(self.frame_shape)
+        for found, remedy in transport.unfit(self.sde, self.encoder, self.observation, side):
             raise ValueError(
                 f"encoder.transport is true, but {found}; set {remedy}, or encoder.transport=false"
             )
@@ -387,29 +389,3 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         place[name] = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"override {override!r}: the value is not valid YAML: {error}") from error
-
-
-def _unfit_for_transport(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield what keeps a frame from being carried along a displacement, and its remedy."""
-    sde, encoder = config.sde, config.encoder
-    if sde.latent != "map":
-        yield f"sde.latent is {sde.latent}, without cells that move", "sde.latent=map"
-    if sde.order != 2:
-        yield "sde.order is 1, without a velocity that lasts", "sde.order=2"
-    if sde.latent_size < 2:
-        yield "sde.latent_size is 1, but a displacement has 2 channels", "sde.latent_size=2 or more"
-    if not encoder.causal:
-        found = "encoder.causal is false, so that a path does not start where the frame is"
-        yield found, "encoder.causal=true"
-    if config.observation.ahead:
-        remedy = "observation.ends_fraction=0 and keyframes_fraction=0"
-        yield "frames ahead may be observed, whose motion nothing reads", remedy
-    if encoder.frozen is not None:
-        found = "encoder.frozen is set, and latents of an autoencoder are not carried"
-        yield found, "encoder.frozen=null"
-    if encoder.carried_layers:
-        found = "encoder.carried_layers carries the frame in another way"
-        yield found, "encoder.carried_layers=0"
-    if 2 * encoder.map_size > min(config.frame_shape):
-        found = f"encoder.map_size is {encoder.map_size}, as large as a frame"
-        yield found, "a smaller encoder.map_size"
