@@ -17,7 +17,7 @@ class NonFiniteError(UserError):
 
 def file_fault(error: OSError) -> str:
     """Describe in one sentence what the file system refused: the file and the reason."""
-    name = str(error.filename)
+    name = str(error.filename2 or error.filename)  # of a copy, where it was to go
     shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
     return f"{shown!r} cannot be read or written: {error.strerror}; give another path"
 

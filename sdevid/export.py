@@ -8,14 +8,16 @@ from pathlib import Path
 from torch import Tensor
 
 from sdevid import checkpoint, clock, model_card, tensor_file
-from sdevid.atomic_file import replace_text
+from sdevid.atomic_file import replace_text, written_aside
 from sdevid.autoencoder.folder import identity
 from sdevid.checkpoint import Weights
 from sdevid.config import Config, dump, parse, settings_by_path
+from sdevid.console import say
 from sdevid.errors import UserError
 from sdevid.models.initial_weights import no_weights
 from sdevid.models.video_model import VideoModel
 from sdevid.objectives import build_model
+from sdevid.owner import own
 from sdevid.settings.yaml_file import read_settings
 
 MODEL_FILE = "model.safetensors"
@@ -49,7 +51,8 @@ def export(
 
     The config keeps what the model is; paths, credentials and how this site trained it stay here.
     Of a frozen autoencoder that is its fingerprint, and with `with_autoencoder` a copy of it.
-    Returns the weights' path. Raises UserError where there is no model, or it cannot be written.
+    Returns the weights' path. Raises UserError where there is no model, it cannot be written, or
+    another process writes it.
     """
     folder = find(model_path)
     config, tensors = _config(folder), _tensors(folder, weights)
@@ -70,15 +73,15 @@ def _write(
     tensors: dict[str, Tensor], weights: str, config: Config, source: Path, output_dir: Path
 ) -> Path:
     target = output_dir / MODEL_FILE
-    aside = output_dir / f".{MODEL_FILE}.tmp"
     exported = without_site(config)
     count = sum(tensor.numel() for tensor in tensors.values())
+    card = model_card.model_card(exported, count, source)
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        tensor_file.save(tensors, aside, {"format": "pt", "weights": weights})
-        aside.replace(target)
-        replace_text(output_dir / "config.yaml", dump(exported))
-        replace_text(output_dir / model_card.NAME, model_card.model_card(exported, count, source))
+        with own(output_dir, "output_dir", say):
+            with written_aside(target) as aside:
+                tensor_file.save(tensors, aside, {"format": "pt", "weights": weights})
+            replace_text(output_dir / "config.yaml", dump(exported))
+            replace_text(output_dir / model_card.NAME, card)
     except OSError as error:
         raise UserError(f"output_dir {output_dir} cannot be written: {error}") from error
     return target

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,8 +15,16 @@ from sdevid.errors import UserError
 
 
 def save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write `tensors` to `path` with the permissions of any new file (safetensors gives 0600)."""
-    save_file(tensors, path, metadata=metadata)
+    """Write `tensors` to `path` with the permissions of any new file (safetensors gives 0600).
+
+    Raises OSError that names `path` where it cannot be written.
+    """
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:  # of the system, as its text alone says
+        number = re.search(r"(?:os error|code:) (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code), str(path)) from error
     path.chmod(0o666 & ~_umask())
 
 

@@ -21,6 +21,7 @@ from sdevid.cli.main import main
 from sdevid.config import Config, dump, parse
 from sdevid.errors import UserError
 from sdevid.objectives import build
+from sdevid.owner import OwnedError, own
 
 SMALL = factories.settings(
     sde={"latent_size": 2, "content_size": 3, "hidden": 8, "depth": 1},
@@ -228,3 +229,16 @@ def test_export_names_results_that_do_not_read(run_dir, tmp_path, content):
     (run_dir / "results.json").write_text(content)
     with pytest.raises(UserError, match=r"results\.json is damaged"):
         export.export(run_dir, tmp_path / "out")
+
+
+def test_export_into_a_folder_that_another_process_writes_is_refused(run_dir, tmp_path):
+    out = tmp_path / "out"
+    with own(out, "output_dir", print), pytest.raises(OwnedError, match=r"output_dir .* is in use"):
+        export.export(run_dir, out)
+    assert not (out / "model.safetensors").exists()
+    export.export(run_dir, out)
+    assert {path.name for path in out.iterdir()} == {
+        "model.safetensors",
+        "config.yaml",
+        "README.md",
+    }

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sdevid import tensor_file
 from sdevid.errors import UserError
 
 WEIGHTS = "model.safetensors"
@@ -128,7 +129,7 @@ def convert(encoder: Path, decoder: Path, folder: Path) -> None:
             ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(model.state_dict(), folder / WEIGHTS)
+        tensor_file.save(dict(model.state_dict()), folder / WEIGHTS)
         (folder / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output_dir {folder} cannot be written: {error}") from error

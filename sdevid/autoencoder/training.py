@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -91,7 +92,7 @@ def train(index: ShardIndex, held_out: ShardIndex | None, options: Options, fold
         quality = psnr(FrozenAutoencoder(folder, device), _some(held_out or index).to(device))
         record = asdict(options) | {"psnr": quality, "data": index.dataset.get("dataset")}
         (folder / "training.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"--output_dir {folder} cannot be written: {error}") from error
     return quality
 

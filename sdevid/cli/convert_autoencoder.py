@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdevid.command_line import command_parser
+from sdevid.console import say
+from sdevid.owner import own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from sdevid.autoencoder import folder, taef2
 
-    taef2.convert(options.encoder, options.decoder, options.output_dir)
+    with own(options.output_dir, "output_dir", say):
+        taef2.convert(options.encoder, options.decoder, options.output_dir)
     fingerprint = folder.identity(options.output_dir)["fingerprint"]
     print(f"{options.output_dir}, fingerprint {fingerprint}; set encoder.frozen to it")
     return 0

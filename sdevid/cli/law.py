@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdevid.atomic_file import written_aside
 from sdevid.command_line import MOST_COUNT, command_parser
 from sdevid.console import say
 from sdevid.errors import UserError
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.films is not None:
         record["films"] = _films(model, tracker, options)
     output = options.output or Path(options.calibrate or options.model_path) / "law.json"
-    output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _write(output, record)
     return 0
 
 
@@ -109,10 +110,16 @@ def _tracked(model: VideoModel, options: argparse.Namespace) -> int:
     laws = films.compare(model, index, clips, tracker, context, rates, seeds)
     say(present.text(laws, options.sign).rstrip())
     output = options.output or options.model_path / "law.json"
-    output.write_text(json.dumps({"tracked": laws}, indent=2) + "\n", encoding="utf-8")
-    present.picture(laws, output.with_suffix(".png"))
+    _write(output, {"tracked": laws})
+    with written_aside(output.with_suffix(".png")) as aside:
+        present.picture(laws, aside)
     say(f"{output} and {output.with_suffix('.png').name}")
     return 0
+
+
+def _write(output: Path, record: dict[str, Any]) -> None:
+    with written_aside(output) as aside:
+        aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _shards(folder: str, split: str, config: Config) -> ShardIndex:

@@ -7,7 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from sdevid.command_line import CommandParser, command_parser
+from sdevid.console import say
 from sdevid.errors import UserError
+from sdevid.owner import own
 
 _HELP = {
     "latent_channels": "channels of a latent",
@@ -28,20 +30,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = _parser(Options()).parse_args(arguments)
     folder: Path = options.output_dir
-    if (folder / "config.json").exists():
-        raise UserError(f"--output_dir {folder} holds an autoencoder already; give another folder")
     from sdevid.autoencoder import folder as folders
     from sdevid.autoencoder import training
     from sdevid.data.shards import open_shards
 
     chosen = {field.name: getattr(options, field.name) for field in fields(Options)}
-    index = open_shards(options.data, options.split)
-    splits = index.dataset["splits"]
-    held_out = open_shards(options.data, "val") if "val" in splits else None
-    quality = training.train(index, held_out, Options(**chosen), folder)
+    with own(folder, "output_dir", say):
+        if (folder / "config.json").exists():
+            raise UserError(
+                f"--output_dir {folder} holds an autoencoder already; give another folder"
+            )
+        index = open_shards(options.data, options.split)
+        splits = index.dataset["splits"]
+        held_out = open_shards(options.data, "val") if "val" in splits else None
+        quality = training.train(index, held_out, Options(**chosen), folder)
     of = "split val" if held_out is not None else f"split {options.split} itself"
     fingerprint = folders.identity(folder)["fingerprint"]
-    print(f"{folder}, fingerprint {fingerprint}: PSNR {quality:.2f} dB on {of}")
+    say(f"{folder}, fingerprint {fingerprint}: PSNR {quality:.2f} dB on {of}")
     return 0
 
 

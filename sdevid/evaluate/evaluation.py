@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sdevid import export
+from sdevid.atomic_file import written_aside
 from sdevid.data import stream
 from sdevid.errors import UserError
 from sdevid.evaluate import progress, provenance, registry, table
@@ -26,8 +28,7 @@ def evaluate_and_write(options: EvalOptions, asked: str | None, output: Path) ->
     `asked` names metrics, as `registry.choose` reads it. Raises UserError before any long work.
     """
     started = time.perf_counter()
-    if not output.parent.is_dir():
-        raise UserError(f"--output {output}: the folder {output.parent} does not exist; make it")
+    _check_output(output)
     context = open_context(options)
     results = evaluate(context, registry.choose(asked, context))
     results["provenance"] = {
@@ -38,12 +39,31 @@ def evaluate_and_write(options: EvalOptions, asked: str | None, output: Path) ->
     }
     text = table.text(registry.rows(results))
     try:
-        np.savez_compressed(output.with_suffix(".npz"), allow_pickle=False, **_pictures(context))
-        output.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        output.with_suffix(".txt").write_text(text, encoding="utf-8")
+        with (
+            written_aside(output.with_suffix(".txt")) as words,
+            written_aside(output) as figures,
+            written_aside(output.with_suffix(".npz")) as pictures,
+        ):
+            np.savez_compressed(pictures, allow_pickle=False, **_pictures(context))
+            figures.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", "utf-8")
+            words.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error}") from error
     return text
+
+
+def _check_output(output: Path) -> None:
+    """Raise UserError where the results could not be written."""
+    if not output.parent.is_dir():
+        raise UserError(f"--output {output}: the folder {output.parent} does not exist; make it")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; give a file, as {output / 'results.json'}")
+    if output.suffix in (".txt", ".npz"):
+        raise UserError(
+            f"--output {output}: the table and the pictures have that ending; give .json"
+        )
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"--output {output}: the folder {output.parent} cannot be written")
 
 
 def evaluate(context: EvalContext, metrics: Sequence[Metric]) -> Results:

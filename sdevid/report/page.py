@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sdevid.atomic_file import written_aside
 from sdevid.errors import UserError
 from sdevid.evaluate import provenance
 from sdevid.report import (
@@ -46,10 +47,9 @@ def write_page(args: argparse.Namespace) -> int:
     name = NAME if len(records) == 1 else COMPARED
     target = args.output or args.run_dir[0] / name
     content = page(records[0]) if len(records) == 1 else comparison(records)
-    aside = target.with_name(f"{target.name}.part")
     try:
-        aside.write_text(content, encoding="utf-8")
-        aside.replace(target)
+        with written_aside(target) as aside:
+            aside.write_text(content, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error}") from error
     print(target)

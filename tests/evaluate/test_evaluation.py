@@ -275,3 +275,12 @@ def test_wrong_settings_end_with_a_word_and_code_2(model, tmp_path, capsys, argu
     assert main([*options, *arguments]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none/a.json", "does not exist"), ("", "is a folder"), ("a.npz", "give .json")],
+)
+def test_output_that_cannot_be_is_named_before_the_model_is_read(name, message, tmp_path, capsys):
+    assert main(["--model_path", "nowhere", "--output", str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
