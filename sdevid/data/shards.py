@@ -304,7 +304,8 @@ def open_shards(location: Path | str, split: str, access: Access | None = None) 
     splits = dataset["splits"]
     if split not in splits:
         raise UserError(
-            f"split {split!r} is not in {folder.location}; it has {', '.join(splits) or 'none'}"
+            f"split {split!r} is not in {folder.location}; it has {', '.join(splits) or 'none'}; "
+            f"name one of them, or cut the shards anew with --splits train=0.9,{split}=0.1"
         )
     clips = read_split(folder, splits[split])
     if not clips:

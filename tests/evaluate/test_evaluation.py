@@ -264,7 +264,7 @@ def test_clips_are_read_and_predicted_at_half_their_rate(model, tmp_path):
         (["--context", "3", "--values", "dB:1"], "--values is 'dB:1', which is no scale"),
         (["--context", "3", "--metrics", "futures", "--samples", "1"], "an ensemble of one"),
         (["--num_clips", "0"], "--num_clips is 0"),
-        (["--split", "test"], "split 'test'"),
+        (["--split", "test"], "cut the shards anew with --splits train=0.9,test=0.1"),
         (["--data", "/nowhere"], "/nowhere"),
         (["--output", "/nowhere/results.json"], "/nowhere"),
         (["--model_path", "/nowhere"], "/nowhere"),
