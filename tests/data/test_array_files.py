@@ -194,3 +194,20 @@ def test_csv_of_another_kind_is_named_with_the_remedy(tmp_path, content, named):
     (tmp_path / "captions.csv").write_bytes(content)
     with pytest.raises(UserError, match=named):
         read_table(tmp_path / "captions.csv", ("path", "caption"))
+
+
+@pytest.mark.parametrize(("more", "unit"), [([], "K"), (["--unit", "mm/h"], "mm/h")])
+def test_unit_is_the_files_or_as_given(tmp_path, more, unit):
+    (tmp_path / "in").mkdir()
+    held = dataset(np.arange(12.0), "s")
+    held["rain"].attrs["units"] = "K"
+    held.to_netcdf(tmp_path / "in" / "a.nc", engine="h5netcdf")
+    assert cut(tmp_path, *more) == 0
+    assert open_shards(str(tmp_path / "out"), "train").transform.unit == unit
+
+
+def test_option_of_arrays_is_refused_where_there_are_videos(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"")
+    assert cut(tmp_path, "--tile", "8") == 2
+    assert f"--tile is for arrays, but {tmp_path / 'in'} holds videos" in capsys.readouterr().err

@@ -140,7 +140,8 @@ def settle(options: argparse.Namespace, listing: Listing) -> None:
                 f"{like.dtype} of {like.shape[3]}; stacks of a data set are alike: cut them apart"
             )
     options.fps = _rate(options, stacks)
-    options.dtype, options.channel_names, options.unit = like.dtype, like.channel_names, like.unit
+    options.dtype, options.channel_names = like.dtype, like.channel_names
+    options.unit = options.unit or like.unit
     options.channels = options.channels or "keep"
     options.fit = "crop"
     sides = {_side(stack) for _, stack in stacks}

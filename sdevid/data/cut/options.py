@@ -28,6 +28,7 @@ SCENES = (*DISC, "pendulum", "gbm-radius")  # each of a known SDE
 DIGITS = ("moving-digits", "smmnist")
 DRAWN = (*DIGITS, *SCENES, "brownian")
 SPLITS = "train=0.9,val=0.1"
+OF_ARRAYS = ("transform", "tile", "tile_stride", "keep_if", "missing", "times", "clip_span", "unit")
 _BELONGS: dict[
     str, tuple[tuple[str, ...], Any]
 ] = {  # options that only some data sets take, with their defaults
@@ -45,6 +46,7 @@ _BELONGS: dict[
     "missing": (("custom",), None),
     "times": (("custom",), None),
     "clip_span": (("custom",), None),
+    "unit": (("custom",), None),
     "annotations": (("kinetics",), []),
     "split_files": (("ucf101",), []),
     "num_clips": (DRAWN, 2000),
@@ -225,6 +227,7 @@ def _add_array_options(parser: argparse.ArgumentParser) -> None:
         help="of filmed frames: 1, 3 or as they are (default: video: rgb; arrays: keep)",
     )
     add("--transform", help=f"arrays: {transforms.FORMS} (default: percentile 0 100)")
+    add("--unit", help="arrays: of the values, e.g. mm/h (default: the file's)")
     add("--tile", type=int, help="arrays: side of windows of a larger field, in pixels")
     add("--tile_stride", type=int, help="arrays: pixels from window to window (default: tile)")
     add("--missing", type=float, help="arrays: the value of what was not observed, e.g. 65535")

@@ -9,7 +9,7 @@ from sdevid.data.cut.array_listing import array_listing, settle
 from sdevid.data.cut.custom import custom
 from sdevid.data.cut.duplicates import group_duplicates
 from sdevid.data.cut.kinetics import kinetics
-from sdevid.data.cut.options import DISC, FILMED, SPLITS
+from sdevid.data.cut.options import DISC, FILMED, OF_ARRAYS, SPLITS
 from sdevid.data.cut.plan import Plan
 from sdevid.data.cut.sources import Listing
 from sdevid.data.cut.splits import assign, by_name, parse_splits
@@ -41,6 +41,7 @@ def _filmed(options: argparse.Namespace) -> Plan:
         arrays = array_listing(options)
         if arrays is not None:
             return _of_arrays(options, arrays)
+        _refuse_of_arrays(options)
         listing = custom(folder, options.captions, out, options.label_level)
     if not listing.sources:
         item = listing.left_out[0]
@@ -59,6 +60,16 @@ def _filmed(options: argparse.Namespace) -> Plan:
         listing=listing,
         duplicates=duplicates,
     )
+
+
+def _refuse_of_arrays(options: argparse.Namespace) -> None:
+    """Raise UserError for an option that videos do not take."""
+    given = [name for name in OF_ARRAYS if getattr(options, name) is not None]
+    if given:
+        raise UserError(
+            f"--{given[0]} is for arrays, but {options.input_dir} holds videos, or none; leave it "
+            "out, or cut the arrays from a folder of their own"
+        )
 
 
 def _of_arrays(options: argparse.Namespace, listing: Listing) -> Plan:
