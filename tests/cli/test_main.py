@@ -48,6 +48,18 @@ def test_help_shows_an_example_then_one_usage_line(name, capsys):
     assert "[options]" in usage
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_option_that_is_none_ends_every_command_with_code_2(name, capsys):
+    try:
+        code = main([name, "--no_such_option"])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    message = capsys.readouterr()
+    assert message.out == ""
+    assert "no_such_option" in message.err or "required" in message.err
+
+
 LONG_JOBS = ["shards", "check-shards", "train-autoencoder", "train", "sample", "evaluate", "law"]
 
 
