@@ -58,7 +58,7 @@ class PatchDecoder(nn.Module):
         self.layout, self.views = layout_of(config), config.particles.views
         if self.views > 1:
             self.choice = nn.Sequential(
-                nn.Linear(2 + self.layout.pose, 32),
+                nn.Linear(2, 32),
                 nn.SiLU(),
                 nn.Linear(32, 32),
                 nn.SiLU(),

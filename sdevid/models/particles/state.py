@@ -42,7 +42,6 @@ class Layout:
 
     order: int
     has_depth: bool
-    pose: int = 0  # components of a pose, that change how a thing looks
 
     @property
     def size(self) -> int:
