@@ -36,7 +36,7 @@ def load(model_path: Path, weights: Weights = "ema") -> tuple[VideoModel, Config
     with no_weights():
         model = build_model(config)
     _check(folder, tensors, model)
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict(_typed(folder, tensors, model), assign=True)
     return model.eval().requires_grad_(False), config
 
 
@@ -170,6 +170,21 @@ def _tensors(folder: Path, weights: Weights) -> dict[str, Tensor]:
         return tensor_file.load(folder / MODEL_FILE)
     every = checkpoint.read_weights(folder, weights)
     return {n.removeprefix(_PREFIX): t for n, t in every.items() if n.startswith(_PREFIX)}
+
+
+def _typed(folder: Path, tensors: dict[str, Tensor], model: VideoModel) -> dict[str, Tensor]:
+    """Give each tensor the type that it has in `model`. UserError where a real is no real there."""
+    typed = {}
+    for name, place in model.state_dict().items():
+        saved = tensors[name]
+        if saved.is_complex() or saved.is_floating_point() != place.is_floating_point():
+            kinds = [str(one.dtype).removeprefix("torch.") for one in (saved, place)]
+            raise UserError(
+                f"{folder} does not fit its config.yaml: {name} holds {kinds[0]}, but the model "
+                f"takes {kinds[1]}; export it again"
+            )
+        typed[name] = saved.to(place.dtype)
+    return typed
 
 
 def _check(folder: Path, tensors: dict[str, Tensor], model: VideoModel) -> None:

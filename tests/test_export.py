@@ -13,7 +13,7 @@ import factories
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sdevid import checkpoint, console, export
 from sdevid.checkpoint import Manifest, ParameterShard, Slice
@@ -199,6 +199,22 @@ def test_weights_of_another_config_are_refused_by_tensor(run_dir, tmp_path):
     (tmp_path / "out" / "config.yaml").write_text(dump(other))
     with pytest.raises(UserError, match=r"does not fit its config.yaml: \S+ has shape"):
         export.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_reals_are_refused_by_tensor(run_dir, tmp_path, kind):
+    path = export.export(run_dir, tmp_path / "out")
+    save_file({name: t.to(kind) for name, t in load_file(path).items()}, path)
+    with pytest.raises(UserError, match=r"does not fit .*: \S+ holds .* takes float32"):
+        export.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_weights_of_another_precision_are_read_in_the_models(run_dir, tmp_path, kind):
+    path = export.export(run_dir, tmp_path / "out")
+    save_file({name: t.to(kind) for name, t in load_file(path).items()}, path)
+    model, _ = export.load(tmp_path / "out")
+    assert {t.dtype for t in model.state_dict().values()} == {torch.float32}
 
 
 def test_output_folder_that_cannot_be_written_is_told(run_dir, tmp_path):
