@@ -198,10 +198,15 @@ class FrameDecoder(nn.Module):
         w: Float[Tensor, "batch content *cells"],
         skip: Maps,
     ) -> Frames:
-        """Carry the observed frame of each clip; draw the frames of clips that have none."""
+        """Carry the observed frame of each clip; draw the frames of clips that have none.
+
+        A GPU draws those of all clips, since it would have to wait to know which have none.
+        """
         is_free = skip[0][:, -1, 0, 0] == 0
         moved = carried(z[:, :, : self.size].flatten(0, 1), skip)
         frames = torch.unflatten(moved, 0, (z.shape[0], z.shape[1]))
+        if z.device.type != "cpu":
+            return torch.where(is_free.view(-1, 1, 1, 1, 1), self.carry_on(z, w, None)[0], frames)
         drawn = self.carry_on(z[is_free], w[is_free], None)[0]
         return frames.index_put((is_free.nonzero()[:, 0],), drawn)
 
