@@ -175,6 +175,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
                     f"encoder.{name} is {str(value).lower()}, but sde.latent is {self.sde.latent}, "
                     f"which has no cells; set sde.latent=map, or encoder.{name}={off}"
                 )
+        if self.encoder.pack and self.sde.latent == "particles":
+            raise ValueError(
+                "encoder.pack is true, but sde.latent is particles, which no temporal encoder "
+                "reads; set encoder.pack=false"
+            )
         if self.encoder.differences and self.observation.ahead:
             raise ValueError(
                 "encoder.differences is true, but with observation.ends_fraction or "

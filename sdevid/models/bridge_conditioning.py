@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sdevid.config import Config
 from sdevid.models.encoder import Sides, Tokens, lay_out
 from sdevid.models.temporal import TimeFeatures
+from sdevid.transfer import to_device
 from sdevid.types import TICKS_PER_UNIT, Ticks, units
 
 
@@ -68,7 +69,7 @@ class BridgeConditioning(nn.Module):
 
     def forward(self, future: FutureFrames, at: Int64[Tensor, "batch times"]) -> BridgeTerm:
         """Compute the bridge term of the next observed frame after each of the ticks `at`."""
-        at = at.to(future.ticks.device, non_blocking=True)
+        at = to_device(at, future.ticks.device)
         later = (future.ticks[:, None] > at[..., None]) & future.seen[:, None]
         index = later.int().argmax(2)  # the first of them
         exists = later.any(2)

@@ -23,6 +23,7 @@ from sdevid.models.solver_grid import solver_grid
 from sdevid.models.temporal import History
 from sdevid.sde import interpolant
 from sdevid.sde.birth import over_temperature
+from sdevid.transfer import to_device
 from sdevid.types import units
 
 _WAVES = 4  # octaves of s
@@ -145,6 +146,7 @@ class Follmer(HistoryModel):
         def move(z: State, ticks: Int64[Tensor, "batch points"]) -> PathSegment:
             grid, saved = solver_grid(ticks, self.cell, steps)
             dw = sampler.temperature * noise.increments(grid)
+            ticks, grid = to_device(ticks, z.device), to_device(grid, z.device)
             states, nats = [], z.new_zeros(len(z))
             for k, (first, last) in enumerate(pairwise(saved)):
                 shift = self.future_shift(context.future, ticks[:, k : k + 1])

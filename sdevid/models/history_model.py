@@ -19,7 +19,14 @@ from sdevid.models.decoder import build_decoder
 from sdevid.models.encoder import EncodedFrames, FrameEncoder, Tokens, last_frame
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.protocols import Decoder
-from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
+from sdevid.models.sampling import (
+    Chunk,
+    Conditioning,
+    SamplerConfig,
+    points_from_start,
+    sent,
+    start_tick,
+)
 from sdevid.models.start import Guidance
 from sdevid.models.temporal import History, TemporalEncoder
 from sdevid.models.video_model import VideoModel
@@ -41,7 +48,7 @@ class PathSegment(NamedTuple):
     nats: Float[Tensor, " batch"]  # 1/2 int |(guided drift - drift) / g|^2 dt
 
 
-Transition = Callable[[State, Int64[Tensor, "batch points"]], PathSegment]
+Transition = Callable[[State, Int64[Tensor, "batch points"]], PathSegment]  # ticks on the host
 
 
 class HistoryModel(VideoModel):
@@ -117,18 +124,19 @@ class HistoryModel(VideoModel):
         size: int,
     ) -> Iterator[Chunk]:
         is_guided = sampler.guidance_scale != 1
-        context, reference = self.encode_context(ticks, conditioning, is_guided)
+        points = points_from_start(ticks, conditioning.frame_ticks)
+        ticks, conditioning = sent(ticks, conditioning, next(self.parameters()).device)
+        context, _ = self.encode_context(ticks, conditioning, is_guided)
         guidance = Guidance(context.negative, sampler.guidance_scale, sampler.temperature)
         w, z, nats = self.start_prior.sample(
             context.history, sampler.seed, sampler.serials(ticks), guidance
         )
         transition, decoder_state = self.transition(w, context, sampler), None
         for first in range(0, ticks.shape[1], size):
-            chunk = ticks[:, first : first + size]
-            path = transition(z, torch.cat([reference, chunk], dim=1))
+            path = transition(z, points[:, first : first + size + 1])
             last = context.history.last
             frames, decoder_state = self.decoder.carry_on(path.states, w, decoder_state, last)
-            z, reference = path.states[:, -1], chunk[:, -1:]
+            z = path.states[:, -1]
             yield Chunk(frames, nats + path.nats)
             nats = torch.zeros_like(nats)
 
@@ -143,9 +151,8 @@ class HistoryModel(VideoModel):
         else:
             times = conditioning.frame_ticks
             encoded = self.encoder(conditioning.frames, units(times - times[:, :1]))
-            before, index = times.where(times <= first, -1).max(1, keepdim=True)
-            reference = before.where(before >= 0, first)
-            last = last_frame(encoded, index[:, 0], before[:, 0] >= 0)
+            reference, index, is_before = start_tick(first, times)
+            last = last_frame(encoded, index, is_before)
         tokens = encoded.tokens
         is_seen = torch.ones_like(times, dtype=torch.bool)
         at, count = units(times - reference), len(ticks)

@@ -44,8 +44,7 @@ class SDEModel(HistoryModel):
         scheme = sampler.solver or self.config.sde.solver
 
         def move(z: State, ticks: Int64[Tensor, "batch points"]) -> PathSegment:
-            on_host = ticks.cpu()  # the one wait of a window: how many steps, and which noise
-            grid, saved = solver_grid(on_host, self.cell, sampler.steps_per_frame)
+            grid, saved = solver_grid(ticks, self.cell, sampler.steps_per_frame)
             if scheme == EULER:
                 dw = noise if temperature == 1 else temperature * noise.increments(grid)
                 problem = trajectory.problem(self.config, z, grid, dw, saved[1:], drive)

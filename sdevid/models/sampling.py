@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sdevid.models.protocols import Likelihood
 from sdevid.models.text import Text
+from sdevid.transfer import to_device
 from sdevid.types import Frames, Serial, Ticks
 
 CHUNK_FRAMES = 64  # generated before they leave the device, which bounds memory
@@ -51,6 +52,41 @@ class Chunk(NamedTuple):
     frames: Frames
     nats: Float[Tensor, " batch"]  # spent by guidance
     observed: Frames | None = None  # drawn from `SamplerConfig.observation`, if that is set
+
+
+def start_tick(
+    first: Int64[Tensor, "batch 1"], times: Int64[Tensor, "batch observed"]
+) -> tuple[Int64[Tensor, "batch 1"], Int64[Tensor, " batch"], Bool[Tensor, " batch"]]:
+    """Find the tick at which the state starts: of the last observed frame not after `first`.
+
+    Also returns that frame's index, and whether there is one; without one it is `first` itself.
+    """
+    before, last = times.where(times <= first, -1).max(1, keepdim=True)
+    return before.where(before >= 0, first), last[:, 0], before[:, 0] >= 0
+
+
+def points_from_start(
+    ticks: Ticks, frame_ticks: Int64[Tensor, "batch observed"] | None
+) -> Int64[Tensor, "batch points"]:
+    """Put the tick at which the state starts before `ticks`, on the host.
+
+    The host waits for the device where they lie there.
+    """
+    ticks = ticks.cpu()
+    start = ticks[:, :1]
+    if frame_ticks is not None:
+        start = start_tick(start, frame_ticks.cpu())[0]
+    return torch.cat([start, ticks], dim=1)
+
+
+def sent(
+    ticks: Ticks, conditioning: Conditioning, device: torch.device
+) -> tuple[Ticks, Conditioning]:
+    """Send times that lie on the host to the device."""
+    times = conditioning.frame_ticks
+    if times is not None:
+        conditioning = conditioning._replace(frame_ticks=to_device(times, device))
+    return to_device(ticks, device), conditioning
 
 
 def join(chunks: Iterable[Chunk]) -> Chunk:

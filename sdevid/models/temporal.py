@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -12,14 +13,16 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sdevid.config import EncoderConfig
-from sdevid.models.attention import attend, backend, heads
+from sdevid.models.attention import attend, attend_packed, heads, packed_backend
 from sdevid.models.encoder import LastFrame, Sides, Tokens
 from sdevid.models.initial_weights import small_normal
+from sdevid.models.packing import Packing
 from sdevid.models.transformer import cell_positions
 
 Times = Float[Tensor, "batch time"]  # units from the clip's reference time
 Observed = Bool[Tensor, "batch time"]
-Rows = Float[Tensor, "rows time features"]
+Rows = Float[Tensor, "rows time features"]  # padded: a row a cell, clip by clip
+PackedFrames = Float[Tensor, "frames cells features"]  # clip after clip
 OCTAVES = 8
 
 
@@ -81,12 +84,19 @@ class TemporalBlock(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
         )
 
-    def forward(self, x: Rows, seen: Bool[Tensor, "rows *queries time"]) -> Rows:
-        """Mix each row along time; a query attends to the keys `seen`."""
-        using = backend(self.config.attention, x.device.type)
+    def forward(
+        self, x: Rows | PackedFrames, seen: Bool[Tensor, "rows *queries time"] | Packing
+    ) -> Rows | PackedFrames:
+        """Mix each row along time; a query attends to the keys `seen`, or to its clip's pack."""
         parts = self.qkv(self.before_attention(x)).chunk(3, -1)
         query, key, value = (heads(part, self.config.heads) for part in parts)
-        x = x + self.out(attend(query, key, value, seen, using).flatten(2))
+        if isinstance(seen, Packing):
+            using = packed_backend(self.config.attention, x.device.type)
+            flat = [each.flatten(1, 2) for each in (query, key, value)]  # a cell is a head
+            mixed = attend_packed(flat[0], flat[1], flat[2], seen, using).view(query.shape)
+        else:
+            mixed = attend(query, key, value, seen)
+        x = x + self.out(mixed.flatten(2))
         out: Tensor = x + self.mlp(x)
         return out
 
@@ -106,14 +116,18 @@ class CellAttention(nn.Module):
 
     def forward(self, x: Rows, cells: int) -> Rows:
         """Mix the cells of each frame; `x` has a row a cell, clip by clip."""
-        by_frame = rearrange(x, "(b n) t d -> (b t) n d", n=cells)
+        frames = self.mix(rearrange(x, "(b n) t d -> (b t) n d", n=cells))
+        return rearrange(frames, "(b t) n d -> (b n) t d", t=x.shape[1])
+
+    def mix(self, x: PackedFrames) -> PackedFrames:
+        """Mix the cells of each frame."""
+        cells = x.shape[1]
         rows, columns = self.sides or (math.isqrt(cells), math.isqrt(cells))
         grid = cell_positions(rows, columns, self.place.in_features, x.device)
         place = self.place(grid.to(x.dtype))
-        parts = self.qkv(self.norm(by_frame) + place).chunk(3, -1)
+        parts = self.qkv(self.norm(x) + place).chunk(3, -1)
         query, key, value = (heads(part, self.heads) for part in parts)
-        mixed = self.out(attend(query, key, value, None, "sdpa").flatten(2))
-        out: Tensor = x + rearrange(mixed, "(b t) n d -> (b n) t d", t=x.shape[1])
+        out: Tensor = x + self.out(attend(query, key, value, None).flatten(2))
         return out
 
 
@@ -170,16 +184,22 @@ class TemporalEncoder(nn.Module):
         observed: Observed,
         text: Float[Tensor, "batch features"] | None = None,
         visible: Observed | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> History:
         """Encode the tokens.
 
-        `visible` are the frames that a causal pass lets later ones see; None: the observed.
+        `visible` are the frames that a causal pass lets later ones see; None: the observed. With
+        `lengths`, the number of observed frames of each clip, no others are computed on: their
+        tokens are 0.
         """
         cells = tokens.shape[2]
         at = torch.cat([times.new_zeros(len(times), 1), times], dim=1)
         x = self.summary(tokens, text) + self.time(at)[:, :, None]
         if self.causal and text is not None:  # no frame sees the summary, which the text is in
             x = torch.cat([x[:, :1], x[:, 1:] + text.to(x.dtype)[:, None, None]], dim=1)
+        if lengths is not None:
+            x = self._packed(x, observed, lengths)
+            return History(x[:, 0], x[:, 1:], text)
         x = rearrange(x, "b t n d -> (b n) t d")
         seen = self._mask(observed, observed if visible is None else visible)
         seen = seen.repeat_interleave(cells, dim=0)
@@ -192,6 +212,21 @@ class TemporalEncoder(nn.Module):
         last = leading(observed & (times <= 0))
         summary = x[torch.arange(len(x), device=x.device), last]
         return History(summary, x[:, 1:], text, last > 0)
+
+    def _packed(
+        self,
+        x: Float[Tensor, "batch places cells features"],
+        observed: Observed,
+        lengths: Sequence[int],
+    ) -> Float[Tensor, "batch places cells features"]:
+        """Pass the summary and the observed frames of each clip through the blocks."""
+        seen = torch.cat([observed.new_ones(len(observed), 1), observed], dim=1)
+        packing = Packing.of(seen, [1 + length for length in lengths])
+        frames = packing.pack(x)
+        for block, across in zip_longest(self.blocks, self.across):
+            frames = block(frames, packing)
+            frames = frames if across is None else across.mix(frames)  # type: ignore[operator]
+        return packing.unpack(self.norm(frames))
 
     def _mask(self, observed: Observed, visible: Observed) -> Bool[Tensor, "batch *queries keys"]:
         """Mask the keys that each query sees; in a causal pass every frame sees itself."""

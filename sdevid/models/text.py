@@ -17,6 +17,7 @@ from sdevid.models import frozen_text
 from sdevid.models.frozen_text import FrozenText
 from sdevid.models.initial_weights import small_normal
 from sdevid.models.temporal import TemporalBlock, TimeFeatures
+from sdevid.transfer import to_device
 from sdevid.types import Batch
 
 
@@ -28,7 +29,7 @@ class Text(NamedTuple):
 
     def to(self, device: torch.device) -> Text:
         """Copy to another device."""
-        return Text(self.tokens.to(device), self.mask.to(device))
+        return Text(to_device(self.tokens, device), to_device(self.mask, device))
 
 
 Tokenizer = Callable[[Sequence[str]], Text]

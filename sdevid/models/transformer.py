@@ -47,7 +47,7 @@ class Modulated(nn.Module):
             heads(part, self.heads)
             for part in self.qkv(self._modulated(x, *modulation[:2])).chunk(3, -1)
         )
-        seen = attend(query, key, value, None, "sdpa").flatten(2)
+        seen = attend(query, key, value, None).flatten(2)
         x = x + modulation[2] * self.out(seen)
         out: Tensor = x + modulation[5] * self.mlp(self._modulated(x, *modulation[3:5]))
         return out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -14,7 +16,7 @@ from sdevid.models.likelihood import hold_scale
 from sdevid.models.text import Text
 from sdevid.models.video_model import VideoModel
 from sdevid.objectives.masking import Mask, drop_captions, first_frames, sample_observed
-from sdevid.types import Serial, Ticks, Video
+from sdevid.types import Batch, Serial, Ticks, Video
 
 PerClip = dict[str, Float[Tensor, " batch"]]
 
@@ -61,6 +63,12 @@ class ClipObjective(nn.Module, ABC):
         The first `context` frames of every clip are observed; None draws which.
         """
         return self.clip_terms(Clips(video, ticks, serial, context, text))
+
+    @contextmanager
+    def reading(self, batch: Batch) -> Iterator[None]:
+        """Use, inside, what is read of `batch` on the host: no device is waited for."""
+        with self.model.reading(batch.ticks):
+            yield
 
     def prior_parameter_names(self) -> set[str]:
         """Name the parameters of this module that learn through a divergence alone."""

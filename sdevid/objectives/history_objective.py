@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from sdevid.objectives.clip_objective import ClipObjective, Clips, PerClip, dive
 from sdevid.objectives.masking import Mask
 from sdevid.objectives.start import Start, draw_start
 from sdevid.objectives.window import Window
-from sdevid.types import Frames, Serial, Ticks, units
+from sdevid.types import Batch, Frames, Serial, Ticks, units
 
 
 class EncodedClips(NamedTuple):
@@ -46,6 +48,19 @@ class HistoryObjective(ClipObjective):
 
     model: HistoryModel
     detach_start = False  # whether p(z_0 | c) learns on draws that do not move for it
+    num_observed: list[int] | None = None  # frames of each clip, where the host has counted them
+
+    @contextmanager
+    def reading(self, batch: Batch) -> Iterator[None]:
+        """Use, inside, what is read of `batch` on the host; see `ClipObjective`."""
+        with super().reading(batch):
+            if self.config.encoder.pack:
+                observed = self.observed(batch.serial, batch.video.shape[1], None)
+                self.num_observed = (observed & _present(batch.video)).sum(1).tolist()
+            try:
+                yield
+            finally:
+                self.num_observed = None
 
     @abstractmethod
     def path(self, clips: EncodedClips, start: Start) -> PathTerms:
@@ -65,7 +80,7 @@ class HistoryObjective(ClipObjective):
         """Encode what the prior may see and what the posterior sees."""
         model, (video, ticks, serial, context, text) = self.model, clips
         frames = model.pictures.drawn(video, serial)
-        present = frames.isnan().logical_not().flatten(2).any(2)
+        present = _present(frames)
         observed = self.observed(serial, frames.shape[1], context) & present
         window = Window.after(observed)
         times = units(ticks - ticks.gather(1, window.reference))
@@ -96,6 +111,10 @@ class HistoryObjective(ClipObjective):
         if self.config.encoder.causal and not self.config.observation.ahead:
             once = model.temporal(tokens, times, observed, caption, visible=present)
             return once, once
+        if self.config.encoder.pack:
+            lengths = self.num_observed or observed.sum(1).tolist()
+            prior = model.temporal(tokens, times, observed, caption, lengths=lengths)
+            return prior, model.temporal(tokens, times, present, caption)
         twice = None if caption is None else caption.repeat(2, 1)
         is_seen = torch.cat([observed, present])
         both = model.temporal(tokens.repeat(2, 1, 1, 1), times.repeat(2, 1), is_seen, twice)
@@ -113,3 +132,8 @@ class HistoryObjective(ClipObjective):
             real = torch.where(clips.frames.isnan(), decoded.detach(), clips.frames)
             terms["frame_difference"] = frame_difference(decoded, real, valid)
         return terms
+
+
+def _present(video: Tensor) -> Mask:
+    """Find the frames of which some value is observed, not NaN."""
+    return video.isnan().logical_not().flatten(2).any(2)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sdevid import console
 from sdevid.display import Display
@@ -28,6 +29,7 @@ from sdevid.owner import own
 from sdevid.sample import outputs, write
 from sdevid.sample.job import SamplingJob
 from sdevid.sample.write import Pixels
+from sdevid.transfer import to_device
 from sdevid.types import Frames, Ticks
 
 if TYPE_CHECKING:
@@ -121,14 +123,14 @@ def generate_samples(
     device, observed = next(model.parameters()).device, job.observed
     serial = torch.tensor(numbers, dtype=torch.int64, device=device)
     ticks = model.config.frame_ticks(job.num_frames, job.fps)
-    ticks = ticks.to(device).expand(len(serial), -1)
+    ticks = ticks.expand(len(serial), -1)  # on the host, which plans the steps
     leading = 0 if observed is None else observed.leading
-    conditioning = _conditioning(job, numbers, ticks, tokenize)
+    conditioning = _conditioning(job, numbers, ticks, tokenize, device)
     sampler = job.sampler._replace(serial=serial)
     whole = model.config.source.transform == "none"
     convert: Callable[[Frames], write.Frames] = as_pixels if whole else as_values
     videos, nats = [], torch.zeros(len(serial), device=device)
-    for chunk in generate(model, ticks[:, leading:], sampler, conditioning):
+    for chunk in model.chunks(ticks[:, leading:], sampler, conditioning):
         videos.append(convert(chunk.frames))
         nats = nats + chunk.nats
     video = np.concatenate(videos, axis=1)
@@ -142,21 +144,23 @@ def generate_samples(
 
 
 def _conditioning(
-    job: SamplingJob, numbers: Sequence[int], ticks: Ticks, tokenize: Tokenizer | None
+    job: SamplingJob,
+    numbers: Sequence[int],
+    ticks: Ticks,
+    tokenize: Tokenizer | None,
+    device: torch.device,
 ) -> Conditioning:
-    """Bring the job's frames and prompts to the device of `ticks`, for the samples `numbers`."""
+    """Bring the job's frames and prompts to `device`, for the samples `numbers`."""
     conditioning, observed = Conditioning(), job.observed
     if observed is not None:
-        values = torch.from_numpy(_in_unit_range(observed.frames)).to(ticks.device)
+        values = to_device(torch.from_numpy(_in_unit_range(observed.frames)), device)
         frames = values.permute(0, 3, 1, 2).expand(len(numbers), -1, -1, -1, -1)
         conditioning = Conditioning(frames, ticks[:, list(observed.indices)])
     if tokenize is None:
         return conditioning
     prompts = tokenize([job.prompt(number) or "" for number in numbers])
     negative = tokenize([job.negative_prompt or ""] * len(numbers))
-    return conditioning._replace(
-        text=prompts.to(ticks.device), negative_text=negative.to(ticks.device)
-    )
+    return conditioning._replace(text=prompts.to(device), negative_text=negative.to(device))
 
 
 def _in_unit_range(frames: write.Frames) -> NDArray[np.float32]:
@@ -170,9 +174,10 @@ def as_values(frames: Frames) -> NDArray[np.float32]:
 
     Raises NonFiniteError where a value is lost.
     """
-    _check_finite(frames)
-    values: NDArray[np.float32] = frames.float().movedim(-3, -1).contiguous().cpu().numpy()
-    return values
+    values = frames.float().movedim(-3, -1).contiguous().cpu()
+    _check_finite(values)
+    on_host: NDArray[np.float32] = values.numpy()
+    return on_host
 
 
 def as_pixels(frames: Frames) -> Pixels:
@@ -180,14 +185,20 @@ def as_pixels(frames: Frames) -> Pixels:
 
     Raises NonFiniteError where a pixel is lost.
     """
-    _check_finite(frames)
-    video = (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    pixels: Pixels = video.movedim(-3, -1).contiguous().cpu().numpy()
+    is_finite = frames.isfinite().all()
+    video = (frames.float().clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1)
+    both = torch.cat([video.flatten(), is_finite.to(torch.uint8)[None]]).cpu()  # one wait
+    _check(bool(both[-1]))
+    pixels: Pixels = both[:-1].view(video.shape).numpy()
     return pixels
 
 
-def _check_finite(frames: Frames) -> None:
-    if not bool(frames.isfinite().all()):
+def _check_finite(frames: Tensor) -> None:
+    _check(bool(frames.isfinite().all()))
+
+
+def _check(is_finite: bool) -> None:
+    if not is_finite:
         raise NonFiniteError(
             "a generated video holds NaNs: the drift carries the state out of bounds; take another "
             "checkpoint, or more solver steps a frame"

@@ -129,7 +129,7 @@ def check_fits(name: str, value: Tensor, z: Tensor) -> None:
         return
     if value.is_cuda:
         torch._assert_async((value != 0).all(), "diffusion holds a zero")
-    elif not bool(value.all()):
+    elif not value.is_meta and not bool(value.all()):
         raise UserError(
             "diffusion is 0 somewhere, but the path KL compares noises of g > 0; "
             "use a floor such as g = 0.01 + softplus(.)"

@@ -12,6 +12,7 @@ from sdevid.errors import UserError
 from sdevid.sde.equation import check_fits
 from sdevid.sde.noise import Brownian
 from sdevid.sde.problem import EULER, Path, Problem, check_path
+from sdevid.transfer import to_device
 
 NAME = "fused"
 
@@ -49,7 +50,8 @@ def solve(problem: Problem) -> Path:
     check_path(start, ticks, noise)
     if isinstance(silu.diffusion, Tensor):
         check_fits("diffusion", silu.diffusion, start)
-    dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype).t().contiguous()
+    spans = to_device(types.units(ticks.diff(dim=1)).t().contiguous(), start.device)
+    dt = spans.to(start.dtype)
     draws = _draws(start, ticks, noise, problem.kernels)
     try:
         trajectory = em_trajectory(
@@ -82,4 +84,4 @@ def _draws(
     if cells is None:
         return noise.increments(ticks).transpose(0, 1).to(start.dtype)
     device = start.device
-    return noise.seed, noise.serial.to(device), cells.t().contiguous().to(device)
+    return noise.seed, noise.serial.to(device), to_device(cells.t().contiguous(), device)

@@ -20,6 +20,7 @@ from torch import Tensor
 from sdevid.errors import UserError
 from sdevid.sde import philox
 from sdevid.sde.rhythm import Rhythm, rhythm_of
+from sdevid.transfer import to_device
 from sdevid.types import TICKS_PER_UNIT
 
 
@@ -208,7 +209,7 @@ class Brownian:
         return draws[..., : self.size].transpose(0, 1)
 
     def _on(self, ticks: Tensor) -> Tensor:
-        return ticks.to(self.device, non_blocking=True)
+        return to_device(ticks, self.device)
 
     def _general(self, ticks: Tensor, cells: Tensor, rhythm: Rhythm) -> Tensor:
         first = cells[:, :1]

@@ -29,6 +29,7 @@ from sdevid.sde.problem import (
     check_path,
     check_saved,
 )
+from sdevid.transfer import to_device
 
 NAME = "stepwise"
 Spent = tuple[Tensor, Tensor, Tensor]  # state, KL and the control's part of it
@@ -93,7 +94,7 @@ def chain(
     check_path(driven, ticks, noise)
     saves = check_saved(saved, ticks.shape[1])
     advance, fused = _advance(start, kernels, order)
-    dt = types.units(ticks.diff(dim=1)).to(start.device, start.dtype)
+    dt = to_device(types.units(ticks.diff(dim=1)), start.device).to(start.dtype)
     draw = _draws(ticks, noise, start, fused)
     whole = None if recompute else draw(0, ticks.shape[1] - 1)
 
@@ -175,7 +176,9 @@ def _draws(
         cells = path.whole_cells(part) if fused else None
         if cells is None:
             return path.increments(part).unbind(1)
-        return [(path.seed, serial, cell) for cell in cells.t().contiguous().to(start.device)]
+        return [
+            (path.seed, serial, cell) for cell in to_device(cells.t().contiguous(), start.device)
+        ]
 
     return draw
 

@@ -93,12 +93,32 @@ class EncoderConfig(Section):
         role="architecture",
         help="the frame encoder also sees the change from frame to frame",
     )
-    attention: Literal["auto", "xformers", "sdpa"] = setting(
-        "sdpa",
+    pack: bool = setting(
+        False,
         role="runtime",
         alters_loss=True,
-        help="implementation of attention; xformers packs clips, whose lengths it waits for",
+        help="the prior's history is encoded of observed frames alone, clips packed end to end",
     )
+    attention: Literal["auto", "xformers", "sdpa"] = setting(
+        "auto",
+        role="runtime",
+        alters_loss=True,
+        help="attention over packed clips; auto is xformers on CUDA where it is; others are sdpa",
+    )
+
+    @model_validator(mode="after")
+    def _packed(self) -> EncoderConfig:
+        if self.attention == "xformers" and not self.pack:
+            raise ValueError(
+                "attention is xformers, which serves packed clips alone; give pack=true beside it, "
+                "or attention=auto"
+            )
+        if self.pack and self.causal:
+            raise ValueError(
+                "pack is true, but causal too: a causal pass encodes all frames at once for prior "
+                "and posterior; give pack=false or causal=false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _frame_is_there(self) -> EncoderConfig:

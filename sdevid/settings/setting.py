@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 Role = Literal["architecture", "objective", "runtime", "data"]
@@ -23,6 +23,16 @@ class Section(BaseModel):
     """A frozen group of settings; unknown names, infinities and NaN are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _switch_words(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read a boolean as "on" or "off" where that is a choice: so YAML 1.1 reads the words."""
+        if not isinstance(value, bool) or info.field_name is None:
+            return value
+        words = typing.get_args(cls.model_fields[info.field_name].annotation)
+        word = "on" if value else "off"
+        return word if word in words else value
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import warnings
+from typing import cast
 
 import torch
 from torch import nn
@@ -43,10 +44,17 @@ def compile_parts(model: nn.Module) -> None:
     """Compile `PARTS` at their first call, for its shapes; names of parameters stay."""
     # The attention's choice is a pure function, so tracing it anew is as good as its cache.
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
+    packs = cast(Config, model.config).encoder.pack  # with other shapes in every micro-batch
     for part in PARTS:
+        if packs and part == "temporal":
+            continue
         model.get_submodule(part).compile(dynamic=False)
 
 
 def compiled_summary(config: Config) -> str:
     """Describe for the start of a run what is compiled; empty where nothing is."""
-    return "; encoder, temporal encoder and decoder compiled" if config.compile else ""
+    if not config.compile:
+        return ""
+    if config.encoder.pack:
+        return "; encoder and decoder compiled, not the temporal encoder (encoder.pack)"
+    return "; encoder, temporal encoder and decoder compiled"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sdevid.checkpoint import ParameterShard, Slice
@@ -22,7 +23,7 @@ from sdevid.console import shows
 from sdevid.errors import UserError
 from sdevid.models import text
 from sdevid.models.text import Tokenizer
-from sdevid.models.video_model import VideoModel
+from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.train.checkpointing.data_only import data_only
 from sdevid.train.graph import train_graph
 from sdevid.train.graph.cuda_graph import CudaGraphs
@@ -139,7 +140,7 @@ class Engine:
         inputs = {name: x.to(device, non_blocking=True) for name, x in inputs.items()}
         inputs["kl_weight"] = torch.full((), kl_weight, device=device)
         inputs |= text.text_inputs(self._read, batch, device)
-        with cast(VideoModel, self.objective.model).reading(batch.ticks):
+        with cast(ClipObjective, self.objective).reading(batch):
             return cast(Terms, self._engine(**inputs))
 
     @torch.no_grad()
@@ -158,9 +159,9 @@ class Engine:
             update = optimizer.step
 
             def clip_and_update() -> None:
-                if self._approved(
-                    nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.gradient_clip)
-                ):
+                limit = self.config.gradient_clip
+                norm = nn.utils.clip_grad_norm_(self.objective.parameters(), limit)
+                if self._judged(norm)[0]:
                     update()
 
             optimizer.step = clip_and_update
@@ -168,20 +169,42 @@ class Engine:
             norms = optimizer._get_norm_groups
             optimizer._get_norm_groups = lambda: [self._norm_or_infinite(norms())]
         else:
+            optimizer.get_grad_norm_direct = self._norm_of_shards
             norm = optimizer.scaled_global_norm
             optimizer.scaled_global_norm = lambda: self._norm_or_infinite([norm()])
 
+    def _norm_of_shards(self, gradients: list[Tensor], _parameters: Any) -> Tensor:
+        """Compute a group's norm over all ranks, -1 where it is not finite, for ZeRO 1 and 2.
+
+        DeepSpeed's own takes a launch for each tensor and copies a number to the device.
+        """
+        mine = [g.detach() for g in gradients if not getattr(g, "_zero_padding", False)]
+        norms = torch._foreach_norm(mine) if mine else [self._loss.new_zeros(())]
+        squares = torch.stack([norm.float() for norm in norms]).square().sum()
+        if self.world.size > 1:
+            dist.all_reduce(squares, group=self._engine.optimizer.dp_process_group)
+        norm = squares.sqrt()
+        return torch.where(norm.isfinite(), norm, -1.0)
+
     def _norm_or_infinite(self, groups: list[Any]) -> Tensor:
-        """Compute the norm over all groups, infinite where the step is not to be applied."""
+        """Compute the norm over all groups, infinite where the step is not to be applied.
+
+        It lies on the host, where the judge has read it: DeepSpeed looks at it once a group.
+        """
         norms = torch.stack([torch.as_tensor(n, dtype=torch.float32) for n in groups])
         finite = (norms >= 0).all()  # DeepSpeed gives -1 for what is not finite
         norm = torch.where(finite, torch.linalg.vector_norm(norms), torch.inf)
-        return norm if self._approved(norm) else torch.full_like(norm, torch.inf)
+        is_approved, on_host = self._judged(norm)
+        return torch.tensor(on_host if is_approved else math.inf, dtype=torch.float32)
 
-    def _approved(self, norm: Tensor) -> bool:
+    def _judged(self, norm: Tensor) -> tuple[bool, float]:
+        """Ask the judge about this step; also return the mean of `norm` over the ranks.
+
+        This is a step's one wait for the device: whether weights change is decided on the host.
+        """
         self._norm = norm.detach().float()
         loss, everywhere = self.world.mean_now(torch.stack([self._loss, self._norm]))
-        return self._judge(loss, everywhere)
+        return self._judge(loss, everywhere), everywhere
 
     def parameter_shards(self) -> list[ParameterShard]:
         """List the float32 weights that this rank owns, live, and what they are shards of."""

@@ -16,8 +16,11 @@ from unittest import mock
 
 import torch
 from torch import nn
+from torch.fx.experimental import _config as fx_config
+from torch.nn.utils import clip_grad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+from triton.runtime.jit import JITFunction
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 
@@ -72,6 +75,7 @@ class OnDevice(torch.Tensor):
     """A tensor that Python and the operations see on CUDA; autograd sees it on the host."""
 
     shapes: torch.Tensor  # on torch's meta device
+    holds = False  # what reading it gives where it is no 0: True of `all`, as where all is well
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
@@ -153,17 +157,17 @@ class PretendedCuda(TorchDispatchMode):
         self.launches: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()  # by what waits and where
         self.copies: Counter[str] = Counter()  # from pageable memory of the host: they block
-        self.sent: Counter[str] = Counter()  # from pinned memory, which do not
+        self.sent: Counter[str] = Counter()  # from memory that `pinned` declares, which do not
 
     def clear(self) -> None:
         for counts in (self.launches, self.waits, self.copies, self.sent):
             counts.clear()
 
     def to_host(self, tensor: OnDevice) -> torch.Tensor:
-        """A copy of what the device holds: zeros, after a wait."""
+        """A copy of what the device holds, after a wait: ones."""
         self.waits[f"copy to the host at {_where()}"] += 1
         with torch.utils._python_dispatch._disable_current_modes():
-            return torch.zeros(tensor.shape, dtype=tensor.dtype)
+            return torch.ones(tensor.shape, dtype=tensor.dtype)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -177,7 +181,7 @@ class PretendedCuda(TorchDispatchMode):
             return func(*args, **kwargs)
         if name in _READS:
             self.waits[f"{_READS[name]} at {_where()}"] += 1
-            return 0.0 if ours[0].dtype.is_floating_point else 0
+            return ours[0].holds or (0.0 if ours[0].dtype.is_floating_point else 0)
         if not self._takes(name, ours, theirs, place):
             raise MixedDevicesError(
                 f"{func} takes {[tuple(x.shape) for x in theirs]} of the host at {_where()}"
@@ -191,8 +195,12 @@ class PretendedCuda(TorchDispatchMode):
     def _takes(self, name: str, ours: Any, theirs: Any, place: torch.device | None) -> bool:
         """Whether the operation may take tensors of the host; counts those that are copied."""
         if name in ("copy", "_to_copy") and theirs and (ours or place is not None):
-            counts = self.sent if theirs[0].is_pinned() else self.copies
+            counts = self.sent if getattr(theirs[0], "is_sent", False) else self.copies
             counts[_where()] += 1
+            return True
+        if name in ("index", "index_put") and ours:  # CUDA takes indices of the host: a copy each
+            if theirs:
+                self.copies[_where()] += len(theirs)
             return True
         return all(x.dim() == 0 and not name.startswith("index") for x in theirs)
 
@@ -219,7 +227,10 @@ class PretendedCuda(TorchDispatchMode):
                 return x
             return same[id(x)] if id(x) in same else OnDevice(x.to(META))
 
-        return tree_map(outer, out)
+        results = tree_map(outer, out)
+        if func._schema.name == "aten::all":
+            results.holds = True
+        return results
 
 
 def on_device(module: nn.Module) -> nn.Module:
@@ -260,10 +271,17 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
     device = PretendedCuda()
     _ENTERED.append(device)
     patches = [
+        mock.patch.object(clip_grad, "_group_tensors_by_device_and_dtype", _by_device_and_dtype),
+        mock.patch.object(clip_grad, "_has_foreach_support", return_value=True),
+        mock.patch.object(fx_config, "meta_nonzero_assume_all_nonzero", True),
+        mock.patch.object(JITFunction, "run", _run),
+        mock.patch.object(torch.cuda, "Event", _Event),
         mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False),
         mock.patch.object(torch.cuda, "_lazy_init", return_value=None),
         mock.patch.object(torch.cuda, "get_device_properties", return_value=_H100),
+        mock.patch.object(torch, "autocast", _Autocast),
         mock.patch.object(torch, "tensor", _tensor),
+        mock.patch.object(torch.Tensor, "pin_memory", pinned),
     ]
     for patch in patches:
         patch.start()
@@ -283,6 +301,52 @@ def _tensor(data: Any, *, device: Any = None, **kwargs: Any) -> torch.Tensor:
     """`torch.tensor`, which makes its values on the host and then sends them."""
     made = _made_on_host(data, device="cpu", **kwargs)
     return made if device is None else made.to(device)
+
+
+def pinned(tensor: torch.Tensor, *_device: Any) -> torch.Tensor:
+    """Declare that `tensor` lies in pinned memory, which a machine without a GPU does not have."""
+    tensor.is_sent = True
+    return tensor
+
+
+def _by_device_and_dtype(lists: Any) -> dict[Any, Any]:
+    """Group tensors as torch does in C++, where these ones lie on the host."""
+    groups: dict[Any, Any] = {}
+    for index, tensors in enumerate(zip(*lists, strict=True)):
+        key = (tensors[0].device, tensors[0].dtype)
+        columns, indices = groups.setdefault(key, ([[] for _ in lists], []))
+        for column, tensor in zip(columns, tensors, strict=True):
+            column.append(tensor)
+        indices.append(index)
+    return groups
+
+
+def _run(kernel: Any, *_args: Any, **_kwargs: Any) -> None:
+    """Count a launch of one of Triton's kernels that is no operator of PyTorch."""
+    _current().launches[f"triton::{kernel.fn.__name__}"] += 1
+
+
+class _Autocast(torch.autocast):
+    """The device has no autocast of its own here; that of the host has the same parts."""
+
+    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
+
+
+class _Event:
+    """An event of the device, on which no time passes."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def record(self, *_args: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        _current().waits[f"event at {_where()}"] += 1
+
+    def elapsed_time(self, _end: Any) -> float:
+        return 0.0
 
 
 class _H100:

@@ -1,40 +1,60 @@
-"""What a training step may ask of a GPU, for each config: counted on a pretended one.
-
-Launches are those of Python; with `train_graph` a step from the second of its shape on is one.
-"""
+"""Training and sampling keep their budgets of launches, waits and copies on a pretended GPU."""
 
 from __future__ import annotations
 
 import pytest
+import table
 import torch
+from budgets import CASES, SIZES
 from pretended_cuda import CUDA, MixedDevicesError, OnDevice, pretended_cuda
-from rehearsal import train
+from rehearsal import sample, train
 
-slow = pytest.mark.slow
-AHEAD = ("observation.ends_fraction=0.1", "observation.keyframes_fraction=0.1")
-BUDGETS = [  # config, overrides, most launches
-    pytest.param("demo", (), 510, id="demo"),
-    pytest.param("demo", ("sde.order=2",), 2060, id="order 2", marks=slow),
-    pytest.param("signs", (), 2080, id="signs", marks=slow),
-    pytest.param("signs", ("model_type=sde_matching",), 930, id="matching", marks=slow),
-    pytest.param("signs", ("model_type=follmer",), 850, id="follmer", marks=slow),
-    pytest.param("smmnist", (), 2400, id="smmnist", marks=slow),
-    pytest.param("brownian", (), 2930, id="particles", marks=slow),
-    pytest.param("default", (), 4470, id="default", marks=slow),
-    pytest.param("ucf101", (), 4750, id="ucf101", marks=slow),
-    pytest.param("kinetics", (), 5490, id="kinetics", marks=slow),
-    pytest.param("demo", ("text.encoder=bytes",), 655, id="text", marks=slow),
-    pytest.param("signs", AHEAD, 2320, id="frames ahead", marks=slow),
-    pytest.param("signs", ("size=S",), 6710, id="size S", marks=slow),
-]
+JUDGE = "copy to the host at train/world.py"  # the loss guard, before weights change
+PIXELS = "copy to the host at sample/sampler.py"
 
 
-@pytest.mark.parametrize(("config", "overrides", "launches"), BUDGETS)
-def test_a_training_step_keeps_its_budget(config, overrides, launches):
-    asked = train(config, *overrides)
-    assert not asked.waits
+def cases(budgets):
+    """A parameter for each budget; all but the quick one are slow."""
+    return [
+        pytest.param(each, id=each.name, marks=() if each.is_quick else pytest.mark.slow)
+        for each in budgets
+    ]
+
+
+@pytest.mark.parametrize("budget", cases(CASES + SIZES))
+def test_a_training_step_keeps_its_budget(budget):
+    asked = train(budget.config, *budget.overrides)
+    assert [where.split(":")[0] for where in asked.waits] == [JUDGE]
+    assert sum(asked.waits.values()) == 1
     assert not asked.copies
-    assert asked.launches <= launches
+    assert asked.launches <= budget.launches
+
+
+@pytest.mark.parametrize("budget", cases(each for each in CASES if each.sampling))
+def test_a_window_of_frames_waits_once(budget):
+    asked = sample(budget.config, *budget.overrides)
+    assert [where.split(":")[0] for where in asked.waits] == [PIXELS]
+    assert sum(asked.waits.values()) == 1
+    assert not asked.copies
+    assert asked.launches <= budget.sampling
+
+
+def test_zero_2_waits_for_its_judge_alone():
+    asked = train("demo", "zero_stage=2")
+    assert sum(asked.waits.values()) == 1
+    assert not asked.copies
+
+
+def test_table_replaces_its_part_of_a_page_alone(tmp_path, monkeypatch):
+    page = tmp_path / "gpu.md"
+    page.write_text(f"above\n{table.BEGIN}\nold\n{table.END}\nbelow\n")
+    monkeypatch.setattr("sys.argv", ["table.py", "--rows", "none", "--output", str(page)])
+    table.main()
+    lines = page.read_text().splitlines()
+    assert lines[0] == "above"
+    assert lines[-1] == "below"
+    assert "old" not in lines
+    assert lines[2].startswith("| Config | Launches | Waits | Copies |")
 
 
 def test_what_waits_copies_or_mixes_is_counted():
@@ -43,9 +63,11 @@ def test_what_waits_copies_or_mixes_is_counted():
         assert isinstance(made, OnDevice)
         (made * 2).sum().item()
         torch.zeros(3).to(CUDA)
+        torch.zeros(3).pin_memory().to(CUDA)
         made.cpu()
         with pytest.raises(MixedDevicesError):
             made + torch.zeros(3)
         assert sum(device.waits.values()) == 2
         assert sum(device.copies.values()) == 1
+        assert sum(device.sent.values()) == 1
         assert device.launches["aten::mul"] == device.launches["aten::sum"] == 1

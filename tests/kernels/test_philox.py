@@ -1,8 +1,13 @@
 """Philox in torch and in Triton gives what the CPU draws, to the last bits of float32."""
 
+import math
+
 import pytest
 import torch
+import triton
+import triton.language as tl
 from sdevid_kernels import philox
+from sdevid_kernels.philox import kernel
 
 from sdevid.sde.noise import Brownian, Stream, normal, uniform
 from sdevid.types import TICKS_PER_UNIT
@@ -38,3 +43,27 @@ def test_uniform_draws_are_the_cpus_exactly(setting, size):
     place = torch.zeros(4, 1, dtype=torch.int64, device=DEVICE)
     got = philox.uniforms(SEED, SERIAL.to(DEVICE), place, size, Stream.CONTEXT, setting=setting)
     assert torch.equal(got[:, 0].cpu(), uniform(SEED, SERIAL, Stream.CONTEXT, (size,)))
+
+
+@triton.jit
+def functions(word_ptr, x_ptr, sine_ptr, cosine_ptr, log_ptr, BLOCK: tl.constexpr):
+    """Evaluate the kernels' sine, cosine and logarithm."""
+    i = tl.arange(0, BLOCK)
+    sine, cosine = kernel.sincos(tl.load(word_ptr + i).to(tl.uint32, bitcast=True))
+    tl.store(sine_ptr + i, sine)
+    tl.store(cosine_ptr + i, cosine)
+    tl.store(log_ptr + i, kernel.log(tl.load(x_ptr + i)))
+
+
+def test_sine_cosine_and_logarithm_are_within_two_units_of_float32():
+    edges = torch.tensor([0, 1, -1, 2**29, 2**30, 2**31 - 1, -(2**31), 3 * 2**29])
+    spread = torch.arange(-(2**31), 2**31, 2**20 + 77)
+    words = torch.cat([edges, spread])[:4096].to(torch.int32)
+    x = torch.cat([torch.tensor([1.0, 2**-32, 1 - 2**-24]), torch.logspace(-9, 0, 4093)])
+    sine, cosine, log = (torch.empty(4096, device=DEVICE) for _ in range(3))
+    functions[(1,)](words.to(DEVICE), x.to(DEVICE), sine, cosine, log, BLOCK=4096)
+    angle = words.float().double() * (2 * math.pi * 2**-32)  # the word is rounded to 24 bits
+    limit = 2 * torch.finfo(torch.float32).eps
+    assert float((sine.cpu() - angle.sin()).abs().max()) < limit / 2
+    assert float((cosine.cpu() - angle.cos()).abs().max()) < limit / 2
+    torch.testing.assert_close(log.cpu().double(), x.double().log(), rtol=limit, atol=0)

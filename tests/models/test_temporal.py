@@ -120,3 +120,24 @@ def test_cell_knows_its_place_across_a_frame():
     swapped = tokens[:, :, [1, 0, 2, 3]]
     before, after = (history(result, each, 2, visible=EVERY).tokens for each in (tokens, swapped))
     assert float((before[:, :, 0] - after[:, :, 1]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_packed_clips_are_encoded_as_padded_ones(across):
+    model = encoder(causal=False, cells=4, across=across).double()
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randn(3, FRAMES, 4, FEATURES, dtype=torch.float64, generator=generator)
+    times = TIMES.double().expand(3, -1)
+    observed = torch.tensor([[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]]).bool()
+    text = torch.randn(3, FEATURES, dtype=torch.float64, generator=generator)
+    padded = model(tokens, times, observed, text)
+    packed = model(tokens, times, observed, text, lengths=[0, 3, 6])
+    torch.testing.assert_close(packed.summary, padded.summary)
+    torch.testing.assert_close(packed.tokens[observed], padded.tokens[observed])
+    assert not packed.tokens[~observed].any()
+    for history in (padded, packed):
+        loss = history.summary.square().sum() + history.tokens[observed].sin().sum()
+        history_gradients = torch.autograd.grad(loss, list(model.parameters()))
+        if history is padded:
+            expected = history_gradients
+    torch.testing.assert_close(history_gradients, expected)

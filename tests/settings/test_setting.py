@@ -82,3 +82,10 @@ def test_setting_that_is_not_finite_is_refused_by_name(path, value):
         arguments = {section: arguments}
     with pytest.raises(UserError, match=rf"^{path} is (inf|nan)"):
         parse(arguments)
+
+
+@pytest.mark.parametrize(("word", "read"), [("on", "on"), ("off", "off"), ("auto", "auto")])
+def test_switch_is_read_as_the_word_that_yaml_takes_for_a_boolean(word, read):
+    settings = yaml.safe_load(f"train_graph: {word}\nchannels_last: {word}")
+    config = parse(settings)
+    assert (config.train_graph, config.channels_last) == (read, read)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdevid_kernels.philox.kernel import block, signed
+from sdevid_kernels.philox.kernel import block, log, signed
 from sdevid_kernels.philox.reference import LANES
 
 _GROUPS = 256  # most counters a program, four components each
@@ -72,6 +72,21 @@ def store_elements(ptr, at, value):
     tl.store(ptr + at.offset, value.to(ptr.dtype.element_ty), mask=at.is_element)
 
 
+@triton.jit
+def times(a, b):
+    """Compute the product of two numbers."""
+    return a * b
+
+
+@triton.jit
+def log_of_fours(b_r, G: tl.constexpr):
+    """Compute the sum of log r over each four components: one logarithm, of their product.
+
+    A width below 1e-9 counts as that, so that the product is a normal number.
+    """
+    return log(tl.reduce(tl.reshape(tl.maximum(b_r, 1e-9), (G, 4)), 1, times))
+
+
 @triton.jit(do_not_specialize=["seed"])
 def forward(
     z_ptr,
@@ -105,10 +120,14 @@ def forward(
     if WIDTH:
         b_r = load_elements(width_ptr, at, 1.0)
         scale = b_g * b_r
-        kl += tl.where(at.step > 0, 0.5 * (b_r * b_r - 1) - tl.log(b_r), 0.0)
+        kl += tl.where(at.step > 0, 0.5 * (b_r * b_r - 1), 0.0)
+        logs = log_of_fours(b_r, G)
     out = load_elements(z_ptr, at, 0.0) + velocity * at.step + scale * at.dw
     store_elements(out_ptr, at, out)
-    tl.store(kl_ptr + tl.program_id(0), tl.sum(kl, 0))
+    total = tl.sum(kl, 0)
+    if WIDTH:
+        total -= tl.where(at.step > 0, tl.sum(logs, 0), 0.0)
+    tl.store(kl_ptr + tl.program_id(0), total)
 
 
 @triton.jit(do_not_specialize=["seed"])

@@ -25,10 +25,17 @@ from sdevid.models.particles.ring import Outside, Ring
 from sdevid.models.particles.state import Content, ParticleState, layout_of
 from sdevid.models.particles.thing_control import NextFrames, ThingControl
 from sdevid.models.particles.thing_reader import ThingReader
-from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
+from sdevid.models.sampling import (
+    Chunk,
+    Conditioning,
+    SamplerConfig,
+    points_from_start,
+    sent,
+)
 from sdevid.models.solver_grid import solver_grid
 from sdevid.models.video_model import VideoModel
 from sdevid.sde.noise import Stream, normal
+from sdevid.transfer import to_device
 from sdevid.types import Serial, Ticks, units
 
 
@@ -94,23 +101,25 @@ class ParticleSDE(VideoModel):
     ) -> Iterator[Chunk]:
         """Generate the chunks; UserError for a solver or guidance that takes no shared noise."""
         self._check(sampler)
+        points = points_from_start(ticks, conditioning.frame_ticks)
+        if conditioning.frame_ticks is not None:
+            _check_start(points, conditioning.frame_ticks.cpu())
+        ticks, conditioning = sent(ticks, conditioning, next(self.parameters()).device)
         serial = sampler.serials(ticks)
         text = self.embedding(conditioning.text, len(ticks))
-        z, content, reference = self._start(ticks, sampler, conditioning, text)
+        z, content = self._start(ticks, sampler, conditioning, text)
         ring = self.outside(sampler.seed, serial, None)
         if ring is not None:
             z, content = with_ring(self.layout, z, content, ring)
         conditions = self.law.conditions(content, text)
         noise = self.brownian(sampler.seed, serial)
         for first in range(0, ticks.shape[1], size):
-            part = ticks[:, first : first + size]
-            grid, saved = solver_grid(
-                torch.cat([reference, part], dim=1), self.cell, sampler.steps_per_frame
-            )
+            part = points[:, first : first + size + 1]
+            grid, saved = solver_grid(part, self.cell, sampler.steps_per_frame)
             dw = sampler.temperature * noise.increments(grid)
-            dt = self.steps(grid).to(dw)
+            dt = to_device(self.steps(grid), dw.device).to(dw.dtype)
             states = solve_path(self.law, z, conditions, dt, dw, saved[1:]).states
-            z, reference = states[:, -1], part[:, -1:]
+            z = states[:, -1]
             yield Chunk(self.decoder(states, content), z.new_zeros(len(z)))
 
     def outside(self, seed: int, serial: Serial, features: Features | None) -> Outside | None:
@@ -158,8 +167,8 @@ class ParticleSDE(VideoModel):
 
     def _start(
         self, ticks: Ticks, sampler: SamplerConfig, conditioning: Conditioning, text: Tensor | None
-    ) -> tuple[ParticleState, Content, Int64[Tensor, "batch 1"]]:
-        """Draw or read the state, the content and the tick at which the path begins."""
+    ) -> tuple[ParticleState, Content]:
+        """Draw or read the state and the content."""
         first = ticks[:, :1]
         if conditioning.frames is None or conditioning.frame_ticks is None:
             eps = normal(sampler.seed, sampler.serials(ticks), Stream.INITIAL, self.code_shape)
@@ -167,16 +176,22 @@ class ParticleSDE(VideoModel):
             frame = self.reader.level.new_zeros(
                 len(ticks), config.channels, config.frame_size, config.frame_size
             )
-            return *self.reader.free(eps, text, frame), first
+            return self.reader.free(eps, text, frame)
         times = conditioning.frame_ticks
         before = (times <= first).sum(1)
-        if bool((before == 0).any()):
-            raise UserError(
-                "no observed frame lies at or before the first frame to generate, but "
-                "sde.latent particles begin at an observed frame; observe an earlier one"
-            )
         rows = torch.arange(len(times), device=times.device)
         last = before - 1
         seen = [(last - back).clamp(min=0) for back in reversed(range(self.reader.memory))]
         frames = torch.stack([conditioning.frames[rows, at] for at in seen], dim=1)
-        return *self.reader.observed(frames), times[rows, last][:, None]
+        return self.reader.observed(frames)
+
+
+def _check_start(
+    points: Int64[Tensor, "batch points"], times: Int64[Tensor, "batch observed"]
+) -> None:
+    """Raise UserError where no frame is observed early enough; both lie on the host."""
+    if not bool((times <= points[:, 1:2]).any(1).all()):
+        raise UserError(
+            "no observed frame lies at or before the first frame to generate, but "
+            "sde.latent particles begin at an observed frame; observe an earlier one"
+        )

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.errors import UserError
-from sdevid.models.attention import backend
 from sdevid.sde.problem import EULER
 from sdevid.sde.rhythm import Rhythm
 from sdevid.train.graph.cuda_graph import CudaGraphs
@@ -47,8 +46,8 @@ def unsupported(config: Config, device: torch.device, recorder: Recorder) -> str
         return "ZeRO 3 gathers weights as their own modules are called"
     if config.capabilities.simulates and config.sde.solver != EULER:
         return f"{config.sde.solver} looks at its coefficients as it solves"
-    if backend(config.encoder.attention, device.type) == "xformers":
-        return "xformers packs clips by lengths that the host reads"
+    if config.encoder.pack:
+        return "encoder.pack packs clips of other lengths in every micro-batch"
     return recorder.unsupported(device)
 
 

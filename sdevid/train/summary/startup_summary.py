@@ -13,7 +13,7 @@ from sdevid.checkpoint import Progress
 from sdevid.config import Config, dump
 from sdevid.data.stream import micro_batch_size
 from sdevid.models import trajectory
-from sdevid.models.attention import backend
+from sdevid.models.attention import packed_backend
 from sdevid.train import compiled
 from sdevid.train.engine import Engine
 from sdevid.train.graph import train_graph
@@ -29,7 +29,6 @@ def announce(engine: Engine, progress: Progress, total: int, text_summary: Seque
     device = world.device.type
     if device == "cuda":
         device = f"{torch.cuda.get_device_name(world.device)} (cuda)"
-    attention = backend(config.encoder.attention, world.device.type)
     solver = "no SDE solve in training"
     if config.sde.latent == "particles":
         solver = "noise shared over particles, step by step in PyTorch"
@@ -37,7 +36,7 @@ def announce(engine: Engine, progress: Progress, total: int, text_summary: Seque
         solver = str(trajectory.training_choice(config, world.device, micro))
     world.say(
         f"{config.model_type}: {parameters:,} parameters, {config.precision}; device {device}, "
-        f"attention {attention}; {solver}"
+        f"attention {_attention(config, world.device.type)}; {solver}"
         f"{compiled.compiled_summary(config)}; {train_graph.describe(config, world.device)}"
     )
     world.say(
@@ -48,6 +47,12 @@ def announce(engine: Engine, progress: Progress, total: int, text_summary: Seque
     for line in filter(None, text_summary):
         world.say(line)
     world.say(f"{config.run_dir} {begins} {progress.clips:,} of {total:,}")
+
+
+def _attention(config: Config, device: str) -> str:
+    if not config.encoder.pack:
+        return "sdpa"
+    return f"sdpa, over packed clips {packed_backend(config.encoder.attention, device)}"
 
 
 def dry_run(config: Config) -> str:

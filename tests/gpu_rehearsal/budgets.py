@@ -1,0 +1,42 @@
+"""The table under test: what a training step and a window of sampled video may ask of a GPU.
+
+Launches are those of Python for two clips; with `train_graph` a micro-step from the second of its
+shape on is one. The named sizes are tested on clips of two frames, since 16 take minutes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Budget(NamedTuple):
+    """Most launches of a case; it may wait once, and copy nothing that blocks."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...]
+    launches: int  # of a training step
+    sampling: int | None = None  # of a window, where that is counted too
+    is_quick: bool = False
+
+
+AHEAD = ("observation.ends_fraction=0.1", "observation.keyframes_fraction=0.1")
+TWO = ("sequence_length=2", "observation.max_context=1")
+CASES = (
+    Budget("demo", "demo", (), 490, 140, is_quick=True),
+    Budget("demo, order 2", "demo", ("sde.order=2",), 2_050),
+    Budget("demo, text", "demo", ("text.encoder=bytes",), 600),
+    Budget("signs", "signs", (), 2_020, 4_180),
+    Budget("signs, sde_matching", "signs", ("model_type=sde_matching",), 870),
+    Budget("signs, follmer", "signs", ("model_type=follmer",), 785),
+    Budget("signs, frames ahead", "signs", AHEAD, 2_250),
+    Budget("smmnist", "smmnist", (), 2_370),
+    Budget("brownian", "brownian", (), 2_900, 370),
+    Budget("default", "default", (), 4_950),
+    Budget("ucf101", "ucf101", (), 5_330),
+    Budget("kinetics", "kinetics", (), 6_970),
+)
+SIZES = tuple(
+    Budget(f"default, size {size}", "default", (f"size={size}", *TWO), most)
+    for size, most in {"S": 6_000, "B": 6_000, "L": 7_000, "XL": 8_000, "1B": 9_000}.items()
+)
