@@ -38,5 +38,5 @@ CASES = (
 )
 SIZES = tuple(
     Budget(f"default, size {size}", "default", (f"size={size}", *TWO), most)
-    for size, most in {"S": 6_000, "B": 6_000, "L": 7_000, "XL": 8_000, "1B": 9_000}.items()
+    for size, most in {"S": 2_680, "B": 3_220, "L": 3_910, "XL": 4_380, "1B": 5_010}.items()
 )

@@ -46,9 +46,9 @@ def test_uniform_draws_are_the_cpus_exactly(setting, size):
 
 
 @triton.jit
-def functions(word_ptr, x_ptr, sine_ptr, cosine_ptr, log_ptr, BLOCK: tl.constexpr):
+def functions(word_ptr, x_ptr, sine_ptr, cosine_ptr, log_ptr):
     """Evaluate the kernels' sine, cosine and logarithm."""
-    i = tl.arange(0, BLOCK)
+    i = tl.arange(0, 4096)
     sine, cosine = kernel.sincos(tl.load(word_ptr + i).to(tl.uint32, bitcast=True))
     tl.store(sine_ptr + i, sine)
     tl.store(cosine_ptr + i, cosine)
@@ -61,7 +61,7 @@ def test_sine_cosine_and_logarithm_are_within_two_units_of_float32():
     words = torch.cat([edges, spread])[:4096].to(torch.int32)
     x = torch.cat([torch.tensor([1.0, 2**-32, 1 - 2**-24]), torch.logspace(-9, 0, 4093)])
     sine, cosine, log = (torch.empty(4096, device=DEVICE) for _ in range(3))
-    functions[(1,)](words.to(DEVICE), x.to(DEVICE), sine, cosine, log, BLOCK=4096)
+    functions[(1,)](words.to(DEVICE), x.to(DEVICE), sine, cosine, log)
     angle = words.float().double() * (2 * math.pi * 2**-32)  # the word is rounded to 24 bits
     limit = 2 * torch.finfo(torch.float32).eps
     assert float((sine.cpu() - angle.sin()).abs().max()) < limit / 2

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sdevid.config import Config
 from sdevid.models import text
+from sdevid.objectives.clip_objective import ClipObjective
 from sdevid.train.summary.size_table import model_on_meta
 from sdevid.types import Batch
 
@@ -43,7 +44,8 @@ def count_flops(config: Config) -> Flops:
     words = text.text_inputs(text.tokenizer(config), batch, META)
     inputs = {"video": batch.video, "ticks": batch.ticks, "serial": batch.serial}
     inputs = {name: tensor.to(META) for name, tensor in inputs.items()}
-    with objective.reading(batch), FlopCounterMode(display=False) as counter:
+    reading = cast(ClipObjective, objective).reading(batch)
+    with reading, FlopCounterMode(display=False) as counter:
         terms = objective(**inputs, kl_weight=1.0, **words)
         forward = counter.get_total_flops()
         terms["loss"].backward()
