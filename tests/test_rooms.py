@@ -51,7 +51,7 @@ LAZY = (
     "diffusers",
 )
 
-KNOWN_TO_SDE = ("sdevid.sde", "sdevid.types", "sdevid.errors", "sdevid_kernels")
+KNOWN_TO_SDE = ("sdevid.sde", "sdevid.types", "sdevid.transfer", "sdevid.errors", "sdevid_kernels")
 
 # Longer than allowed, with the length it has. These may only shrink, and go once they fit.
 LONG_FUNCTIONS: dict[str, int] = {}  # "path:name"

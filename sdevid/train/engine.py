@@ -174,10 +174,7 @@ class Engine:
             optimizer.scaled_global_norm = lambda: self._norm_or_infinite([norm()])
 
     def _norm_of_shards(self, gradients: list[Tensor], _parameters: Any) -> Tensor:
-        """Compute a group's norm over all ranks, -1 where it is not finite, for ZeRO 1 and 2.
-
-        DeepSpeed's own takes a launch for each tensor and copies a number to the device.
-        """
+        """Compute a group's norm over all ranks in few launches; -1 where it is not finite."""
         mine = [g.detach() for g in gradients if not getattr(g, "_zero_padding", False)]
         norms = torch._foreach_norm(mine) if mine else [self._loss.new_zeros(())]
         squares = torch.stack([norm.float() for norm in norms]).square().sum()
@@ -187,10 +184,7 @@ class Engine:
         return torch.where(norm.isfinite(), norm, -1.0)
 
     def _norm_or_infinite(self, groups: list[Any]) -> Tensor:
-        """Compute the norm over all groups, infinite where the step is not to be applied.
-
-        It lies on the host, where the judge has read it: DeepSpeed looks at it once a group.
-        """
+        """Compute the norm over all groups, on the host; infinite where no step is to be applied."""
         norms = torch.stack([torch.as_tensor(n, dtype=torch.float32) for n in groups])
         finite = (norms >= 0).all()  # DeepSpeed gives -1 for what is not finite
         norm = torch.where(finite, torch.linalg.vector_norm(norms), torch.inf)
@@ -198,10 +192,7 @@ class Engine:
         return torch.tensor(on_host if is_approved else math.inf, dtype=torch.float32)
 
     def _judged(self, norm: Tensor) -> tuple[bool, float]:
-        """Ask the judge about this step; also return the mean of `norm` over the ranks.
-
-        This is a step's one wait for the device: whether weights change is decided on the host.
-        """
+        """Ask the judge, which waits for the device; also return the ranks' mean of `norm`."""
         self._norm = norm.detach().float()
         loss, everywhere = self.world.mean_now(torch.stack([self._loss, self._norm]))
         return self._judge(loss, everywhere), everywhere
