@@ -184,7 +184,7 @@ class Engine:
         return torch.where(norm.isfinite(), norm, -1.0)
 
     def _norm_or_infinite(self, groups: list[Any]) -> Tensor:
-        """Compute the norm over all groups, on the host; infinite where no step is to be applied."""
+        """Compute the norm over all groups, on the host; infinite where none is applied."""
         norms = torch.stack([torch.as_tensor(n, dtype=torch.float32) for n in groups])
         finite = (norms >= 0).all()  # DeepSpeed gives -1 for what is not finite
         norm = torch.where(finite, torch.linalg.vector_norm(norms), torch.inf)
