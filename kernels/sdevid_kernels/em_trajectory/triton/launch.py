@@ -13,7 +13,7 @@ from sdevid_kernels.em_trajectory.triton.arguments import Constants, MLPStack, M
 
 ROWS = 16  # the least that tl.dot takes
 TILES = {"TILE": 32, "K": 32, "F": 64}
-OPTIONS = {"num_warps": 8, "num_stages": 2}
+OPTIONS = {"num_warps": 8, "num_stages": 1}  # two stages spill more: docs/gpu.md
 CHUNK = 8  # steps whose hidden layers a program holds at a time
 MOST_SUMS = 2**24  # elements of all programs' weight gradients, at most
 MOST_PROGRAMS = 132  # that sum weight gradients: as many as an H100 runs at once
