@@ -300,7 +300,9 @@ _made_on_host = torch.tensor
 def _tensor(data: Any, *, device: Any = None, **kwargs: Any) -> torch.Tensor:
     """`torch.tensor`, which makes its values on the host and then sends them."""
     made = _made_on_host(data, device="cpu", **kwargs)
-    return made if device is None else made.to(device)
+    if device is None:
+        return made
+    return made.to(CUDA if torch.device(device).type == "cuda" else device)
 
 
 def pinned(tensor: torch.Tensor, *_device: Any) -> torch.Tensor:
