@@ -25,7 +25,7 @@ help:
 	@echo "make demo-page  docs/demo.md and the pictures of the page, from what make demo left"
 	@echo "make docs       the site, build/site/index.html; warnings are errors"
 	@echo "make lint       ruff and mypy;  make format  rewrites with ruff"
-	@echo "make gpu-check  GPU tests, benchmarks, a short training in 9 minutes; PYTHON=... runs it"
+	@echo "make gpu-check  GPU tests, benchmarks, a short training in 6 minutes; PYTHON=... runs it"
 	@echo "make setup      only set up $(VENV);  make lock  pins what it holds;  make clean  removes caches"
 
 setup: $(STAMP)

@@ -1,11 +1,13 @@
-"""Everything that needs a GPU, in one command: tests, sanitizer, benchmarks, a short training.
+"""Everything that needs a GPU, in one command: steps of training, tests, benchmarks, sanitizer.
 
-    make gpu-check [PYTHON=python3]            under 9 minutes; installs nothing
+    make gpu-check [PYTHON=python3]            under 6 minutes; installs nothing
+    python tools/gpu_check.py --first          the first 90 s alone: what tells most
     python tools/gpu_check.py --cpu            rehearses every step at a tiny size on a CPU
 
 A step that fails does not stop the others; the exit code is 1 if any did, 2 without a GPU. Outcomes
-and figures go to benchmarks/results/gpu-check-DATE-GPU.csv, those of a rehearsal, which say nothing
-of a GPU, to build/gpu-check/.
+and figures go to benchmarks/results/gpu-check-DATE-GPU.csv after each step, so that a cut at any
+time leaves what was measured; those of a rehearsal, which say nothing of a GPU, go to
+build/gpu-check/.
 """
 
 from __future__ import annotations
@@ -29,11 +31,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-ALLOWED = 520.0  # seconds for all steps: what is left of 9 minutes covers the start
+ALLOWED = 350.0  # seconds for all steps: what is left of 6 minutes covers the start
+FIRST = 90.0  # seconds for the steps that tell most
 PATIENCE = 4  # times as long for a rehearsal, whose CPU may be busy
 LEAST = 5.0  # seconds under which a step is not begun
 PACKAGES = ("torch", "triton", "deepspeed", "xformers", "numpy")
 Figures = dict[str, str]
+FIRST_CONFIGS = {  # what benchmarks/gpu_step.py is told
+    "default": ["--config", "default"],
+    "default size=S": ["--config", "default", "size=S"],
+    "demo": ["--config", "demo"],
+}
+GRAPH_CONFIGS = {
+    "default with a graph": ["--config", "default", "train_graph=on"],
+    "default without a graph": ["--config", "default", "train_graph=off"],
+}
 
 
 class Step(NamedTuple):
@@ -61,24 +73,60 @@ class Outcome(NamedTuple):
         return self.word in ("failed", "timed out")
 
 
-def steps(cpu: bool, work: Path, results: Path) -> list[Step]:
-    """List the check's steps, those first on which others depend."""
-    commands = [
-        _tests(cpu),
-        *(_sanitizer(tool, cpu) for tool in ("memcheck", "racecheck")),
-        _training(cpu, work),
-        *_benchmarks(cpu, results),
-    ]
+def steps(cpu: bool, work: Path, results: Path, first: bool = False) -> list[Step]:
+    """List the check's steps by what they tell; with `first` those of the first 90 s alone."""
+    commands = [*_optimizer_steps(cpu, work, FIRST_CONFIGS), _em_step(cpu, results)]
+    if not first:
+        commands += [
+            _tests(cpu),
+            *_benchmarks(cpu, results),
+            *(_sanitizer(tool, cpu) for tool in ("memcheck", "racecheck")),
+            *_optimizer_steps(cpu, work, GRAPH_CONFIGS),
+            _training(cpu, work),
+        ]
     return [step._replace(limit=step.limit * PATIENCE) for step in commands] if cpu else commands
+
+
+def _optimizer_steps(cpu: bool, work: Path, configs: dict[str, list[str]]) -> list[Step]:
+    """Plan an optimizer's step of each config: clips a second, launches, waits, MFU."""
+    table = work / "gpu_step.csv"
+    run = [sys.executable, "benchmarks/gpu_step.py", "--output", str(table)]
+    tiny = ["--seconds", "0.2", "frame_size=16", "batch_size=2", "micro_batch_size=2"]
+    todo = []
+    for name, words in configs.items():
+        if cpu:
+            possible = [word for word in words[2:] if word != "train_graph=on"]
+            words = ["--config", "demo", *possible, *tiny]
+        command = [*run, "--name", name, *words]
+        todo.append(
+            Step(f"step of {name}", [command], 25, lambda name=name: _step_figures(table, name))  # type: ignore[misc]
+        )
+    return todo
+
+
+def _step_figures(table: Path, name: str) -> Figures:
+    with table.open(newline="", encoding="utf-8") as file:
+        return {row["figure"]: row["value"] for row in csv.DictReader(file) if row["name"] == name}
+
+
+def _em_step(cpu: bool, results: Path) -> Step:
+    bench = [sys.executable, "kernels/bench.py", "--output", str(results), "--jobs", "em_step"]
+    budget = ["--seconds", "0.3" if cpu else "4"]
+    return Step(
+        "benchmark: em_step",
+        [[*bench, *budget]],
+        30,
+        lambda: _figures(results, ("em_step",), None),
+    )
 
 
 def _tests(cpu: bool) -> Step:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     few = ["tests/kernels/test_philox.py", "tests/kernels/test_em_step.py"]
     if importlib.util.find_spec("xdist") and not cpu:
-        pytest += ["-n", "8"]  # most of their time is Triton's compiling
+        pytest += ["-n", "12"]  # most of their time is Triton's compiling
     chosen = few if cpu else ["-m", "gpu", *_files_of("mark.gpu")]
-    return Step("gpu tests", [[*pytest, *chosen]], 170, dict)
+    return Step("gpu tests", [[*pytest, *chosen]], 100, dict)
 
 
 def _files_of(mark: str) -> list[str]:
@@ -97,31 +145,31 @@ def _sanitizer(tool: str, cpu: bool) -> Step:
     if program is None:
         return Step(tool, [], 0, dict, "compute-sanitizer is not on the PATH")
     watched = [program, "--tool", tool, "--error-exitcode", "9", *run]
-    return Step(tool, [watched], 60, dict)
+    return Step(tool, [watched], 30, dict)
 
 
 def _benchmarks(cpu: bool, results: Path) -> list[Step]:
     """Plan one process for each, so that one that does not end costs only its own figures."""
     bench = [sys.executable, "kernels/bench.py", "--output", str(results)]
-    budget = ["--seconds", "0.3" if cpu else "6"]
+    budget = ["--seconds", "0.3" if cpu else "4"]
     sizes = ["tiny"] if cpu else ["small", "map", "medium"]
     memory = ["--memory-steps", *(["2", "4"] if cpu else ["32", "128", "512"])]
     commands = [
         Step(
-            "benchmark: ceilings and memory",
-            [[*bench, *budget, *memory, "--jobs", "em_step", "arithmetic", "memory"]],
-            130,
-            lambda: _figures(results, ("em_step", "arithmetic", "memory"), None),
+            "benchmark: arithmetic and memory",
+            [[*bench, *budget, *memory, "--jobs", "arithmetic", "memory"]],
+            60,
+            lambda: _figures(results, ("arithmetic", "memory"), None),
         )
     ]
     for size in sizes:
         job = ["--jobs", "training_step", "--sizes", size]
-        compiled = [] if size == "medium" or cpu else ["--compile-limit", "45"]
+        compiled = [] if size == "medium" or cpu else ["--compile-limit", "30"]
         commands.append(
             Step(
                 f"benchmark: training step, {size}",
                 [[*bench, *budget, *job, *compiled]],
-                110 if compiled else 60,
+                60 if compiled else 40,
                 lambda size=size: _figures(results, ("training_step",), size),  # type: ignore[misc]
             )
         )
@@ -140,7 +188,7 @@ def _training(cpu: bool, work: Path) -> Step:
             [sys.executable, "tools/make_shards.py", *draw, "--output_dir", str(data)],
             [sys.executable, "-m", "sdevid", "train", *train, *lengths],
         ],
-        90,
+        60,
         lambda: _trained(run),
     )
 
@@ -306,6 +354,7 @@ def main(words: list[str] | None = None) -> int:
     """Run the check. Returns 0, 1 if a step failed, 2 where the wrong device is there."""
     parser = argparse.ArgumentParser(description="Everything that needs a GPU, in one command.")
     parser.add_argument("--cpu", action="store_true", help="rehearse on a CPU, at a tiny size")
+    parser.add_argument("--first", action="store_true", help="the first 90 s alone")
     parser.add_argument("--seconds", type=float, help="for all steps")
     arguments = parser.parse_args(words)
     device = _device()
@@ -325,8 +374,9 @@ def main(words: list[str] | None = None) -> int:
     machine, date = _machine(), datetime.date.today().isoformat()
     name = "rehearsal" if arguments.cpu else machine.split(",")[0]
     path = results / f"gpu-check-{date}-{re.sub(r'[^A-Za-z0-9]+', '-', name)}.csv"
-    todo = steps(arguments.cpu, work, results)
-    allowed = arguments.seconds or ALLOWED * (PATIENCE if arguments.cpu else 1)
+    todo = steps(arguments.cpu, work, results, arguments.first)
+    allowed = FIRST if arguments.first else ALLOWED
+    allowed = arguments.seconds or allowed * (PATIENCE if arguments.cpu else 1)
     outcomes = check(todo, allowed, work / "logs", path)
     print(f"\n{machine}, {date}\n{table(outcomes)}\n{path.relative_to(ROOT)}")
     return int(any(outcome.is_bad for outcome in outcomes))

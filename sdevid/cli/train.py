@@ -45,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(dry_run(config))
         if options.flops:
             from sdevid.train.summary.flops import count_flops
+            from sdevid.train.summary.utilization import ceilings
 
-            print(f"\n{count_flops(config)}")
+            flops = count_flops(config)
+            print(f"\n{flops}\n{ceilings(flops, config)}")
         return 0
     from sdevid.train.run import train_run
 

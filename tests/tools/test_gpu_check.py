@@ -77,16 +77,27 @@ def test_without_a_gpu_it_says_so_and_stops(gpu_check, monkeypatch, capsys):
     assert "finds no GPU" in capsys.readouterr().err
 
 
-def test_steps_fit_into_nine_minutes(gpu_check, tmp_path):
+def test_steps_come_by_what_they_tell_and_fit_into_six_minutes(gpu_check, tmp_path):
+    first = [step.name for step in gpu_check.steps(False, tmp_path, tmp_path, first=True)]
+    assert first == ["step of default", "step of default size=S", "step of demo", *first[3:]]
+    assert first[3:] == ["benchmark: em_step"]
     names = [step.name for step in gpu_check.steps(False, tmp_path, tmp_path)]
-    assert names[0] == "gpu tests"
-    assert {"memcheck", "racecheck", "short training"} < set(names)
-    assert gpu_check.ALLOWED <= 530
+    assert names[:5] == [*first, "gpu tests"]
+    assert {"memcheck", "racecheck", "short training", "step of default with a graph"} < set(names)
+    assert gpu_check.FIRST <= 90
+    assert gpu_check.ALLOWED <= 350
+
+
+def test_figures_of_a_step_are_those_of_its_config(gpu_check, tmp_path):
+    table = tmp_path / "gpu_step.csv"
+    table.write_text("name,figure,value\na,clips/s,1\nb,clips/s,2\nb,waits,1\n", encoding="utf-8")
+    assert gpu_check._step_figures(table, "b") == {"clips/s": "2", "waits": "1"}
 
 
 def test_only_files_with_gpu_tests_are_read(gpu_check, tmp_path):
     """On a node without PyAV, say, others would not even be collected."""
-    (command,) = gpu_check.steps(False, tmp_path, tmp_path)[0].commands
+    steps = {step.name: step for step in gpu_check.steps(False, tmp_path, tmp_path)}
+    (command,) = steps["gpu tests"].commands
     files = {Path(part).name for part in command if part.endswith(".py")}
     assert {"test_em_step.py", "test_em_trajectory_fused.py", "test_cuda_graph.py"} <= files
     assert "test_cut.py" not in files
@@ -104,4 +115,4 @@ def test_every_step_rehearses_on_a_cpu(gpu_check, capsys):
     assert all("rehearsal" in row["machine"] for row in rows)
     figures = {row["figure"] for row in rows}
     assert "training_step tiny ours: milliseconds" in figures
-    assert "last loss, nats" in figures
+    assert {"last loss, nats", "clips/s"} <= figures

@@ -17,6 +17,7 @@ from sdevid.config import Config
 from sdevid.display import Display
 from sdevid.train.record.metrics_file import append, forget_after
 from sdevid.train.record.metrics_sinks import Figures, open_sinks
+from sdevid.train.summary.utilization import utilization_on
 from sdevid.train.world import World
 
 Item = TypeVar("Item")
@@ -41,6 +42,7 @@ class Metrics:
         self._path = config.run_dir / "metrics.jsonl"
         self._unwritten = ""  # lines that a full disk did not take yet
         self._sinks = open_sinks(config, progress) if world.main else []
+        self._utilization = utilization_on(world.device, config)
         if world.main:
             forget_after(self._path, progress.clips)
         self._shown = ""  # means, as the display told them last
@@ -120,6 +122,8 @@ class Metrics:
         means = dict(zip([*self._names, "data_wait"], self.world.mean(own).tolist(), strict=True))
         clips_per_s = (progress.clips - self._flushed_at) / spent
         figures = means | rates | {"clips_per_s": clips_per_s, "steps_per_s": self._steps / spent}
+        if self._utilization is not None:
+            figures["mfu"] = self._utilization.share(clips_per_s, self.world.size)
         figures["skipped"] = self._skipped
         self._sum, self._steps, self._skipped, self.waited = None, 0, 0, 0.0
         self._flushed_at, self._since = progress.clips, now
