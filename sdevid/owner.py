@@ -53,13 +53,14 @@ class Owner:
 def own(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[Owner]:
     """Own `folder` as its one writer while the context is open; it is made where it is missing.
 
+    A folder that was made and into which nothing was written is removed again.
     `what` names the setting or option in messages. A stale owner is replaced, with a message: a
     process of this machine that is gone, a Slurm job that squeue no longer knows or an earlier
     start of this job, a heartbeat older than `STALE_SECONDS`. Ends the process if another takes the
     folder over, since nothing more may be written to it. Raises OwnedError where somebody else owns
     the folder, UserError where it cannot be written.
     """
-    mine = identify()
+    mine, is_new = identify(), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         former = _take(folder, mine, what)
@@ -78,6 +79,8 @@ def own(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[Owner]:
         if read(folder) == mine:
             with suppress(OSError):
                 (folder / NAME).unlink()
+                if is_new:
+                    folder.rmdir()  # refused where it holds anything
 
 
 def refuse_if_owned(folder: Path, what: str) -> None:

@@ -47,7 +47,10 @@ def take(folder: Path) -> list[str]:
 def test_free_folder_is_taken_and_given_back_without_a_word(tmp_path):
     assert take(tmp_path / "new" / "run") == []
     assert take(tmp_path / "new" / "run") == []
-    assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == []
+    assert not (tmp_path / "new" / "run").exists()
+    (tmp_path / "old").mkdir()
+    assert take(tmp_path / "old") == []
+    assert list((tmp_path / "old").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,8 @@ class ShardIndex:
         whole = first == 0 and video.shape == shape and video.dtype == self.dtype
         if not (self.folder.steady and whole and video.flags.c_contiguous and name == "npy"):
             return None
+        if not entry.members.keys() >= set(beside):
+            return None
         if member is None or member.xxh3 is None or member.size != len(header) + video.nbytes:
             return None
         if self.folder.read(entry.shard, member.offset, len(header)) != header:

@@ -183,7 +183,7 @@ def test_autoencoder_learns_the_users_own_frames(shards, tmp_path, capsys):
     arguments = [f"--{name}={value}" for name, value in small.items()]
     folder = tmp_path / "mine"
     options = ["--data", str(shards), "--output_dir", str(folder), *arguments]
-    assert train_autoencoder.main([*options, "--adversarial_weight=0.01", "--quiet"]) == 0
+    assert train_autoencoder.main([*options, "--adversarial_weight=0.01"]) == 0
     assert "on split val" in capsys.readouterr().out
     index = open_shards(shards, "val")
     frames = torch.cat([torch.from_numpy(index.read(i).video[:4]) for i in range(2)])
