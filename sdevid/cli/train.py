@@ -44,11 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(dry_run(config))
         if options.flops:
-            from sdevid.train.summary.flops import count_flops
-            from sdevid.train.summary.utilization import ceilings
+            from sdevid.train.summary.utilization import work_of_a_clip
 
-            flops = count_flops(config)
-            print(f"\n{flops}\n{ceilings(flops, config)}")
+            print(f"\n{work_of_a_clip(config)}")
         return 0
     from sdevid.train.run import train_run
 

@@ -36,6 +36,12 @@ def ceilings(flops: Flops, config: Config) -> str:
     return f"clips/s at the whole peak of one device, computed: {rates}"
 
 
+def work_of_a_clip(config: Config) -> str:
+    """Count the operations of a clip and format them, with the ceilings that they set."""
+    flops = count_flops(config)
+    return f"{flops}\n{ceilings(flops, config)}"
+
+
 class Utilization(NamedTuple):
     """What a clip takes and a device could do: operations, and operations a second."""
 
