@@ -51,10 +51,13 @@ ONE_PROCESS := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_
 beside = mkdir -p $(1) && { $(2) >$(1)/train.log 2>&1 & other=$$!; \
   trap 'kill $$other 2>/dev/null' INT TERM; ( $(3) ) && wait $$other || \
   { kill $$other 2>/dev/null; tail -n 5 $(1)/train.log >&2; exit 1; }; }
+# $(call measured,RUN): whether the results are of the newest checkpoint, which is not measured again.
+measured = [ $(1)/results.json -nt $(1)/latest ]
 MEASURE = for run in $(DEMO_RUN) $(DEMO_RUN)-ou; do \
+  { $(call measured,$$run) || { \
   ACCELERATE_USE_CPU=true $(BIN)/accelerate launch $(ONE_PROCESS) -m sdevid.sample \
     --model_path $$run --output_dir $$run/samples --num_samples 6 --num_frames 64 && \
-  $(BIN)/python -m sdevid evaluate --model_path $$run --output $$run/results.json && \
+  $(BIN)/python -m sdevid evaluate --model_path $$run --output $$run/results.json; }; } && \
   $(BIN)/python -m sdevid report $$run || exit 1; done
 
 # Two discs, one in a double well and one that follows an OU process, then blobs in Brownian motion;
@@ -67,9 +70,9 @@ demo: $(STAMP)
 	  $(TRAIN) configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)/double-well)
 	$(call beside,$(DEMO_RUN)-blobs,$(TRAIN) configs/brownian.yaml run_dir=$(DEMO_RUN)-blobs data=$(BLOBS) max_clips=2400 save_every=600,\
 	  $(MEASURE))
-	$(BIN)/python -m sdevid law $(DEMO_RUN)-blobs --films $(BLOBS) --calibrate $(DEMO_RUN)-blobs/calibrated \
+	$(call measured,$(DEMO_RUN)-blobs) || $(BIN)/python -m sdevid law $(DEMO_RUN)-blobs --films $(BLOBS) --calibrate $(DEMO_RUN)-blobs/calibrated \
 	  --output $(DEMO_RUN)-blobs/law.json
-	$(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN)-blobs --output $(DEMO_RUN)-blobs/results.json \
+	$(call measured,$(DEMO_RUN)-blobs) || $(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN)-blobs --output $(DEMO_RUN)-blobs/results.json \
 	  --metrics futures,prediction --num_clips 32
 	$(BIN)/python -m sdevid report $(DEMO_RUN)-blobs
 	@echo "Done. Open $(DEMO_RUN)/report.html (the double well), $(DEMO_RUN)-ou/report.html and"
