@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
 import table
 import torch
@@ -21,9 +24,16 @@ def cases(budgets):
     ]
 
 
+@pytest.fixture(scope="module")
+def apart():
+    """Call a function in a process of its own: DeepSpeed keeps the first group that it sees."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield lambda count, *arguments: pool.submit(count, *arguments).result()
+
+
 @pytest.mark.parametrize("budget", cases(CASES + SIZES))
-def test_a_training_step_keeps_its_budget(budget):
-    asked = train(budget.config, *budget.overrides)
+def test_a_training_step_keeps_its_budget(budget, apart):
+    asked = apart(train, budget.config, *budget.overrides)
     assert [where.split(":")[0] for where in asked.waits] == [JUDGE]
     assert sum(asked.waits.values()) == 1
     assert not asked.copies
@@ -31,16 +41,16 @@ def test_a_training_step_keeps_its_budget(budget):
 
 
 @pytest.mark.parametrize("budget", cases(each for each in CASES if each.sampling))
-def test_a_window_of_frames_waits_once(budget):
-    asked = sample(budget.config, *budget.overrides)
+def test_a_window_of_frames_waits_once(budget, apart):
+    asked = apart(sample, budget.config, *budget.overrides)
     assert [where.split(":")[0] for where in asked.waits] == [PIXELS]
     assert sum(asked.waits.values()) == 1
     assert not asked.copies
     assert asked.launches <= budget.sampling
 
 
-def test_zero_2_waits_for_its_judge_alone():
-    asked = train("demo", "zero_stage=2")
+def test_zero_2_waits_for_its_judge_alone(apart):
+    asked = apart(train, "demo", "zero_stage=2")
     assert sum(asked.waits.values()) == 1
     assert not asked.copies
 
