@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from sdevid.report.watch import Watch
 
-    with Watch(options.folder, options.host, options.port) as server:
+    interrupted = contextlib.suppress(KeyboardInterrupt)
+    with Watch(options.folder, options.host, options.port) as server, interrupted:
         print(f"{server.address} (Ctrl-C ends it)", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
     return 0
