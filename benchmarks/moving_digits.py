@@ -16,47 +16,24 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from sdevid import export
 from sdevid.data import stream
 from sdevid.data.shards import open_shards
+from sdevid.evaluate.digits import templates
 from sdevid.evaluate.statistics.energy import energy_score
+from sdevid.evaluate.statistics.estimate import Floats
 from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.types import as_frames
 
-SEEN, AHEAD, DIGIT, LOST = 5, 20, 28, 0.1
+SEEN, AHEAD, DIGIT = 5, 20, 28
 SHOWN = (0, 1, 2, 3, 5, 8, 10, 12, 15, 19)
-
-
-def templates(frames: Tensor, corners: Any) -> Tensor:
-    """Cut each digit (2, 28, 28) free of overlaps: the least over frames of its crop."""
-    found = []
-    for path in corners:
-        crops = [
-            frame[int(y) : int(y) + DIGIT, int(x) : int(x) + DIGIT]
-            for frame, (x, y) in zip(frames, path, strict=False)
-        ]
-        found.append(torch.stack(crops).amin(0))
-    return torch.stack(found)
-
-
-def look_for(frames: Tensor, digits: Tensor) -> tuple[Tensor, Tensor]:
-    """Find each digit in frames (n, 64, 64): places (n, digits, 2) and shares (n, digits)."""
-    inner = functional.conv2d(frames[:, None], digits[:, None])
-    energy = functional.conv2d(frames[:, None] ** 2, torch.ones(1, 1, DIGIT, DIGIT))
-    own = digits.square().sum((-1, -2))[None, :, None, None]
-    share, best = (1 - (energy - 2 * inner + own) / own).flatten(2).max(-1)
-    room = inner.shape[-1]
-    place = torch.stack([best % room, best // room], dim=-1).float()
-    place[share < LOST] = room // 2
-    return place, share
 
 
 def sharpness(frames: Tensor) -> float:
@@ -64,17 +41,17 @@ def sharpness(frames: Tensor) -> float:
     return float(frames.diff(dim=-1).square().mean() + frames.diff(dim=-2).square().mean())
 
 
-def scores(futures: Tensor, real: Tensor, digits: Tensor, corners: Any) -> dict[str, float]:
+def scores(futures: Tensor, real: Tensor, digits: Tensor, corners: Floats) -> dict[str, float]:
     """Score futures (K, 20, 64, 64) of one clip."""
     many = len(futures)
-    place, share = look_for(futures.flatten(0, 1), digits)
-    place, share = place.view(many, AHEAD, 4), share.view(many, AHEAD, 2)
-    truth = torch.tensor(corners)[:, SEEN : SEEN + AHEAD].transpose(0, 1).reshape(AHEAD, 4)
+    found = templates.find(futures.flatten(0, 1), digits)
+    place, share = found.place.reshape(many, AHEAD, 4), found.explained.reshape(many, AHEAD, 2)
+    truth = corners[SEEN : SEEN + AHEAD].reshape(AHEAD, 4) + DIGIT / 2
     result = {
         "explained +1..3": share[:, :3].mean(),
         "explained +8..10": share[:, 7:10].mean(),
         "explained +18..20": share[:, 17:].mean(),
-        "digits lost": (share < LOST).float().mean(),
+        "digits lost": (share < templates.LOST).mean(),
         "brightness of real": futures.mean() / real.mean(),
         "sharpness of real": sharpness(futures) / sharpness(real),
         "sharpness of real +16..20": sharpness(futures[:, 15:]) / sharpness(real[15:]),
@@ -82,7 +59,7 @@ def scores(futures: Tensor, real: Tensor, digits: Tensor, corners: Any) -> dict[
     psnr = (-10 * (futures - real).square().mean((2, 3)).clamp(min=1e-10).log10()).mean(1)
     result |= {"PSNR of all, dB": psnr.mean(), "PSNR of the best, dB": psnr.max()}
     if many > 1:
-        energy = energy_score(place.double().numpy(), truth.double().numpy())
+        energy = energy_score(place, truth)
         result["energy score of places"] = energy.mean()
     return {name: float(value) for name, value in result.items()}
 
@@ -99,7 +76,7 @@ class Futures(NamedTuple):
 
     clip: Tensor  # (25, 64, 64)
     futures: Tensor  # (K, 20, 64, 64)
-    corners: Any  # of its digits
+    corners: Floats  # (25, 2, 2) of its digits, (x, y)
 
 
 @torch.no_grad()
@@ -117,7 +94,7 @@ def drawn(options: argparse.Namespace) -> Iterator[Futures]:
         )
         ticks = batch.ticks[:, SEEN:].expand(many, -1)
         futures = model.generate(ticks, SamplerConfig(seed=number), seen).frames
-        corners = index.read(number).meta["corners"]
+        corners = np.swapaxes(np.array(index.read(number).meta["corners"], float), 0, 1)
         yield Futures(frames[0, :, 0], futures[:, :, 0].clamp(0, 1), corners)
 
 
@@ -139,7 +116,7 @@ def main() -> None:
     table: dict[str, dict[str, list[float]]] = {"real": {}, "futures": {}}
     rows = []
     for number, (clip, futures, corners) in enumerate(drawn(options)):
-        real, digits = clip[SEEN:], templates(clip, corners)
+        real, digits = clip[SEEN:], templates.cut_at(clip, corners.astype(int), DIGIT)
         for name, video in (("real", real[None]), ("futures", futures)):
             for key, value in scores(video, real, digits, corners).items():
                 table[name].setdefault(key, []).append(value)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sdevid.data.arrays import file_times
-from sdevid.data.arrays.stack import EXTRA, Array, ArrayShape, Stack, whole
+from sdevid.data.arrays.stack import EXTRA, Array, ArrayShape, Stack, missing_array, whole
 from sdevid.errors import UserError
 
 _TIME = (*file_times.NAMES, "frame", "frames")  # names of an axis of time
@@ -112,11 +112,7 @@ def _plain_zarr(path: Path, variable: str) -> Stack:
         usable = [name for name, held in siblings.items() if held.ndim >= 3]
         name = variable or (usable[0] if len(usable) == 1 else "")
         if name not in siblings:
-            raise UserError(
-                f"{path} has no array {variable or 'named'}; it holds "
-                f"{', '.join(usable[:20]) or 'none of three axes'}: name one after a colon, "
-                f"{path}:{usable[0] if usable else 'NAME'}"
-            )
+            raise missing_array(path, variable, usable, "NAME")
         opened = siblings[name]
     described = whole(path, ArrayShape(opened.shape, opened.dtype))
 

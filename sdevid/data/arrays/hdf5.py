@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sdevid.data.arrays import file_times
-from sdevid.data.arrays.stack import EXTRA, Array, ArrayShape, Stack, whole
+from sdevid.data.arrays.stack import EXTRA, Array, ArrayShape, Stack, missing_array, whole
 from sdevid.errors import UserError
 
 
@@ -26,11 +26,7 @@ def open_hdf5(path: Path, variable: str) -> Stack:
     with h5py.File(path, "r") as file:
         if not variable or not isinstance(file.get(variable), h5py.Dataset):
             file.visititems(note)
-            raise UserError(
-                f"{path} has no array {variable or 'named'}; it holds "
-                f"{', '.join(held[:20]) or 'none of three axes'}: give one after a colon, "
-                f"--input_dir {path}:{held[0] if held else '/path'}"
-            )
+            raise missing_array(path, variable, held, "/path")
         array = file[variable]
         described = whole(path, ArrayShape(array.shape, array.dtype))
         scales = list(array.dims[0].values()) if array.ndim else []  # what HDF5 says its axis is

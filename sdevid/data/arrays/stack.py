@@ -137,6 +137,15 @@ class ArrayShape:
         return len(self.shape)
 
 
+def missing_array(path: Path, variable: str, usable: list[str], example: str) -> UserError:
+    """Say that a file holds no array `variable`, what it holds, and how to name one."""
+    return UserError(
+        f"{path} has no array {variable or 'named'}; it holds "
+        f"{', '.join(usable[:20]) or 'none of three axes'}: give one after a colon, "
+        f"{path}:{usable[0] if usable else example}"
+    )
+
+
 def whole(path: Path, array: Any, *, last: bool | None = None) -> Stack:
     """Wrap an array (time, height, width), with channels last or after time, as a stack.
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,8 +29,11 @@ class Fit(NamedTuple):
 
 def cut(frames: Pixels, middle: Floats, side: int, frame_side: int) -> Tensor:
     """Cut the digits (digits, side, side) from real `frames` with middles (time, digits, 2)."""
-    real = _grey(frames, frame_side)
-    corners = np.rint(middle - side / 2).astype(int)
+    return cut_at(_grey(frames, frame_side), np.rint(middle - side / 2).astype(int), side)
+
+
+def cut_at(real: Tensor, corners: NDArray[np.int_], side: int) -> Tensor:
+    """Cut the digits from real frames (time, height, width) with corners (time, digits, 2)."""
     digits = []
     for path in np.moveaxis(corners, 1, 0):
         crops = [real[t, y : y + side, x : x + side] for t, (x, y) in enumerate(path[: len(real)])]
@@ -37,15 +41,20 @@ def cut(frames: Pixels, middle: Floats, side: int, frame_side: int) -> Tensor:
     return torch.stack(digits)
 
 
-@torch.no_grad()
 def fit(frames: Pixels, digits: Tensor, frame_side: int) -> Fit:
-    """Find each of the `digits` in each of the frames (n, height, width, channels).
+    """Find each of the `digits` in each of the frames (n, height, width, channels)."""
+    return find(_grey(frames, frame_side), digits)
+
+
+@torch.no_grad()
+def find(frames: Tensor, digits: Tensor) -> Fit:
+    """Find each of the `digits` in each of the frames (n, side, side), in [0, 1].
 
     Of all places the one is taken with the greatest 1 - |frame - digit|^2 / |digit|^2 over the
     digit's square.
     """
-    side = digits.shape[-1]
-    drawn = _grey(frames, frame_side)[:, None]
+    side, frame_side = digits.shape[-1], frames.shape[-1]
+    drawn = frames[:, None]
     energy = digits.square().sum((1, 2)).clamp(min=1e-6).view(1, -1, 1, 1)
     cross = functional.conv2d(drawn, digits[:, None])
     inside = functional.conv2d(drawn.square(), torch.ones(1, 1, side, side))

@@ -56,7 +56,54 @@ def with_ring(
     return torch.cat([state, outside], dim=1), joined
 
 
-class ParticleReader(nn.Module):
+class Birth(nn.Module):
+    """Prior and posterior of a code where no frame is observed, and the level of a bare ground."""
+
+    level: Tensor  # of the ground, by channel
+    text: nn.Module | None
+
+    def _add_birth(self, channels: int, count: int, size: int) -> None:
+        """Register the weights: a code of `size` for each of `count` things."""
+        self.level = nn.Parameter(torch.full((channels,), 0.5))
+        self.prior_mean = nn.Parameter(torch.zeros(count, size))
+        self.prior_log_scale = nn.Parameter(torch.zeros(size))
+        self.log_scale = nn.Parameter(torch.full((size,), math.log(FREE_SCALE)))
+        self.text = None
+
+    def _drawn(
+        self,
+        code: Code,
+        is_free: Bool[Tensor, " batch"],
+        eps: Code,
+        text: Float[Tensor, "batch features"] | None,
+    ) -> tuple[Code, Float[Tensor, " batch"]]:
+        """Draw the posterior around a free clip's reading; return the code and its divergence."""
+        prior = self._prior(len(code), text)
+        posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
+        spent = torch.where(is_free, kl(posterior, prior), 0.0)
+        return torch.where(is_free[:, None, None], posterior.at(eps), code), spent
+
+    def free(
+        self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
+    ) -> tuple[ParticleState, Content]:
+        """Draw the prior's start without an observed frame; `frame` gives the shape of one."""
+        return self._born(self._prior(len(eps), text).at(eps), self._bare(frame))
+
+    def _bare(self, like: Tensor) -> Tensor:
+        return self.level[:, None, None].expand_as(like)
+
+    def _prior(self, batch: int, text: Tensor | None) -> Gaussian:
+        mean = self.prior_mean.expand(batch, -1, -1)
+        if self.text is not None and text is not None:
+            mean = mean + self.text(text)[:, None]
+        return Gaussian(mean, self.prior_log_scale.exp().expand_as(mean))
+
+    def _born(self, code: Code, ground: Tensor) -> tuple[ParticleState, Content]:
+        """Turn a code into the state and the content that it stands for."""
+        raise NotImplementedError
+
+
+class ParticleReader(Birth):
     """p(w, z_0 | c) and q(w, z_0 | x): one particle a cell of the picture.
 
     Where the frame at which the path begins is observed, both are the same function of it (and,
@@ -85,11 +132,7 @@ class ParticleReader(nn.Module):
             scaled(conv(48, size), 0.3),
         )
         self.ground = Ground(channels)
-        self.level = nn.Parameter(torch.full((channels,), 0.5))
-        self.prior_mean = nn.Parameter(torch.zeros(settings.count, size))
-        self.prior_log_scale = nn.Parameter(torch.zeros(size))
-        self.log_scale = nn.Parameter(torch.full((size,), math.log(FREE_SCALE)))
-        self.text = None
+        self._add_birth(channels, settings.count, size)
         if config.text.encoder != "none":
             self.text = scaled(nn.Linear(config.encoder.features, size), 0.0)
 
@@ -116,13 +159,10 @@ class ParticleReader(nn.Module):
         """
         level = median(frames[:, -1])
         code = self._read(frames, level)
-        prior = self._prior(len(frames), text)
-        posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
-        free = is_free[:, None, None]
-        spent = torch.where(is_free, kl(posterior, prior), 0.0)
+        drawn, spent = self._drawn(code, is_free, eps, text)
         ground = self.ground(centred(frames[:, -1], level), detail) + level
-        ground = torch.where(free[..., None], self._bare(ground), ground)
-        return ParticleBirth(*self._born(torch.where(free, posterior.at(eps), code), ground), spent)
+        ground = torch.where(is_free[:, None, None, None], self._bare(ground), ground)
+        return ParticleBirth(*self._born(drawn, ground), spent)
 
     def observed(self, frames: Frames) -> tuple[ParticleState, Content]:
         """Read the prior's start from observed `frames`; the path begins at the last one."""
@@ -130,26 +170,11 @@ class ParticleReader(nn.Module):
         code = self._read(frames, level)
         return self._born(code, self.ground(centred(frames[:, -1], level)) + level)
 
-    def free(
-        self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
-    ) -> tuple[ParticleState, Content]:
-        """Draw the prior's start without an observed frame; `frame` gives the shape of one."""
-        return self._born(self._prior(len(eps), text).at(eps), self._bare(frame))
-
-    def _bare(self, like: Tensor) -> Tensor:
-        return self.level[:, None, None].expand_as(like)
-
     def _read(self, frames: Frames, level: Tensor) -> Code:
         first = frames[:, :1].expand(-1, max(0, self.memory - frames.shape[1]), -1, -1, -1)
         seen = centred(torch.cat([first, frames[:, -self.memory :]], dim=1), level[:, None])
         code: Tensor = self.cells(seen.flatten(1, 2)).flatten(2).transpose(1, 2)
         return code.float()
-
-    def _prior(self, batch: int, text: Tensor | None) -> Gaussian:
-        mean = self.prior_mean.expand(batch, -1, -1)
-        if self.text is not None and text is not None:
-            mean = mean + self.text(text)[:, None]
-        return Gaussian(mean, self.prior_log_scale.exp().expand_as(mean))
 
     def _born(self, code: Code, ground: Tensor) -> tuple[ParticleState, Content]:
         """Turn the code into particles, within three quarters of a cell of home along each axis."""

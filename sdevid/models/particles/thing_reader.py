@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdevid.config import Config
-from sdevid.models.gaussian import Gaussian, kl
 from sdevid.models.particles.matching import match
 from sdevid.models.particles.patches import PatchPainter
 from sdevid.models.particles.placing import Patches, composed, crops
-from sdevid.models.particles.reader import FREE_SCALE, STEEP, Code, Ground, ParticleBirth
+from sdevid.models.particles.reader import STEEP, Birth, Code, Ground, ParticleBirth
 from sdevid.models.particles.state import (
     Content,
     ParticleState,
@@ -52,7 +51,7 @@ class Sighting(NamedTuple):
     unexplained: Float[Tensor, " frames"]  # mean squared difference from what they paint
 
 
-class ThingReader(nn.Module):
+class ThingReader(Birth):
     """p(w, z_0 | c) and q(w, z_0 | x): a few things that may stand anywhere.
 
     Things are peeled off a frame: the middle of what is not yet explained, a crop there, the patch
@@ -90,12 +89,8 @@ class ThingReader(nn.Module):
         self.painted = settings.ground == "painted"
         if self.painted:
             self.ground = Ground(config.channels)
-        self.level = nn.Parameter(torch.full((config.channels,), 0.5))
         size = 5 + self.look
-        self.prior_mean = nn.Parameter(torch.zeros(self.count, size))
-        self.prior_log_scale = nn.Parameter(torch.zeros(size))
-        self.log_scale = nn.Parameter(torch.full((size,), math.log(FREE_SCALE)))
-        self.text = None
+        self._add_birth(config.channels, self.count, size)
         if config.text.encoder != "none":
             features = config.encoder.features
             self.text = nn.Sequential(
@@ -120,13 +115,10 @@ class ThingReader(nn.Module):
         level = median(frames[:, -1])
         sign = torch.where(is_free, -1.0, 1.0)[:, None, None]
         code, unexplained = self._read(frames, level, sign, detail)
-        prior = self._prior(len(frames), text)
-        posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
-        free = is_free[:, None, None]
-        spent = torch.where(is_free, kl(posterior, prior), 0.0)
+        drawn, spent = self._drawn(code, is_free, eps, text)
         ground = self._ground(frames[:, -1], level, detail)
-        ground = torch.where(free[..., None], self._bare(ground), ground)
-        state, content = self._born(torch.where(free, posterior.at(eps), code), ground)
+        ground = torch.where(is_free[:, None, None, None], self._bare(ground), ground)
+        state, content = self._born(drawn, ground)
         return ParticleBirth(state, content, spent, unexplained)
 
     def observed(self, frames: Frames) -> tuple[ParticleState, Content]:
@@ -136,26 +128,11 @@ class ThingReader(nn.Module):
         code, _ = self._read(frames, level, sign, 1.0)
         return self._born(code, self._ground(frames[:, -1], level, 1.0))
 
-    def free(
-        self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor
-    ) -> tuple[ParticleState, Content]:
-        """Draw the prior's start without an observed frame; `frame` gives the shape of one."""
-        return self._born(self._prior(len(eps), text).at(eps), self._bare(frame))
-
-    def _bare(self, like: Tensor) -> Tensor:
-        return self.level[:, None, None].expand_as(like)
-
     def _ground(self, frame: Tensor, level: Tensor, detail: float | Tensor) -> Tensor:
         if not self.painted:
             return level.expand_as(frame).float()
         ground: Tensor = self.ground(centred(frame, level), detail) + level
         return ground
-
-    def _prior(self, batch: int, text: Tensor | None) -> Gaussian:
-        mean = self.prior_mean.expand(batch, -1, -1)
-        if self.text is not None and text is not None:
-            mean = mean + self.text(text)[:, None]
-        return Gaussian(mean, self.prior_log_scale.exp().expand_as(mean))
 
     def _born(self, code: Code, ground: Tensor) -> tuple[ParticleState, Content]:
         """Turn the code into things: place, velocity, presence and appearance."""
