@@ -127,7 +127,8 @@ class LocalFolder:
         return self._open(name).size
 
     def stamp(self, name: str) -> tuple[int, int, int]:
-        state = os.fstat(self._handle(name).number)
+        handle = self._handle(name)  # held, else another thread's `close` may close the file first
+        state = os.fstat(handle.number)
         return state.st_ino, state.st_size, state.st_mtime_ns
 
     def names(self) -> list[str]:

@@ -90,3 +90,12 @@ def test_only_what_is_known_is_opened_and_no_password_is_told(location, message)
     with pytest.raises(UserError, match=message) as error:
         open_folder(location)
     assert "secret" not in str(error.value)
+
+
+def test_a_file_stays_open_while_it_is_asked(tmp_path, monkeypatch):
+    """Without a cache, as where another thread has just closed it, each call holds its own."""
+    monkeypatch.setattr("sdevid.data.folder._OPEN", 0)
+    (tmp_path / "a.tar").write_bytes(b"abc")
+    local = LocalFolder(tmp_path)
+    assert local.stamp("a.tar")[1] == 3
+    assert local.read("a.tar", 1, 2) == b"bc"
