@@ -44,9 +44,13 @@ class Blob:
 
 @dataclass(frozen=True)
 class BlobFilm:
-    """Films of blobs, each with the motion `motion`: independent, along both axes."""
+    """Films of blobs, each with the motion `motion`: independent, along both axes.
+
+    `brownian_diffusion` is D of Brownian motion, in pixel^2 / s of a frame of 64.
+    """
 
     motion: MotionName = "brownian"
+    brownian_diffusion: float = DIFFUSION
 
     def clips(self, rng: np.random.Generator, count: int, spec: CutSpec) -> Iterator[Drawing]:
         """Yield `count` clips, each with its blobs and their places, in pixels, at each frame."""
@@ -70,7 +74,7 @@ class BlobFilm:
     ) -> Positions:
         """Draw positions of `blobs` at `times`, in pixels of a frame of 64."""
         if self.motion == "brownian":
-            return _reflected(rng, blobs, times)
+            return _reflected(rng, blobs, times, self.brownian_diffusion)
         along_x = WELL if self.motion == "double-well" else PULL
         units = np.stack([sde.simulate(rng, blobs, times) for sde in (along_x, PULL)], axis=-1)
         return (SIDE - 1) / 2 + units.swapaxes(0, 1) * (SIDE / 2 / HALF_WIDTH)
@@ -78,7 +82,7 @@ class BlobFilm:
     def diffusion(self, frame_size: int) -> dict[str, float]:
         """Compute D = sigma^2 / 2 along each axis, in pixel^2 / s at this frame size."""
         if self.motion == "brownian":
-            along = {"x": DIFFUSION, "y": DIFFUSION}
+            along = dict.fromkeys("xy", self.brownian_diffusion)
         else:
             scale = SIDE / 2 / HALF_WIDTH
             first = WELL.sigma if self.motion == "double-well" else PULL.sigma
@@ -97,12 +101,12 @@ class BlobFilm:
 
 
 def _reflected(
-    rng: np.random.Generator, blobs: int, times: Float[np.ndarray, " time"]
+    rng: np.random.Generator, blobs: int, times: Float[np.ndarray, " time"], diffusion: float
 ) -> Positions:
     """Draw Brownian motion between walls, in pixels: a free path folded back, which is exact."""
     free = rng.uniform(WALL, SIDE - WALL, (blobs, 2))[None]
     for step in np.diff(times):
-        free_end = free[-1] + np.sqrt(2 * DIFFUSION * step) * rng.standard_normal((blobs, 2))
+        free_end = free[-1] + np.sqrt(2 * diffusion * step) * rng.standard_normal((blobs, 2))
         free = np.concatenate([free, free_end[None]])
     room = SIDE - 2 * WALL
     folded: Positions = SIDE - WALL - np.abs((free - WALL) % (2 * room) - room)

@@ -30,6 +30,17 @@ def test_short_steps_have_the_stated_diffusion(motion):
     assert result == pytest.approx([stated["x"], stated["y"]], rel=0.04)
 
 
+def test_blobs_diffuse_as_asked_and_stand_still_at_0():
+    still, slow = (BlobFilm(brownian_diffusion=d) for d in (0.0, 1.6))
+    times = np.array([0.0, 1.0])
+    rng = np.random.default_rng(4)
+    start, end = slow.positions(rng, 20_000, times)
+    inside = (np.abs(start - SIDE / 2) < SIDE / 4).all(1)
+    assert (end - start)[inside].var(0) == pytest.approx([3.2, 3.2], rel=0.05)
+    assert slow.truth()["particles"]["diffusion"] == {"x": 1.6, "y": 1.6}
+    assert np.ptp(still.positions(rng, 5, times), axis=0).max() == 0
+
+
 def test_walls_reflect_and_the_law_stays_uniform_between_them():
     times = np.array([0.0, 400.0])
     last = BlobFilm().positions(np.random.default_rng(1), 4_000, times)[-1]
@@ -66,3 +77,17 @@ def test_motion_is_refused_for_another_data_set(tmp_path):
     arguments = ["--dataset", "ou", "--motion", "brownian", "--output_dir", str(tmp_path)]
     with pytest.raises(UserError, match="--motion is for brownian, not for ou"):
         parse(arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (("--blob_diffusion", "-1"), "--blob_diffusion is -1, but must be 0 or more"),
+        (("--blob_diffusion", "inf"), "--blob_diffusion is inf, but must be 0 or more"),
+        (("--blob_diffusion", "nan"), "--blob_diffusion is nan, but must be 0 or more"),
+        (("--motion", "ou", "--blob_diffusion", "1"), "is of --motion brownian; that of ou has"),
+    ],
+)
+def test_diffusion_that_is_none_is_refused(given, fault, tmp_path):
+    with pytest.raises(UserError, match=fault):
+        parse(["--dataset", "brownian", *given, "--output_dir", str(tmp_path)])

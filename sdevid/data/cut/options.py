@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from sdevid import clock, frame_size
 from sdevid.command_line import command_parser
 from sdevid.data import transforms
 from sdevid.data.arrays import keep
-from sdevid.data.brownian import MOTIONS
+from sdevid.data.brownian import DIFFUSION, MOTIONS
 from sdevid.errors import UserError
 
 DESCRIPTION = """Cut videos, or draw them, into WebDataset shards that `sdevid train` reads.
@@ -54,6 +55,7 @@ _BELONGS: dict[
     "generator": (("smmnist",), "srvp"),
     "vertical": (DISC, "none"),
     "motion": (("brownian",), "brownian"),
+    "blob_diffusion": (("brownian",), DIFFUSION),
 }
 
 
@@ -72,6 +74,7 @@ def _place(text: str) -> Path | str:
 
 def _settle(options: argparse.Namespace) -> None:
     """Check the options and put in the defaults of those that this data set takes."""
+    _check_blobs(options)
     for name, (takers, default) in _BELONGS.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
@@ -103,6 +106,22 @@ def _settle(options: argparse.Namespace) -> None:
         raise UserError(
             f"--frame_size is {options.frame_size} (8 or more), --workers {options.workers} (0 or "
             f"more), --max_bad_fraction {options.max_bad_fraction:g} (from 0 to 1)"
+        )
+
+
+def _check_blobs(options: argparse.Namespace) -> None:
+    """Refuse a diffusion coefficient that is none, or of blobs whose own motion has one."""
+    diffusion, motion = options.blob_diffusion, options.motion or "brownian"
+    if diffusion is None:
+        return
+    if motion != "brownian":
+        raise UserError(
+            f"--blob_diffusion is of --motion brownian; that of {motion} has its own, which "
+            "dataset.json says"
+        )
+    if not 0 <= diffusion < math.inf:
+        raise UserError(
+            f"--blob_diffusion is {diffusion:g}, but must be 0 or more, in pixel^2/s, and finite"
         )
 
 
@@ -245,3 +264,8 @@ def _add_drawn_options(parser: argparse.ArgumentParser) -> None:
         "--vertical", choices=["none", "ou"], help="double-well, ou: motion along y (default: none)"
     )
     add("--motion", choices=MOTIONS, help="brownian: the SDE of each blob (default: brownian)")
+    add(
+        "--blob_diffusion",
+        type=float,
+        help=f"of Brownian blobs, pixel^2/s of a frame of 64 (default: {DIFFUSION})",
+    )

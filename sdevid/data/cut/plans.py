@@ -120,8 +120,11 @@ def _drawn(options: argparse.Namespace) -> Plan:
         settings |= {"num_digits": options.num_digits, "generator": options.generator}
         settings |= {"digits": f"{len(read_mnist(folder)[0])} of MNIST"}
     elif options.dataset == "brownian":
-        artists.update(dict.fromkeys(shares, BlobFilm(options.motion)))
+        film = BlobFilm(options.motion, options.blob_diffusion)
+        artists.update(dict.fromkeys(shares, film))
         settings |= {"motion": options.motion}
+        if options.motion == "brownian":
+            settings |= {"blob_diffusion": options.blob_diffusion}
     else:
         artists.update(dict.fromkeys(shares, disc_artist(options.dataset, options.vertical)))
         if options.dataset in DISC:
