@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -70,8 +71,12 @@ class Batch:
 
 def frame_ticks(num_frames: int, rate: float | Fraction = 1) -> Int64[Tensor, " time"]:
     """Compute the times of `num_frames` frames at `rate` a unit of time, in ticks from 0."""
-    period = TICKS_PER_UNIT / Fraction(rate)
-    return torch.tensor([round(i * period) for i in range(num_frames)], dtype=torch.int64)
+    return torch.tensor(_frame_ticks(num_frames, Fraction(rate)), dtype=torch.int64)
+
+
+@lru_cache(256)
+def _frame_ticks(num_frames: int, rate: Fraction) -> list[int]:
+    return [round(i * TICKS_PER_UNIT / rate) for i in range(num_frames)]
 
 
 def units(ticks: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from sdevid.data.folder import Folder
+from sdevid.data.folder import Folder, fill
 from sdevid.errors import UserError
 
 BLOCK = 4 * 2**20  # bytes
@@ -140,10 +140,9 @@ class CachedFolder:
             parts.append(self._cache.read_slice(file, number, part, fetch))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def read_into(self, name: str, offset: int, target: memoryview) -> int:
-        content = self.read(name, offset, target.nbytes)
-        target.cast("B")[: len(content)] = content
-        return len(content)
+    def read_into(self, name: str, offset: int, *targets: bytearray | memoryview) -> int:
+        size = sum(memoryview(target).nbytes for target in targets)
+        return fill(self.read(name, offset, size), targets)
 
     def forget(self, name: str, offset: int, size: int) -> bool:
         file = f"{self.location}/{name}"

@@ -6,6 +6,7 @@ import io
 import mmap
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -52,8 +53,8 @@ class Folder(Protocol):
         """Read `size` bytes of a file from `offset` on."""
         ...
 
-    def read_into(self, name: str, offset: int, target: memoryview) -> int:
-        """Fill `target` with the bytes from `offset` on; return how many were read."""
+    def read_into(self, name: str, offset: int, *targets: bytearray | memoryview) -> int:
+        """Fill one target after the other with the bytes from `offset` on; return how many."""
         ...
 
     def forget(self, name: str, offset: int, size: int) -> bool:
@@ -91,6 +92,17 @@ class Folder(Protocol):
         ...
 
 
+def fill(content: bytes, targets: Sequence[bytearray | memoryview]) -> int:
+    """Copy `content` into one target after the other; return how many bytes."""
+    place = 0
+    for target in targets:
+        room = memoryview(target).cast("B")
+        part = content[place : place + len(room)]
+        room[: len(part)] = part
+        place += len(part)
+    return place
+
+
 class LocalFolder:
     """A folder of this machine's file systems."""
 
@@ -108,9 +120,9 @@ class LocalFolder:
         handle = self._handle(name)  # held until the read is done
         return os.pread(handle.number, min(size, max(handle.size - offset, 0)), offset)
 
-    def read_into(self, name: str, offset: int, target: memoryview) -> int:
+    def read_into(self, name: str, offset: int, *targets: bytearray | memoryview) -> int:
         handle = self._handle(name)
-        return os.preadv(handle.number, [target], offset)
+        return os.preadv(handle.number, targets, offset)
 
     def forget(self, name: str, offset: int, size: int) -> bool:  # noqa: ARG002
         return False

@@ -73,6 +73,8 @@ class ClipTable(Sequence[ClipEntry]):
     @overload
     def __getitem__(self, i: slice) -> Sequence[ClipEntry]: ...
     def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, int) and 0 <= i < self._first[-1]:
+            return self._entry(i)
         chosen = range(len(self))[i]
         if isinstance(chosen, range):
             return [self._entry(place) for place in chosen]

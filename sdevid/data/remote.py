@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from sdevid.data.folder import fill
 from sdevid.errors import UserError
 
 _TRIES = 5
@@ -44,10 +45,9 @@ class RemoteFolder:
             return b""
         return self._fetch(name, offset, size)
 
-    def read_into(self, name: str, offset: int, target: memoryview) -> int:
-        content = self.read(name, offset, target.nbytes)
-        target.cast("B")[: len(content)] = content
-        return len(content)
+    def read_into(self, name: str, offset: int, *targets: bytearray | memoryview) -> int:
+        size = sum(memoryview(target).nbytes for target in targets)
+        return fill(self.read(name, offset, size), targets)
 
     def forget(self, name: str, offset: int, size: int) -> bool:  # noqa: ARG002
         return False

@@ -196,8 +196,10 @@ class DatasetFields(_Part):
 class MetaFields(_Part):
     """KEY.json of one clip."""
 
+    model_config = ConfigDict(extra="ignore")
+
     caption: Text | None = None
-    captions: Annotated[list[Text], Field(max_length=10_000)] = []
+    captions: Annotated[list[Text], Field(max_length=10_000, default_factory=list)]
     label: Text | None = None
     source: SourceName | None = None
     times: TimesFields | None = None
@@ -222,7 +224,7 @@ def parse_meta(content: bytes) -> dict[str, Any]:
     """Parse the fields of a KEY.json. ValueError where it does not read or one is out of form."""
     parsed = parse_json(content, MOST_BYTES["KEY.json"])
     try:
-        _META.validate_python(parsed)
+        _META.validator.validate_python(parsed)
     except ValidationError as error:
         raise ValueError(f"its KEY.json is out of form: {first_fault(error)}") from error
     return parsed

@@ -11,7 +11,7 @@ import errno
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from sdevid.errors import UserError
 from sdevid.types import Embedding
 
 _RIGHT, _PLAIN = 1, 2  # what is known of a clip: its sha256 is right; and its npy is as we write it
+_ALWAYS = (*METADATA, MASK)  # what is read beside a clip's frames, where it is there
 _HEADERS = 2**20  # bytes of a container beside the pixels
 _APART = 2**20  # bytes between the members of one clip
 _MAKE = "python tools/make_shards.py makes one"
@@ -164,21 +165,21 @@ class ShardIndex:
         self.folder.close()
 
     def _load(self, i: int, entry: ClipEntry, first: int, video: ClipVideo, draw: float) -> Beside:
-        beside = tuple(name for name in (*METADATA, MASK) if name in entry.members)
+        beside = tuple(name for name in _ALWAYS if name in entry.members)
         beside += (embedding.member(draw, entry.members),) if self.embedded else ()
         self._check_again_if_replaced(entry.shard)
-        if self._known[i] == _PLAIN:
-            self._load_pixels(entry, first, video)
-            content = {name: self.read_member(entry, name) for name in beside}
+        name, shape = self.stored(entry)
+        known = self._known[i]
+        if known == _PLAIN:
+            _, content = self._load_plain(entry, name, shape, first, video, beside)
             return self._decoded(entry, content, beside, draw)
-        if self._known[i] != _RIGHT:
-            checked = self._checked_pixels(entry, first, video, beside)
+        if known != _RIGHT:
+            checked = self._load_checked(entry, name, shape, first, video, beside)
             if checked is not None:
                 described = self._decoded(entry, checked, beside, draw)
                 self._known[i] = _PLAIN
                 return described
-        content = self._members(entry, beside, check=self._known[i] != _RIGHT)
-        name, shape = self.stored(entry)
+        content = self._members(entry, name, shape, beside, check=known != _RIGHT)
         extension, payload = name.rpartition(".")[2], content[name]
         video[:] = decode(extension, payload, shape, self.dtype)[first : first + len(video)]
         decoded = self._decoded(entry, content, beside, draw)
@@ -206,23 +207,56 @@ class ShardIndex:
         missing = mask.decode(content[MASK], entry.shape) if MASK in content else None
         return Beside(meta, words(meta, draw), embedded, missing)
 
-    def _load_pixels(self, entry: ClipEntry, first: int, video: ClipVideo) -> None:
-        """Load frames without a copy from an npy payload laid out as `payload.encode` does."""
-        name, shape = self.stored(entry)
-        header, room = npy_header(shape, self.dtype), video.reshape(-1).view(np.uint8).data
-        start = entry.members[name].offset + len(header) + first * video[0].nbytes
-        missing = video.nbytes - self.folder.read_into(entry.shard, start, room)
-        if missing:
-            raise ValueError(f"the tar ends {missing} bytes too early")
+    def _load_plain(
+        self,
+        entry: ClipEntry,
+        name: str,
+        shape: Shape,
+        first: int,
+        video: ClipVideo,
+        beside: Sequence[str],
+    ) -> tuple[bytes, dict[str, bytes]]:
+        """Load frames without a copy from an npy laid out as `payload.encode` does.
 
-    def _checked_pixels(
-        self, entry: ClipEntry, first: int, video: ClipVideo, beside: Sequence[str]
+        Returns the bytes where its header is, and those of what lies beside it, read at once where
+        that lies before it. ValueError where the tar ends before them.
+        """
+        members, header = entry.members, npy_header(shape, self.dtype)
+        start, pixels = members[name].offset, video.reshape(-1).view(np.uint8).data
+        near = [other for other in beside if 0 <= start - members[other].offset <= _APART]
+        begin = min([start, *(members[other].offset for other in near)])
+        before = start + len(header) - begin
+        if first == 0:
+            lead = bytearray(before)
+            count = self.folder.read_into(entry.shard, begin, lead, pixels)
+        else:
+            lead = bytearray(self.folder.read(entry.shard, begin, before))
+            place = start + len(header) + first * video[0].nbytes
+            count = len(lead) + self.folder.read_into(entry.shard, place, pixels)
+        if missing := before + len(pixels) - count:
+            raise ValueError(f"the tar ends {missing} bytes too early")
+        content = {}
+        for other in beside:
+            if other in near:
+                place = members[other].offset - begin
+                content[other] = bytes(lead[place : place + members[other].size])
+            else:
+                content[other] = self.read_member(entry, other)
+        return bytes(lead[start - begin :]), content
+
+    def _load_checked(
+        self,
+        entry: ClipEntry,
+        name: str,
+        shape: Shape,
+        first: int,
+        video: ClipVideo,
+        beside: Sequence[str],
     ) -> dict[str, bytes] | None:
-        """Load a whole clip as `_load_pixels` does and check its hash there; return what is beside.
+        """Load a whole clip as `_load_plain` does and check its hash there; return what is beside.
 
         None where it is stored otherwise, or its folder may change. ValueError as of `_members`.
         """
-        name, shape = self.stored(entry)
         member, header = entry.members.get(name), npy_header(shape, self.dtype)
         whole = first == 0 and video.shape == shape and video.dtype == self.dtype
         if not (self.folder.steady and whole and video.flags.c_contiguous and name == "npy"):
@@ -231,25 +265,26 @@ class ShardIndex:
             return None
         if member is None or member.xxh3 is None or member.size != len(header) + video.nbytes:
             return None
-        if self.folder.read(entry.shard, member.offset, len(header)) != header:
+        wanted = {extension: entry.members[extension] for extension in beside}
+        self._check_sizes(name, shape, wanted | {name: member})
+        found, content = self._load_plain(entry, name, shape, first, video, beside)
+        if found != header:
             return None
-        self._load_pixels(entry, first, video)
         if digest(header, "xxh3", video.reshape(-1).view(np.uint8).data) != member.xxh3:
             raise ValueError(f"its {name} has another xxh3 than the index says")
-        wanted = {extension: entry.members[extension] for extension in beside}
-        self._check_sizes(entry, wanted | {name: member})
-        content = {extension: self.read_member(entry, extension) for extension in beside}
         if fault := _fault(0, wanted, content, check=True):
             raise ValueError(fault)
         return content
 
-    def _members(self, entry: ClipEntry, beside: Sequence[str], check: bool) -> dict[str, bytes]:
+    def _members(
+        self, entry: ClipEntry, name: str, shape: Shape, beside: Sequence[str], check: bool
+    ) -> dict[str, bytes]:
         """Read the payload and what lies beside it, by extension, in one read."""
-        named = (self.stored(entry)[0], *beside)
+        named = (name, *beside)
         if missing := set(named) - entry.members.keys():
             raise ValueError(f"the index names no {min(missing)} of it")
         wanted = {name: entry.members[name] for name in named}
-        self._check_sizes(entry, wanted)
+        self._check_sizes(name, shape, wanted)
         begin = min(member.offset for member in wanted.values())
         size = max(member.offset + member.size for member in wanted.values()) - begin
         for attempt in (1, 2):
@@ -265,22 +300,35 @@ class ShardIndex:
                 break
         raise ValueError(fault)
 
-    def _check_sizes(self, entry: ClipEntry, wanted: Mapping[str, Member]) -> None:
+    def _check_sizes(self, payload: str, shape: Shape, wanted: Mapping[str, Member]) -> None:
         """Raise ValueError where members are larger, or further apart, than a clip's can be."""
-        width = (self.dataset.get("text_encoder") or {}).get("width", 0)
-        payload, shape = self.stored(entry)
-        limits = dict.fromkeys(wanted, 2 * width * MOST_TOKENS + _HEADERS)
-        limits |= dict.fromkeys(METADATA, MOST_BYTES["KEY.json"])
-        limits[MASK] = math.prod(shape) + _HEADERS
-        limits[payload] = 2 * math.prod(shape) * np.dtype(self.dtype).itemsize + _HEADERS
+        limits, total = _limits(payload, shape, self.dtype), 0
         for name, member in wanted.items():
-            limit = limits[name]
+            limit = limits.get(name) or self._most_text
+            total += member.size
             if member.size > limit:
                 raise ValueError(f"its {name} has {member.size:,} bytes, more than {limit:,}")
         first = min(member.offset for member in wanted.values())
         end = max(member.offset + member.size for member in wanted.values())
-        if end - first > sum(member.size for member in wanted.values()) + _APART:
+        if end - first > total + _APART:
             raise ValueError("its members lie apart in the tar")
+
+    @cached_property
+    def _most_text(self) -> int:
+        """Compute the most bytes of a caption's embedding."""
+        width: int = (self.dataset.get("text_encoder") or {}).get("width", 0)
+        return 2 * width * MOST_TOKENS + _HEADERS
+
+
+@lru_cache(64)
+def _limits(payload: str, shape: Shape, dtype: str) -> dict[str, int]:
+    """Compute the most bytes of each member of a clip, but of its captions' embeddings."""
+    values = math.prod(shape)
+    limits = dict.fromkeys(METADATA, MOST_BYTES["KEY.json"])
+    return limits | {
+        MASK: values + _HEADERS,
+        payload: 2 * values * np.dtype(dtype).itemsize + _HEADERS,
+    }
 
 
 def _fault(

@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -168,8 +170,7 @@ def _cut(share: float, frames: int, length: int) -> int:
     return int(share * (frames - length + 1))
 
 
-@dataclass(frozen=True)
-class _Filled:
+class _Filled(NamedTuple):
     """What stands at one place of a batch, and what should have."""
 
     key: str
@@ -192,7 +193,7 @@ class _BatchReader:
     pinned: bool
     _used: list[ClipVideo] = field(default_factory=list)  # memory of earlier batches
 
-    @property
+    @cached_property
     def dtype(self) -> str:
         """Type of a batch: as stored (uint8, or float16 latents), or float32.
 
@@ -268,7 +269,7 @@ class _BatchReader:
         damage: list[Damage] = []
         length = int(indices[-1]) + 1
         transform = self.index.transform
-        spare = length > len(video) or transform is not None or self.dtype != self.index.dtype
+        spare = length > len(video) or transform is not None or video.dtype != self.index.dtype
         read = np.empty((length, *video.shape[1:]), self.index.dtype) if spare else video
         for number in self.candidates(serial):
             try:

@@ -42,8 +42,8 @@ class IndexedFolder:
     def read(self, name: str, offset: int, size: int) -> bytes:
         return self._of(name).read(name, offset, size)
 
-    def read_into(self, name: str, offset: int, target: memoryview) -> int:
-        return self._of(name).read_into(name, offset, target)
+    def read_into(self, name: str, offset: int, *targets: bytearray | memoryview) -> int:
+        return self._of(name).read_into(name, offset, *targets)
 
     def forget(self, name: str, offset: int, size: int) -> bool:
         return self._of(name).forget(name, offset, size)
