@@ -12,6 +12,7 @@ from typing import Any
 from sdevid import clock, frame_size
 from sdevid.command_line import command_parser
 from sdevid.data import transforms
+from sdevid.data.andi import PHENOMENA
 from sdevid.data.arrays import keep
 from sdevid.data.brownian import DIFFUSION, MOTIONS
 from sdevid.errors import UserError
@@ -27,7 +28,7 @@ FILMED = ("kinetics", "ucf101", "custom", "webdataset")
 DISC = ("double-well", "ou")
 SCENES = (*DISC, "pendulum", "gbm-radius")  # each of a known SDE
 DIGITS = ("moving-digits", "smmnist")
-DRAWN = (*DIGITS, *SCENES, "brownian")
+DRAWN = (*DIGITS, *SCENES, "brownian", "andi")
 SPLITS = "train=0.9,val=0.1"
 OF_ARRAYS = ("transform", "tile", "tile_stride", "keep_if", "missing", "times", "clip_span", "unit")
 _BELONGS: dict[
@@ -56,6 +57,7 @@ _BELONGS: dict[
     "vertical": (DISC, "none"),
     "motion": (("brownian",), "brownian"),
     "blob_diffusion": (("brownian",), DIFFUSION),
+    "phenomenon": (("andi",), "all"),
 }
 
 
@@ -268,4 +270,9 @@ def _add_drawn_options(parser: argparse.ArgumentParser) -> None:
         "--blob_diffusion",
         type=float,
         help=f"of Brownian blobs, pixel^2/s of a frame of 64 (default: {DIFFUSION})",
+    )
+    add(
+        "--phenomenon",
+        choices=("all", *PHENOMENA),
+        help="andi: which of the challenge's experiments (default: all, in turn)",
     )

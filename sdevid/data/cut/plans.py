@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from sdevid.data.andi import ChallengeFields
 from sdevid.data.brownian import BlobFilm
 from sdevid.data.cut.array_listing import array_listing, settle
 from sdevid.data.cut.custom import custom
@@ -125,6 +126,9 @@ def _drawn(options: argparse.Namespace) -> Plan:
         settings |= {"motion": options.motion}
         if options.motion == "brownian":
             settings |= {"blob_diffusion": options.blob_diffusion}
+    elif options.dataset == "andi":
+        artists.update(dict.fromkeys(shares, ChallengeFields(options.phenomenon)))
+        settings |= {"phenomenon": options.phenomenon}
     else:
         artists.update(dict.fromkeys(shares, disc_artist(options.dataset, options.vertical)))
         if options.dataset in DISC:
