@@ -117,16 +117,23 @@ def parameters(phenomenon: Phenomenon, length: int, side: int) -> dict[str, Any]
 
 
 @contextmanager
+def package_warnings() -> Iterator[None]:
+    """Silence the package's int() of arrays of one; undo its own switching off of all warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+@contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed both global generators that the package draws from; it also switches off warnings."""
+    """Seed both global generators that the package draws from; restore them."""
     from stochastic import random
 
     before, noise = np.random.get_state(), random.generator
     np.random.seed(seed)
     random.use_generator(np.random.default_rng(seed))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # int() of an array of one
+        with package_warnings():
             yield
     finally:
         np.random.set_state(before)
@@ -241,4 +248,5 @@ def draw(
     light = GROUND + np.einsum("n,tny,tnx->tyx", peaks, down, across, optimize=True)
     photons = rng.poisson(light).astype(np.float64)
     scaled = 255 * photons / photons.max((1, 2), keepdims=True)
-    return scaled.astype(np.uint8)[..., None]
+    film: UInt8[np.ndarray, "time side side 1"] = scaled.astype(np.uint8)[..., None]
+    return film
