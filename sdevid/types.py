@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float16, Float32, Int64, UInt8
 from torch import Tensor
 
 TICKS_PER_UNIT = 76_800
@@ -82,6 +82,11 @@ def _frame_ticks(num_frames: int, rate: Fraction) -> list[int]:
 def units(ticks: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Convert ticks to float32 units of time. Take differences of ticks first: they are exact."""
     return (ticks.to(torch.float64) / TICKS_PER_UNIT).to(torch.float32)
+
+
+def present_frames(video: Video | Frames) -> Bool[Tensor, "batch time"]:
+    """Find the frames of which some value was observed, not NaN."""
+    return video.isnan().logical_not().flatten(2).any(2)
 
 
 def as_frames(video: Video) -> Frames:

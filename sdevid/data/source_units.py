@@ -45,8 +45,16 @@ class SourceUnits:
         return interpolated
 
     def mapped(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Convert values of the source to a model's: grey levels, or a transform's in depth."""
-        return self.pixels(values) if self.transform is None else self.transform.apply(values)
+        """Convert values of the source to a model's: grey levels, or a transform's in depth.
+
+        Grey levels with NaN, which is kept, become float32 in [0, 1].
+        """
+        if self.transform is not None:
+            return self.transform.apply(values)
+        pixels, absent = self.pixels(values), np.isnan(values)
+        if not absent.any():
+            return pixels
+        return np.where(absent, np.float32(np.nan), pixels / np.float32(GREY))
 
     def pixels(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Convert values of the source to the nearest grey levels, uint8."""

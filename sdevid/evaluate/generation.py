@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sdevid.errors import UserError
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Floats
 from sdevid.evaluate.statistics.observed import Values
@@ -22,7 +24,7 @@ from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.history_objective import HistoryObjective
 from sdevid.objectives.start import draw_start
 from sdevid.sample.sampler import as_pixels, as_values
-from sdevid.types import Batch, Frames, Serial, Ticks, as_frames
+from sdevid.types import Batch, Frames, Serial, Ticks, Video, as_frames, present_frames
 
 ROWS = 64  # futures generated at once
 FREE_ROWS = 32  # free videos generated at once, at most
@@ -81,26 +83,15 @@ def futures(
 ) -> Futures:
     """Generate `samples` futures of each clip after its first `context` frames.
 
-    With `observation` each also comes with a draw of its frames from that likelihood.
+    A frame of which nothing was observed is left out. With `observation` each future also comes
+    with a draw of its frames from that likelihood. Raises UserError for a clip of whose context
+    nothing was observed.
     """
-    device = _device(model)
-    serial = (batch.serial[:, None] * samples + torch.arange(samples)).flatten()
-    observed = as_frames(batch.video[:, :context]).repeat_interleave(samples, 0)
-    ticks = batch.ticks.repeat_interleave(samples, 0)
-    parts: list[Chunk] = []
-    for row in range(0, len(serial), ROWS):
-        rows = slice(row, row + ROWS)
-        sampler = SamplerConfig(seed, serial[rows].to(device), observation=observation)
-        given = observed[rows].to(device), ticks[rows, :context].to(device)
-        parts.append(
-            model.generate(ticks[rows, context:].to(device), sampler, Conditioning(*given))
-        )
-    frames = torch.cat([part.frames for part in parts])
+    frames, noisy = _continued(model, batch, context, samples, seed, observation)
     frames = frames.reshape(-1, samples, *frames.shape[1:])
     shown = frames.clamp(0, 1) if in_grey_levels(model) else frames
     mean = shown.mean(dim=1).movedim(-3, -1).double().cpu().numpy()
-    noisy = [part.observed for part in parts if part.observed is not None]
-    drawn = as_stored(model, torch.cat(noisy).reshape(frames.shape)) if noisy else None
+    drawn = None if noisy is None else as_stored(model, noisy.reshape(frames.shape))
     return Futures(as_stored(model, frames), mean, drawn)
 
 
@@ -116,16 +107,19 @@ def between(
 ) -> tuple[Values, Values | None]:
     """Generate `samples` ways through one clip of which the frames `indices` are observed.
 
-    Returns the frames `inner`, (samples, frames, height, width, channels), and with
-    `observation` draws of them from that likelihood.
+    One of which nothing was observed is left out. Returns the frames `inner`, (samples, frames,
+    height, width, channels), and with `observation` draws of them from that likelihood. Raises
+    UserError where nothing was observed.
     """
     device = _device(model)
+    ((_, seen),) = _observed_alike(batch.video[:, indices], batch.keys)
+    places = torch.tensor(indices)[seen]
     parts: list[Chunk] = []
     for first in range(0, samples, ROWS):
         serial = torch.arange(first, min(first + ROWS, samples)) + batch.serial * samples
         count = len(serial)
-        observed = as_frames(batch.video[:, indices]).expand(count, -1, -1, -1, -1)
-        times = batch.ticks[:, indices].expand(count, -1)
+        observed = as_frames(batch.video[:, places]).expand(count, -1, -1, -1, -1)
+        times = batch.ticks[:, places].expand(count, -1)
         sampler = SamplerConfig(seed, serial.to(device), observation=observation)
         given = Conditioning(observed.to(device), times.to(device))
         ahead = batch.ticks[:, 1:].expand(count, -1).to(device)
@@ -156,23 +150,69 @@ def continued(
 ) -> Values:
     """Continue films from the frames `observed`, at the training rate, by `frames` at `fps`.
 
-    Returns (films, frames, height, width, channels).
+    A frame of which nothing was observed is left out. Returns (films, frames, height, width,
+    channels). Raises UserError for a film without an observed frame.
     """
-    config, device = model.config, _device(model)
-    before = config.frame_ticks(observed.shape[1]).to(device)
-    ticks = before[-1] + config.frame_ticks(frames + 1, fps).to(device)[1:]
+    config = model.config
+    before = config.frame_ticks(observed.shape[1])
+    ticks = before[-1] + config.frame_ticks(frames + 1, fps)[1:]
     parts = []
     for part in batches(range(len(observed)), FREE_ROWS, title):
-        count = len(part)
-        video = model.sample(
-            ticks.expand(count, -1),
-            seed=seed,
-            serial=torch.tensor(part, device=device),
-            context=as_frames(torch.from_numpy(observed[part.start : part.stop])).to(device),
-            context_ticks=before.expand(count, -1),
+        batch = Batch(
+            video=torch.from_numpy(observed[part.start : part.stop]),
+            ticks=torch.cat([before, ticks]).expand(len(part), -1),
+            serial=torch.tensor(part),
+            keys=tuple(map(str, part)),
+            captions=(),
         )
-        parts.append(as_stored(model, video))
+        parts.append(as_stored(model, _continued(model, batch, len(before), 1, seed)[0]))
     return np.concatenate(parts)
+
+
+def _continued(
+    model: VideoModel,
+    batch: Batch,
+    context: int,
+    samples: int,
+    seed: int,
+    observation: Likelihood | None = None,
+) -> tuple[Frames, Frames | None]:
+    """Generate `samples` futures a clip, clip by clip, and draws of them from `observation`."""
+    device = _device(model)
+    serial = (batch.serial[:, None] * samples + torch.arange(samples)).flatten()
+    clip = torch.arange(len(batch.serial)).repeat_interleave(samples)
+    video, ticks = as_frames(batch.video[:, :context]), batch.ticks
+    parts: list[Chunk] = []
+    order: list[Tensor] = []
+    for clips, seen in _observed_alike(batch.video[:, :context], batch.keys):
+        for rows in torch.isin(clip, clips).nonzero()[:, 0].split(ROWS):
+            at = clip[rows]
+            sampler = SamplerConfig(seed, serial[rows].to(device), observation=observation)
+            given = video[at][:, seen].to(device), ticks[at][:, seen].to(device)
+            ahead = ticks[at, context:].to(device)
+            parts.append(model.generate(ahead, sampler, Conditioning(*given)))
+            order.append(rows)
+    back = torch.cat(order).argsort()
+    noisy = [part.observed for part in parts if part.observed is not None]
+    frames = torch.cat([part.frames for part in parts])[back]
+    return frames, torch.cat(noisy)[back] if noisy else None
+
+
+def _observed_alike(video: Video, keys: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Group clips of whose context the same frames were observed: yield them and those frames.
+
+    Raises UserError for a clip without one.
+    """
+    present = present_frames(video)
+    for pattern in present.unique(dim=0):
+        clips = (present == pattern).all(1).nonzero()[:, 0]
+        if not pattern.any():
+            raise UserError(
+                f"clip {keys[clips[0]]}: nothing was observed of the {len(pattern)} frame(s) that "
+                "it is predicted from; give a larger --context, or cut the data again with a "
+                "--keep_if such as 'nan < 0.5'"
+            )
+        yield clips, pattern.nonzero()[:, 0]
 
 
 class EncodedClips(NamedTuple):

@@ -20,7 +20,7 @@ from sdevid.objectives.clip_objective import ClipObjective, Clips, PerClip, dive
 from sdevid.objectives.masking import Mask
 from sdevid.objectives.start import Start, draw_start
 from sdevid.objectives.window import Window
-from sdevid.types import Batch, Frames, Serial, Ticks, units
+from sdevid.types import Batch, Frames, Serial, Ticks, present_frames, units
 
 
 class EncodedClips(NamedTuple):
@@ -56,7 +56,7 @@ class HistoryObjective(ClipObjective):
         with super().reading(batch):
             if self.config.encoder.pack:
                 observed = self.observed(batch.serial, batch.video.shape[1], None)
-                self.num_observed = (observed & _present(batch.video)).sum(1).tolist()
+                self.num_observed = (observed & present_frames(batch.video)).sum(1).tolist()
             try:
                 yield
             finally:
@@ -80,7 +80,7 @@ class HistoryObjective(ClipObjective):
         """Encode what the prior may see and what the posterior sees."""
         model, (video, ticks, serial, context, text) = self.model, clips
         frames = model.pictures.drawn(video, serial)
-        present = _present(frames)
+        present = present_frames(frames)
         observed = self.observed(serial, frames.shape[1], context) & present
         window = Window.after(observed)
         times = units(ticks - ticks.gather(1, window.reference))
@@ -132,8 +132,3 @@ class HistoryObjective(ClipObjective):
             real = torch.where(clips.frames.isnan(), decoded.detach(), clips.frames)
             terms["frame_difference"] = frame_difference(decoded, real, valid)
         return terms
-
-
-def _present(video: Tensor) -> Mask:
-    """Find the frames of which some value is observed, not NaN."""
-    return video.isnan().logical_not().flatten(2).any(2)

@@ -18,7 +18,7 @@ from sdevid.models.solver_grid import solver_grid
 from sdevid.objectives.clip_objective import ClipObjective, Clips, PerClip, divergence
 from sdevid.objectives.window import Window
 from sdevid.sde.noise import Stream, normal
-from sdevid.types import Frames, Serial, as_frames
+from sdevid.types import Frames, Serial, as_frames, present_frames
 
 PRESENT = 0.1  # presence from which a particle's steps count in their correlation
 
@@ -67,7 +67,7 @@ class ParticleObjective(ClipObjective):
         """Draw particles, their content and their path through each clip's window."""
         video, ticks, serial, context, text = clips
         model, config, frames = self.model, self.config, as_frames(video)
-        observed = self.observed(serial, frames.shape[1], context)
+        observed = self.observed(serial, frames.shape[1], context) & present_frames(frames)
         window = Window.after(observed)
         embedding = model.embedding(text, len(frames))
         birth, features = self._birth(frames, observed, window, serial, embedding)

@@ -15,7 +15,7 @@ from sdevid.errors import UserError
 from sdevid.sample.sampler import as_pixels, as_values
 from sdevid.sample.video_sde import VideoSDE
 from sdevid.sample.write import Frames
-from sdevid.types import TICKS_PER_UNIT, as_frames
+from sdevid.types import TICKS_PER_UNIT, as_frames, present_frames
 
 ROWS = 32  # members generated at once
 DIMS = ("ensemble_member", "time", "channel", "y", "x")
@@ -42,7 +42,8 @@ class Forecaster:
         """Forecast `ensemble_size` members at `times`, seconds after the last of `frames`.
 
         `frames` (time, y, x) or (time, y, x, channel), a `DataArray` with a `time` in seconds or
-        datetimes, or any array, whose frames then follow at the training rate. Returns dims
+        datetimes, or any array, whose frames then follow at the training rate; one of NaN alone is
+        not shown to the model. Returns dims
         (ensemble_member, time, channel, y, x). Raises UserError for frames or times that do not
         fit, or where xarray is not installed.
         """
@@ -90,13 +91,23 @@ class Forecaster:
             )
         stored = array.dtype == np.uint8 and self.units.transform is None
         pixels = array if stored else self.units.mapped(array)
+        is_present = present_frames(torch.from_numpy(pixels)[None])[0].numpy()
+        if not is_present.any():
+            raise UserError(
+                f"no value of any of the {len(array)} frames was observed (all are NaN); give a "
+                "frame of which some were"
+            )
+        return pixels[is_present], self._times(frames, len(array))[is_present]
+
+    def _times(self, frames: Any, count: int) -> NDArray[np.float64]:
+        """Read the times of `frames`, in seconds before the last."""
         coordinate = getattr(frames, "coords", {}).get("time")
         if coordinate is None:
-            return pixels, (np.arange(len(array)) - len(array) + 1) / config.fps
+            return (np.arange(count) - count + 1) / self.video_sde.config.fps
         apart = np.asarray(coordinate) - np.asarray(coordinate)[-1]
         if apart.dtype.kind == "m":
             apart = apart / np.timedelta64(1, "s")
-        return pixels, apart.astype(np.float64)
+        return apart.astype(np.float64)
 
     @torch.no_grad()
     def _sample(self, pixels: Any, before: Any, after: Any, members: int, seed: int) -> Frames:

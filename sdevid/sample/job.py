@@ -17,16 +17,12 @@ from sdevid.types import TICKS_PER_UNIT
 
 @dataclass(frozen=True)
 class ObservedFrames:
-    """Given frames and where they stand in the video."""
+    """Frames to condition on and where they stand in the video."""
 
     frames: Frames  # number, height, width, channels: uint8, or in the transform's range
     indices: tuple[int, ...]  # rising
+    leading: int  # frames at the start of the video that are not generated
     notes: tuple[str, ...] = ()  # what was done to them to fit the model
-
-    @property
-    def leading(self) -> int:
-        """How many of the frames stand at the start of the video, one after the other."""
-        return next((k for k, at in enumerate(self.indices) if at != k), len(self.indices))
 
 
 @dataclass(frozen=True)

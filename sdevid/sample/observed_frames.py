@@ -25,8 +25,9 @@ class _Part:
 def read(args: argparse.Namespace, config: Config, job: SamplingJob) -> ObservedFrames | None:
     """Read the frames that `args` name, as the model takes them; None where they name none.
 
-    Raises UserError where the model cannot take them, a file is at fault, frames differ in size,
-    an index is outside the video or given twice, or nothing is left to generate.
+    A frame of which no value was observed is left out. Raises UserError where the model cannot take
+    them, a file is at fault, frames differ in size, an index is outside the video or given twice,
+    nothing was observed, or nothing is left to generate.
     """
     _check(args, config)
     most = config.observation.max_context
@@ -51,12 +52,15 @@ def read(args: argparse.Namespace, config: Config, job: SamplingJob) -> Observed
     for index, path in map(_keyframe, args.keyframes):
         pictures = pictures_of(path, 1, 1, "--keyframes")
         parts.append(_Part("--keyframes", pictures, (index,)))
-    return _joined(parts, job) if parts else None
+    return _joined(parts, config, job) if parts else None
 
 
-def from_arrays(frames: Frames, indices: tuple[int, ...], job: SamplingJob) -> ObservedFrames:
+def from_arrays(
+    frames: Frames, indices: tuple[int, ...], config: Config, job: SamplingJob
+) -> ObservedFrames:
     """Check frames at hand as those of files are."""
-    return _joined([_Part("frames", picture_files.ObservedPictures(frames, (), ""), indices)], job)
+    pictures = picture_files.ObservedPictures(frames, (), "")
+    return _joined([_Part("frames", pictures, indices)], config, job)
 
 
 def _check(args: argparse.Namespace, config: Config) -> None:
@@ -95,7 +99,7 @@ def _keyframe(text: str) -> tuple[int, Path]:
     return int(index), Path(path)
 
 
-def _joined(parts: list[_Part], job: SamplingJob) -> ObservedFrames:
+def _joined(parts: list[_Part], config: Config, job: SamplingJob) -> ObservedFrames:
     number, taken = job.num_frames, dict[int, Frames]()
     for part in parts:
         if part.pictures.size != parts[0].pictures.size:
@@ -114,11 +118,27 @@ def _joined(parts: list[_Part], job: SamplingJob) -> ObservedFrames:
                     f"frame {at} is given twice, the second time by {part.option}; leave one out"
                 )
             taken[at] = frame
-    if len(taken) == number:
+    indices = tuple(at for at in sorted(taken) if not _is_missing(taken[at]))
+    if not indices:
+        raise UserError(
+            f"{' and '.join(dict.fromkeys(part.option for part in parts))} hold {len(taken)} "
+            "frame(s), but no value of any was observed (all are NaN or --missing); give a frame "
+            "of which some were"
+        )
+    leading = next((k for k, at in enumerate(indices) if at != k), len(indices))
+    if not config.observation.ahead:
+        leading = indices[-1] + 1  # what lies between them is not the model's to fill
+    if leading + sum(at >= leading for at in indices) == number:
         raise UserError(
             f"--num_frames is {number}, but all of them are given frames (initial, final or key) "
             "and at least one must be generated; give a larger --num_frames"
         )
-    indices = tuple(sorted(taken))
     notes = dict.fromkeys(note for part in parts for note in part.pictures.notes)
-    return ObservedFrames(np.stack([taken[at] for at in indices]), indices, tuple(notes))
+    for at in sorted(taken.keys() - set(indices)):
+        becomes = "stays empty" if at < leading else "is generated"
+        notes[f"frame {at} is not observed: the model is not shown it, and it {becomes}"] = None
+    return ObservedFrames(np.stack([taken[at] for at in indices]), indices, leading, tuple(notes))
+
+
+def _is_missing(frame: Frames) -> bool:
+    return frame.dtype.kind == "f" and bool(np.isnan(frame).all())

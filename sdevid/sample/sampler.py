@@ -119,7 +119,10 @@ def generate(
 def generate_samples(
     model: VideoModel, job: SamplingJob, numbers: Sequence[int], tokenize: Tokenizer | None = None
 ) -> GuidedVideos:
-    """Generate the samples with these numbers; observed frames stand in them unchanged."""
+    """Generate the samples with these numbers; observed frames stand in them unchanged.
+
+    A leading frame that was not observed is NaN, or black of uint8.
+    """
     device, observed = next(model.parameters()).device, job.observed
     serial = torch.tensor(numbers, dtype=torch.int64, device=device)
     ticks = model.config.frame_ticks(job.num_frames, job.fps)
@@ -135,10 +138,10 @@ def generate_samples(
         nats = nats + chunk.nats
     video = np.concatenate(videos, axis=1)
     if observed is not None:
-        shape = (len(video), leading, *video.shape[2:])
         given = observed.frames
         pixels = write.as_uint8(given) if whole else _in_unit_range(given)
-        video = np.concatenate([np.broadcast_to(pixels[:leading], shape), video], axis=1)
+        shape, absent = (len(video), leading, *video.shape[2:]), 0 if whole else np.nan
+        video = np.concatenate([np.full(shape, absent, video.dtype), video], axis=1)
         video[:, list(observed.indices)] = pixels
     return GuidedVideos(video, nats.tolist())
 

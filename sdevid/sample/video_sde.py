@@ -75,7 +75,8 @@ class VideoSDE:
         """Continue `frames` (time, height, width, channels), with which the videos begin.
 
         They are uint8, or float32 in the range of the data's transform, as samples are.
-        `num_frames` counts the given ones too. Raises UserError where frames or options are wrong.
+        A frame of NaN alone is not shown to the model. `num_frames` counts the given ones too.
+        Raises UserError where frames or options are wrong.
         """
         most = self.config.observation.max_context
         if len(frames) > most:
@@ -99,7 +100,8 @@ class VideoSDE:
                 f"frames are given at {list(indices)}, but this model was trained to go on from "
                 "initial frames alone (observation.ends_fraction and keyframes_fraction are 0)"
             )
-        observed = observed_frames.from_arrays(frames, tuple(int(at) for at in indices), job)
+        places = tuple(int(at) for at in indices)
+        observed = observed_frames.from_arrays(frames, places, self.config, job)
         return self._generate(replace(job, observed=observed))
 
     def push_to_hub(self, repo_id: str, weights: Weights = "ema", private: bool = False) -> str:

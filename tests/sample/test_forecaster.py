@@ -89,6 +89,24 @@ def test_model_of_measured_values_forecasts_in_their_units(tmp_path):
     np.testing.assert_array_equal(video[0, :3], range_of_model)
 
 
+def test_frame_that_was_not_observed_is_left_out_with_its_time(folder):
+    """Frames of which the second is lost are those around it, two intervals apart."""
+    xarray = pytest.importorskip("xarray")
+    forecaster = Forecaster(folder, values="linear:0:510:counts")
+    counts = 2.0 * FRAMES
+    counts[1] = np.nan
+    around = xarray.DataArray(
+        2.0 * FRAMES[[0, 2]], dims=("time", "y", "x"), coords={"time": [0.0, 0.5]}
+    )
+    np.testing.assert_array_equal(forecaster(counts, [0.5], 2), forecaster(around, [0.5], 2))
+    counts[2, 8:] = np.nan  # a part is read as grey, not as the largest value
+    white = np.where(np.isnan(counts), 510.0, counts)
+    white[1] = np.nan
+    assert not np.array_equal(forecaster(counts, [0.5], 2), forecaster(white, [0.5], 2))
+    with pytest.raises(UserError, match="no value of any of the 3 frames was observed"):
+        forecaster(np.full_like(counts, np.nan), [0.5], 2)
+
+
 @pytest.mark.parametrize(
     ("frames", "times", "size", "named"),
     [

@@ -192,3 +192,62 @@ def test_pushing_uploads_weights_and_config(models, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match="not installed"):
         model.push_to_hub("me/discs")
+
+
+MEASURED = {"source": {"dtype": "float32", "transform": "range", "low": 0.0, "high": 1.0}}
+FILM = np.random.default_rng(0).random((3, 16, 16, 1)).astype(np.float32)
+
+
+def lacking(*indices: int) -> np.ndarray:
+    film = FILM.copy()
+    film[list(indices)] = np.nan
+    return film
+
+
+def test_last_frame_without_values_is_generated_and_tells_the_model_nothing(tmp_path):
+    """The future is that of the frames before it, and not of a grey frame in its place."""
+    model = sdevid.VideoSDE.from_pretrained(save_model(tmp_path / "m", **MEASURED), device="cpu")
+    video = model.predict(lacking(2), num_frames=6, seed=1)
+    assert np.isfinite(video).all()
+    np.testing.assert_array_equal(video, model.predict(FILM[:2], num_frames=6, seed=1))
+    grey = lacking(2)
+    grey[2] = 0.5
+    assert np.abs(model.predict(grey, num_frames=6, seed=1)[:, 3:] - video[:, 3:]).max() > 1e-3
+
+
+def test_inner_frame_without_values_is_left_out_with_its_time(tmp_path):
+    """A model of initial frames alone goes on from the frames around it and leaves it empty."""
+    model = sdevid.VideoSDE.from_pretrained(save_model(tmp_path / "m", **MEASURED), device="cpu")
+    video = model.predict(lacking(1), num_frames=6, seed=1)
+    assert np.isnan(video[:, 1]).all()
+    ticks = model.config.frame_ticks(6)[None]
+    around = torch.from_numpy(FILM[[0, 2]]).permute(0, 3, 1, 2)[None]
+    want = model.model.sample(
+        ticks[:, 3:],
+        seed=1,
+        serial=torch.zeros(1, dtype=torch.int64),
+        context=around,
+        context_ticks=ticks[:, [0, 2]],
+    )
+    np.testing.assert_array_equal(video[0, 3:], want[0].movedim(1, -1).numpy())
+
+
+def test_a_model_of_frames_ahead_fills_in_what_was_not_observed(tmp_path):
+    folder = save_model(tmp_path / "m", **MEASURED, **WHOLE)
+    model = sdevid.VideoSDE.from_pretrained(folder, device="cpu")
+    video = model.fill(lacking(1), [0, 2, 5], num_frames=6, seed=1)
+    assert np.isfinite(video).all()
+    np.testing.assert_array_equal(video, model.fill(FILM[[0, 2]], [0, 5], num_frames=6, seed=1))
+
+
+def test_initial_frames_without_a_value_are_refused_by_name(tmp_path, capsys):
+    model = save_model(tmp_path / "m", **MEASURED)
+    np.save(tmp_path / "film.npy", lacking(0, 1, 2))
+    where = ["--model_path", str(model), "--output_dir", str(tmp_path / "out")]
+    assert main([*where, "--initial_frames", str(tmp_path / "film.npy")]) == 2
+    assert "--initial_frames hold 3 frame(s), but no value of any was" in capsys.readouterr().err
+    np.save(tmp_path / "film.npy", lacking(2))
+    assert main([*where, "--initial_frames", str(tmp_path / "film.npy"), "--num_samples", "1"]) == 0
+    assert "frame 2 is not observed" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert record["observed_places"] == [0, 1]

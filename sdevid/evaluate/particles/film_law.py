@@ -12,6 +12,7 @@ from sdevid.config import Config
 from sdevid.data import stream
 from sdevid.data.shards import ShardIndex
 from sdevid.evaluate.blobs import TrackedLaw, Tracker, tracked_law
+from sdevid.evaluate.generation import continued
 from sdevid.evaluate.progress import batches
 from sdevid.models.video_model import VideoModel
 from sdevid.types import as_frames
@@ -51,8 +52,9 @@ def compare(
         if taken.shape[1] < LEAST:
             continue
         fps = first.fps / stride
-        generated = _futures(model, taken[:, :1], taken.shape[1], fps, seed)
-        real, generated = (_grey(films)[:, 1:] for films in (taken, generated))
+        ahead, title = taken.shape[1] - 1, f"futures at {fps:g} fps"
+        generated = _grey(continued(model, taken[:, :1], ahead, fps, seed, title))
+        real = _grey(taken[:, 1:])
         comparisons.append(
             FilmComparison(
                 fps, tracked_law(real, fps, tracker), tracked_law(generated, fps, tracker)
@@ -65,25 +67,6 @@ def _whole(index: ShardIndex, config: Config, clips: range, frames: int, fps: fl
     whole = config.model_copy(update={"sequence_length": frames, "fps": fps, "frame_strides": (1,)})
     parts = batches(clips, ROWS, "real films")
     return np.concatenate([stream.fixed(index, whole, part).video.numpy() for part in parts])
-
-
-@torch.no_grad()
-def _futures(model: VideoModel, context: Any, frames: int, fps: float, seed: int) -> Any:
-    """Generate uint8 films (films, frames, height, width, channels) from their first frame."""
-    device = next(model.parameters()).device
-    ticks = model.config.frame_ticks(frames, fps).to(device)
-    parts = []
-    for part in batches(range(len(context)), ROWS, f"futures at {fps:g} fps"):
-        count, seen = len(part), torch.from_numpy(context[part.start : part.stop]).to(device)
-        video = model.sample(
-            ticks.expand(count, -1),
-            seed=seed,
-            serial=torch.tensor(part, device=device),
-            context=as_frames(seen),
-            context_ticks=ticks[:1].expand(count, 1),
-        )
-        parts.append((255 * video.clamp(0, 1)).round().byte().movedim(2, -1).cpu().numpy())
-    return np.concatenate(parts)
 
 
 def _grey(films: Any) -> Any:
