@@ -185,7 +185,7 @@ def _continued(
     parts: list[Chunk] = []
     order: list[Tensor] = []
     for clips, seen in _observed_alike(batch.video[:, :context], batch.keys):
-        for rows in torch.isin(clip, clips).nonzero()[:, 0].split(ROWS):
+        for rows in torch.split(torch.isin(clip, clips).nonzero()[:, 0], ROWS):
             at = clip[rows]
             sampler = SamplerConfig(seed, serial[rows].to(device), observation=observation)
             given = video[at][:, seen].to(device), ticks[at][:, seen].to(device)
@@ -204,7 +204,7 @@ def _observed_alike(video: Video, keys: Sequence[str]) -> Iterator[tuple[Tensor,
     Raises UserError for a clip without one.
     """
     present = present_frames(video)
-    for pattern in present.unique(dim=0):
+    for pattern in torch.unique(present, dim=0):
         clips = (present == pattern).all(1).nonzero()[:, 0]
         if not pattern.any():
             raise UserError(

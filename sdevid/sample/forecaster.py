@@ -103,11 +103,12 @@ class Forecaster:
         """Read the times of `frames`, in seconds before the last."""
         coordinate = getattr(frames, "coords", {}).get("time")
         if coordinate is None:
-            return (np.arange(count) - count + 1) / self.video_sde.config.fps
+            return np.arange(1 - count, 1, dtype=np.float64) / self.video_sde.config.fps
         apart = np.asarray(coordinate) - np.asarray(coordinate)[-1]
         if apart.dtype.kind == "m":
             apart = apart / np.timedelta64(1, "s")
-        return apart.astype(np.float64)
+        seconds: NDArray[np.float64] = apart.astype(np.float64)
+        return seconds
 
     @torch.no_grad()
     def _sample(self, pixels: Any, before: Any, after: Any, members: int, seed: int) -> Frames:
