@@ -9,7 +9,7 @@ import torch
 
 from sdevid.sde.equation import SDE
 from sdevid.sde.noise import Brownian, Stream, normal
-from sdevid.sde.path_kl import log_ratio
+from sdevid.sde.path_kl import log_ratio, width_kl
 from sdevid.sde.problem import Step
 from sdevid.sde.stepwise import chain, integrate
 from sdevid.types import TICKS_PER_UNIT
@@ -136,3 +136,12 @@ def test_one_gaussian_step_has_the_ratio_of_its_densities():
     torch.testing.assert_close(got[0], want, rtol=1e-5, atol=1e-6)
     none = log_ratio([Step(*one)], torch.zeros(1, 1, 1), torch.zeros(1, 1))
     assert none.item() == 0  # a step between equal ticks
+
+
+def test_width_that_underflows_has_a_finite_kl_and_none_in_a_step_of_no_time():
+    width = torch.tensor([[[0.0], [0.0]], [[0.5], [0.5]]], requires_grad=True)
+    dt = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    kl = width_kl(width, dt)
+    kl.sum().backward()
+    assert kl.tolist() == pytest.approx([-0.5 + 9 * math.log(10), -0.375 + math.log(2)])
+    assert width.grad.isfinite().all()

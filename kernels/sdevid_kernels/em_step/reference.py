@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 State = Float[Tensor, "batch *shape"]
+LEAST_WIDTH = 1e-9  # of a posterior's r, whose logarithm is taken
 
 
 def control_energy(control: Tensor, dt: Tensor) -> Tensor:
@@ -15,8 +16,11 @@ def control_energy(control: Tensor, dt: Tensor) -> Tensor:
 
 
 def width_kl(width: Tensor, dt: Tensor) -> Tensor:
-    """Compute 1/2 (r^2 - 1) - log r of each component, in nats; a step of no time has none."""
-    return (0.5 * (width.square() - 1) - width.log()) * (dt > 0)
+    """Compute 1/2 (r^2 - 1) - log r of each component, in nats; a step of no time has none.
+
+    An r that underflowed to 0 counts as 1e-9, as in the kernel, so that the sum stays finite.
+    """
+    return (0.5 * (width.square() - 1) - width.clamp(min=LEAST_WIDTH).log()) * (dt > 0)
 
 
 def em_step(

@@ -184,7 +184,8 @@ class _ChainBackward:
         self.base_u = self.u * self.dt * for_u[:, None]
         self.raw_u, self.raw_r = self.outs[1][..., :size], self.outs[1][..., size:]
         if self.r is not None:
-            self.base_r = (self.r - 1 / self.r) * (self.dt > 0) * for_r[:, None]
+            least = self.r.clamp(min=step.LEAST_WIDTH)
+            self.base_r = (self.r - 1 / least) * (self.dt > 0) * for_r[:, None]
             self.rise_r = self.r * (1 - self.r)
 
     def run(self) -> list[Tensor | None]:

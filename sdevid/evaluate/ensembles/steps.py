@@ -15,15 +15,15 @@ from sdevid.evaluate.statistics.observed import filled, in_unit_range
 
 DECIBELS = 30.0  # that the grey levels are spread over; STEPS' own noise floor is in these units
 DRY = 1 / 255  # share of the range below which a pixel is dry
-_ORDER = 2  # of the autoregression, which wants one more frame
+_ORDERS = (2, 1)  # of the autoregression, which wants one more frame; a still prefix fits no 2
 
 
 def needs(context: EvalContext) -> str | None:
     """Say why STEPS cannot run, or None: it needs pysteps, enough frames, and one channel."""
     if importlib.util.find_spec("pysteps") is None:
         return "pysteps is not installed; pip install 'sdevid[nowcast]'"
-    if context.options.context < _ORDER + 1:
-        return f"STEPS needs {_ORDER + 1} frames; give --context {_ORDER + 1} or more"
+    if context.options.context < _ORDERS[0] + 1:
+        return f"STEPS needs {_ORDERS[0] + 1} frames; give --context {_ORDERS[0] + 1} or more"
     if context.config.channels > 1:
         return f"STEPS takes one channel, but the clips have {context.config.channels}"
     return None
@@ -34,6 +34,7 @@ def steps(case: Case) -> Forecast:
 
     Runs on grey levels as stored (decibels, of a field stored on a log scale) along scikit-image's
     flow, which is not perturbed: pysteps' perturbations are fitted to km/h. A dry prefix stays dry.
+    One that hardly changes along the flow leaves no second order to fit; it is then of first order.
     """
     prefix = filled(in_unit_range(case.prefix)).astype(np.float64)
     fields = DECIBELS * prefix[..., 0]
@@ -47,22 +48,26 @@ def steps(case: Case) -> Forecast:
         from pysteps import nowcasts
 
         rows, columns = flow_of(case.prefix)
-        try:
-            members = nowcasts.get_method("steps")(
-                fields[-_ORDER - 1 :],
-                np.stack([columns, rows]),
-                case.ahead,
-                n_ens_members=case.members,
-                n_cascade_levels=_levels(fields.shape[1:]),
-                precip_thr=floor,
-                kmperpixel=1.0,
-                timestep=1.0,
-                seed=case.seed % 2**31,
-                vel_pert_method=None,
-                fft_method="numpy",
-            )
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"pysteps' STEPS fails on a prefix: {error}") from error
+        for order in _ORDERS:
+            try:
+                members = nowcasts.get_method("steps")(
+                    fields[-order - 1 :],
+                    np.stack([columns, rows]),
+                    case.ahead,
+                    n_ens_members=case.members,
+                    n_cascade_levels=_levels(fields.shape[1:]),
+                    precip_thr=floor,
+                    kmperpixel=1.0,
+                    timestep=1.0,
+                    ar_order=order,
+                    seed=case.seed % 2**31,
+                    vel_pert_method=None,
+                    fft_method="numpy",
+                )
+                break
+            except (ValueError, RuntimeError) as error:
+                if order == _ORDERS[-1]:
+                    raise UserError(f"pysteps' STEPS fails on a prefix: {error}") from error
     shares = np.clip(np.nan_to_num(members), 0, DECIBELS)[..., None] / DECIBELS
     if case.prefix.dtype == np.uint8:
         return Forecast(case.units.values(np.rint(255 * shares).astype(np.uint8)), "ensemble")

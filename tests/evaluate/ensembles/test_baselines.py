@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from sdevid.data import source_units
 from sdevid.data.source_units import SourceUnits
@@ -88,6 +89,14 @@ def test_steps_members_differ_and_carry_the_blob_on():
 def test_steps_keeps_a_dry_prefix_dry():
     dry = Case(np.zeros((4, SIDE, SIDE, 1), np.uint8), AHEAD, 3, SourceUnits(), None, 0)
     assert not steps.steps(dry).samples.any()
+
+
+@pytest.mark.extra
+def test_steps_of_a_still_prefix_keeps_it():
+    smooth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(SIDE, SIDE, 1)), 2)
+    frame = (255 * (smooth / smooth.max()).clip(0)).astype(np.uint8)
+    still = Case(np.stack([frame] * 4), AHEAD, 3, SourceUnits(), None, 0)
+    assert np.abs(steps.steps(still).samples - frame).mean() < 0.1 * frame.mean()
 
 
 def test_missing_pysteps_is_named_with_its_extra(monkeypatch):
