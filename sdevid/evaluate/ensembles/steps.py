@@ -7,6 +7,7 @@ import importlib.util
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdevid.errors import UserError
 from sdevid.evaluate.context import EvalContext
@@ -44,13 +45,22 @@ def steps(case: Case) -> Forecast:
             case.units.values(np.zeros((case.members, case.ahead, *case.prefix.shape[1:]), "u1")),
             "ensemble",
         )
+    members = _members(fields, case, floor)
+    shares = np.clip(np.nan_to_num(members), 0, DECIBELS)[..., None] / DECIBELS
+    if case.prefix.dtype == np.uint8:
+        return Forecast(case.units.values(np.rint(255 * shares).astype(np.uint8)), "ensemble")
+    return Forecast(case.units.values(shares), "ensemble")
+
+
+def _members(fields: NDArray[np.float64], case: Case, floor: float) -> NDArray[np.float64]:
+    """Run pysteps on decibels (context, height, width), of the first order that can be fitted."""
     with contextlib.redirect_stdout(io.StringIO()):
         from pysteps import nowcasts
 
         rows, columns = flow_of(case.prefix)
         for order in _ORDERS:
             try:
-                members = nowcasts.get_method("steps")(
+                members: NDArray[np.float64] = nowcasts.get_method("steps")(
                     fields[-order - 1 :],
                     np.stack([columns, rows]),
                     case.ahead,
@@ -64,14 +74,10 @@ def steps(case: Case) -> Forecast:
                     vel_pert_method=None,
                     fft_method="numpy",
                 )
-                break
+                return members
             except (ValueError, RuntimeError) as error:
-                if order == _ORDERS[-1]:
-                    raise UserError(f"pysteps' STEPS fails on a prefix: {error}") from error
-    shares = np.clip(np.nan_to_num(members), 0, DECIBELS)[..., None] / DECIBELS
-    if case.prefix.dtype == np.uint8:
-        return Forecast(case.units.values(np.rint(255 * shares).astype(np.uint8)), "ensemble")
-    return Forecast(case.units.values(shares), "ensemble")
+                reason = error
+    raise UserError(f"pysteps' STEPS fails on a prefix: {reason}") from reason
 
 
 def _levels(shape: tuple[int, ...]) -> int:
