@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdevid.errors import UserError
+from sdevid.evaluate.andi import metric as andi
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.digits import futures as digits
 from sdevid.evaluate.ensembles import between, futures
@@ -30,6 +31,7 @@ METRICS: tuple[Metric, ...] = (
     between.METRIC,
     refinement.METRIC,
     digits.METRIC,
+    andi.METRIC,
     prompts.METRIC,
     lpips.METRIC,
     warping.METRIC,

@@ -76,7 +76,7 @@ def test_every_window_of_a_clip_is_read(untrained, shards):
     model, config = export.load(untrained)
     short = config.model_copy(update={"sequence_length": 6})
     index = open_shards(str(shards), "train", Access.of(config))
-    windows = model_law._windows(index, short, 1)
+    windows = model_law.windows(index, short, 1)
     whole = stream.fixed(index, config.model_copy(update={"sequence_length": 18}), range(1, 2))
     assert windows.video.shape[:2] == (3, 6)
     assert_close(windows.video.flatten(0, 1), whole.video[0])

@@ -90,7 +90,7 @@ def model_law(
     """
     config, model = objective.config, objective.model
     followed = [
-        _follow(objective, _windows(index, config, number), tracker)
+        _follow(objective, windows(index, config, number), tracker)
         for part in batches(clips, 1, "the posterior's paths")
         for number in part
     ]
@@ -129,7 +129,8 @@ class Windows(NamedTuple):
     serial: Serial
 
 
-def _windows(index: ShardIndex, config: Config, number: int) -> Windows:
+def windows(index: ShardIndex, config: Config, number: int) -> Windows:
+    """Read a clip in as many windows of `sequence_length` frames as it holds."""
     length = config.sequence_length
     count = index.clips[number].num_frames // length
     whole = config.model_copy(update={"sequence_length": count * length})
