@@ -168,13 +168,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
                 "a KL in each cell even where frames are observed; set encoder.causal=true, or "
                 "sde.content=vector"
             )
-        for name, off in (("across_cells", "false"), ("carried_layers", "0")):
-            value = getattr(self.encoder, name)
-            if value and self.sde.latent != "map":
-                raise ValueError(
-                    f"encoder.{name} is {str(value).lower()}, but sde.latent is {self.sde.latent}, "
-                    f"which has no cells; set sde.latent=map, or encoder.{name}={off}"
-                )
+        if self.encoder.across_cells and self.sde.latent != "map":
+            raise ValueError(
+                f"encoder.across_cells is true, but sde.latent is {self.sde.latent}, which has no "
+                "cells; set sde.latent=map, or encoder.across_cells=false"
+            )
         if self.encoder.pack and self.sde.latent == "particles":
             raise ValueError(
                 "encoder.pack is true, but sde.latent is particles, which no temporal encoder "
@@ -194,6 +192,11 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
         for found, remedy in transport.unfit(self.sde, self.encoder, self.observation, side):
             raise ValueError(
                 f"encoder.transport is true, but {found}; set {remedy}, or encoder.transport=false"
+            )
+        for found, remedy in transport.unfit_layers(self.sde, self.encoder, self.observation):
+            raise ValueError(
+                f"encoder.carried_layers is {self.encoder.carried_layers}, but {found}; set "
+                f"{remedy}, or encoder.carried_layers=0"
             )
         return self
 

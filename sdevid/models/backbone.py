@@ -12,9 +12,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from sdevid.config import SDEConfig
+from sdevid.models import aim
 from sdevid.models.bridge_conditioning import BridgeTerm
 from sdevid.models.encoder import Sides, lay_out
 from sdevid.models.transformer import StateTransformer
+from sdevid.models.transport import AXES
 from sdevid.sde.problem import Diffusion, Network, Reading
 
 State = Float[Tensor, "batch *latent"]  # (batch, size) or (batch, channels, height, width)
@@ -242,11 +244,13 @@ class Control(nn.Module):
     motion, g u and r g, stays where it is while g is learnt. With `posterior_drift: control` that
     is g u = f, beside the prior's drift; with `own`, the posterior's whole drift is f, and
     g u = f - h, so that h too is learnt without moving the posterior. |u| is bounded softly; u
-    starts at 0 and r at 0.95.
+    starts at 0 and r at 0.95. Of a frame carried in `layers` the control also leads each of them to
+    its place (`sdevid.models.aim`), which the condition then holds behind the token's.
     """
 
-    def __init__(self, config: SDEConfig, features: int) -> None:
+    def __init__(self, config: SDEConfig, features: int, layers: int = 0) -> None:
         super().__init__()
+        self.aim = aim.channels(layers) if layers else 0
         self.reading = Reading(
             bound=config.control_bound,
             width=config.posterior_width == "chain",
@@ -267,4 +271,10 @@ class Control(nn.Module):
         self, z: State, condition: Tensor, drift: Driven, diffusion: DiffusionAt
     ) -> tuple[Driven, Driven | None]:
         """Evaluate u and r at `z` for the prior's drift and diffusion; r None without a width."""
-        return self.reading(self.network(z, condition), drift, diffusion)
+        if not self.aim:
+            return self.reading(self.network(z, condition), drift, diffusion)
+        shift, goal = torch.split(condition, [condition.shape[1] - self.aim, self.aim], dim=1)
+        outputs, unit = self.network(z, shift), self.reading.unit or 1.0
+        lead = aim.pull(z, drift, goal.float()) / unit
+        led = torch.cat([outputs[:, :AXES] + lead, outputs[:, AXES:]], dim=1)
+        return self.reading(led, drift, diffusion)

@@ -13,32 +13,29 @@ from torch.nn import functional
 
 from sdevid.config import Config
 from sdevid.models.encoder import Maps
+from sdevid.models.layers import Points, middles, shares, spreads, weights
+from sdevid.models.transport import AXES
 
-_ROUNDS = 5  # of soft k-means
-_SHARP = -0.5 / 0.15**2  # of soft k-means, per squared half side
-_FARTHEST = 0.75  # half sides from the middle of the picture to a layer's middle, at most
-_LEAST = 1e-4  # of the values that a cell or a layer is weighted by
+_LEAST = 0.05  # half sides from the middle of the picture that any layer may come
+_IMAGES = ((1, (-4, 0, 4)), (-1, (-2, 2)))  # sign of a place, and rooms that are added
 
 Picture = Float[Tensor, "frames channels height width"]
 Layers = Float[Tensor, "batch layers channels height width"]
-Points = Float[Tensor, "batch layers 2"]  # (x, y), half sides from the middle of the picture
 
 
 class CarriedFrame(nn.Module):
     """x_i = sum_l moved(layer_l of the observed frame, d_l(z_i)).
 
     Layers are the soft k-means clusters of the frame's values. They are not learnt: learnt ones
-    overlap, so that each thing is drawn twice, which a score in pixels rewards. Every cell of the
-    state says how far what was seen there has come; a layer goes as far as its cells do on average,
-    weighted by its values there. Before training almost nothing moves.
+    overlap, so that each thing is drawn twice, which a score in pixels rewards. The first two
+    channels of every cell of the state are how far what was seen there has come, (x, y) in cells; a
+    layer goes as far as the cells do in which most of it lies.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.layers = config.encoder.carried_layers
-        self.motion = nn.Linear(config.sde.latent_size, 2)
-        nn.init.normal_(self.motion.weight, std=0.1)
-        nn.init.zeros_(self.motion.bias)
+        self.margin = nn.Parameter(torch.zeros(AXES))  # half sides, of walls that are not drawn
 
     def forward(self, z: Float[Tensor, "frames latent rows columns"], skip: Maps) -> Picture:
         """Draw the frames of `z`, as many of each clip, clip by clip.
@@ -47,74 +44,48 @@ class CarriedFrame(nn.Module):
         features.
         """
         frame = skip[0][:, :-1].float()
-        layers = self.shares(frame)[:, :, None] * frame[:, None]
+        layers = shares(frame, self.layers)[:, :, None] * frame[:, None]
         moved = self.displacement(z, layers)
         return carry(layers.repeat_interleave(len(z) // len(frame), 0), moved).sum(1)
-
-    def shares(
-        self, frame: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch layers height width"]:
-        """Compute each layer's share of every place of the observed frame; they sum to 1."""
-        centres = clusters(frame.abs().sum(1), self.layers)
-        return (apart(centres, frame) * _SHARP).softmax(1)
 
     def displacement(
         self, z: Float[Tensor, "frames latent rows columns"], layers: Layers
     ) -> Float[Tensor, "frames layers 2"]:
         """Compute how far each layer has come, (x, y) in half sides of the picture.
 
-        Its middle stays within the picture: a layer out of sight would get no gradient back.
+        A layer that meets the edge of its room turns back: out of sight it would get no gradient.
         """
-        times, values = len(z) // len(layers), layers.abs().sum(2)
-        middle = middles(values).repeat_interleave(times, 0)
-        field = self.motion(z.flatten(2).transpose(1, 2)).float()  # (frames, cells, 2)
-        weight = (
-            functional.adaptive_avg_pool2d(values, (z.shape[2], z.shape[3])).flatten(2) + _LEAST
-        )
-        weight = (weight / weight.sum(2, keepdim=True)).repeat_interleave(times, 0)
-        return within(middle + weight @ field) - middle
+        times = len(z) // len(layers)
+        middle = middles(layers.abs().sum(2)).repeat_interleave(times, 0)
+        room = self.room(layers).repeat_interleave(times, 0)
+        half_sides = z.new_tensor([2 / z.shape[3], 2 / z.shape[2]])  # of a cell
+        field = z[:, :AXES].flatten(2).transpose(1, 2).float() * half_sides
+        weight = weights(layers, (z.shape[2], z.shape[3])).repeat_interleave(times, 0)
+        return folded(middle + weight @ field, room) - middle
+
+    def room(self, layers: Layers) -> Points:
+        """Compute how far from the middle of the picture the middle of each layer can come.
+
+        Two standard deviations of its values stay in sight, and a margin that is learnt.
+        """
+        values = layers.abs().sum(2)
+        middle, spread = middles(values), spreads(values)
+        return torch.maximum(1 - 2 * spread - self.margin, middle.abs()).clamp(min=_LEAST)
 
 
-@torch.no_grad()
-def clusters(values: Float[Tensor, "batch height width"], count: int) -> Points:
-    """Find `count` centres of the values by soft k-means, from points along their longest axis."""
-    total = values.flatten(1).sum(1)[:, None] + _LEAST
-    middle = middles(values[:, None])[:, 0]
-    x, y = (_places(size, values.device) for size in (values.shape[2], values.shape[1]))
-    dx, dy = x - middle[:, :1], y - middle[:, 1:]
-    xx = (values.sum(1) * dx.square()).sum(1)
-    yy = (values.sum(2) * dy.square()).sum(1)
-    xy = torch.einsum("bhw,bh,bw->b", values, dy, dx)
-    angle = 0.5 * torch.atan2(2 * xy, xx - yy)
-    axis = torch.stack([angle.cos(), angle.sin()], dim=1)[:, None]
-    size = ((xx + yy)[:, None] / total).sqrt()[..., None]
-    steps = torch.linspace(-1, 1, count, device=values.device)[:, None] if count > 1 else 0.0
-    centres = middle[:, None] + steps * size * axis
-    for _ in range(_ROUNDS):
-        shares = (apart(centres, values[:, None]) * _SHARP).softmax(1)
-        centres = middles(shares * values[:, None])
-    return centres
+def folded(place: Tensor, room: Tensor) -> Tensor:
+    """Reflect places into (-room, room), as often as it takes."""
+    phase = torch.remainder(place + room, 4 * room)
+    return torch.where(phase < 2 * room, phase - room, 3 * room - phase)
 
 
-def apart(centres: Points, like: Tensor) -> Float[Tensor, "batch layers height width"]:
-    """Compute the squared distance of every place of a picture `like` this from each centre."""
-    x, y = (_places(size, like.device) for size in (like.shape[-1], like.shape[-2]))
-    across = (x - centres[..., :1]).square()[:, :, None]
-    return across + (y - centres[..., 1:]).square()[..., None]
-
-
-def middles(values: Float[Tensor, "batch layers height width"]) -> Points:
-    """Compute the middle of each layer's values; of none at all, that of the picture."""
-    x, y = (_places(size, values.device) for size in (values.shape[3], values.shape[2]))
-    total = values.sum((2, 3)) + _LEAST
-    across, down = (values.sum(2) * x).sum(2), (values.sum(3) * y).sum(2)
-    return torch.stack([across / total, down / total], dim=2)
-
-
-def within(place: Tensor) -> Tensor:
-    """Bound places to the middle of the picture, (-0.75, 0.75): within 1 % as they are to 0.5."""
-    far = (place / _FARTHEST).clamp(-100, 100)
-    return _FARTHEST * far / (1 + far.pow(8)).pow(1 / 8)
+def unfolded(place: Points, room: Points, near: Points) -> Points:
+    """Find the place nearest to `near` that `folded` brings to `place`, after two walls at most."""
+    place = torch.maximum(torch.minimum(place, room), -room)
+    images = [side * place + turn * room for side, turns in _IMAGES for turn in turns]
+    stacked = torch.stack(images)
+    nearest = (stacked - near).abs().argmin(0, keepdim=True)
+    return stacked.gather(0, nearest)[0]
 
 
 def carry(layers: Layers, moved: Points) -> Layers:
@@ -125,8 +96,3 @@ def carry(layers: Layers, moved: Points) -> Layers:
     grid = functional.affine_grid(theta, list(flat.shape), align_corners=False)
     carried = functional.grid_sample(flat, grid, align_corners=False)
     return carried.view_as(layers)
-
-
-def _places(size: int, device: torch.device) -> Float[Tensor, " size"]:
-    """Give the middles of `size` pixels, in half sides from the middle of the picture."""
-    return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1

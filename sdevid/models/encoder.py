@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.initial_weights import initial_weights
+from sdevid.models.layers import velocities
 from sdevid.models.transport import AXES, MIDDLE, Motion, MovingFrame
 from sdevid.types import Frames
 
@@ -25,11 +26,30 @@ class LastFrame(NamedTuple):
 
     maps: Maps = ()  # features, with `encoder.skip`
     moving: MovingFrame | None = None  # with `encoder.transport`
+    velocity: Float[Tensor, "batch 2 rows columns"] | None = None  # of layers; cells a frame
 
     def rows(self, index: Tensor | slice) -> LastFrame:
         """Select clips."""
         maps = tuple(each[index] for each in self.maps)
-        return LastFrame(maps, None if self.moving is None else self.moving.rows(index))
+        moving = None if self.moving is None else self.moving.rows(index)
+        return LastFrame(maps, moving, None if self.velocity is None else self.velocity[index])
+
+
+class Carried(NamedTuple):
+    """What the velocities of layers are read from."""
+
+    frames: Frames
+    times: Float[Tensor, "batch time"]  # training frames
+    layers: int
+    sides: tuple[int, int]  # of the state's map
+
+    def velocity(self, index: Int64[Tensor, " batch"]) -> Float[Tensor, "batch 2 rows columns"]:
+        """Estimate how fast the layers of frame `index` of each clip move, cells a frame."""
+        rows = torch.arange(len(index), device=index.device)
+        before = (index - 1).clamp(min=0)
+        since = self.times[rows, index] - self.times[rows, before]
+        frames = self.frames.float()
+        return velocities(frames[rows, before], frames[rows, index], since, self.layers, self.sides)
 
 
 class EncodedFrames(NamedTuple):
@@ -39,6 +59,7 @@ class EncodedFrames(NamedTuple):
     maps: tuple[Float[Tensor, "batch time _ _ _"], ...] = ()  # channels, height, width
     pictures: Frames | None = None  # less the encoder's middle
     motion: Float[Tensor, "batch time 2 rows columns"] | None = None  # pixels a training frame
+    carried: Carried | None = None  # with `encoder.carried_layers`
 
 
 def last_frame(
@@ -50,6 +71,8 @@ def last_frame(
     rows = torch.arange(len(index), device=index.device)
     there = exists.view(-1, 1, 1, 1)
     maps = tuple(maps[rows, index] * there for maps in frames.maps)
+    if frames.carried is not None:
+        return LastFrame(maps, velocity=frames.carried.velocity(index) * there)
     if frames.motion is None or frames.pictures is None:
         return LastFrame(maps)
     moving = MovingFrame(frames.pictures[rows, index] * there, frames.motion[rows, index] * there)
@@ -108,7 +131,8 @@ class FrameEncoder(nn.Module):
                 layers += [nn.Conv2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         layers += [Residual(channels[-1]) for _ in range(config.encoder.residual)]
         self.stem = nn.Sequential(*layers)
-        self.skip, self.carried = config.encoder.skip, config.encoder.carried_layers > 0
+        self.skip, self.layers = config.encoder.skip, config.encoder.carried_layers
+        self.sides = config.map_shape
         self.is_map = config.sde.latent == "map"
         size = channels[-1] * (1 if self.is_map else math.prod(config.map_shape))
         self.token = nn.Linear(size, config.encoder.features)
@@ -141,11 +165,13 @@ class FrameEncoder(nn.Module):
         if not self.skip:
             return EncodedFrames(tokens, pictures=pictures, motion=motion)
         stages = maps or [cells]  # frames as small as the map have one stage
-        if self.carried:
+        carried = None
+        if self.layers:
+            carried = Carried(frames, times, self.layers, self.sides)
             there = torch.ones_like(frames[:, :, :1])
             stages = [torch.cat([frames, there], dim=2).flatten(0, 1), *stages]
         skips = tuple(each.unflatten(0, (batch, time)) for each in stages)
-        return EncodedFrames(tokens, skips, pictures, motion)
+        return EncodedFrames(tokens, skips, pictures, motion, carried)
 
 
 def lay_out(tokens: Float[Tensor, "*batch cells features"], sides: Sides) -> Tensor:

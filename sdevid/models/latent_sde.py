@@ -89,7 +89,7 @@ class LatentSDE(SDEModel):
             calculus = config.sde_type == "stratonovich"
             self.prior = Prior(sde, features, sides=self.sides, stratonovich=calculus)
         with self.named("control"):
-            self.control = Control(sde, features)
+            self.control = Control(sde, features, config.encoder.carried_layers)
 
     def posterior_at_frames(self, tokens: Tokens) -> tuple[Gaussian, Gaussian]:
         """Compute q(w | x), and q(z | x) at the first frame, where the controlled path begins."""

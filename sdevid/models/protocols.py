@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from sdevid.models.carried_frame import CarriedFrame
 from sdevid.models.consistency import PreviousFrame
 from sdevid.models.encoder import LastFrame
 from sdevid.types import Frames
@@ -15,6 +16,8 @@ from sdevid.types import Frames
 @runtime_checkable
 class Decoder(Protocol):
     """Decodes frames from the latent path and the static content."""
+
+    carried: CarriedFrame | None  # where the last observed frame is moved in layers
 
     def __call__(
         self,

@@ -64,17 +64,18 @@ class ContentHead(GaussianHead):
 
 
 def _moving(
-    parts: Gaussian, first: int, motion: Float[Tensor, "batch 2 rows columns"] | None
+    parts: Gaussian, first: int, motion: Float[Tensor, "batch 2 rows columns"] | None, pixel: float
 ) -> Gaussian:
     """Begin without displacement, and with a velocity near the observed motion.
 
-    `parts` are (batch, components, channels, rows, columns); velocities begin at channel `first`.
+    `parts` are (batch, components, channels, rows, columns); velocities begin at channel `first`
+    and are in units of which a pixel has `pixel`.
     """
-    velocity = slice(first, first + AXES)
+    velocity, learnt = slice(first, first + AXES), _VELOCITY * pixel
     mean, scale = parts.mean.clone(), parts.scale.clone()
-    mean[:, :, :AXES], scale[:, :, :AXES] = 0.0, _STILL
-    mean[:, :, velocity] = _VELOCITY * parts.mean[:, :, velocity]
-    scale[:, :, velocity] = _VELOCITY * parts.scale[:, :, velocity]
+    mean[:, :, :AXES], scale[:, :, :AXES] = 0.0, _STILL * pixel
+    mean[:, :, velocity] = learnt * parts.mean[:, :, velocity]
+    scale[:, :, velocity] = learnt * parts.scale[:, :, velocity]
     if motion is not None:
         mean[:, :, velocity] = mean[:, :, velocity] + motion[:, None]
     return Gaussian(mean, scale)
@@ -110,6 +111,7 @@ class PriorStart(nn.Module):
         self.content = ContentHead(config)
         self.state = GaussianHead(features, self.components * size)
         self.velocity = config.sde.latent_size if config.encoder.transport else None
+        self.pixel = min(config.map_shape) / min(config.picture[1:])  # cells
         self.weights = None
         if self.components > 1:
             nn.init.normal_(self.state.linear.bias[: self.components * size])
@@ -162,9 +164,16 @@ class PriorStart(nn.Module):
         """Compute p(w | c) and p(z_0 | c) from the history's summary."""
         summary = history.summary
         parts = Gaussian(*(self._components(part) for part in self.state(summary)))
+        last = history.last
         if self.velocity is not None:
-            moving = None if history.last is None else history.last.moving
-            parts = _moving(parts, self.velocity, None if moving is None else moving.motion)
+            moving = None if last is None else last.moving
+            parts = _moving(parts, self.velocity, None if moving is None else moving.motion, 1.0)
+        elif last is not None and last.velocity is not None:
+            is_seen = last.maps[0][:, -1, 0, 0].bool().view(-1, 1, 1, 1, 1)
+            moved = _moving(parts, parts.mean.shape[2] // 2, last.velocity, self.pixel)
+            parts = Gaussian(
+                *(torch.where(is_seen, *both) for both in zip(moved, parts, strict=True))
+            )
         content = self.content(summary)
         if self.weights is None:
             return content, Mixture(summary.new_zeros(len(summary), 1).float(), parts)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sdevid.models import trajectory
+from sdevid.models.aim import aims
 from sdevid.models.backbone import State
 from sdevid.models.encoder import Tokens
 from sdevid.models.latent_sde import LatentSDE
@@ -33,7 +34,7 @@ class LatentSDEObjective(HistoryObjective):
         model, config = self.model, self.config
         grid, saved = solver_grid(clips.ticks, model.cell, config.sde.steps_per_frame)
         conditions = model.prior.conditions(start.content, clips.context.summary)
-        controls = model.control.conditions(step_tokens(clips.tokens, saved), model.sides)
+        controls = self.controls(clips, grid, saved)
         noise = model.brownian(config.seed, clips.serial)
         bridge = model.bridge_terms(clips.future)
         drive = trajectory.Drive(model.prior, conditions, (model.control, controls), bridge)
@@ -54,6 +55,21 @@ class LatentSDEObjective(HistoryObjective):
             diffusion=model.prior.diffusion(path.states.transpose(0, 1), conditions),
         )
 
+    def controls(
+        self, clips: EncodedClips, grid: Int64[Tensor, "batch points"], saved: list[int]
+    ) -> tuple[Tensor, ...]:
+        """Compute what each step's control is conditioned on: its token, and where layers are."""
+        model = self.model
+        conditions = model.control.conditions(step_tokens(clips.tokens, saved), model.sides)
+        last, carried = clips.context.last, model.decoder.carried
+        if carried is None or last is None:
+            return conditions
+        dt = units(grid.diff(dim=1))
+        observed = last.maps[0][:, :-1].float()
+        goals = aims(clips.frames, observed, carried, self.config.map_shape, dt)
+        both = zip(conditions, goals.unbind(1), strict=True)
+        return tuple(torch.cat([each, goal.to(each)], dim=1) for each, goal in both)
+
     def weighted_path(
         self, clips: EncodedClips, start: Start
     ) -> tuple[Float[Tensor, "batch time *latent"], Float[Tensor, " batch"]]:
@@ -61,7 +77,7 @@ class LatentSDEObjective(HistoryObjective):
         model, sde = self.model, self.config.sde
         grid, saved = solver_grid(clips.ticks, model.cell, sde.steps_per_frame)
         conditions = model.prior.conditions(start.content, clips.context.summary)
-        controls = model.control.conditions(step_tokens(clips.tokens, saved), model.sides)
+        controls = self.controls(clips, grid, saved)
         steps: list[Step] = []
 
         def coefficients(z: State, k: int) -> Step:

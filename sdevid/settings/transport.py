@@ -18,6 +18,29 @@ def unfit(
     """
     if not encoder.transport:
         return
+    yield from _without_displacement(sde, encoder, observation)
+    if encoder.frozen is not None:
+        found = "encoder.frozen is set, and latents of an autoencoder are not carried"
+        yield found, "encoder.frozen=null"
+    if encoder.carried_layers:
+        found = "encoder.carried_layers carries the frame in another way"
+        yield found, "encoder.carried_layers=0"
+    if 2 * encoder.map_size > side:
+        found = f"encoder.map_size is {encoder.map_size}, as large as a frame"
+        yield found, "a smaller encoder.map_size"
+
+
+def unfit_layers(
+    sde: SDEConfig, encoder: EncoderConfig, observation: ObservationConfig
+) -> Iterator[tuple[str, str]]:
+    """Yield what `encoder.carried_layers` cannot go with and its remedy; nothing where it is 0."""
+    if encoder.carried_layers:
+        yield from _without_displacement(sde, encoder, observation)
+
+
+def _without_displacement(
+    sde: SDEConfig, encoder: EncoderConfig, observation: ObservationConfig
+) -> Iterator[tuple[str, str]]:
     if sde.latent != "map":
         yield f"sde.latent is {sde.latent}, without cells that move", "sde.latent=map"
     if sde.order != 2:
@@ -30,12 +53,3 @@ def unfit(
     if observation.ahead:
         remedy = "observation.ends_fraction=0 and keyframes_fraction=0"
         yield "frames ahead may be observed, whose motion nothing reads", remedy
-    if encoder.frozen is not None:
-        found = "encoder.frozen is set, and latents of an autoencoder are not carried"
-        yield found, "encoder.frozen=null"
-    if encoder.carried_layers:
-        found = "encoder.carried_layers carries the frame in another way"
-        yield found, "encoder.carried_layers=0"
-    if 2 * encoder.map_size > side:
-        found = f"encoder.map_size is {encoder.map_size}, as large as a frame"
-        yield found, "a smaller encoder.map_size"

@@ -11,12 +11,15 @@ from torch.testing import assert_close
 
 from sdevid.config import parse
 from sdevid.errors import UserError
-from sdevid.models.carried_frame import CarriedFrame, carry, clusters, within
+from sdevid.models.carried_frame import CarriedFrame, carry
 from sdevid.models.decoder import FrameDecoder
 from sdevid.models.encoder import LastFrame
+from sdevid.models.layers import clusters, middles, shares, velocities
+from sdevid.models.sampling import Conditioning
+from sdevid.objectives import build_model
 
 SIDE = 16
-SDE = {"latent": "map", "latent_size": 3, "content_size": 4, "hidden": 16}
+SDE = {"latent": "map", "order": 2, "latent_size": 3, "content_size": 4, "hidden": 16}
 ENCODER = {"causal": True, "skip": True, "carried_layers": 2}
 
 
@@ -68,22 +71,53 @@ def test_two_squares_are_two_layers():
 
 @torch.no_grad()
 def test_layers_add_up_to_the_frame_and_a_cell_moves_its_own():
-    carried = carried_of(decoder())
-    frame = two_squares()
-    shares = carried.shares(frame)
-    assert_close(shares.sum(1), torch.ones(1, SIDE, SIDE))
-    carried.motion.weight.zero_()
-    carried.motion.weight[0, 0], carried.motion.bias[:] = 2 / SIDE, 0.0  # of channel 0, in pixels
+    carried, frame = carried_of(decoder()), two_squares()
+    parts = shares(frame, 2)
+    assert_close(parts.sum(1), torch.ones(1, SIDE, SIDE))
     z = torch.zeros(1, 3, *parse(settings()).map_shape)
-    z[:, 0, : z.shape[2] // 2, : z.shape[3] // 2] = 2.0  # where the first square is
-    moved = carried.displacement(z, shares[:, :, None] * frame[:, None])[0] * SIDE / 2
+    pixel = z.shape[3] / SIDE  # in cells
+    z[:, 0, : z.shape[2] // 2, : z.shape[3] // 2] = 2 * pixel  # where the first square is
+    moved = carried.displacement(z, parts[:, :, None] * frame[:, None])[0] * SIDE / 2
     assert_close(moved.sort(0).values, torch.tensor([[0.0, 0.0], [2.0, 0.0]]), atol=0.1, rtol=0)
 
 
-def test_a_layer_stays_in_the_picture():
-    places = within(torch.tensor([0.0, 0.5, -0.6, 5.0, -1e9]))
-    assert_close(places[:2], torch.tensor([0.0, 0.5]), atol=5e-3, rtol=0)
-    assert bool((places.abs() <= 0.75).all())
+def test_velocities_are_those_of_the_layers_in_any_unit_of_time():
+    frame, before = two_squares(), torch.zeros(1, 1, SIDE, SIDE)
+    before[:, :, 3:6, 1:4] = 1  # each square came by one pixel: (1, -1) and (-1, 0)
+    before[:, :, 10:13, 10:13] = 1
+    want = torch.tensor([[1.0, -1.0], [-1.0, 0.0]]) * 4 / SIDE  # cells
+    for since in (1.0, 0.5):
+        got = velocities(before, frame, torch.tensor([since]), 2, (4, 4))[0]
+        assert_close(got[:, 0, 0], want[0] / since, atol=0.01, rtol=0)
+        assert_close(got[:, 3, 3], want[1] / since, atol=0.01, rtol=0)
+    assert not velocities(before, frame, torch.zeros(1), 2, (4, 4)).any()  # of a single frame
+
+
+@torch.no_grad()
+def test_a_path_starts_where_the_frame_is_as_fast_as_its_layers_are():
+    model = factories.shake(build_model(parse(settings()))).eval()
+    frames = torch.zeros(1, 2, 1, SIDE, SIDE)
+    frames[:, 0, :, 4:8, 4:8] = frames[:, 1, :, 4:8, 5:9] = 1
+    ticks = model.config.frame_ticks(3)[None]
+    context, _ = model.encode_context(ticks[:, 2:], Conditioning(frames, ticks[:, :2]), False)
+    start = model.start_prior.continued(context.history)[1]
+    side = model.config.map_shape[1]
+    assert_close(start.mean[:, :2], torch.zeros_like(start.mean[:, :2]))
+    found = start.mean[0, 3:5].mean((1, 2)) * SIDE / side  # velocities of both axes, in pixels
+    assert_close(found, torch.tensor([1.0, 0.0]), atol=0.3, rtol=0)
+
+
+@torch.no_grad()
+def test_a_layer_turns_back_where_it_would_leave_the_picture():
+    carried, frame = carried_of(decoder()), two_squares()
+    layers = shares(frame, 2)[:, :, None] * frame[:, None]
+    room = carried.room(layers)
+    z = torch.zeros(20, 3, *parse(settings()).map_shape)
+    z[:, 0] = torch.linspace(-9, 9, 20)[:, None, None]  # cells
+    moved = carried.displacement(z, layers.expand(1, -1, -1, -1, -1))
+    place = middles(layers[:, :, 0]) + moved
+    assert bool((place.abs() <= room + 1e-5).all())
+    assert float(moved[:, :, 0].std()) > 0.2
 
 
 @torch.no_grad()
@@ -102,6 +136,9 @@ def test_clips_without_an_observed_frame_are_drawn_and_others_carried():
     [
         ({"encoder": ENCODER | {"skip": False}}, r"carried_layers is 2, but encoder\.skip is"),
         ({"sde": SDE | {"latent": "vector"}}, r"encoder\.carried_layers is 2, but sde\.latent"),
+        ({"sde": SDE | {"order": 1}}, r"encoder\.carried_layers is 2, but sde\.order is 1"),
+        ({"sde": SDE | {"latent_size": 1}}, r"carried_layers is 2, but sde\.latent_size is 1"),
+        ({"encoder": ENCODER | {"causal": False}}, r"carried_layers is 2, but encoder\.causal"),
     ],
 )
 def test_layers_that_cannot_be_carried_name_the_setting(changes, name):

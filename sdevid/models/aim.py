@@ -1,0 +1,94 @@
+"""Where a control leads: the layers of the observed frame to their places in the frame that comes.
+
+A layer's place is a mean over the cells of the state, so the least control that puts it right
+pushes each cell in proportion to its weight. The places have no weights:
+layers are followed from frame to frame by correlation.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sdevid.models.carried_frame import CarriedFrame, Layers, carry, unfolded
+from sdevid.models.layers import Points, displacement, middles, shares, weights
+from sdevid.models.transport import AXES
+from sdevid.types import Frames
+
+_RIDGE = 1e-3  # of the weights' squares, where two layers lie in the same cells
+_LEAST = 1e-6  # added to them, where there is no layer
+
+Aims = Float[Tensor, "batch steps aim rows columns"]  # see `channels`
+Moves = Float[Tensor, "batch time layers 2"]  # (x, y), half sides from the observed frame's place
+
+
+def channels(layers: int) -> int:
+    """Count channels of an aim: weights and pushes of the layers, their places, the step's rate."""
+    return 4 * layers + 1
+
+
+@torch.no_grad()
+def aims(
+    frames: Frames,
+    observed: Float[Tensor, "batch channels height width"],
+    carried: CarriedFrame,
+    sides: tuple[int, int],
+    dt: Float[Tensor, "batch steps"],
+) -> Aims:
+    """Find the places of the observed frame's layers at each step's end, as many steps a frame.
+
+    Steps of no time (`dt`), and clips whose observed frame is empty, aim at nothing.
+    """
+    frames = frames.nan_to_num(nan=0.0).float()
+    count = carried.layers
+    parts = shares(observed, count)[:, :, None] * observed[:, None]
+    weight = weights(parts, sides)
+    gram = weight @ weight.transpose(1, 2)
+    ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).sum(1) + _LEAST
+    eye = torch.eye(count, device=gram.device)
+    pushes = torch.linalg.solve(gram + ridge[:, None, None] * eye, weight)
+    cell = parts.new_tensor([sides[1] / 2, sides[0] / 2])  # cells in a half side
+    found = straightened(followed(frames, parts), middles(parts.sum(2)), carried.room(parts)) * cell
+    steps = dt.shape[1] // (frames.shape[1] - 1)
+    share = torch.arange(1, steps + 1, device=dt.device) / steps
+    ends = torch.lerp(found[:, :-1, None], found[:, 1:, None], share[:, None, None])
+    rate = torch.where(dt > 0, 1 / dt.clamp(min=1e-6), 0.0)[..., None, None]
+    still = [each.flatten(1)[:, None].expand(-1, dt.shape[1], -1) for each in (weight, pushes)]
+    still = [torch.unflatten(each, 2, (count, *sides)) for each in still]
+    moving = torch.cat([ends.flatten(1, 2).flatten(2), rate.flatten(2)], dim=2)
+    return torch.cat([*still, moving[..., None, None].expand(*moving.shape, *sides)], dim=2)
+
+
+def followed(frames: Frames, layers: Layers) -> Moves:
+    """Follow each layer through frames, the first of which is its own, by whole pixels."""
+    pixel = frames.new_tensor([2 / frames.shape[4], 2 / frames.shape[3]])  # half sides
+    at = [frames.new_zeros(*layers.shape[:2], AXES)]
+    for frame in frames[:, 1:].unbind(1):
+        step = displacement(frame, carry(layers, at[-1] * pixel))
+        at.append((at[-1] - step).round())
+    return torch.stack(at, dim=1) * pixel
+
+
+def straightened(found: Moves, middle: Points, room: Points) -> Moves:
+    """Continue moves behind the edges of the room that folded them, as straight as may be."""
+    places = [middle, middle]
+    for move in found[:, 1:].unbind(1):
+        near = 2 * places[-1] - places[-2]
+        places.append(unfolded(middle + move, room, near))
+    return torch.stack(places[1:], dim=1) - middle[:, None]
+
+
+def pull(
+    z: Float[Tensor, "batch both rows columns"],
+    drift: Float[Tensor, "batch size rows columns"],
+    aim: Float[Tensor, "batch aim rows columns"],
+) -> Float[Tensor, "batch 2 rows columns"]:
+    """Compute what the velocities' drift lacks to put each layer where the step should end."""
+    count, size = (aim.shape[1] - 1) // 4, z.shape[1] // 2
+    weight, pushes, ends, rate = torch.split(aim, [count, count, AXES * count, 1], dim=1)
+    dt = torch.where(rate > 0, 1 / rate.clamp(min=1e-6), 0.0)
+    v = z[:, size : size + AXES] + drift[:, :AXES] * dt
+    reached = torch.einsum("blhw,bahw->bla", weight, z[:, :AXES] + v * dt)
+    short = torch.unflatten(ends[:, :, 0, 0], 1, (count, AXES)) - reached
+    return torch.einsum("blhw,bla->bahw", pushes, short) * rate.square()
