@@ -165,11 +165,12 @@ class Engine:
                     update()
 
             optimizer.step = clip_and_update
-        elif self.config.zero_stage == 3:
+            return
+        optimizer.get_grad_norm_direct = self._norm_of_shards
+        if self.config.zero_stage == 3:
             norms = optimizer._get_norm_groups
             optimizer._get_norm_groups = lambda: [self._norm_or_infinite(norms())]
         else:
-            optimizer.get_grad_norm_direct = self._norm_of_shards
             norm = optimizer.scaled_global_norm
             optimizer.scaled_global_norm = lambda: self._norm_or_infinite([norm()])
 

@@ -104,6 +104,15 @@ class OnDevice(torch.Tensor):
     def is_cpu(self) -> bool:
         return False
 
+    @property
+    def data(self) -> torch.Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, other: OnDevice) -> None:
+        torch.Tensor.data.__set__(self, other)
+        self.shapes = other.shapes
+
     def __repr__(self) -> str:
         return f"OnDevice({tuple(self.shape)}, {self.dtype})"
 

@@ -27,6 +27,11 @@ CLIPS = 2
 OBSERVED = 2  # frames before a sampled video
 
 
+def path_of(name: str) -> Path:
+    """Find a config by its name, which has a folder where that is not configs/."""
+    return ROOT / (f"{name}.yaml" if "/" in name else f"configs/{name}.yaml")
+
+
 class Asked(NamedTuple):
     """What one step asks of the device, in a run's second step, when constants lie there."""
 
@@ -34,6 +39,7 @@ class Asked(NamedTuple):
     waits: dict[str, int]  # by what waits and where
     copies: dict[str, int]  # from pageable memory of the host, which block
     draws: int = 0  # launches that draw random numbers
+    kernels: frozenset[str] = frozenset()  # operators of kernels/ that were launched
 
 
 def train(name: str, *overrides: str) -> Asked:
@@ -42,7 +48,7 @@ def train(name: str, *overrides: str) -> Asked:
     Without a graph: what Python launches. The average of weights follows; nothing is logged.
     """
     few = (f"batch_size={CLIPS}", f"micro_batch_size={CLIPS}", *overrides)
-    config = configs.load(ROOT / "configs" / f"{name}.yaml", few)
+    config = configs.load(path_of(name), few)
     if hasattr(config, "train_graph"):  # an edition before it has none
         config = config.model_copy(update={"train_graph": "off"})
     with pretended_cuda() as device, _world() as world:
@@ -61,7 +67,7 @@ def sample(name: str, *overrides: str) -> Asked:
     from sdevid.models.sampling import Conditioning, SamplerConfig
     from sdevid.sample.sampler import as_pixels, as_values
 
-    config = configs.load(ROOT / "configs" / f"{name}.yaml", overrides)
+    config = configs.load(path_of(name), overrides)
     with pretended_cuda() as device:
         model = _built(config).model
         ticks = config.frame_ticks(config.sequence_length).expand(CLIPS, -1)
@@ -106,7 +112,8 @@ def _batch(config: Any) -> Batch:
 def _asked(device: PretendedCuda) -> Asked:
     draws = sum(n for name, n in device.launches.items() if name.startswith("sdevid::philox"))
     launches = sum(device.launches.values())
-    return Asked(launches, dict(device.waits), dict(device.copies), draws)
+    kernels = frozenset(name for name in device.launches if name.startswith("sdevid::"))
+    return Asked(launches, dict(device.waits), dict(device.copies), draws, kernels)
 
 
 @contextmanager
@@ -119,10 +126,14 @@ def _world() -> Iterator[World]:
         from deepspeed.accelerator import get_accelerator
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it is compiled
+        from deepspeed.runtime.zero import partitioned_param_coordinator as coordinator
+
         kind = type(get_accelerator())
         for patch in (
             mock.patch.object(kind, "device_name", return_value="cuda"),
             mock.patch.object(kind, "current_device_name", return_value=str(CUDA)),
+            # Ranks compare what they recorded in their first steps, of which nothing is here.
+            mock.patch.object(coordinator, "assert_ints_same_as_other_ranks"),
             mock.patch.object(nn.Module, "to", lambda self, *_args, **_kwargs: self),  # it is there
         ):
             stack.enter_context(patch)

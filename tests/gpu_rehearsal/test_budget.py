@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
+import sdevid_kernels
 import table
 import torch
-from budgets import CASES, SIZES
+from budgets import CASES, SAMPLED_SIZES, SIZES
 from pretended_cuda import CUDA, MixedDevicesError, OnDevice, pretended_cuda
-from rehearsal import sample, train
+from rehearsal import ROOT, sample, train
+from torch._library.custom_ops import CustomOpDef
+
+from sdevid import sizes
 
 JUDGE = "copy to the host at train/world.py"  # the loss guard, before weights change
 PIXELS = "copy to the host at sample/sampler.py"
@@ -40,7 +46,7 @@ def test_a_training_step_keeps_its_budget(budget, apart):
     assert asked.launches <= budget.launches
 
 
-@pytest.mark.parametrize("budget", cases(each for each in CASES if each.sampling))
+@pytest.mark.parametrize("budget", cases(b for b in (*CASES, *SAMPLED_SIZES) if b.sampling))
 def test_a_window_of_frames_waits_once(budget, apart):
     asked = apart(sample, budget.config, *budget.overrides)
     assert [where.split(":")[0] for where in asked.waits] == [PIXELS]
@@ -49,10 +55,28 @@ def test_a_window_of_frames_waits_once(budget, apart):
     assert asked.launches <= budget.sampling
 
 
-def test_zero_2_waits_for_its_judge_alone(apart):
-    asked = apart(train, "demo", "zero_stage=2")
-    assert sum(asked.waits.values()) == 1
-    assert not asked.copies
+def test_every_shipped_config_and_size_has_a_budget():
+    shipped = {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    shipped |= {f"docs/{path.stem}" for path in (ROOT / "docs").glob("*.yaml")}
+    as_shipped = [budget for budget in CASES if not budget.overrides]
+    assert {budget.config for budget in as_shipped} == shipped
+    assert all(budget.launches and budget.sampling for budget in as_shipped)
+    for sized in (SIZES, SAMPLED_SIZES):
+        assert {budget.overrides[0] for budget in sized} == {f"size={size}" for size in sizes.SIZES}
+
+
+def operators() -> set[str]:
+    """Names of all operators that kernels/ defines."""
+    found = set()
+    for module in pkgutil.walk_packages(sdevid_kernels.__path__, "sdevid_kernels."):
+        values = vars(importlib.import_module(module.name)).values()
+        found |= {x._qualname for x in values if isinstance(x, CustomOpDef)}
+    return found
+
+
+def test_every_kernel_is_launched_by_a_shipped_config(apart):
+    launched = set().union(*(apart(train, name).kernels for name in ("demo", "signs")))
+    assert launched == operators()
 
 
 def test_table_replaces_its_part_of_a_page_alone(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
-"""Compiles a kernel for a GPU that need not be there: `compile_for_gpu.py MODULE FUNCTION JSON`.
+"""Compiles kernels for a GPU that need not be there: `compile_for_gpu.py TARGET < CASES`.
 
-The JSON object gives constant arguments and options; prints the bytes of shared memory that a block
-takes, and the registers and the bytes of spills of a thread.
+TARGET is sm_80, sm_90a or gfx942. CASES is a JSON list of [module, function, constants and options,
+types that are no 32-bit float]. Prints of each case, as a line of JSON, what a thread takes:
+registers, what it spills (bytes; registers on gfx942) and, on NVIDIA's, instructions; and the bytes
+of shared memory that a block takes.
 """
 
 import importlib
@@ -14,13 +16,21 @@ from pathlib import Path
 
 import triton
 from sdevid_kernels.em_trajectory.triton.arguments import Constants, MLPStack, Model, Numbers
+from sdevid_kernels.em_trajectory.triton.launch import precision
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90a": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
 INTEGERS = ("size", "groups", "rows", "steps", "chunk", "clips", "tokens", "tag", "counters")
 LONG = {"seed": "i64", "serial_ptr": "*i64", "cell_ptr": "*i64", "saved_index_ptr": "*i64"}
 SCALARS = dict.fromkeys(INTEGERS, "i32") | LONG
 CHAIN = "em_trajectory.triton.passes"
+STEP = "em_step.kernel"
+ALIGNED = [["tt.divisibility", 16]]  # bytes of an array, as PyTorch aligns it
 
 
 def of_chain(const: Constants) -> dict[str, object]:
@@ -49,36 +59,62 @@ def absent(signature: object, path: tuple[int, ...]) -> dict[tuple[int, ...], No
     return {key: None for part in inner for key in part}
 
 
-def main() -> None:
-    module, name, flags = sys.argv[1:]
-    constants = json.loads(flags)
-    options = {key: constants.pop(key) for key in ("num_stages", "num_warps") if key in constants}
+def source_of(module: str, name: str, constants: dict, types: dict) -> ASTSource:
+    """The kernel with the types of its arguments; em_step's arrays are aligned."""
     kernel = getattr(importlib.import_module(f"sdevid_kernels.{module}"), name)
-    types = SCALARS
+    types = SCALARS | types
     if module == CHAIN:
         const = Constants(**{key: constants.pop(key) for key in Constants._fields})
-        types, constants = SCALARS | of_chain(const), constants | {"const": const}
-    signature, values = {}, {}
+        types, constants = types | of_chain(const), constants | {"const": const}
+    signature, values, attributes = {}, {}, {}
     for i, argument in enumerate(kernel.arg_names):
         constant = argument in constants
         signature[argument] = "constexpr" if constant else types.get(argument, "*fp32")
         values |= {(i,): constants[argument]} if constant else absent(signature[argument], (i,))
-    source = ASTSource(kernel, signature, constexprs=values)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    print(compiled.metadata.shared, *resources(compiled.asm["ptx"]))
+        is_array = not constant and str(signature[argument]).startswith("*")
+        if module == STEP and (is_array or argument in ("size", "groups")):
+            attributes[(i,)] = ALIGNED
+    return ASTSource(kernel, signature, constexprs=values, attrs=attributes)
 
 
-def resources(ptx: str) -> tuple[int, int]:
-    """Registers of a thread, and bytes that it spills, after the assembler that Triton brings."""
-    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+def main() -> None:
+    target = sys.argv[1]
+    for module, name, flags, types in json.load(sys.stdin):
+        options = {key: flags.pop(key) for key in ("num_stages", "num_warps") if key in flags}
+        if module == CHAIN:
+            flags |= {"PRECISION": precision(TARGETS[target].backend)}
+        source = source_of(module, name, flags, types)
+        compiled = triton.compile(source, target=TARGETS[target], options=options)
+        found = {"shared": compiled.metadata.shared}
+        if "ptx" in compiled.asm:
+            found |= by_assembler(compiled.asm["ptx"], target)
+        else:
+            found |= by_metadata(compiled.asm["amdgcn"])
+        print(json.dumps(found), flush=True)
+
+
+def by_assembler(ptx: str, target: str) -> dict[str, int]:
+    """Registers, bytes spilled and instructions, by the tools that Triton brings."""
+    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.ptx"
+        path, binary = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
         path.write_text(ptx)
-        command = [str(assembler), "-v", "--gpu-name=sm_90a", str(path), "-o", f"{path}.cubin"]
+        command = [str(tools / "ptxas"), "-v", f"--gpu-name={target}", str(path), "-o", str(binary)]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = re.search(r"Used (\d+) registers", report)
-    spilled = re.search(r"(\d+) bytes spill stores", report)
-    return int(registers[1]), int(spilled[1])
+        command = [str(tools / "nvdisasm"), "-c", str(binary)]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    instructions = re.findall(r"/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w+)", listing)
+    return {
+        "registers": int(re.search(r"Used (\d+) registers", report)[1]),
+        "spilled": int(re.search(r"(\d+) bytes spill stores", report)[1]),
+        "instructions": sum(word != "NOP" for word in instructions),
+    }
+
+
+def by_metadata(assembly: str) -> dict[str, int]:
+    """Vector registers and how many of them are spilled, by what the assembly says of itself."""
+    names = {"registers": "vgpr_count", "spilled": "vgpr_spill_count"}
+    return {key: int(re.search(rf"\.{n}:\s+(\d+)", assembly)[1]) for key, n in names.items()}
 
 
 if __name__ == "__main__":

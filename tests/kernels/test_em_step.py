@@ -37,6 +37,7 @@ def _dt(batch: int) -> Tensor:
     ("shape", "names"),
     [
         ((3, 1100), NAMES),
+        ((2, 4, 256), NAMES),  # whole programs, without masks
         ((2, 3, 5, 7), NAMES),
         ((4, 1), NAMES[:3]),
         ((2, 6), NAMES[:2]),

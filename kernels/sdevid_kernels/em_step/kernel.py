@@ -20,6 +20,7 @@ from sdevid_kernels.philox.kernel import block, log, signed
 from sdevid_kernels.philox.reference import LANES
 
 _GROUPS = 256  # most counters a program, four components each
+OPTIONS = {"num_warps": 2}  # 16 components a thread share what a thread does once
 
 
 class Element(NamedTuple):
@@ -42,34 +43,43 @@ def elements_of(
     size,
     groups,
     DRAWN: tl.constexpr,
+    EVEN: tl.constexpr,
     G: tl.constexpr,
 ):
     """Locate the program's elements; draw their dW and scale it by sqrt(dt), or read it."""
-    programs = tl.cdiv(groups, G)  # a clip
-    clip = (tl.program_id(0) // programs).to(tl.int64)
-    first_group = (tl.program_id(0) % programs).to(tl.int64) * G
+    clip = tl.program_id(0).to(tl.int64)
+    first_group = tl.program_id(1).to(tl.int64) * G
     component = first_group * 4 + tl.arange(0, 4 * G)
     is_element = component < size
     offset = clip * size + component
+    if EVEN:
+        offset = tl.max_contiguous(tl.multiple_of(offset, 4), 4)
     step = tl.load(dt_ptr + clip)
     if DRAWN:
         serial, cell = tl.load(serial_ptr + clip), tl.load(cell_ptr + clip)
-        dw = block(seed, serial, cell, groups, first_group, G) * tl.sqrt(step)
+        dw = block(seed, serial, cell, groups, first_group, step, G)
     else:
         dw = tl.load(dw_ptr + offset, mask=is_element, other=0.0).to(tl.float32)
     return Element(clip, offset, is_element, step, dw)
 
 
 @triton.jit
-def load_elements(ptr, at, other: tl.constexpr):
+def load_elements(ptr, at, other: tl.constexpr, EVEN: tl.constexpr):
     """Load elements `at` of an array in float32."""
-    return tl.load(ptr + at.offset, mask=at.is_element, other=other).to(tl.float32)
+    if EVEN:
+        value = tl.load(ptr + at.offset)
+    else:
+        value = tl.load(ptr + at.offset, mask=at.is_element, other=other)
+    return value.to(tl.float32)
 
 
 @triton.jit
-def store_elements(ptr, at, value):
+def store_elements(ptr, at, value, EVEN: tl.constexpr):
     """Store elements `at` in the array's type."""
-    tl.store(ptr + at.offset, value.to(ptr.dtype.element_ty), mask=at.is_element)
+    if EVEN:
+        tl.store(ptr + at.offset, value.to(ptr.dtype.element_ty))
+    else:
+        tl.store(ptr + at.offset, value.to(ptr.dtype.element_ty), mask=at.is_element)
 
 
 @triton.jit
@@ -79,12 +89,15 @@ def times(a, b):
 
 
 @triton.jit
-def log_of_fours(b_r, G: tl.constexpr):
-    """Compute the sum of log r over each four components: one logarithm, of their product.
+def width_kl(b_r, G: tl.constexpr):
+    """Compute the sum of 1/2 (r^2 - 1) - log r, four components at a time.
 
-    A width below 1e-9 counts as that, so that the product is a normal number.
+    Their logarithms are one, of their product. A width below 1e-9 counts as that there, so that
+    the product is a normal number.
     """
-    return log(tl.reduce(tl.reshape(tl.maximum(b_r, 1e-9), (G, 4)), 1, times))
+    squares = tl.sum(tl.reshape(b_r * b_r, (G, 4)), 1)
+    product = tl.reduce(tl.reshape(tl.maximum(b_r, 1e-9), (G, 4)), 1, times)
+    return tl.sum(0.5 * (squares - 4.0) - log(product), 0)
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -106,28 +119,25 @@ def forward(
     CONTROL: tl.constexpr,
     WIDTH: tl.constexpr,
     DRAWN: tl.constexpr,
+    EVEN: tl.constexpr,
     G: tl.constexpr,
 ):
     """Compute out = z + (drift + g u) dt + r g dW, and the program's share of the KL."""
-    at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, G)
-    b_g = load_elements(diffusion_ptr, at, 0.0)
-    velocity = load_elements(drift_ptr, at, 0.0)
-    scale, kl = b_g, tl.zeros_like(b_g)
+    at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, EVEN, G)
+    b_g = load_elements(diffusion_ptr, at, 0.0, EVEN)
+    velocity = load_elements(drift_ptr, at, 0.0, EVEN)
+    scale, kl = b_g, 0.0
     if CONTROL:
-        b_u = load_elements(control_ptr, at, 0.0)
+        b_u = load_elements(control_ptr, at, 0.0, EVEN)
         velocity += b_g * b_u
-        kl += 0.5 * b_u * b_u * at.step
+        kl += 0.5 * at.step * tl.sum(b_u * b_u, 0)
     if WIDTH:
-        b_r = load_elements(width_ptr, at, 1.0)
+        b_r = load_elements(width_ptr, at, 1.0, EVEN)
         scale = b_g * b_r
-        kl += tl.where(at.step > 0, 0.5 * (b_r * b_r - 1), 0.0)
-        logs = log_of_fours(b_r, G)
-    out = load_elements(z_ptr, at, 0.0) + velocity * at.step + scale * at.dw
-    store_elements(out_ptr, at, out)
-    total = tl.sum(kl, 0)
-    if WIDTH:
-        total -= tl.where(at.step > 0, tl.sum(logs, 0), 0.0)
-    tl.store(kl_ptr + tl.program_id(0), total)
+        kl += tl.where(at.step > 0, width_kl(b_r, G), 0.0)
+    out = load_elements(z_ptr, at, 0.0, EVEN) + velocity * at.step + scale * at.dw
+    store_elements(out_ptr, at, out, EVEN)
+    tl.store(kl_ptr + at.clip * tl.num_programs(1) + tl.program_id(1), kl)
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -151,24 +161,26 @@ def backward(
     CONTROL: tl.constexpr,
     WIDTH: tl.constexpr,
     DRAWN: tl.constexpr,
+    EVEN: tl.constexpr,
     G: tl.constexpr,
 ):
     """Compute the gradients of drift, g, u and r from those of the new state and the clip's KL."""
-    at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, G)
-    b_grad_kl, b_grad = tl.load(grad_kl_ptr + at.clip), load_elements(grad_ptr, at, 0.0)
-    b_g = load_elements(diffusion_ptr, at, 0.0)
-    store_elements(grad_drift_ptr, at, b_grad * at.step)
+    at = elements_of(dt_ptr, dw_ptr, seed, serial_ptr, cell_ptr, size, groups, DRAWN, EVEN, G)
+    b_grad_kl, b_grad = tl.load(grad_kl_ptr + at.clip), load_elements(grad_ptr, at, 0.0, EVEN)
+    b_g = load_elements(diffusion_ptr, at, 0.0, EVEN)
+    store_elements(grad_drift_ptr, at, b_grad * at.step, EVEN)
     factor = at.dw
     if WIDTH:
-        b_r = load_elements(width_ptr, at, 1.0)
+        b_r = load_elements(width_ptr, at, 1.0, EVEN)
         factor = at.dw * b_r
-        narrowing = tl.where(at.step > 0, b_grad_kl * (b_r - 1 / b_r), 0.0)
-        store_elements(grad_width_ptr, at, b_grad * b_g * at.dw + narrowing)
+        to_width = tl.where(at.step > 0, b_grad_kl, 0.0)
+        narrowing = to_width * (b_r - tl.rsqrt(b_r * b_r))  # a root costs half a division
+        store_elements(grad_width_ptr, at, b_grad * b_g * at.dw + narrowing, EVEN)
     if CONTROL:
-        b_u = load_elements(control_ptr, at, 0.0)
+        b_u = load_elements(control_ptr, at, 0.0, EVEN)
         factor += b_u * at.step
-        store_elements(grad_control_ptr, at, (b_grad * b_g + b_grad_kl * b_u) * at.step)
-    store_elements(grad_diffusion_ptr, at, b_grad * factor)
+        store_elements(grad_control_ptr, at, (b_grad * b_g + b_grad_kl * b_u) * at.step, EVEN)
+    store_elements(grad_diffusion_ptr, at, b_grad * factor, EVEN)
 
 
 def grid_of(z: Tensor) -> tuple[int, int, int, int]:
@@ -180,6 +192,7 @@ def grid_of(z: Tensor) -> tuple[int, int, int, int]:
 
 
 def _shared_arguments(
+    z: Tensor,
     diffusion: Tensor,
     control: Tensor | None,
     width: Tensor | None,
@@ -189,8 +202,13 @@ def _shared_arguments(
     cell: Tensor,
     seed: int,
 ) -> dict[str, Any]:
-    """Name the arguments that both kernels take."""
+    """Name the arguments that both kernels take, for states like `z`."""
+    size, groups, block_groups, _ = grid_of(z)
     return {
+        "size": size,
+        "groups": groups,
+        "EVEN": size % (4 * block_groups) == 0,
+        "G": block_groups,
         "diffusion_ptr": diffusion,
         "control_ptr": control,
         "width_ptr": width,
@@ -202,6 +220,7 @@ def _shared_arguments(
         "CONTROL": control is not None,
         "WIDTH": width is not None,
         "DRAWN": dw is None,
+        **OPTIONS,
     }
 
 
@@ -223,18 +242,15 @@ def em_step(
     The coefficients have its shape. Without `dw`, the noise is drawn: cell `cell` of clip `serial`,
     times sqrt(dt).
     """
-    size, groups, block_groups, programs = grid_of(z)
+    programs = grid_of(z)[3]
     out = torch.empty_like(z)
     kl = z.new_empty(len(z), programs)
-    forward[(programs * len(z),)](
+    forward[(len(z), programs)](
         z_ptr=z,
         drift_ptr=drift,
         out_ptr=out,
         kl_ptr=kl,
-        size=size,
-        groups=groups,
-        G=block_groups,
-        **_shared_arguments(diffusion, control, width, dt, dw, serial, cell, seed),
+        **_shared_arguments(z, diffusion, control, width, dt, dw, serial, cell, seed),
     )
     return out, kl.view(-1) if programs == 1 else kl.sum(1)
 
@@ -259,20 +275,17 @@ def em_step_backward(
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients of drift, diffusion, control and width; empty where one is absent."""
-    size, groups, block_groups, programs = grid_of(grad)
+    programs = grid_of(grad)[3]
     outs = _gradients(grad, drift_like, diffusion, control, width)
     to_drift, to_diffusion, to_control, to_width = outs
-    backward[(programs * len(grad),)](
+    backward[(len(grad), programs)](
         grad_ptr=grad.contiguous(),
         grad_kl_ptr=grad_kl.contiguous(),
         grad_drift_ptr=to_drift,
         grad_diffusion_ptr=to_diffusion,
         grad_control_ptr=to_control,
         grad_width_ptr=to_width,
-        size=size,
-        groups=groups,
-        G=block_groups,
-        **_shared_arguments(diffusion, control, width, dt, dw, serial, cell, seed),
+        **_shared_arguments(grad, diffusion, control, width, dt, dw, serial, cell, seed),
     )
     return outs
 

@@ -13,68 +13,74 @@ from sdevid_kernels.philox.reference import LANES
 
 
 @triton.jit
-def sincos(word):
-    """Compute sine and cosine of 2 pi word / 2^32, the word signed: a quarter turn at most is left.
-
-    Minimax polynomials of Cephes' sinf and cosf on [-pi/4, pi/4], within 1e-7. The library's take
-    any angle, which costs five times as many instructions.
-    """
-    turn = word.to(tl.int32, bitcast=True).to(tl.float32)
-    quarter = tl.floor(turn * 9.313225746154785e-10 + 0.5)  # 2^-30
-    x = (turn - quarter * 1073741824.0) * 1.4629180792671596e-09  # the difference is exact
-    square = x * x
-    sine = (-1.9515295891e-4 * square + 8.3321608736e-3) * square - 1.6666654611e-1
-    sine = sine * square * x + x
-    cosine = (2.443315711809948e-5 * square - 1.388731625493765e-3) * square
-    cosine = ((cosine + 4.166664568298827e-2) * square - 0.5) * square + 1.0
-    count = quarter.to(tl.int32)
-    is_odd = (count & 1) == 1
-    sign_of_sine, sign_of_cosine = (count & 2) << 30, ((count + 1) & 2) << 30
-    one, other = tl.where(is_odd, cosine, sine), tl.where(is_odd, sine, cosine)
-    one = (one.to(tl.int32, bitcast=True) ^ sign_of_sine).to(tl.float32, bitcast=True)
-    other = (other.to(tl.int32, bitcast=True) ^ sign_of_cosine).to(tl.float32, bitcast=True)
-    return one, other
-
-
-@triton.jit
 def log(x):
-    """Compute the logarithm of a positive normal number: Cephes' logf, within 1e-7 of it."""
+    """Compute the logarithm of a positive normal number, within 2e-7 of it.
+
+    A minimax polynomial of log(1 + f) / f where 1 + f lies within sqrt(1/2) and sqrt(2).
+    """
     bits = x.to(tl.int32, bitcast=True)
-    exponent = (bits - 0x3F3504F3) >> 23  # of sqrt(1/2)
-    f = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0
-    p = (7.0376836292e-2 * f - 1.1514610310e-1) * f + 1.1676998740e-1
-    p = ((p * f - 1.2420140846e-1) * f + 1.4249322787e-1) * f - 1.6668057665e-1
-    p = ((p * f + 2.0000714765e-1) * f - 2.4999993993e-1) * f + 3.3333331174e-1
-    return exponent.to(tl.float32) * 0.6931471805599453 + (f + (p * f - 0.5) * f * f)
+    exponent = (bits - 0x3F3504F3) & -8388608  # of sqrt(1/2); times 2^23
+    f = (bits - exponent).to(tl.float32, bitcast=True) - 1.0
+    p = (8.7223491745e-2 * f - 1.4366839946e-1) * f + 1.4952267614e-1
+    p = ((p * f - 1.6562393577e-1) * f + 1.9956833509e-1) * f - 2.5002074046e-1
+    p = ((p * f + 3.3334185627e-1) * f - 4.9999987964e-1) * f + 9.9999997419e-1
+    return exponent.to(tl.float32) * 8.262958294867817e-08 + f * p  # log(2) / 2^23
 
 
 @triton.jit
-def box_muller(for_radius, for_angle):
-    """Transform two blocks of words to two blocks of standard normals (Box and Muller 1958)."""
+def rotate(radius, word):
+    """Compute radius times cosine and sine of 2 pi word / 2^32, within 2e-7 of the radius.
+
+    Half a turn is a change of sign; minimax polynomials take the rest, which lies within a quarter
+    turn. The library's sine and cosine take any angle, at five times the instructions.
+    """
+    double = word << 1
+    half_turn = ((word ^ double) & 0x80000000).to(tl.int32, bitcast=True)
+    signed_radius = (radius.to(tl.int32, bitcast=True) ^ half_turn).to(tl.float32, bitcast=True)
+    x = double.to(tl.int32, bitcast=True).to(tl.float32) * 4.656612873077393e-10  # 2^-31
+    y = x * x
+    sine = (1.5082056441e-4 * y - 4.6722279229e-3) * y + 7.9688480540e-2
+    sine = (sine * y - 6.4596335987e-1) * y + 1.5707962900
+    cosine = (8.5819061849e-4 * y - 2.0810627517e-2) * y + 2.5365074463e-1
+    cosine = (cosine * y - 1.2336982147) * y + 9.9999995347e-1
+    return signed_radius * cosine, signed_radius * x * sine
+
+
+@triton.jit
+def box_muller(for_radius, for_angle, variance):
+    """Transform two blocks of words to two of centred normals (Box and Muller 1958)."""
     unit = (for_radius >> 1).to(tl.int32, bitcast=True).to(tl.float32) * 4.656612873077393e-10
     unit = unit + 2.3283064365386963e-10
-    radius = tl.sqrt(-2.0 * log(unit))
-    sine, cosine = sincos(for_angle)
-    return radius * cosine, radius * sine
+    return rotate(tl.sqrt(log(unit) * (-2.0 * variance)), for_angle)
 
 
 @triton.jit
 def words(seed, serial, index, tag):
-    """Compute four blocks of words for 64-bit counters `index` of one clip or one each."""
+    """Compute four blocks of words for 64-bit counters `index` of one clip or one each.
+
+    Those of `tl.philox`, by products of 64 bits: one instruction where it takes two.
+    """
     c0 = (index & 0xFFFFFFFF).to(tl.uint32)
     c1 = ((index >> 32) & 0xFFFFFFFF).to(tl.uint32)
     zero = c0 * 0
     c2 = (((serial >> 32) & 0xFFFF) << 16 | tag).to(tl.uint32) + zero
     c3 = (serial & 0xFFFFFFFF).to(tl.uint32) + zero
-    return tl.philox(seed, c0, c1, c2, c3)
+    key = seed.to(tl.uint64)
+    k0, k1 = (key & 0xFFFFFFFF).to(tl.uint32), (key >> 32).to(tl.uint32)
+    for _ in tl.static_range(10):
+        odd, even = c2.to(tl.uint64) * 0xCD9E8D57, c0.to(tl.uint64) * 0xD2511F53
+        c0, c2 = (odd >> 32).to(tl.uint32) ^ c1 ^ k0, (even >> 32).to(tl.uint32) ^ c3 ^ k1
+        c1, c3 = odd.to(tl.uint32), even.to(tl.uint32)
+        k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
+    return c0, c1, c2, c3
 
 
 @triton.jit
-def lanes(seed, serial, index, tag):
+def lanes(seed, serial, index, tag, variance):
     """Draw four blocks of normals for a block of counters."""
     w0, w1, w2, w3 = words(seed, serial, index, tag)
-    n0, n1 = box_muller(w0, w1)
-    n2, n3 = box_muller(w2, w3)
+    n0, n1 = box_muller(w0, w1, variance)
+    n2, n3 = box_muller(w2, w3, variance)
     return n0, n1, n2, n3
 
 
@@ -85,10 +91,10 @@ def unit(word):
 
 
 @triton.jit
-def block(seed, serial, cell, groups, first_group, GROUPS: tl.constexpr):
+def block(seed, serial, cell, groups, first_group, variance, GROUPS: tl.constexpr):
     """Draw normals of components 4 * first_group and on, in order: a block of 4 * GROUPS."""
     index = cell * groups + first_group + tl.arange(0, GROUPS)
-    n0, n1, n2, n3 = lanes(seed, serial, index, 0)
+    n0, n1, n2, n3 = lanes(seed, serial, index, 0, variance)
     return tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))
 
 
@@ -113,7 +119,7 @@ def fill(
     b_serial = tl.load(serial_ptr + row // steps, mask=is_counter, other=0)
     index = tl.load(cell_ptr + row, mask=is_counter, other=0) * groups + group
     if NORMAL:
-        n0, n1, n2, n3 = lanes(seed, b_serial, index, tag)
+        n0, n1, n2, n3 = lanes(seed, b_serial, index, tag, 1.0)
     else:
         w0, w1, w2, w3 = words(seed, b_serial, index, tag)
         n0, n1, n2, n3 = unit(w0), unit(w1), unit(w2), unit(w3)

@@ -45,9 +45,8 @@ def increment(noise, k, block, span, const):
         index = tl.load(noise.cell_ptr + k * noise.clips + clip) * groups + group
         index = index[:, None] + tl.arange(0, const.D // 4)[None, :]
         serial = tl.load(noise.serial_ptr + clip)[:, None] + index * 0
-        n0, n1, n2, n3 = lanes(noise.seed, serial, index, 0)
-        eps = tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))
-        dw = eps * tl.sqrt(span)[:, None]
+        n0, n1, n2, n3 = lanes(noise.seed, serial, index, 0, span[:, None])
+        dw = tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))
     else:
         row = k * tokens * noise.clips + block.row
         offset = row[:, None] * size + block.component[None, :]

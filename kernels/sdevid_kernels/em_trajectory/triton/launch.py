@@ -79,7 +79,6 @@ class Launch(NamedTuple):
         )
 
     def _constants(self, z: Tensor, recompute: bool) -> Constants:
-        exact = "ieee" if z.device.type == "cpu" else "tf32x3"
         heads, diffusion, unit = self.form.flags
         return Constants(
             HEADS=heads,
@@ -92,9 +91,20 @@ class Launch(NamedTuple):
             LAYERS=self.depth,
             D=max(16, triton.next_power_of_2(z.shape[1])),
             ROWS=ROWS,
-            PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else exact,
+            PRECISION=precision("hip" if torch.version.hip else z.device.type),
             **TILES,
         )
+
+
+def precision(backend: str) -> str:
+    """Choose how `tl.dot` multiplies 32-bit floats on a backend of Triton, "cuda" or "hip".
+
+    NVIDIA's tensor cores take three products of TF32 for one of float32, or one where PyTorch may
+    use TF32. AMD's matrix cores take float32 itself, and no `tf32x3`; so does a CPU.
+    """
+    if backend != "cuda":
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
 
 
 def stack_of(network: list[Tensor]) -> MLPStack:
