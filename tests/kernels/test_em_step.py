@@ -61,6 +61,18 @@ def test_step_and_gradients_are_the_references(shape, names, dtype):
     assert float(results["triton"][1][0].detach()) == 0
 
 
+def test_a_width_that_underflowed_leaves_step_and_gradients_finite():
+    """It counts as 1e-9, in a step of time and in one of none."""
+    z, inputs = torch.randn(2, 8, device=DEVICE), _inputs((2, 8), NAMES, torch.float32)
+    inputs["width"] = torch.zeros(2, 8, device=DEVICE, requires_grad=True)
+    end, kl = em_step(z, dt=_dt(2), noise=_key(2), setting="triton", **inputs)
+    (grad,) = torch.autograd.grad(kl.sum() + end.sum(), inputs["width"])
+    assert end.isfinite().all()
+    assert float(kl[0].detach()) == 0
+    assert bool(grad.isfinite().all())
+    assert (grad[1] < 0).all()  # wider is nearer to the prior
+
+
 def test_kernel_is_as_accurate_as_reference():
     z, inputs = torch.randn(2, 900, device=DEVICE), _inputs((2, 900), NAMES, torch.float32)
     dw, dt = torch.randn(2, 900, device=DEVICE), torch.tensor([0.1, 0.2], device=DEVICE)

@@ -174,7 +174,8 @@ def backward(
         b_r = load_elements(width_ptr, at, 1.0, EVEN)
         factor = at.dw * b_r
         to_width = tl.where(at.step > 0, b_grad_kl, 0.0)
-        narrowing = to_width * (b_r - tl.rsqrt(b_r * b_r))  # a root costs half a division
+        least = tl.maximum(b_r, 1e-9)
+        narrowing = to_width * (b_r - tl.rsqrt(least * least))  # a root costs half a division
         store_elements(grad_width_ptr, at, b_grad * b_g * at.dw + narrowing, EVEN)
     if CONTROL:
         b_u = load_elements(control_ptr, at, 0.0, EVEN)

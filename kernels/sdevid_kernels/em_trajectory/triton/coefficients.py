@@ -149,7 +149,8 @@ def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, 
             if const.UNIT > 1:
                 to_h -= to_free / g
         if const.HEADS > 1:
-            to_width = grad * g * dw + tl.where(step > 0, grad_width * (r - 1 / r), 0.0)
+            narrowing = grad_width * (r - 1 / tl.maximum(r, 1e-9))
+            to_width = grad * g * dw + tl.where(step > 0, narrowing, 0.0)
             to_width *= r * (1 - r)
             if const.UNIT > 0:
                 to_g -= to_width / g

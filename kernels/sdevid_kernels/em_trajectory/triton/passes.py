@@ -91,7 +91,8 @@ def forward(
         if const.HEADS > 0:
             energy += 0.5 * tl.sum(at.u * at.u, 1) * span
         if const.HEADS > 1:
-            kl = tl.where(is_element, 0.5 * (at.r * at.r - 1) - tl.log(at.r), 0.0)
+            log_width = tl.log(tl.maximum(at.r, 1e-9))
+            kl = tl.where(is_element, 0.5 * (at.r * at.r - 1) - log_width, 0.0)
             width_kl += tl.where(span > 0, tl.sum(kl, 1), 0.0)
         z = step_to(z, at, dw, span, block)
         _save(states_ptr, z, k + 1, grid, block)
