@@ -30,6 +30,7 @@ from sdevid.types import Frames
 VISIBLE, ALWAYS = 4.0, 12.0  # logit of presence where its code is 0, and where it is not read
 CONTRAST = 3.0  # of the crops that are read
 FASTEST = 4.0  # pixels a frame of a velocity's code of 1
+AGREED = 1.0  # pixels a frame by which a step may differ from the last one and still count
 
 Centred = Float[Tensor, "frames channels side side"]  # frames less their ground's level
 
@@ -58,9 +59,10 @@ class ThingReader(Birth):
     that its code paints, and so on to the next. Of the last `memory` observed frames, the one that
     the things explain best is peeled, for there they overlap least; from it their patches are
     looked for in the other frames. All crops, less what other things paint there, then say how each
-    thing looks; the places say how fast it moves. Where the first frame is observed, prior and
-    posterior are this same reading and cost nothing. Else the posterior is a Gaussian around the
-    reading of the frames that follow, in reverse, and the prior one that the text may tell.
+    thing looks; the steps since its last turn say how fast it moves. Where the first frame is
+    observed, prior and posterior are this same reading and cost nothing. Else the posterior is a
+    Gaussian around the reading of the frames that follow, in reverse, and the prior one that the
+    text may tell.
     """
 
     def __init__(self, config: Config) -> None:
@@ -81,9 +83,6 @@ class ThingReader(Birth):
             nn.Linear(2 * width * cells**2, 2 * settings.hidden),
             nn.SiLU(),
             scaled(nn.Linear(2 * settings.hidden, 4 + self.look), 1.0),
-        )
-        self.speed = nn.Sequential(
-            nn.Linear(2 * (self.memory - 1), 32), nn.SiLU(), scaled(nn.Linear(32, 2), 0.0)
         )
         self.always = settings.presence == "always"
         self.painted = settings.ground == "painted"
@@ -235,9 +234,7 @@ class ThingReader(Birth):
         offset, present, weight, look = by_frame
         share = weight.softmax(1)
         places = places + offset
-        steps = places.diff(dim=1) / FASTEST
-        moved = steps.movedim(1, 2).flatten(2)  # (batch, particles, 2 (memory - 1))
-        velocity = sign * (steps[:, -1] + self.speed(moved))
+        velocity = sign * steady(places.diff(dim=1)) / FASTEST
         middle, half = (self.side - 1) / 2, self.side / 2
         parts = [
             (places[:, -1] - middle) / half,
@@ -246,6 +243,18 @@ class ThingReader(Birth):
             (share * look).sum(1),
         ]
         return torch.cat(parts, dim=-1)
+
+
+def steady(
+    steps: Float[Tensor, "batch steps particles 2"],
+) -> Float[Tensor, "batch particles 2"]:
+    """Average the steps that agree with the last one, so that what came before a turn is left out.
+
+    A step weighs exp(-|s - s_last|^2 / 2 `AGREED`^2), and no gradient passes through the weight.
+    """
+    apart = (steps - steps[:, -1:]).detach().square().sum(-1, keepdim=True)
+    weight = (-0.5 * apart / AGREED**2).exp()
+    return (weight * steps).sum(1) / weight.sum(1)
 
 
 @torch.no_grad()

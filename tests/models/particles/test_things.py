@@ -18,7 +18,7 @@ from sdevid.models.particles.patches import PatchDecoder
 from sdevid.models.particles.placing import composed, crops, placed
 from sdevid.models.particles.posterior import Observation
 from sdevid.models.particles.state import Content
-from sdevid.models.particles.thing_reader import ThingReader, salient
+from sdevid.models.particles.thing_reader import ThingReader, salient, steady
 from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.objectives.masking import sample_num_initial
 from sdevid.types import frame_ticks
@@ -109,6 +109,13 @@ def test_reading_moves_with_the_frame():
 def test_most_unexplained_part_is_found_in_its_middle():
     at = torch.tensor([[20.0, 8.0], [6.3, 25.2]])
     assert_close(salient(bell(32, at), 12)[:, 0], at, atol=0.1, rtol=0)
+
+
+def test_velocity_averages_the_steps_since_the_last_turn():
+    straight = torch.tensor([[2.0, -1.0], [2.2, -1.1], [1.8, -0.9]])[None, :, None]
+    assert_close(steady(straight)[0, 0], torch.tensor([2.0, -1.0]), atol=0.05, rtol=0)
+    turned = torch.tensor([[-3.0, 4.0], [2.1, 1.0], [1.9, 1.0]])[None, :, None]
+    assert_close(steady(turned)[0, 0], torch.tensor([2.0, 1.0]), atol=0.01, rtol=0)
 
 
 def test_diffusion_by_state_has_the_exact_kl():
