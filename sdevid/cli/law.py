@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sdevid.evaluate.particles.model_law import Bounds, ModelLaw
     from sdevid.models.particles.model import ParticleSDE
     from sdevid.models.video_model import VideoModel
+    from sdevid.objectives.particles import ParticleObjective
 
 
 # Said where films show no diffusion: the model's g^2/2 cannot be 0.
@@ -50,11 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model, config = export.load(options.model_path, options.weights)
     if not isinstance(model, ParticleSDE) or options.tracked:
         return _tracked(model, options)
-    tracker = Tracker(options.threshold, options.reach, options.sign)
     index = _shards(options.data or config.data, options.split, times.every_frame(config))
     objective = objectives.build(config, model).eval()
     assert isinstance(objective, ParticleObjective)
     clips = evenly(options.num_clips, len(index))
+    if options.refit is not None:
+        _refit(objective, index, clips, options)
+        return 0
+    tracker = Tracker(options.threshold, options.reach, options.sign)
     law = model_law.model_law(objective, index, clips, tracker, options.seed)
     say(law_text(law, config.fps))
     if law.posterior_slope.low <= 0:
@@ -95,8 +99,12 @@ def _tracked(model: VideoModel, options: argparse.Namespace) -> int:
     from sdevid.evaluate.law import films, present, tracking
     from sdevid.evaluate.progress import evenly
 
-    if options.calibrate is not None:
-        raise UserError("--calibrate sets g of a model of particles; this run's state is no place")
+    for name in ("calibrate", "refit"):
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"--{name} changes the law of a model of particles, read off it; this run's state "
+                "is no place, or --tracked is given"
+            )
     config = model.config
     folder = options.films or options.data or config.data
     index = _film_shards(folder, options.film_split, config)
@@ -152,6 +160,22 @@ def _calibrate(model: ParticleSDE, law: ModelLaw, folder: Path) -> dict[str, flo
     export.write(model, model.config, folder)
     say(f"calibrated: g^2 x {factor:.3f}, D {diffusion:.3g} pixel^2/s: {folder}")
     return {"factor": factor, "diffusion": diffusion}
+
+
+def _refit(
+    objective: ParticleObjective, index: ShardIndex, clips: range, options: argparse.Namespace
+) -> None:
+    """Fit the law to the posterior's paths, export the model, and say what was gained."""
+    from sdevid import export
+    from sdevid.evaluate.particles.law_refit import refit
+
+    fit = refit(objective, index, clips, options.seed)
+    export.write(objective.model, objective.config, options.refit)
+    say(
+        f"refitted to {fit.steps:,} steps in {fit.windows:,} windows: held-out paths, nats a step, "
+        f"{fit.before:.3g} to {fit.after:.3g}: {options.refit}"
+    )
+    _write(options.output or options.refit / "law.json", {"refit": fit.as_json()})
 
 
 def _films(
@@ -232,6 +256,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--reach", type=float, default=5.0, help="most pixels a frame of a blob")
     add("--sign", choices=["dark", "bright"], default="dark", help="of the blobs")
     add("--calibrate", type=Path, metavar="FOLDER", help="export the model with g^2 calibrated")
+    add(
+        "--refit",
+        type=Path,
+        metavar="FOLDER",
+        help="export the model with drift and g fitted to its posterior's paths, and end",
+    )
     add("--films", help="folder of held-out shards to track beside futures of their first frames")
     add("--film_split", default="val", help="of that folder")
     add("--tracked", action="store_true", help="track generated film, also of particles")

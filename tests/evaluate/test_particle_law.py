@@ -150,6 +150,12 @@ def test_calibration_sets_the_posteriors_diffusion_and_is_kept(untrained, shards
     assert f"g^2 x {changed:.3f}" in again.notes()[0]
 
 
+def test_refit_of_noise_that_particles_share_is_refused(untrained, shards, tmp_path):
+    argued = [str(untrained), "--data", str(shards), "--refit", str(tmp_path / "refitted")]
+    with pytest.raises(UserError, match="noise is carried"):
+        command.main(argued)
+
+
 def test_futures_of_known_diffusion_show_it_at_every_rate(untrained, shards):
     model, config = export.load(untrained)
     index = open_shards(str(shards), "train", Access.of(config))

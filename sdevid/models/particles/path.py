@@ -67,19 +67,19 @@ def _step(
 ) -> tuple[ParticleState, Tensor, Tensor]:
     layout = law.layout
     place, velocity, depth = layout.split(z)
-    scales = _scales(layout, z, law.motion(z, conditions), dt)
+    base, width = scales(layout, z, law.motion(z, conditions), dt)
     moving = (dt > 0).to(z.dtype)
     if seen is None:
         noise = carried_noise.prior_draw(conditions.root, xi[..., :2])
         kl = energy = z.new_zeros(len(z))
     else:
-        unit = scales.noise.clamp(min=1e-6)
-        observed = moving * (seen.shift - scales.base) / unit
+        unit = width.clamp(min=1e-6)
+        observed = moving * (seen.shift - base) / unit
         precision = moving * seen.precision * unit.square()
         posterior = carried_noise.posterior(conditions.root, observed, precision)
         noise, kl = posterior.draw(xi[..., :2]), posterior.kl
         energy = 0.5 * posterior.mean.square().sum((1, 2))
-    shift = scales.base + scales.noise * noise
+    shift = base + width * noise
     if velocity is not None:
         velocity = torch.where(dt > 0, shift / dt.clamp(min=1e-12), velocity)
     if depth is not None:
@@ -88,7 +88,7 @@ def _step(
     return layout.join(place + shift, velocity, depth), kl, energy
 
 
-def _scales(
+def scales(
     layout: Layout,
     z: ParticleState,
     motion: Motion,

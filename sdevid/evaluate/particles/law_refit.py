@@ -1,0 +1,168 @@
+"""The law of particles fitted once more, to recorded paths of the posterior alone.
+
+In training the law sees each path of the posterior once, and among much else. With reader,
+painter and posterior left as they are, the law that makes the bound largest is the one under which
+the posterior's paths are most likely; the law is small, so that this takes seconds.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributions import Normal
+
+from sdevid.data.shards import ShardIndex
+from sdevid.errors import UserError
+from sdevid.evaluate.particles.model_law import windows
+from sdevid.evaluate.progress import batches
+from sdevid.models.particles.law import ParticleLaw
+from sdevid.models.particles.model import ParticleSDE
+from sdevid.models.particles.path import scales
+from sdevid.models.particles.state import Content, ParticleState
+from sdevid.objectives.clip_objective import Clips
+from sdevid.objectives.particles import ParticleObjective
+
+UPDATES, BATCH = 2000, 512  # of the fit; a batch is of single steps of all particles of a film
+LEARNING_RATE = 3e-3  # falls to a thirtieth
+HELD_OUT = 8  # each eighth window tells whether the fit has helped
+LONGER = 2  # a window is as long as that many of training, where a clip has as many frames
+
+
+class Steps(NamedTuple):
+    """Single steps of posterior paths, (steps, ...)."""
+
+    before: ParticleState
+    after: ParticleState
+    content: Content
+    dt: Float[Tensor, "steps 1 1"]  # training frames
+
+
+@dataclass(frozen=True)
+class Refit:
+    """How much likelier the refitted law makes paths that it was not fitted to."""
+
+    windows: int
+    steps: int
+    before: float  # mean log density of a particle's step, nats
+    after: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Convert to plain values for JSON."""
+        return asdict(self)
+
+
+def refit(objective: ParticleObjective, index: ShardIndex, clips: range, seed: int = 0) -> Refit:
+    """Fit the law of `objective`'s model to its posterior's paths on these clips of `index`.
+
+    Raises UserError where the chain has several steps a frame or noise that particles share, where
+    clips are too few to hold some out, or where the fit makes the paths held out less likely: the
+    law then stays as it is.
+    """
+    model = objective.model
+    _check(model)
+    windows = recorded(objective, index, clips)
+    held_out = torch.arange(windows.dt.shape[0], device=windows.dt.device) % HELD_OUT == 0
+    if bool(held_out.all()):
+        raise UserError(f"{len(held_out)} window of a clip is too little to refit a law; give more")
+    kept, fitted = _steps(windows, held_out), _steps(windows, ~held_out)
+    law, before = copy.deepcopy(model.law), log_density(model.law, kept).item()
+    fit(model.law, fitted, seed, UPDATES)
+    after = log_density(model.law, kept).item()
+    if not after > before:
+        model.law.load_state_dict(law.state_dict())
+        raise UserError(
+            f"refitted, the law makes steps of held-out paths less likely ({before:.3g} to "
+            f"{after:.3g} nats); give more clips by --num_clips"
+        )
+    return Refit(len(held_out), len(fitted.dt), before, after)
+
+
+class Paths(NamedTuple):
+    """Paths of the posterior through windows of clips."""
+
+    states: Float[Tensor, "windows frames particles components"]
+    content: Content
+    dt: Float[Tensor, "windows intervals"]  # training frames; 0 past a window's end
+
+
+@torch.no_grad()
+def recorded(objective: ParticleObjective, index: ShardIndex, clips: range) -> Paths:
+    """Draw the posterior's path through each window of these clips.
+
+    A path's first step is left out: it makes up for what was misread at its start.
+    """
+    config, device = objective.config, next(objective.parameters()).device
+    shortest = min(index.clips[number].num_frames for number in clips)
+    length = min(LONGER * config.sequence_length, shortest)
+    config = config.model_copy(update={"sequence_length": length})
+    drawn = []
+    for part in batches(clips, 1, "the posterior's paths"):
+        for number in part:
+            video, ticks, serial = (x.to(device) for x in windows(index, config, number))
+            context = objective.model.reader.memory
+            draw = objective.posterior(Clips(video, ticks, serial, context=context))
+            content = draw.birth.content._replace(views=None)
+            content = content._replace(ground=content.ground[..., :1, :1])  # the law reads none
+            drawn.append(Paths(draw.path.states[:, 1:], content, draw.intervals[:, 1:]))
+    states = torch.cat([paths.states for paths in drawn])
+    content = Content(*map(torch.cat, zip(*(paths.content[:4] for paths in drawn), strict=True)))
+    return Paths(states, content, torch.cat([paths.dt for paths in drawn]))
+
+
+def _steps(paths: Paths, chosen: Bool[Tensor, " windows"]) -> Steps:
+    """Cut the chosen paths into single steps, less those of no time."""
+    states, dt = paths.states[chosen], paths.dt[chosen]
+    content = Content(*(part[chosen] for part in paths.content[:4])).repeated(dt.shape[1])
+    lasting = (dt > 0).flatten()
+    return Steps(
+        states[:, :-1].flatten(0, 1)[lasting],
+        states[:, 1:].flatten(0, 1)[lasting],
+        Content(*(part[lasting] for part in content[:4])),
+        dt.flatten()[lasting][:, None, None],
+    )
+
+
+def log_density(law: ParticleLaw, steps: Steps) -> Float[Tensor, ""]:
+    """Compute the mean over steps and particles of the log density of where a step leads, nats."""
+    conditions = law.conditions(steps.content)
+    motion = law.motion(steps.before, conditions)
+    base, noise = scales(law.layout, steps.before, motion, steps.dt)
+    (place, *_), (then, *_) = law.layout.split(steps.before), law.layout.split(steps.after)
+    each: Tensor = Normal(base, noise.clamp(min=1e-6).expand_as(base)).log_prob(then - place)
+    return each.sum(-1).mean()
+
+
+def fit(law: ParticleLaw, steps: Steps, seed: int, updates: int) -> None:
+    """Make `steps` as likely as can be, by Adam on batches drawn by `seed`."""
+    parameters = list(law.requires_grad_(True).parameters())
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / 30, updates)
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(updates):
+        rows = torch.randint(len(steps.dt), (BATCH,), generator=draw).to(steps.dt.device)
+        content = Content(*(part[rows] for part in steps.content[:4]))
+        batch = Steps(steps.before[rows], steps.after[rows], content, steps.dt[rows])
+        optimizer.zero_grad()
+        (-log_density(law, batch)).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        falling.step()
+
+
+def _check(model: ParticleSDE) -> None:
+    settings = model.config.sde
+    if settings.steps_per_frame != 1:
+        raise UserError(
+            f"sde.steps_per_frame is {settings.steps_per_frame}, but a law is refitted to paths "
+            "known at each of its steps; leave --refit out"
+        )
+    if settings.noise == "carried":
+        raise UserError(
+            "sde.noise is carried, but a law is refitted to particles that move on their own; "
+            "leave --refit out"
+        )

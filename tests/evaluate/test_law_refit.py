@@ -1,0 +1,116 @@
+"""The law fitted to recorded paths finds drift and diffusion that are known, and is kept."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sdevid import config as configs
+from sdevid import export, objectives
+from sdevid.cli import law as command
+from sdevid.cli import shards as cutting
+from sdevid.config import Config
+from sdevid.errors import UserError
+from sdevid.evaluate.particles import law_refit
+from sdevid.evaluate.particles.law_refit import Steps, fit, log_density
+from sdevid.models.particles.law import ParticleLaw
+from sdevid.models.particles.state import Content
+
+
+def things(data: Path, **sde: object) -> Config:
+    return configs.parse(
+        {
+            "frame_size": 32,
+            "channels": 1,
+            "fps": 6,
+            "sequence_length": 6,
+            "data": str(data),
+            "sde": {"latent": "particles", "noise": "diagonal", "order": 2, "steps_per_frame": 1}
+            | sde,
+            "particles": {"count": 2, "patch": 12, "appearance": 4, "hidden": 16, "painter": 8}
+            | {"ground": "level", "memory": 3},
+            "observation": {"max_context": 4, "min_context": 2},
+            "text": {"encoder": "none"},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("brownian")
+    arguments = "--dataset brownian --num_clips 12 --fps 6 --clip_length 12 --frame_size 32"
+    given = [*arguments.split(), "--workers", "0", "--output_dir", str(folder)]
+    assert cutting.main(given) == 0
+    return folder
+
+
+def walked(count: int, pull: float, diffusion: float) -> Steps:
+    """Steps of two things by v' = v - pull v + diffusion N(0, 1)."""
+    place, velocity = 8 + 16 * torch.rand(count, 2, 2), 2 * torch.randn(count, 2, 2)
+    after = (1 - pull) * velocity + diffusion * torch.randn_like(velocity)
+    look = torch.randn(count, 2, 4)
+    content = Content(torch.zeros(count, 2, 1), look, place, torch.zeros(count, 1, 1, 1))
+    return Steps(
+        torch.cat([place, velocity], dim=-1),
+        torch.cat([place + after, after], dim=-1),
+        content,
+        torch.ones(count, 1, 1),
+    )
+
+
+def test_known_drift_and_diffusion_are_found():
+    torch.manual_seed(0)
+    law = ParticleLaw(things(Path("data")))
+    fit(law, walked(8_000, 0.3, 0.5), 0, 400)
+    fresh = walked(2_000, 0.3, 0.5)
+    with torch.no_grad():
+        motion = law.motion(fresh.before, law.conditions(fresh.content))
+        reached = float(log_density(law, fresh))
+    assert float((motion.pull + 0.3 * fresh.before[..., 2:4]).square().mean().sqrt()) < 0.15
+    assert float(motion.diffusion.mean()) == pytest.approx(0.5, rel=0.1)
+    most = -2 * (0.5 * math.log(2 * math.pi) + math.log(0.5) + 0.5)
+    assert reached == pytest.approx(most, abs=0.15)
+
+
+def test_refitted_law_is_exported_alone(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(law_refit, "UPDATES", 100)
+    config = things(shards)
+    model = objectives.build_model(config)
+    with torch.no_grad():
+        model.law.drift[-1].bias.fill_(3.0)  # pixel/frame^2, against which its posterior decides
+        model.control.correct[-1].bias[2:] = 3.0
+    export.write(model, config, tmp_path / "model")
+    argued = [str(tmp_path / "model"), "--data", str(shards)]
+    argued += ["--refit", str(tmp_path / "refitted")]
+    assert command.main(argued) == 0
+    record = json.loads((tmp_path / "refitted/law.json").read_text())["refit"]
+    assert record["after"] > record["before"]
+    (one, _), (other, _) = (export.load(tmp_path / name) for name in ("model", "refitted"))
+    changed = set()
+    for (name, before), after in zip(one.named_parameters(), other.parameters(), strict=True):
+        if not torch.equal(before, after):
+            changed.add(name.split(".")[0])
+    assert changed == {"law"}
+
+
+def test_fit_that_does_not_help_leaves_the_law(shards, monkeypatch):
+    monkeypatch.setattr(law_refit, "UPDATES", 0)
+    objective = objectives.build(things(shards))
+    before = [p.clone() for p in objective.model.law.parameters()]
+    index = command._shards(str(shards), "train", objective.config)
+    with pytest.raises(UserError, match="less likely"):
+        law_refit.refit(objective, index, range(10))
+    for old, new in zip(before, objective.model.law.parameters(), strict=True):
+        assert_close(new, old, rtol=0, atol=0)
+    with pytest.raises(UserError, match="1 window"):
+        law_refit.refit(objective, index, range(1))
+
+
+def test_chain_of_several_steps_a_frame_is_refused(shards):
+    objective = objectives.build(things(shards, steps_per_frame=2))
+    index = command._shards(str(shards), "train", objective.config)
+    with pytest.raises(UserError, match="steps_per_frame is 2"):
+        law_refit.refit(objective, index, range(4))
