@@ -172,8 +172,8 @@ def _refit(
     fit = refit(objective, index, clips, options.seed)
     export.write(objective.model, objective.config, options.refit)
     say(
-        f"refitted to {fit.steps:,} steps in {fit.windows:,} windows: held-out paths, nats a step, "
-        f"{fit.before:.3g} to {fit.after:.3g}: {options.refit}"
+        f"refitted to {fit.steps:,} steps in {fit.windows:,} windows, {fit.seen:.0%} of them seen: "
+        f"held-out paths, nats a step, {fit.before:.3g} to {fit.after:.3g}: {options.refit}"
     )
     _write(options.output or options.refit / "law.json", {"refit": fit.as_json()})
 

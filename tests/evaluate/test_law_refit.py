@@ -56,6 +56,7 @@ def walked(count: int, pull: float, diffusion: float) -> Steps:
     return Steps(
         torch.cat([place, velocity], dim=-1),
         torch.cat([place + after, after], dim=-1),
+        torch.ones(count, 2, dtype=torch.bool),
         content,
         torch.ones(count, 1, 1),
     )
@@ -73,6 +74,31 @@ def test_known_drift_and_diffusion_are_found():
     assert float(motion.diffusion.mean()) == pytest.approx(0.5, rel=0.1)
     most = -2 * (0.5 * math.log(2 * math.pi) + math.log(0.5) + 0.5)
     assert reached == pytest.approx(most, abs=0.15)
+
+
+def test_steps_of_what_is_not_seen_do_not_count():
+    torch.manual_seed(0)
+    law, steps = ParticleLaw(things(Path("data"))), walked(50, 0.3, 0.5)
+    wild = steps.after.clone()
+    wild[:, 1] += 100
+    first = steps.seen.clone()
+    first[:, 1] = False
+    right, lost = (steps._replace(after=after, seen=first) for after in (steps.after, wild))
+    assert_close(log_density(law, right), log_density(law, lost))
+
+
+def test_thing_is_seen_where_painting_it_helps():
+    model = objectives.build_model(things(Path("data")))
+    views = torch.ones(1, 2, 1, 2, 12, 12)
+    ground = torch.zeros(1, 1, 32, 32)
+    logit, look, born = torch.full((1, 2, 1), 12.0), torch.zeros(1, 2, 4), torch.zeros(1, 2, 2)
+    content = Content(logit, look, born, ground, views)
+    states = torch.tensor([[8.0, 8, 0, 0], [23.0, 20, 0, 0]]).expand(1, 3, 2, 4).clone()
+    frames = model.decoder(states, content)
+    states[0, 1, 0, 0] = -20  # left the picture
+    states[0, 2, 1] = torch.tensor([8.0, 24, 0, 0])  # stands where nothing is
+    there = law_refit.seen(model, states, content, frames)
+    assert there[0].tolist() == [[True, True], [False, True], [True, False]]
 
 
 def test_refitted_law_is_exported_alone(shards, tmp_path, monkeypatch):

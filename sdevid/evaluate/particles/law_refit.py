@@ -8,13 +8,13 @@ the posterior's paths are most likely; the law is small, so that this takes seco
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.distributions import Normal
 
 from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
@@ -26,6 +26,7 @@ from sdevid.models.particles.path import scales
 from sdevid.models.particles.state import Content, ParticleState
 from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.particles import ParticleObjective
+from sdevid.types import Frames, as_frames
 
 UPDATES, BATCH = 2000, 512  # of the fit; a batch is of single steps of all particles of a film
 LEARNING_RATE = 3e-3  # falls to a thirtieth
@@ -38,6 +39,7 @@ class Steps(NamedTuple):
 
     before: ParticleState
     after: ParticleState
+    seen: Bool[Tensor, "steps particles"]  # before and after
     content: Content
     dt: Float[Tensor, "steps 1 1"]  # training frames
 
@@ -48,6 +50,7 @@ class Refit:
 
     windows: int
     steps: int
+    seen: float  # share of the particles' steps that is of what is seen
     before: float  # mean log density of a particle's step, nats
     after: float
 
@@ -79,13 +82,15 @@ def refit(objective: ParticleObjective, index: ShardIndex, clips: range, seed: i
             f"refitted, the law makes steps of held-out paths less likely ({before:.3g} to "
             f"{after:.3g} nats); give more clips by --num_clips"
         )
-    return Refit(len(held_out), len(fitted.dt), before, after)
+    share = float(fitted.seen.float().mean())
+    return Refit(len(held_out), len(fitted.dt), share, before, after)
 
 
 class Paths(NamedTuple):
     """Paths of the posterior through windows of clips."""
 
     states: Float[Tensor, "windows frames particles components"]
+    seen: Bool[Tensor, "windows frames particles"]
     content: Content
     dt: Float[Tensor, "windows intervals"]  # training frames; 0 past a window's end
 
@@ -106,35 +111,69 @@ def recorded(objective: ParticleObjective, index: ShardIndex, clips: range) -> P
             video, ticks, serial = (x.to(device) for x in windows(index, config, number))
             context = objective.model.reader.memory
             draw = objective.posterior(Clips(video, ticks, serial, context=context))
+            frames = draw.window.cut(as_frames(video))
+            there = seen(objective.model, draw.path.states, draw.birth.content, frames)
             content = draw.birth.content._replace(views=None)
             content = content._replace(ground=content.ground[..., :1, :1])  # the law reads none
-            drawn.append(Paths(draw.path.states[:, 1:], content, draw.intervals[:, 1:]))
+            drawn.append(
+                Paths(draw.path.states[:, 1:], there[:, 1:], content, draw.intervals[:, 1:])
+            )
     states = torch.cat([paths.states for paths in drawn])
     content = Content(*map(torch.cat, zip(*(paths.content[:4] for paths in drawn), strict=True)))
-    return Paths(states, content, torch.cat([paths.dt for paths in drawn]))
+    there = torch.cat([paths.seen for paths in drawn])
+    return Paths(states, there, content, torch.cat([paths.dt for paths in drawn]))
+
+
+def seen(
+    model: ParticleSDE,
+    states: Float[Tensor, "windows frames particles components"],
+    content: Content,
+    frames: Frames,
+) -> Bool[Tensor, "windows frames particles"]:
+    """Tell where `frames` are closer with a thing painted than without it; blobs are always seen.
+
+    What was never found, or has left the picture, moves as it likes, which says nothing.
+    """
+    if not model.paints_patches:
+        return torch.ones_like(states[..., 0], dtype=torch.bool)
+
+    def error(logit: Float[Tensor, "windows particles 1"]) -> Float[Tensor, "windows frames"]:
+        drawn = model.decoder(states, content._replace(logit=logit))
+        off: Tensor = (drawn - frames).nan_to_num(0.0).square().sum((2, 3, 4))
+        return off
+
+    whole, without = error(content.logit), []
+    for number in range(states.shape[2]):
+        logit = content.logit.clone()
+        logit[:, number] = -torch.inf
+        without.append(error(logit))
+    return torch.stack(without, dim=-1) > whole[..., None]
 
 
 def _steps(paths: Paths, chosen: Bool[Tensor, " windows"]) -> Steps:
     """Cut the chosen paths into single steps, less those of no time."""
-    states, dt = paths.states[chosen], paths.dt[chosen]
+    states, there, dt = paths.states[chosen], paths.seen[chosen], paths.dt[chosen]
     content = Content(*(part[chosen] for part in paths.content[:4])).repeated(dt.shape[1])
     lasting = (dt > 0).flatten()
     return Steps(
         states[:, :-1].flatten(0, 1)[lasting],
         states[:, 1:].flatten(0, 1)[lasting],
+        (there[:, 1:] & there[:, :-1]).flatten(0, 1)[lasting],
         Content(*(part[lasting] for part in content[:4])),
         dt.flatten()[lasting][:, None, None],
     )
 
 
 def log_density(law: ParticleLaw, steps: Steps) -> Float[Tensor, ""]:
-    """Compute the mean over steps and particles of the log density of where a step leads, nats."""
+    """Compute the mean log density of where a step leads, over steps of what is seen, in nats."""
     conditions = law.conditions(steps.content)
     motion = law.motion(steps.before, conditions)
     base, noise = scales(law.layout, steps.before, motion, steps.dt)
     (place, *_), (then, *_) = law.layout.split(steps.before), law.layout.split(steps.after)
-    each: Tensor = Normal(base, noise.clamp(min=1e-6).expand_as(base)).log_prob(then - place)
-    return each.sum(-1).mean()
+    noise = noise.clamp(min=1e-6)
+    apart = (then - place - base) / noise
+    each = -0.5 * apart.square() - noise.log() - 0.5 * math.log(2 * math.pi)
+    return (each.sum(-1) * steps.seen).sum() / steps.seen.sum().clamp(min=1)
 
 
 def fit(law: ParticleLaw, steps: Steps, seed: int, updates: int) -> None:
@@ -146,9 +185,11 @@ def fit(law: ParticleLaw, steps: Steps, seed: int, updates: int) -> None:
     for _ in range(updates):
         rows = torch.randint(len(steps.dt), (BATCH,), generator=draw).to(steps.dt.device)
         content = Content(*(part[rows] for part in steps.content[:4]))
-        batch = Steps(steps.before[rows], steps.after[rows], content, steps.dt[rows])
+        batch = Steps(
+            steps.before[rows], steps.after[rows], steps.seen[rows], content, steps.dt[rows]
+        )
         optimizer.zero_grad()
-        (-log_density(law, batch)).backward()
+        (-log_density(law, batch)).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         falling.step()

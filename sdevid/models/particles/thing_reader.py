@@ -207,12 +207,12 @@ class ThingReader(Birth):
             place, velocity = sighting.place, torch.zeros_like(sighting.place)
             for away in range(1, self.memory):
                 at = best + way * away
-                within = ((at >= 0) & (at < self.memory))[:, None, None]
+                recorded = ((at >= 0) & (at < self.memory))[:, None, None]
                 frame = seen[rows, at.clamp(0, self.memory - 1)]
-                shift = match(frame, sighting.patches, place + velocity).shift
-                velocity = velocity + shift
-                place = place + velocity
-                here = (index == at[:, None])[..., None, None] & within[..., None]
+                within = (place + velocity).clamp(0, self.side - 1)  # what is seen did not leave
+                found = within + match(frame, sighting.patches, within).shift
+                place, velocity = found, found - place
+                here = (index == at[:, None])[..., None, None] & recorded[..., None]
                 places = torch.where(here, place[:, None], places)
         return places
 
