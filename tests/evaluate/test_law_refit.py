@@ -85,6 +85,8 @@ def test_steps_of_what_is_not_seen_do_not_count():
     first[:, 1] = False
     right, lost = (steps._replace(after=after, seen=first) for after in (steps.after, wild))
     assert_close(log_density(law, right), log_density(law, lost))
+    counted = steps._replace(after=wild)
+    assert log_density(law, counted).item() < -1000 < log_density(law, counted, 0.02).item()
 
 
 def test_thing_is_seen_where_painting_it_helps():
@@ -108,6 +110,7 @@ def test_refitted_law_is_exported_alone(shards, tmp_path, monkeypatch):
     with torch.no_grad():
         model.law.drift[-1].bias.fill_(3.0)  # pixel/frame^2, against which its posterior decides
         model.control.correct[-1].bias[2:] = 3.0
+        model.law.log_length.fill_(2.5)
     export.write(model, config, tmp_path / "model")
     argued = [str(tmp_path / "model"), "--data", str(shards)]
     argued += ["--refit", str(tmp_path / "refitted")]
@@ -120,11 +123,14 @@ def test_refitted_law_is_exported_alone(shards, tmp_path, monkeypatch):
         if not torch.equal(before, after):
             changed.add(name.split(".")[0])
     assert changed == {"law"}
+    assert_close(other.law.log_length, one.law.log_length)
 
 
 def test_fit_that_does_not_help_leaves_the_law(shards, monkeypatch):
     monkeypatch.setattr(law_refit, "UPDATES", 0)
     objective = objectives.build(things(shards))
+    with torch.no_grad():
+        objective.model.law.log_diffusion.fill_(-1.0)
     before = [p.clone() for p in objective.model.law.parameters()]
     index = command._shards(str(shards), "train", objective.config)
     with pytest.raises(UserError, match="less likely"):

@@ -7,7 +7,6 @@ the posterior's paths are most likely; the law is small, so that this takes seco
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from sdevid.data.shards import ShardIndex
 from sdevid.errors import UserError
 from sdevid.evaluate.particles.model_law import windows
 from sdevid.evaluate.progress import batches
+from sdevid.models.initial_weights import initial_weights
 from sdevid.models.particles.law import ParticleLaw
 from sdevid.models.particles.model import ParticleSDE
 from sdevid.models.particles.path import scales
@@ -28,10 +28,14 @@ from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.particles import ParticleObjective
 from sdevid.types import Frames, as_frames
 
-UPDATES, BATCH = 2000, 512  # of the fit; a batch is of single steps of all particles of a film
+UPDATES, BATCH = 500, 512  # of the fit; a batch is of single steps of all particles of a film
 LEARNING_RATE = 3e-3  # falls to a thirtieth
 HELD_OUT = 8  # each eighth window tells whether the fit has helped
+JUMPS, FAR = 0.02, 8.0  # share of held-out steps that may be a jump, and its size in pixels
 LONGER = 2  # a window is as long as that many of training, where a clip has as many frames
+
+
+UNTOLD = ("log_length", "depth_noise", "log_depth_rate")
 
 
 class Steps(NamedTuple):
@@ -62,28 +66,38 @@ class Refit:
 def refit(objective: ParticleObjective, index: ShardIndex, clips: range, seed: int = 0) -> Refit:
     """Fit the law of `objective`'s model to its posterior's paths on these clips of `index`.
 
-    Raises UserError where the chain has several steps a frame or noise that particles share, where
-    clips are too few to hold some out, or where the fit makes the paths held out less likely: the
-    law then stays as it is.
+    The law is drawn anew first: a trained one keeps for long what lost things have taught it.
+    Raises UserError where the chain has several steps a frame, noise that particles share or a
+    text, where clips are too few to hold some out, or where the fit makes the paths held out less
+    likely: the law then stays as it is.
     """
     model = objective.model
     _check(model)
-    windows = recorded(objective, index, clips)
-    held_out = torch.arange(windows.dt.shape[0], device=windows.dt.device) % HELD_OUT == 0
+    paths = recorded(objective, index, clips)
+    held_out = torch.arange(len(paths.dt), device=paths.dt.device) % HELD_OUT == 0
     if bool(held_out.all()):
         raise UserError(f"{len(held_out)} window of a clip is too little to refit a law; give more")
-    kept, fitted = _steps(windows, held_out), _steps(windows, ~held_out)
-    law, before = copy.deepcopy(model.law), log_density(model.law, kept).item()
-    fit(model.law, fitted, seed, UPDATES)
-    after = log_density(model.law, kept).item()
+    kept, fitted = _steps(paths, held_out), _steps(paths, ~held_out)
+    law = _drawn_anew(model, seed)
+    fit(law, fitted, seed, UPDATES)
+    before, after = (log_density(one, kept, JUMPS).item() for one in (model.law, law))
     if not after > before:
-        model.law.load_state_dict(law.state_dict())
         raise UserError(
             f"refitted, the law makes steps of held-out paths less likely ({before:.3g} to "
             f"{after:.3g} nats); give more clips by --num_clips"
         )
+    model.law = law
     share = float(fitted.seen.float().mean())
     return Refit(len(held_out), len(fitted.dt), share, before, after)
+
+
+def _drawn_anew(model: ParticleSDE, seed: int) -> ParticleLaw:
+    """Draw a law's weights, but keep what the steps of places do not tell."""
+    with initial_weights(seed, "law"):
+        law = ParticleLaw(model.config)
+    old = model.law.state_dict()
+    law.load_state_dict({name: old[name] for name in UNTOLD if name in old}, strict=False)
+    return law.to(model.law.log_diffusion.device)
 
 
 class Paths(NamedTuple):
@@ -164,16 +178,29 @@ def _steps(paths: Paths, chosen: Bool[Tensor, " windows"]) -> Steps:
     )
 
 
-def log_density(law: ParticleLaw, steps: Steps) -> Float[Tensor, ""]:
-    """Compute the mean log density of where a step leads, over steps of what is seen, in nats."""
+def log_density(law: ParticleLaw, steps: Steps, jumps: float = 0.0) -> Float[Tensor, ""]:
+    """Compute the mean log density of where a step leads, over steps of what is seen, in nats.
+
+    A share `jumps` of the steps may be of the posterior's making, `FAR` pixels wide: else the few
+    at which it takes one thing for another outweigh all others.
+    """
     conditions = law.conditions(steps.content)
     motion = law.motion(steps.before, conditions)
     base, noise = scales(law.layout, steps.before, motion, steps.dt)
     (place, *_), (then, *_) = law.layout.split(steps.before), law.layout.split(steps.after)
-    noise = noise.clamp(min=1e-6)
-    apart = (then - place - base) / noise
-    each = -0.5 * apart.square() - noise.log() - 0.5 * math.log(2 * math.pi)
-    return (each.sum(-1) * steps.seen).sum() / steps.seen.sum().clamp(min=1)
+    apart = then - place - base
+    each = _log_normal(apart, noise.clamp(min=1e-6))
+    if jumps:
+        far = _log_normal(apart, torch.full_like(noise, FAR))
+        each = torch.logaddexp(each + math.log(1 - jumps), far + math.log(jumps))
+    return (each * steps.seen).sum() / steps.seen.sum().clamp(min=1)
+
+
+def _log_normal(
+    apart: Float[Tensor, "*batch 2"], scale: Float[Tensor, "*batch axes"]
+) -> Float[Tensor, " *batch"]:
+    each: Tensor = -0.5 * (apart / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
+    return each.sum(-1)
 
 
 def fit(law: ParticleLaw, steps: Steps, seed: int, updates: int) -> None:
@@ -205,5 +232,10 @@ def _check(model: ParticleSDE) -> None:
     if settings.noise == "carried":
         raise UserError(
             "sde.noise is carried, but a law is refitted to particles that move on their own; "
+            "leave --refit out"
+        )
+    if model.text is not None:
+        raise UserError(
+            f"text.encoder is {model.config.text.encoder}, but a law is refitted without captions; "
             "leave --refit out"
         )
