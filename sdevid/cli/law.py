@@ -33,7 +33,7 @@ _MOST_FIGURE = 1e6  # pixels, contrast or frames a second
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the law, write RUN/law.json, and export a calibrated model where asked.
+    """Print the law, write RUN/law.json, and export a calibrated or refitted model where asked.
 
     A particle model's law is read off its state; any other model's, or with --tracked, is estimated
     from positions tracked in generated film. Raises UserError where nothing is tracked.
