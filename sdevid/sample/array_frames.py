@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sdevid.config import Config
 from sdevid.data import source_units
-from sdevid.data.arrays.fit import fitted
+from sdevid.data.arrays.fit import check_missing, fitted
 from sdevid.data.arrays.stack import (
     ARRAYS,
     PICTURES,
@@ -62,6 +62,7 @@ def read(
         raise UserError(f"{option} {path} does not exist")
     try:
         stack = _opened(path, variable, option)
+        check_missing(missing, np.dtype(stack.dtype), "--missing")
         number = min(stack.shape[0], most if count is None else count)
         if count is not None and number < count:
             raise UserError(

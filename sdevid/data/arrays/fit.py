@@ -10,10 +10,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdevid.data.spec import BadVideoError, CutSpec
+from sdevid.errors import UserError
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 Frames = NDArray[Any]  # time, height, width, channels
+
+
+def check_missing(missing: float | None, dtype: np.dtype[Any], option: str) -> None:
+    """Raise UserError where `missing` is no value that `dtype` holds; floats hold any."""
+    if missing is None or dtype.kind == "f":
+        return
+    limits = np.iinfo(dtype)
+    if not float(missing).is_integer() or not limits.min <= missing <= limits.max:
+        raise UserError(
+            f"{option} is {missing:g}, but the arrays hold {dtype}, whole numbers from "
+            f"{limits.min} to {limits.max}; give the one that stands for what was not observed"
+        )
 
 
 def fitted(frames: Frames, spec: CutSpec) -> Frames:

@@ -246,17 +246,37 @@ def _picture(path: Path) -> Array:
     if path.suffix.lower() in (".tif", ".tiff"):
         with open_tiff(path) as file:
             image: Array = file.asarray()
+        kept = image.astype(_type(path, image.dtype))
     else:
-        from PIL import Image
-
-        with Image.open(path) as opened:
-            mode = {"1": "L", "LA": "L"}.get(opened.mode, opened.mode)
-            mode = "RGB" if mode in ("P", "PA", "RGBA", "CMYK", "YCbCr") else mode
-            image = np.asarray(opened.convert(mode) if mode != opened.mode else opened)
-    kept = image.astype(
-        "uint16" if image.dtype.kind in "iu" and image.dtype.itemsize > 1 else image.dtype
-    )
+        image = _decoded(path)
+        is_deep = image.dtype.kind in "iu" and image.dtype.itemsize > 1  # 32 bits in Pillow's hands
+        kept = image.astype("uint16" if is_deep else image.dtype)
     return kept[..., None] if kept.ndim == 2 else kept
+
+
+def _decoded(path: Path) -> Array:
+    """Decode a picture, without transparency; colour of 16 bits by FFmpeg, as Pillow halves it."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        if opened.format == "PNG" and opened.mode in ("RGB", "RGBA") and _is_deep(opened):
+            return _deep_colour(path)
+        mode = {"1": "L", "LA": "L"}.get(opened.mode, opened.mode)
+        mode = "RGB" if mode in ("P", "PA", "RGBA", "CMYK", "YCbCr") else mode
+        return np.asarray(opened.convert(mode) if mode != opened.mode else opened)
+
+
+def _is_deep(opened: Any) -> bool:
+    """Tell whether samples of a PNG have 16 bits, by the name of its raw mode (`RGB;16B`)."""
+    return any(str(tile[3]).endswith("16B") for tile in opened.tile)
+
+
+def _deep_colour(path: Path) -> Array:
+    import av
+
+    with path.open("rb") as file, av.open(file, format="png_pipe") as container:
+        colours: Array = next(container.decode(video=0)).to_ndarray()[..., :3]
+    return colours
 
 
 def is_animation(path: Path) -> bool:

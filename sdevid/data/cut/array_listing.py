@@ -11,23 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from sdevid.data.arrays.fit import check_missing
 from sdevid.data.arrays.stack import (
     ANIMATION,
     ARRAYS,
+    PICTURES,
     Stack,
     is_animation,
     is_stack,
     names,
-    pictures,
     split_location,
 )
 from sdevid.data.cut.arrays import ArraySource, Tile, times_of
-from sdevid.data.cut.sources import VIDEO, LeftOut, Listing, readable
+from sdevid.data.cut.custom import label_of, read_captions
+from sdevid.data.cut.sources import VIDEO, FileListing, LeftOut, Listing, find, readable
 from sdevid.data.cut.splits import parse_splits
 from sdevid.data.cut.table import read_table
 from sdevid.data.spec import BadVideoError
 from sdevid.errors import UserError
 
+_WANTED = VIDEO | ARRAYS | PICTURES | {ANIMATION}
 _APART = 0.01  # relative difference of intervals that counts as another one
 
 
@@ -35,59 +38,55 @@ def array_listing(options: argparse.Namespace) -> Listing | None:
     """List the stacks under `input_dir`, as windows where tiles are asked for; None for videos.
 
     `input_dir` may be one file, with a variable after a colon. Raises UserError where stacks
-    differ.
+    differ, or a list names none of them.
     """
     folder, variable = split_location(options.input_dir)
-    listing = Listing()
+    captions = options.captions
     if folder.is_file() or folder.suffix.lower() == ".zarr":
-        folders = {folder.name: folder}
+        folders, listing = {folder.name: folder}, Listing()
     else:
         if not folder.is_dir():
             return None
-        stacks = _stacks(folder, listing)
-        if stacks is None:
+        if captions is None and (folder / "captions.csv").is_file():
+            captions = folder / "captions.csv"
+        found = find(folder, _WANTED, options.output_dir, kind="stack of frames")
+        if any(path.suffix.lower() in VIDEO for path in found.files.values()):
             return None
-        folders = stacks
+        lists = tuple(path for path in (captions, options.times) if path is not None)
+        listing = found.listing(lists, folder)
+        folders = _stacks(folder, found, listing)
     for name, path in folders.items():
         for held in _members(path, variable, name, listing):
             of = f"{name}:{held}" if path.suffix.lower() == ".npz" else name
-            label = "/".join(name.split("/")[:-1])
+            label = label_of(name, options.label_level or 0)
             listing.sources.append(ArraySource(path, of, of, variable=held, label=label, file=of))
     if not listing.sources:
         return None
     _tell_times(listing, options.times)
-    listing.files = len({source.file for source in listing.sources}) + len(listing.left_out)
+    if captions is not None:
+        _tell_captions(listing, captions, folder)
+    files = len({source.file for source in listing.sources}) + listing.lists
+    listing.files = files + sum(item.of == "file" for item in listing.left_out)
     return listing
 
 
-def _stacks(folder: Path, listing: Listing) -> dict[str, Path] | None:
-    """Find the stacks in a folder, by name in natural order; None where there is a video."""
+def _stacks(folder: Path, found: FileListing, listing: Listing) -> dict[str, Path]:
+    """Pick the stacks of the files found, by name; a folder of pictures is one."""
     stacks: dict[str, Path] = {}
-    waiting = [folder]
-    while waiting:
-        place = waiting.pop()
-        if place.suffix.lower() == ".zarr":
-            stacks[readable(place.relative_to(folder))] = place
-            continue
-        entries = sorted(entry for entry in place.iterdir() if not entry.name.startswith("."))
-        waiting += [entry for entry in entries if entry.is_dir()]
-        files = [entry for entry in entries if entry.is_file()]
-        if any(entry.suffix.lower() in VIDEO for entry in files):
-            return None
-        flat = [path for path in pictures(place) if not is_stack(path)]
-        if len(flat) > 1:
+    flat: dict[Path, list[str]] = defaultdict(list)  # pictures of one frame, by their folder
+    for name, path in found.files.items():
+        ending = path.suffix.lower()
+        if ending in PICTURES and not is_stack(path):
+            flat[path.parent].append(name)
+        elif ending == ANIMATION and not is_animation(path):
+            listing.left_out.append(LeftOut(name, "is a picture, not a video"))
+        else:
+            stacks[name] = path
+    for place, names_of in flat.items():
+        if len(names_of) > 1:
             stacks[readable(place.relative_to(folder)) if place != folder else place.name] = place
-        for path in files:
-            name, ending = readable(path.relative_to(folder)), path.suffix.lower()
-            if path in flat:
-                if len(flat) == 1:
-                    listing.left_out.append(LeftOut(name, "is a picture, not a video"))
-            elif ending in ARRAYS or (ending == ANIMATION and is_animation(path)):
-                stacks[name] = path
-            elif ending == ANIMATION:
-                listing.left_out.append(LeftOut(name, "is a picture, not a video"))
-            else:
-                listing.left_out.append(LeftOut(name, "is no stack of frames by its name"))
+        else:
+            listing.left_out.append(LeftOut(names_of[0], "is a picture, not a video"))
     return dict(sorted(stacks.items()))
 
 
@@ -99,15 +98,24 @@ def _members(path: Path, variable: str | None, name: str, listing: Listing) -> I
 
 
 def _tell_times(listing: Listing, csv: Path | None) -> None:
-    """Give the stacks the times of a csv of path and seconds, a row for each frame."""
+    """Give the stacks the times of a csv of path and seconds, a row for each frame.
+
+    Raises UserError for a row that names no stack, or whose seconds are no number.
+    """
     if csv is None:
         return
+    sources = _arrays(listing)
+    known = {source.name for source in sources} | {item.name for item in listing.left_out}
     times_by_name = defaultdict[str, list[float]](list)
     for row in read_table(csv, ("path", "seconds")):
-        try:
-            times_by_name[Path(row.fields.get("path", "")).as_posix()].append(
-                float(row.fields["seconds"])
+        name = Path(row.fields.get("path", "").strip()).as_posix()
+        if name not in known:
+            raise UserError(
+                f"{csv} line {row.line} names {name}, which is not there; there are "
+                f"{', '.join(sorted(source.name for source in sources)[:5])}: give the name of one"
             )
+        try:
+            times_by_name[name].append(float(row.fields["seconds"]))
         except (KeyError, ValueError):
             raise UserError(
                 f"{csv} line {row.line}: seconds is {row.fields.get('seconds')!r}, but must be the "
@@ -117,7 +125,23 @@ def _tell_times(listing: Listing, csv: Path | None) -> None:
         replace(source, seconds=tuple(times_by_name[source.name]))
         if source.name in times_by_name
         else source
-        for source in _arrays(listing)
+        for source in sources
+    ]
+
+
+def _tell_captions(listing: Listing, csv: Path, folder: Path) -> None:
+    """Give the stacks the captions of a csv of path and caption; each row is accounted for."""
+    sources = _arrays(listing)
+    named = FileListing(
+        {source.name: source.path for source in sources},
+        {item.name: item.reason for item in listing.left_out},
+    )
+    texts = read_captions(csv, folder, named, listing)
+    listing.sources = [
+        replace(source, captions=tuple(given), rows=len(given))
+        if (given := texts.get(source.name, []))
+        else source
+        for source in sources
     ]
 
 
@@ -159,6 +183,7 @@ def settle(options: argparse.Namespace, listing: Listing) -> None:
             "keeps another shape"
         )
     options.one_file_each = len({source.path for source, _ in stacks}) == len(stacks)
+    check_missing(options.missing, np.dtype(like.dtype), "--missing")
     listing.sources = [part for pair in stacks for part in _parts(*pair, options)]
 
 
@@ -211,18 +236,20 @@ def _parts(source: ArraySource, stack: Stack, options: argparse.Namespace) -> It
     """Yield the windows and stretches of a stack, with the split where place or time decides it."""
     source = replace(source, keep_if=options.keep_if, clip_span=options.clip_span)
     source = replace(source, missing=options.missing)
-    share = _time_share(options.splits)
+    share, rows = _time_share(options.splits), source.rows
     for tile, split in _tiles(source, stack, options):
-        part = source
+        part = replace(source, rows=rows)
+        rows = 0  # of the file, which the first of its parts stands for
         if tile is not None:
             name = f"{source.name}@{tile.top},{tile.left}"
-            part = replace(source, name=name, group=name, tile=tile, split=split)
+            part = replace(part, name=name, group=name, tile=tile, split=split)
         if share is None:
             yield part
             continue
         border = round(share * stack.shape[0])
         for split, frames in (("train", (0, border)), ("val", (border, stack.shape[0]))):
             yield replace(part, name=f"{part.name}#{split}", split=split, frames=frames)
+            part = replace(part, rows=0)
 
 
 def _time_share(splits: Any) -> float | None:

@@ -77,6 +77,7 @@ class ArraySource:
         sizes = [(path.name, path.stat().st_size) for path in self._files()]
         window = [self.tile, self.frames, self.keep_if, self.clip_span, self.seconds]
         window += [] if self.missing is None else [self.missing]
+        window += [list(self.captions)] if self.captions else []
         return [self.name, self.group, self.variable, self.split, self.label, *window, sizes]
 
     def open(self) -> Stack:
@@ -98,6 +99,7 @@ class ArraySource:
         stack, notes = self.open(), Counter[str]()
         rule = None if self.keep_if is None else keep.parse(self.keep_if)
         seconds = times_of(stack, spec.fps)
+        several = {"captions": list(self.captions)} if len(self.captions) > 1 else {}
         written = available = 0
         for first in self._starts(seconds, spec, notes):
             available += 1
@@ -111,7 +113,8 @@ class ArraySource:
                 continue
             written += 1
             apart = None if video.dtype.kind == "f" else missing
-            yield CutClip(self.name, *_timed(seconds[first:last], video, missing, spec), apart)
+            start, video, extra = _timed(seconds[first:last], video, missing, spec)
+            yield CutClip(self.name, start, video, extra | several, apart)
         if not available:
             held = (self.frames[1] - self.frames[0]) if self.frames else stack.shape[0]
             raise LeftOutError(

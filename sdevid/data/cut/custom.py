@@ -34,23 +34,27 @@ def custom(
     if not videos.files:
         raise UserError(f"--input_dir {folder} holds no video{_held(videos)}")
     listing = videos.listing(() if captions is None else (captions,), folder)
-    captions_of = {} if captions is None else _captions(captions, folder, videos, listing)
+    captions_of = {} if captions is None else read_captions(captions, folder, videos, listing)
     for name, path in videos.files.items():
-        levels = name.split("/")[:-1]
-        label = "/".join(levels[:label_level] if label_level else levels)
         texts = captions_of.get(name, ())
         listing.sources.append(
             VideoSource(
                 path,
                 name,
                 group=name,
-                label=label,
+                label=label_of(name, label_level),
                 captions=tuple(texts),
                 file=name,
                 rows=len(texts),
             )
         )
     return listing
+
+
+def label_of(name: str, level: int) -> str:
+    """Return the folder of `name`, or its first `level` names where that is not 0."""
+    levels = name.split("/")[:-1]
+    return "/".join(levels[:level] if level else levels)
 
 
 def _held(videos: FileListing) -> str:
@@ -61,7 +65,7 @@ def _held(videos: FileListing) -> str:
     return f"{held}; give a folder of videos"
 
 
-def _captions(
+def read_captions(
     csv: Path, folder: Path, videos: FileListing, listing: Listing
 ) -> dict[str, list[str]]:
     """Read captions by file name; unusable rows are listed as left out."""

@@ -161,15 +161,18 @@ class FileListing:
         return Listing(left_out=left_out, files=total, lists=listed)
 
 
-def find(folder: Path, endings: frozenset[str], avoid: Path | None = None) -> FileListing:
+def find(
+    folder: Path, endings: frozenset[str], avoid: Path | None = None, kind: str = "video"
+) -> FileListing:
     """Search `folder` but for `avoid`, each file once; links are followed last.
 
-    Names are relative to `folder`, in order. UserError where it is not a folder.
+    A folder with one of the `endings` is taken as a file; `kind` is what they are called. Names are
+    relative to `folder`, in order. UserError where it is not a folder.
     """
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
         raise UserError(f"--input_dir {folder} {what}, but must be a folder of videos")
-    search = _Search(folder, endings, avoid)
+    search = _Search(folder, endings, avoid, kind)
     search.run()
     return FileListing(dict(sorted(search.listing.files.items())), search.listing.left_out)
 
@@ -177,8 +180,10 @@ def find(folder: Path, endings: frozenset[str], avoid: Path | None = None) -> Fi
 class _Search:
     """A walk in which a folder or file that several names reach is taken by the first."""
 
-    def __init__(self, folder: Path, endings: frozenset[str], avoid: Path | None) -> None:
-        self._folder, self._endings = folder, endings
+    def __init__(
+        self, folder: Path, endings: frozenset[str], avoid: Path | None, kind: str
+    ) -> None:
+        self._folder, self._endings, self._kind = folder, endings, kind
         self._avoid = _key(avoid.stat()) if avoid is not None and avoid.is_dir() else None
         self._taken: dict[tuple[int, int], str] = {}  # names of files and folders by inode
         self._links: deque[Path] = deque()
@@ -196,6 +201,9 @@ class _Search:
             place = waiting.pop()
             key = _key(place.stat())
             if key in self._taken or key == self._avoid:
+                continue
+            if place != self._folder and place.suffix.lower() in self._endings:
+                self._file(place)
                 continue
             self._taken[key] = self._name(place)
             try:
@@ -227,14 +235,15 @@ class _Search:
     def _file(self, path: Path) -> None:
         state = path.stat()
         kind = path.suffix.lower()
-        if not stat.S_ISREG(state.st_mode):
+        is_whole = stat.S_ISDIR(state.st_mode) and kind in self._endings
+        if not (stat.S_ISREG(state.st_mode) or is_whole):
             return self._leave(path, "is not a regular file")
         if any(part.startswith(".") for part in path.relative_to(self._folder).parts):
             return self._leave(path, "is hidden")
         if kind not in self._endings:
             if kind == ANIMATION and is_animation(path):
                 return self._leave(path, _WEBP)
-            return self._leave(path, _OTHERS.get(kind, "is no video by its name"))
+            return self._leave(path, _OTHERS.get(kind, f"is no {self._kind} by its name"))
         name = self._name(path)
         self._taken.setdefault(_key(state), name)
         self.listing.files[name] = path
