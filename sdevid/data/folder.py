@@ -110,9 +110,7 @@ class LocalFolder:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise UserError(
-                f"shard folder {path} does not exist; python tools/make_shards.py makes one"
-            )
+            raise UserError(f"shard folder {path} does not exist; sdevid shards makes one")
         self.path, self.location = path, str(path)
         self._handle = lru_cache(_OPEN)(self._open)
 

@@ -36,7 +36,7 @@ _RIGHT, _PLAIN = 1, 2  # what is known of a clip: its sha256 is right; and its n
 _ALWAYS = (*METADATA, MASK)  # what is read beside a clip's frames, where it is there
 _HEADERS = 2**20  # bytes of a container beside the pixels
 _APART = 2**20  # bytes between the members of one clip
-_MAKE = "python tools/make_shards.py makes one"
+_MAKE = "sdevid shards makes one"
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,7 @@ def _is_deep(opened: Any) -> bool:
 def _deep_colour(path: Path) -> Array:
     import av
 
-    with path.open("rb") as file, av.open(file, format="png_pipe") as container:
+    with path.open("rb") as file, av.open(file, "r", format="png_pipe") as container:
         colours: Array = next(container.decode(video=0)).to_ndarray()[..., :3]
     return colours
 

@@ -75,7 +75,7 @@ class ArraySource:
     def identity(self) -> list[Any]:
         """List what must not change for an interrupted cut to be resumed."""
         sizes = [(path.name, path.stat().st_size) for path in self._files()]
-        window = [self.tile, self.frames, self.keep_if, self.clip_span, self.seconds]
+        window: list[Any] = [self.tile, self.frames, self.keep_if, self.clip_span, self.seconds]
         window += [] if self.missing is None else [self.missing]
         window += [list(self.captions)] if self.captions else []
         return [self.name, self.group, self.variable, self.split, self.label, *window, sizes]
