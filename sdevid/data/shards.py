@@ -149,8 +149,12 @@ class ShardIndex:
                 reason = f"the disk does not give it ({error.strerror})"
             except Exception as error:  # whatever a decoder makes of bytes of any origin
                 reason = f"it does not read ({type(error).__name__}: {error})"
-            self.damage[i] = reason
-        raise DamagedClipError(self.folder.location, entry.shard, entry.key, reason)
+        raise self.damaged(i, reason)
+
+    def damaged(self, i: int, reason: str) -> DamagedClipError:
+        """Remember that clip `i` is damaged; build the error that says so."""
+        self.damage[i], entry = reason, self.clips[i]
+        return DamagedClipError(self.folder.location, entry.shard, entry.key, reason)
 
     def read_member(self, entry: ClipEntry, extension: str) -> bytes:
         """Read the bytes of one member, unchecked. ValueError where the tar ends before them."""

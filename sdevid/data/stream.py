@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from torch import Tensor
 
 from sdevid import frame_size
 from sdevid.config import Config
@@ -28,7 +29,7 @@ from sdevid.data.entry import DamagedClipError, Kind
 from sdevid.data.mask import Mask
 from sdevid.data.order import Order
 from sdevid.data.payload import ClipVideo
-from sdevid.data.shards import ShardIndex
+from sdevid.data.shards import Beside, ShardIndex
 from sdevid.data.transforms import Transform
 from sdevid.deprecation import former_names
 from sdevid.errors import UserError
@@ -177,7 +178,7 @@ class _Filled(NamedTuple):
     caption: str
     embedding: Embedding | None
     damage: list[Damage]
-    seconds: times.Seconds | None = None  # of its frames, where they are uneven
+    ticks: Int64[Tensor, " time"] | None = None  # of its frames, where they are uneven
 
 
 @dataclass(frozen=True)
@@ -233,8 +234,8 @@ class _BatchReader:
         embeddings = tuple(p.embedding for p in filled if p.embedding is not None)
         ticks = times.ticks(self.config, times.frame_indices(self.config, serial))
         for row, place in enumerate(filled):
-            if place.seconds is not None:
-                ticks[row] = times.real(self.config, place.seconds)
+            if place.ticks is not None:
+                ticks[row] = place.ticks
         if self.pinned:
             ticks, serial = ticks.pin_memory(), serial.pin_memory()
         return Batch(
@@ -276,18 +277,32 @@ class _BatchReader:
                 entry = self.index.clips[number]
                 first = _cut(crop, entry.num_frames, length)
                 beside = self.index.read_into(number, first, read, caption)
+                if spare:
+                    missing = beside.mask if self.index.masked else None
+                    _put(video, read, indices, transform, missing, first)
+                ticks = self._checked(number, beside, first + indices, video)
             except DamagedClipError as error:
                 last = error
                 damage.append(Damage(serial, error.shard, error.key, error.reason))
                 continue
-            if spare:
-                missing = beside.mask if self.index.masked else None
-                _put(video, read, indices, transform, missing, first)
-            seconds = times.seconds(beside.meta, first + indices)
-            return _Filled(entry.key, beside.caption, beside.embedding, damage, seconds)
+            return _Filled(entry.key, beside.caption, beside.embedding, damage, ticks)
         if len(damage) == 1:
             raise last
         raise UserError(f"{len(damage)} clips in a row are damaged; the last: {last}") from last
+
+    def _checked(
+        self, number: int, beside: Beside, taken: Int64[np.ndarray, " time"], video: ClipVideo
+    ) -> Int64[Tensor, " time"] | None:
+        """Read the times of the frames `taken`, None where they are evenly apart.
+
+        DamagedClipError where they cannot be, or values are infinite.
+        """
+        try:
+            if video.dtype.kind == "f" and np.isinf(video).any():
+                raise ValueError("it holds infinite values")
+            return times.recorded(self.config, beside.meta, taken)
+        except ValueError as error:
+            raise self.index.damaged(number, str(error)) from error
 
 
 def _put(

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from sdevid.config import Config
 from sdevid.sde.noise import Stream, uniform
 from sdevid.types import TICKS_PER_UNIT, Serial, Ticks
 
-Seconds = Float64[np.ndarray, " time"]
+_MOST_TICKS = 2**53  # of a clip: what float64 counts one by one
+
 FrameIndices = Int64[np.ndarray, "clips time"]  # of frames, from the first taken
 
 
@@ -48,21 +49,27 @@ def frame_indices(config: Config, serial: Serial) -> FrameIndices:
     return np.stack(indices)
 
 
-def seconds(meta: Mapping[str, Any], taken: Int64[np.ndarray, " time"]) -> Seconds | None:
-    """Read when these frames were, in seconds; None where they are evenly apart."""
-    recorded = meta.get("times")
-    if recorded is None:
+def recorded(
+    config: Config, meta: Mapping[str, Any], taken: Int64[np.ndarray, " time"]
+) -> Int64[Tensor, " time"] | None:
+    """Read when these frames were, in ticks from the first; None where they are evenly apart.
+
+    Raises ValueError where fewer times are recorded, or frames are too close or too far apart.
+    """
+    stated = meta.get("times")
+    if stated is None:
         return None
-    if int(taken[-1]) >= len(recorded["ticks"]):
-        raise ValueError(f"its KEY.json tells the times of {len(recorded['ticks'])} frames alone")
-    instants: Seconds = np.asarray(recorded["ticks"], np.float64)[taken] / recorded["per_second"]
-    return instants
-
-
-def real(config: Config, instants: Seconds) -> Int64[Tensor, " time"]:
-    """Convert times in seconds to ticks from the first."""
-    apart = (instants - instants[0]) * (TICKS_PER_UNIT / config.time_unit)
-    return torch.from_numpy(np.round(apart).astype(np.int64))
+    if int(taken[-1]) >= len(stated["ticks"]):
+        raise ValueError(f"its KEY.json tells the times of {len(stated['ticks'])} frames alone")
+    instants = np.asarray(stated["ticks"], np.float64)[taken] / stated["per_second"]
+    apart = np.round((instants - instants[0]) * (TICKS_PER_UNIT / config.time_unit))
+    if (np.diff(apart) < 1).any() or apart[-1] > _MOST_TICKS:
+        raise ValueError(
+            "its KEY.json tells times that are not "
+            f"{config.time_unit / TICKS_PER_UNIT:.3g} to "
+            f"{_MOST_TICKS * config.time_unit / TICKS_PER_UNIT:.3g} s apart"
+        )
+    return torch.from_numpy(apart.astype(np.int64))
 
 
 def ticks(config: Config, taken: FrameIndices) -> Ticks:

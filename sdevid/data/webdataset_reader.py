@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from sdevid.config import Config
@@ -209,9 +210,8 @@ class TarReader:
             first = int(crops[row] * (len(clip.video) - int(indices[row, -1])))
             taken = first + indices[row]
             video[row] = torch.from_numpy(clip.video[taken])
-            instants = times.seconds(clip.meta, taken)
-            if instants is not None:
-                ticks[row] = times.real(config, instants)
+            if (instants := times.recorded(config, clip.meta, taken)) is not None:
+                ticks[row] = instants
             keys.append(clip.key)
             captions.append(words(clip.meta, draws[row]))
         if pinned:
@@ -341,6 +341,7 @@ class _Lane:
         place, tar, key = sample["__place__"], sample["__url__"], sample["__key__"]
         try:
             video, meta = decode_sample(sample, self._config)
+            times.recorded(self._config, meta, np.arange(len(video)))
         except (ValueError, BadVideoError, LeftOutError, av.FFmpegError) as error:
             return _Clip(place, tar, key, None, {}, str(error).splitlines()[0])
         return _Clip(place, tar, key, video, meta)

@@ -106,6 +106,19 @@ def test_value_of_what_is_missing_must_be_one_of_the_type(value):
     check_missing(value, np.dtype("float32"), "--missing")
 
 
+def test_infinite_values_are_named_with_the_remedy(tmp_path, capsys):
+    """Radar in decibels says -inf where there is no rain; training would be lost on it."""
+    (tmp_path / "in").mkdir()
+    decibels = FILM.astype(np.float32)
+    decibels[2, :4] = -np.inf
+    np.save(tmp_path / "in" / "a.npy", decibels)
+    assert cut(tmp_path) == 2
+    assert "--missing=-inf (or inf) says that they were not observed" in capsys.readouterr().err
+    assert cut(tmp_path, "--missing=-inf", "--overwrite") == 0
+    index = open_shards(str(tmp_path / "out"), "train")
+    assert np.isnan(index.read(0).video[2, :4]).all()
+
+
 def test_missing_value_outside_the_type_is_no_damage(given, capsys):
     assert cut(given, "--missing", "-1") == 2
     assert "--missing is -1, but the arrays hold uint16" in capsys.readouterr().err

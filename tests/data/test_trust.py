@@ -12,13 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import factories
 import numpy as np
 import pytest
 import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdevid.config import load
+from sdevid.config import load, parse
 from sdevid.data.cut.verify import check_shard
 from sdevid.data.npy import read_npy
 from sdevid.data.open import open_folder
@@ -26,6 +27,7 @@ from sdevid.data.payload import EXTENSION, Store, decode, encode
 from sdevid.data.schema import MOST_BYTES, parse_meta
 from sdevid.data.shard_file import FORMAT, ShardFile, index_name, write_json
 from sdevid.data.shards import DamagedClipError, open_shards, read_dataset
+from sdevid.data.stream import steps
 from sdevid.errors import UserError
 
 SHAPE = (4, 16, 16, 1)
@@ -142,6 +144,45 @@ def test_mp4_of_larger_frames_is_not_decoded(folder):
 def test_key_json_out_of_form_is_damage(folder, content):
     append(folder, "json", content)
     assert reason(folder)
+
+
+def batch_without_clip_0(folder: Path) -> str:
+    """Why clip 0 is damaged in a batch that another clip fills."""
+    config = parse(factories.settings(batch_size=3, sequence_length=4))
+    (batch,) = next(steps(open_shards(folder, "train"), config, 0, 1, 0))
+    assert not batch.video.float().isinf().any()
+    assert (batch.ticks.diff(dim=1) > 0).all()
+    assert "000000" not in batch.keys
+    (damage,) = {one.reason for one in batch.damage}
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("ticks", "per_second", "named"),
+    [
+        ([0, 1], 8, "tells the times of 2 frames alone"),
+        ([0, 1, 2, 3], 10**12, "that are not 1.63e-06 to"),
+        ([0, 1, 2, 2**50], 1, "that are not 1.63e-06 to 1.47e+10 s apart"),
+    ],
+)
+def test_times_that_cannot_be_are_damage_of_their_clip(folder, ticks, per_second, named):
+    times = {"ticks": ticks, "per_second": per_second}
+    append(folder, "json", json.dumps(META | {"times": times}).encode())
+    assert named in batch_without_clip_0(folder)
+
+
+def test_infinite_values_are_damage_of_their_clip(tmp_path):
+    shard = ShardFile(tmp_path, "train-000000.tar")
+    for k in range(3):
+        values = VIDEO.astype(np.float32) / 255
+        values[1, 2, 3] = -np.inf if k == 0 else np.nan
+        shard.add(f"{k:06d}", META, {"npy": encode("npy", values, 8.0)})
+    shard.close()
+    splits = {"train": {"clips": 3, "shards": [shard.path.name]}}
+    transform = {"name": "range", "low": 0.0, "high": 1.0}
+    dataset = {"format": FORMAT, "splits": splits, "dtype": "float32", "transform": transform}
+    write_json(tmp_path / "dataset.json", dataset)
+    assert "it holds infinite values" in batch_without_clip_0(tmp_path)
 
 
 @pytest.mark.parametrize("field", ["offset", "size"])

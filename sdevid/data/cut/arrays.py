@@ -105,6 +105,11 @@ class ArraySource:
             available += 1
             last = first + spec.clip_length
             video, missing = self._observed(self._window(stack.read(first, last)), spec)
+            if video.dtype.kind == "f" and np.isinf(video).any():
+                raise BadVideoError(
+                    f"holds infinite values from frame {first} on, which no transform maps; "
+                    "--missing=-inf (or inf) says that they were not observed"
+                )
             if missing is not None and missing.all():
                 notes["clips of no value, all NaN"] += 1
                 continue
