@@ -28,7 +28,7 @@ from sdevid.report.watch import Watch
 
 WIDTH = 1280
 HEIGHTS = {"page": 1500, "watch": 420, "studio": 900}
-SECONDS = 60  # for the studio to draw
+SECONDS = 180  # for the studio to answer and to draw, on a busy machine too
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +99,17 @@ def small_files(rank: int, most: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
 
 
-def kill_in_save(phase: str, step: int, rank: int) -> None:
-    """SIGKILL one rank in the save of `step`, where the interpreter reports a call on its files."""
+def kill_in_save(phase: str, step: int, rank: int, signals: Sequence[str] = ("SIGKILL",)) -> None:
+    """Signal one rank in the save of `step`, where the interpreter reports a call on its files.
+
+    Several signals follow each other as fast as a hand gives them.
+    """
     if rank != RANK:
         return
     partial = f".partial-step_{step}"
     if phase == "torn":
         torch.save = functools.partial(_tear, partial)
-    renamed = []
+    renamed, pending = list[str](), list(signals)
 
     def kill(event: str, arguments: tuple[Any, ...]) -> None:
         path, other = (str(arguments[0]), str(arguments[1])) if len(arguments) > 1 else ("", "")
@@ -123,8 +126,9 @@ def kill_in_save(phase: str, step: int, rank: int) -> None:
             "latest": f"step_{step}" in renamed and path.endswith("/.latest.tmp"),
             "deleting": event == "os.remove" and any(".deleted-" in name for name in renamed),
         }
-        if reached[phase]:
-            os.kill(os.getpid(), signal.SIGKILL)
+        while reached[phase] and pending:
+            os.kill(os.getpid(), signal.Signals[pending.pop(0)])
+            time.sleep(0.3)
 
     sys.addaudithook(kill)
 

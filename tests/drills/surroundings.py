@@ -57,6 +57,34 @@ def hang_up(yard: Yard) -> Iterator[Row]:
     yield Row("SIGHUP", f"saved at step {ended.reached}, exit code 3; {comparison}", lost)
 
 
+def signals_in_save(yard: Yard) -> Iterator[Row]:
+    """SIGHUP, SIGTERM and two Ctrl-C while a checkpoint is saved, behind training and in it."""
+    endings = {
+        ("SIGHUP",): ("weights", "preempted"),
+        ("SIGTERM",): ("manifest", "preempted"),
+        ("SIGINT", "SIGINT"): ("hashing", "stopped"),
+    }
+    for behind, where in ((True, "behind training"), (False, "in training")):
+        settings = {"checkpoint": {"asynchronous": behind}}
+        run = yard.run(f"signals-{behind}", ranks=1, settings=settings)
+        lost, saved = 0, []
+        for signals, (phase, reason) in endings.items():
+            newest = next(iter(checkpoint.steps(run.folder)), 0)
+            step = newest - newest % 2 + 2  # every second one is saved
+            fault = {"phase": phase, "step": step, "rank": 0, "signals": signals}
+            ended = run.attempt({"kill_in_save": fault})
+            assert (ended.code, run.ending()["reason"]) == (3, reason), ended.output
+            newest = next(iter(checkpoint.steps(run.folder)), 0)
+            folder = checkpoint.folder_of(run.folder, newest)
+            assert not checkpoint.faults(folder, checkpoint.read_manifest(folder))
+            lost += ended.reached - newest
+            saved.append(newest)
+        run.finish()
+        comparison = equal(run, yard.whole.get(1))
+        happened = f"exit code 3 each time, whole checkpoints of steps {saved}; {comparison}"
+        yield Row(f"SIGHUP, SIGTERM, two Ctrl-C in a save {where}", happened, lost)
+
+
 def suspended(yard: Yard) -> Iterator[Row]:
     """SIGSTOP and SIGCONT, as `scontrol suspend` sends them, for longer than the watchdog waits."""
     seconds = 2.0
@@ -254,6 +282,7 @@ def torn_metrics(yard: Yard) -> Iterator[Row]:
 SURROUNDINGS = (
     two_writers,
     hang_up,
+    signals_in_save,
     suspended,
     manifest_bit,
     data_exchanged,
