@@ -166,6 +166,16 @@ class Clock(Section):
             resolved["time_unit"] = 1 / frame_rate(resolved.get("fps", 8.0))
         return resolved
 
+    @model_validator(mode="after")
+    def _fits(self) -> Clock:
+        frames, least = self.fps * self.time_unit, 1e-6
+        if not least <= frames <= types.TICKS_PER_UNIT:
+            raise ValueError(
+                f"time_unit is {self.time_unit:g} s, {frames:g} frames at fps {self.fps:g}, but "
+                f"must be {least:g} to {types.TICKS_PER_UNIT:,} of them; leave it out"
+            )
+        return self
+
     def frames_per_unit(self, fps: float | None = None) -> Fraction:
         """Compute frames in a unit of time, at `fps` frames a second or at the training rate."""
         return rational((self.fps if fps is None else fps) * self.time_unit)

@@ -68,6 +68,12 @@ def test_unknown_unit_is_told_with_those_that_there_are():
         clock.interval("2parsec")
 
 
+@pytest.mark.parametrize(("unit", "fps"), [(1e-300, 8), (1e-9, 1e-9), (1e9, 1e9)])
+def test_unit_that_holds_no_countable_part_of_a_frame_is_refused(unit, fps):
+    with pytest.raises(UserError, match=r"time_unit is .* leave it out"):
+        parse(factories.settings(time_unit=unit, fps=fps))
+
+
 def test_both_options_end_in_fps_and_exclude_each_other():
     parser = argparse.ArgumentParser(exit_on_error=False)
     clock.add_arguments(parser, 8.0, "8")

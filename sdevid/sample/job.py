@@ -14,6 +14,8 @@ from sdevid.sample.formats import DEFAULT_FORMATS
 from sdevid.sample.write import Frames
 from sdevid.types import TICKS_PER_UNIT
 
+_MOST_APART = 1_000_000  # units of time between two frames
+
 
 @dataclass(frozen=True)
 class ObservedFrames:
@@ -86,6 +88,12 @@ def check_job(job: SamplingJob, config: Config) -> None:
         raise UserError(
             f"--fps is {job.fps}, but must be above 0 and at most {most:g} "
             f"with {steps} solver steps a frame; the model was trained at {config.fps}"
+        )
+    least = 1 / config.time_unit / _MOST_APART
+    if job.fps < least:
+        raise UserError(
+            f"--fps is {job.fps:g}, but must be at least {least:g}: frames may be {_MOST_APART:,} "
+            f"units of time apart, of {config.time_unit:g} s each"
         )
     _check_text(job, config)
     _check_solver(job, config)

@@ -30,6 +30,8 @@ def read_settings(path: Path) -> dict[str, Any]:
                 "expanded; write it without aliases"
             )
         settings = yaml.safe_load(text)
+        if node is not None and (twice := _named_twice(node)):
+            raise UserError(f"config {path} names {twice}; leave one")
     except OSError as error:
         raise UserError(f"config {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -46,6 +48,29 @@ def read_settings(path: Path) -> dict[str, Any]:
             f"config {path} must hold `key: value` lines, not a {type(settings).__name__}"
         )
     return settings
+
+
+def _named_twice(node: yaml.Node) -> str | None:
+    """Find a key that stands twice in one mapping, of which YAML would take the last."""
+    waiting, seen = [node], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            continue
+        seen.add(id(node))
+        lines: dict[str, int] = {}
+        for part in node.value:
+            if isinstance(node, yaml.SequenceNode):
+                waiting.append(part)
+                continue
+            key, value = part
+            line = key.start_mark.line + 1
+            if key.value in lines and isinstance(key, yaml.ScalarNode):
+                return f"{key.value} twice, in the lines {lines[key.value]} and {line}"
+            if isinstance(key, yaml.ScalarNode):
+                lines[key.value] = line
+            waiting.append(value)
+    return None
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:

@@ -196,6 +196,8 @@ def test_second_run_removes_only_what_the_first_wrote(model, tmp_path):
         (["--fps", "nan"], "--fps is 'nan'"),
         (["--interval", "2 parsecs"], "--interval is '2 parsecs'"),
         (["--fps", "1e6"], "--fps is 1000000.0"),
+        (["--fps", "1e-300"], "--fps is 1e-300, but must be at least"),
+        (["--interval", "10000week"], "but must be at least"),
         (["--num_samples", "0"], "--num_samples is 0"),
         (["--num_frames", "-1"], "--num_frames is -1"),
         (["--steps_per_frame", "0"], "--steps_per_frame is 0"),

@@ -98,6 +98,10 @@ def test_any_few_values_together_are_taken_or_refused(values):
         ("text\n", "not a str"),
         ("1: 2\n", "`key: value` lines"),
         ("a: b: c\n", "not valid YAML"),
+        (
+            "fps: 8\nsde:\n  hidden: 8\n  hidden: 9\n",
+            "hidden twice, in the lines 3 and 4; leave one",
+        ),
         ("x" * 2**21, "more than 1,048,576 bytes"),
         (b"fps: \xff\n", "not UTF-8 at byte 5"),
         ("fps: 2000-13-45\n", "not valid YAML"),
