@@ -208,9 +208,14 @@ def _read_file(path: Path) -> object:
 
 
 def _beat(folder: Path, mine: Owner, closed: threading.Event) -> None:
-    """Renew the heartbeat; end the process once another owner has taken the folder over."""
+    """Renew the heartbeat; end the process once another owner has taken the folder over.
+
+    A file that somebody removed, as by cleaning the folder up, is made again.
+    """
     while not closed.wait(BEAT_SECONDS):
         with suppress(OSError):  # a full or absent disk is told by whoever writes data to it
+            if not os.path.lexists(folder / NAME):
+                _create(folder, mine)
             os.utime(folder / NAME)
         holder = read(folder)
         if holder is not None and holder != mine and not closed.is_set():

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -192,6 +193,18 @@ def test_owner_ends_once_it_was_taken_over(tmp_path):
         assert process.wait(30) == 2
         assert f"was taken over by process {taker.pid} on n9" in process.stderr.read()
     assert owner.read(tmp_path) == taker
+
+
+def test_owner_whose_file_was_removed_owns_the_folder_still(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, "BEAT_SECONDS", 0.05)
+    with owner.own(tmp_path, "run_dir", print) as mine:
+        (tmp_path / owner.NAME).unlink()
+        until = time.monotonic() + 30
+        while owner.read(tmp_path) != mine and time.monotonic() < until:
+            time.sleep(0.01)
+        with pytest.raises(OwnedError, match="in use by process"):
+            take(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_future_heartbeat_not_renewed_is_taken_over(tmp_path, monkeypatch):
