@@ -62,7 +62,6 @@ def read(
         raise UserError(f"{option} {path} does not exist")
     try:
         stack = _opened(path, variable, option)
-        check_missing(missing, np.dtype(stack.dtype), "--missing")
         number = min(stack.shape[0], most if count is None else count)
         if count is not None and number < count:
             raise UserError(
@@ -124,6 +123,7 @@ def _spec(stack: Stack, config: Config, fps: float, what: str) -> CutSpec:
 
 
 def _absent(frames: NDArray[Any], missing: float | None) -> NDArray[np.bool_]:
+    check_missing(missing, frames.dtype, "--missing")
     absent = np.isnan(frames) if frames.dtype.kind == "f" else np.zeros(frames.shape, bool)
     return absent if missing is None else absent | (frames == frames.dtype.type(missing))
 

@@ -30,6 +30,7 @@ SCENES = (*DISC, "pendulum", "gbm-radius")  # each of a known SDE
 DIGITS = ("moving-digits", "smmnist")
 DRAWN = (*DIGITS, *SCENES, "brownian", "andi")
 SPLITS = "train=0.9,val=0.1"
+_MOST = 10**8  # clips, frames or pixels that an option may ask for
 OF_ARRAYS = ("transform", "tile", "tile_stride", "keep_if", "missing", "times", "clip_span", "unit")
 _BELONGS: dict[
     str, tuple[tuple[str, ...], Any]
@@ -98,8 +99,8 @@ def _settle(options: argparse.Namespace) -> None:
     positive = ("frame_size", "clip_length", "clip_stride", "shard_size", "num_clips")
     for name in (*positive, "text_length", "tile", "tile_stride"):
         value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise UserError(f"--{name} is {value:g}, but must be above 0")
+        if value is not None and not 0 < value <= _MOST:
+            raise UserError(f"--{name} is {value:g}, but must be above 0 and at most {_MOST:,}")
     if (
         min(options.frame_size or 8, options.frame_width or 8) < 8
         or options.workers < 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 import tarfile
 import tempfile
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +36,9 @@ _NPY = ".npy"
 _SAID = (".txt", ".json", ".cls")
 _PART = re.compile(r"_\d{5}$")  # what video2dataset adds to the key of a clip of a longer video
 _AHEAD = 2**20  # bytes read at once
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?")  # within braces
+_MOST_TARS, _LONGEST = 2**20, 4_096  # tars, and letters of a brace list
 
 Described = tuple[dict[str, Any], str | None]  # fields of a TarSource; why they do not read
 
@@ -170,9 +175,7 @@ def webdataset(location: str) -> Listing:
 def find_tars(location: str) -> list[tuple[str, str]]:
     """Find the tars at `location`: folder and name of each, in order. UserError for none."""
     if location.endswith(".tar"):
-        from braceexpand import braceexpand
-
-        folders = [text.rpartition("/") for text in braceexpand(location)]
+        folders = [text.rpartition("/") for text in _expanded(location)]
         return [(folder or ".", name) for folder, _, name in folders]
     names = open_folder(location).names()
     if names is None:
@@ -183,6 +186,29 @@ def find_tars(location: str) -> list[tuple[str, str]]:
     if not tars:
         raise UserError(f"{location} holds no tar; give a folder of tars, or a brace list of them")
     return [(location, name) for name in tars]
+
+
+def _expanded(location: str) -> list[str]:
+    """Expand the braces of `location`. UserError where they do not close or name too many tars."""
+    from braceexpand import UnbalancedBracesError, braceexpand
+
+    count = math.prod(map(_choices, _BRACES.findall(location[:_LONGEST])))
+    try:
+        if count <= _MOST_TARS and len(location) <= _LONGEST:
+            names = list(islice(braceexpand(location), _MOST_TARS + 1))
+            if len(names) <= _MOST_TARS:
+                return names
+    except UnbalancedBracesError as error:
+        raise UserError(f"{location}: {error}; close each brace, as in {{000..099}}") from error
+    raise UserError(
+        f"{location[:200]} names more than {_MOST_TARS:,} tars; give a smaller range, or the folder"
+    )
+
+
+def _choices(braces: str) -> int:
+    """Count what braces of this content stand for, its step not counted."""
+    ends = _RANGE.fullmatch(braces)
+    return braces.count(",") + 1 if ends is None else abs(int(ends[2]) - int(ends[1])) + 1
 
 
 def _add_tar(listing: Listing, folder: str, tar: str) -> None:

@@ -160,3 +160,25 @@ def test_index_of_what_cannot_be_read_as_it_is_says_so(tars, capsys):
     assert "shard folder a does not exist" in capsys.readouterr().err
     assert shards(["index", "{a,b}/0.tar"]) == 2
     assert "names tars of 2 folders, such as a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("{0000000000..9999999999}", "names more than 1,048,576 tars"),
+        ("{0..9}" * 8, "names more than 1,048,576 tars"),
+        ("{a,b}" * 30, "names more than 1,048,576 tars"),
+        ("{0..9" + 5_000 * "0" + "}", "names more than 1,048,576 tars"),
+        ("{1{2,3}", "close each brace"),
+    ],
+)
+def test_brace_list_without_end_is_refused_before_it_is_written_out(names, message):
+    with pytest.raises(UserError, match=message):
+        find_tars(f"/data/{names}.tar")
+    assert len(find_tars("/data/{000..099}.tar")) == 100
+
+
+def test_more_clips_than_can_be_are_refused(tmp_path, capsys):
+    command = ["--dataset", "ou", "--num_clips", "99999999999", "--output_dir", str(tmp_path / "o")]
+    assert main(command) == 2
+    assert "--num_clips is 1e+11, but must be above 0 and at most" in capsys.readouterr().err
