@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from sdevid.config import Config
@@ -341,7 +340,7 @@ class _Lane:
         place, tar, key = sample["__place__"], sample["__url__"], sample["__key__"]
         try:
             video, meta = decode_sample(sample, self._config)
-            times.recorded(self._config, meta, np.arange(len(video)))
+            times.recorded(self._config, meta, torch.arange(len(video)).numpy())
         except (ValueError, BadVideoError, LeftOutError, av.FFmpegError) as error:
             return _Clip(place, tar, key, None, {}, str(error).splitlines()[0])
         return _Clip(place, tar, key, video, meta)

@@ -190,7 +190,7 @@ def find_tars(location: str) -> list[tuple[str, str]]:
 
 def _expanded(location: str) -> list[str]:
     """Expand the braces of `location`. UserError where they do not close or name too many tars."""
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     count = math.prod(map(_choices, _BRACES.findall(location[:_LONGEST])))
     try:
@@ -198,7 +198,7 @@ def _expanded(location: str) -> list[str]:
             names = list(islice(braceexpand(location), _MOST_TARS + 1))
             if len(names) <= _MOST_TARS:
                 return names
-    except UnbalancedBracesError as error:
+    except ValueError as error:  # a brace that does not close
         raise UserError(f"{location}: {error}; close each brace, as in {{000..099}}") from error
     raise UserError(
         f"{location[:200]} names more than {_MOST_TARS:,} tars; give a smaller range, or the folder"

@@ -180,5 +180,5 @@ def test_brace_list_without_end_is_refused_before_it_is_written_out(names, messa
 
 def test_more_clips_than_can_be_are_refused(tmp_path, capsys):
     command = ["--dataset", "ou", "--num_clips", "99999999999", "--output_dir", str(tmp_path / "o")]
-    assert main(command) == 2
+    assert shards(command) == 2
     assert "--num_clips is 1e+11, but must be above 0 and at most" in capsys.readouterr().err
