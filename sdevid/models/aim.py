@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sdevid.models.carried_frame import CarriedFrame, Layers, carry, unfolded
-from sdevid.models.layers import Points, displacement, middles, shares, weights
+from sdevid.models.layers import Points, displacement, middles, shares, stretched, weights
 from sdevid.models.transport import AXES
 from sdevid.types import Frames
 
@@ -47,9 +47,10 @@ def aims(
     gram = weight @ weight.transpose(1, 2)
     ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).sum(1) + _LEAST
     eye = torch.eye(count, device=gram.device)
-    pushes = torch.linalg.solve(gram + ridge[:, None, None] * eye, weight)
-    cell = parts.new_tensor([sides[1] / 2, sides[0] / 2])  # cells in a half side
-    found = straightened(followed(frames, parts), middles(parts.sum(2)), carried.room(parts)) * cell
+    # Not `solve`, which waits for a GPU to say that the matrix is no singular one.
+    pushes = torch.linalg.solve_ex(gram + ridge[:, None, None] * eye, weight)[0]
+    found = straightened(followed(frames, parts), middles(parts.sum(2)), carried.room(parts))
+    found = stretched(found, sides[1] / 2, sides[0] / 2)  # cells
     steps = dt.shape[1] // (frames.shape[1] - 1)
     share = torch.arange(1, steps + 1, device=dt.device) / steps
     ends = torch.lerp(found[:, :-1, None], found[:, 1:, None], share[:, None, None])
@@ -62,12 +63,12 @@ def aims(
 
 def followed(frames: Frames, layers: Layers) -> Moves:
     """Follow each layer through frames, the first of which is its own, by whole pixels."""
-    pixel = frames.new_tensor([2 / frames.shape[4], 2 / frames.shape[3]])  # half sides
+    across, down = 2 / frames.shape[4], 2 / frames.shape[3]  # half sides of a pixel
     at = [frames.new_zeros(*layers.shape[:2], AXES)]
     for frame in frames[:, 1:].unbind(1):
-        step = displacement(frame, carry(layers, at[-1] * pixel))
+        step = displacement(frame, carry(layers, stretched(at[-1], across, down)))
         at.append((at[-1] - step).round())
-    return torch.stack(at, dim=1) * pixel
+    return stretched(torch.stack(at, dim=1), across, down)
 
 
 def straightened(found: Moves, middle: Points, room: Points) -> Moves:

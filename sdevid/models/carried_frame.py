@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sdevid.config import Config
 from sdevid.models.encoder import Maps
-from sdevid.models.layers import Points, middles, shares, spreads, weights
+from sdevid.models.layers import Points, middles, shares, spreads, stretched, weights
 from sdevid.models.transport import AXES
 
 _LEAST = 0.05  # half sides from the middle of the picture that any layer may come
@@ -58,8 +58,8 @@ class CarriedFrame(nn.Module):
         times = len(z) // len(layers)
         middle = middles(layers.abs().sum(2)).repeat_interleave(times, 0)
         room = self.room(layers).repeat_interleave(times, 0)
-        half_sides = z.new_tensor([2 / z.shape[3], 2 / z.shape[2]])  # of a cell
-        field = z[:, :AXES].flatten(2).transpose(1, 2).float() * half_sides
+        cells = z[:, :AXES].flatten(2).transpose(1, 2).float()
+        field = stretched(cells, 2 / z.shape[3], 2 / z.shape[2])  # half sides
         weight = weights(layers, (z.shape[2], z.shape[3])).repeat_interleave(times, 0)
         return folded(middle + weight @ field, room) - middle
 

@@ -42,6 +42,13 @@ def weights(
     return own / own.sum(2, keepdim=True).clamp(min=_LEAST)
 
 
+def stretched(
+    points: Float[Tensor, "*batch 2"], across: float, down: float
+) -> Float[Tensor, "*batch 2"]:
+    """Multiply x and y by a number each, with nothing copied from the host."""
+    return torch.stack([points[..., 0] * across, points[..., 1] * down], -1)
+
+
 @torch.no_grad()
 def velocities(
     before: Frame,
@@ -58,8 +65,8 @@ def velocities(
     moved = displacement(before, parts[:, :, None] * frame[:, None])
     since = apart_by[:, None, None]
     rate = torch.where(since > 0, moved / since.clamp(min=1e-6), 0.0)
-    cell = moved.new_tensor([sides[1] / frame.shape[3], sides[0] / frame.shape[2]])
-    return torch.einsum("blhw,bla->bahw", functional.adaptive_avg_pool2d(parts, sides), rate * cell)
+    in_cells = stretched(rate, sides[1] / frame.shape[3], sides[0] / frame.shape[2])
+    return torch.einsum("blhw,bla->bahw", functional.adaptive_avg_pool2d(parts, sides), in_cells)
 
 
 def displacement(
