@@ -1,7 +1,10 @@
-"""Captions and labels to one embedding: bytes read by a small transformer, or a frozen encoder."""
+"""Captions and labels to one embedding: bytes read by a small transformer, words, or frozen."""
 
 from __future__ import annotations
 
+import itertools
+import re
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +23,13 @@ from sdevid.models.temporal import TemporalBlock, TimeFeatures
 from sdevid.transfer import to_device
 from sdevid.types import Batch
 
+WORDS = 4096  # rows of the table in which words and pairs of words are looked up
+
 
 class Text(NamedTuple):
     """Captions as the text encoder takes them; a caption without letters has an empty mask."""
 
-    tokens: Tensor  # bytes, (batch, length) int64; or a frozen encoder's, (batch, length, width)
+    tokens: Tensor  # bytes or words, (batch, length) int64; a frozen encoder's, (..., width)
     mask: Bool[Tensor, "batch length"]
 
     def to(self, device: torch.device) -> Text:
@@ -46,6 +51,8 @@ def tokenizer(config: Config, device: torch.device | str = "cpu") -> Tokenizer |
     length = config.text.length
     if config.text.encoder == "bytes":
         return lambda captions: as_bytes(captions, length)
+    if config.text.encoder == "words":
+        return lambda captions: as_words(captions, length)
     frozen = FrozenText(Path(config.text.encoder), length, device)
     return lambda captions: padded([frozen(caption) for caption in captions])
 
@@ -82,20 +89,40 @@ def padded(embeddings: Sequence[Float16[np.ndarray, "_ width"]]) -> Text:
 
 def as_bytes(captions: Sequence[str], length: int) -> Text:
     """Encode the first `length` UTF-8 bytes of each caption, padded with zeros."""
-    tokens = torch.zeros(len(captions), length, dtype=torch.int64)
-    mask = torch.zeros(len(captions), length, dtype=torch.bool)
-    for row, caption in enumerate(captions):
-        letters = caption.encode()[:length]
-        tokens[row, : len(letters)] = torch.tensor(list(letters), dtype=torch.int64)
-        mask[row, : len(letters)] = True
+    return _rows([list(caption.encode()) for caption in captions], length)
+
+
+def as_words(captions: Sequence[str], length: int) -> Text:
+    """Encode the first `length` words and pairs of neighbours of each caption, padded with zeros.
+
+    A word or pair, in small letters, is the row of a table that its CRC-32 names; two may share
+    one.
+    """
+    return _rows([_words(caption) for caption in captions], length)
+
+
+def _words(caption: str) -> list[int]:
+    words = re.findall(r"\w+", caption.lower())
+    pairs = [" ".join(two) for two in itertools.pairwise(words)]
+    return [zlib.crc32(token.encode()) % WORDS for token in words + pairs]
+
+
+def _rows(numbers: Sequence[list[int]], length: int) -> Text:
+    tokens = torch.zeros(len(numbers), length, dtype=torch.int64)
+    mask = torch.zeros(len(numbers), length, dtype=torch.bool)
+    for row, each in enumerate(numbers):
+        kept = each[:length]
+        tokens[row, : len(kept)] = torch.tensor(kept, dtype=torch.int64)
+        mask[row, : len(kept)] = True
     return Text(tokens, mask)
 
 
 class TextEncoder(nn.Module):
     """Encodes a caption to one vector; a learnt vector stands for no caption.
 
-    Bytes are embedded with their places and pass through attention blocks; a frozen encoder's
-    embeddings are projected. The tokens' vectors are averaged.
+    Bytes are embedded with their places and pass through attention blocks; words and pairs of
+    words are looked up; a frozen encoder's embeddings are projected. The tokens' vectors are
+    averaged.
     """
 
     def __init__(self, config: Config) -> None:
@@ -108,6 +135,8 @@ class TextEncoder(nn.Module):
             self.blocks = nn.ModuleList(
                 TemporalBlock(config.encoder) for _ in range(config.text.layers)
             )
+        elif config.text.encoder == "words":
+            self.embed = nn.Embedding(WORDS, features)
         else:
             self.embed = nn.Linear(frozen_text.width(Path(config.text.encoder)), features)
         self.norm = nn.LayerNorm(features)

@@ -60,6 +60,10 @@ class ParticleObjective(ClipObjective):
         if birth.unexplained is not None:
             pixels = decoded[0, 0].numel() / (2 * self.config.observation.scale**2)
             terms["unexplained"] = pixels * birth.unexplained  # nats
+        if birth.untold is not None:
+            terms["untold"] = birth.untold
+        if model.law.walls is not None:
+            terms["beyond_walls"] = model.law.walls.misfit(model.layout.split(path.states)[0])
         terms["elbo"] = terms["reconstruction"] - divergence(terms)
         return terms | {"diffusion": draw.conditions.diffusion.detach()}
 
@@ -94,7 +98,8 @@ class ParticleObjective(ClipObjective):
         means["step_correlation"] = means.pop("step_product") / squares
         penalty = settings.presence_penalty * means["presence"]
         penalty = penalty + settings.whiteness * means["step_correlation"].square()
-        reading = means.get("unexplained", 0.0)  # what peeling one frame leaves: it learns alone
+        reading = means.get("unexplained", 0.0)  # each of these trains weights of its own alone
+        reading = reading + means.get("untold", 0.0) + means.get("beyond_walls", 0.0)
         return super().loss(means, kl_weight) + self._ramp() * penalty + reading
 
     def _moves(self) -> Float[Tensor, ""]:

@@ -137,13 +137,13 @@ class TextConfig(Section):
     encoder: str = setting(
         "bytes",
         role="architecture",
-        help="bytes: learnt here; none; or the local folder of a Hugging Face T5 or CLIP",
+        help="bytes or words: learnt here; none; or the local folder of a Hugging Face T5 or CLIP",
     )
     length: int = setting(
         128,
         ge=1,
         le=65_536,
-        unit="bytes or tokens",
+        unit="bytes, words or tokens",
         role="architecture",
         help="longest caption that is read",
     )

@@ -45,6 +45,15 @@ class ParticlesConfig(Section):
         help="last observed frames from which things that paint patches are read",
         unit="frames",
     )
+    sought: Literal["patch", "middle"] = setting(
+        "patch",
+        role="architecture",
+        help="how things are found: by their patch; middle: as the middle of what differs from "
+        "the ground",
+    )
+    walls: bool = setting(
+        False, role="architecture", help="learnt walls around the field, which reflect things"
+    )
     ground: Literal["painted", "level"] = setting(
         "painted",
         role="architecture",
@@ -83,6 +92,14 @@ class ParticlesConfig(Section):
     )
     diffusion_start: float = setting(
         1.6, gt=0, le=1e6, role="architecture", help="|g| before training", unit="pixel/sqrt(frame)"
+    )
+    friction_start: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        role="architecture",
+        help="rate at which a velocity fades, before training; 0: none beside the drift's network",
+        unit="1/frame",
     )
     length_start: float = setting(
         4.0,

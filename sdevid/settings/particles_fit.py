@@ -25,9 +25,25 @@ def check_particles(config: Config) -> None:
             f"encoder.frozen is {config.encoder.frozen}, but sde.latent is particles, which are "
             "smaller than one latent; set sde.latent=map, or leave encoder.frozen out"
         )
+    if config.particles.friction_start and config.sde.order == 1:
+        raise ValueError(
+            f"particles.friction_start is {config.particles.friction_start:g}, but sde.order is 1, "
+            "and particles without a velocity have no friction; set sde.order=2 or leave it out"
+        )
     if config.particles.patch:
         check_things(config)
         return
+    check_blobs(config)
+
+
+def check_blobs(config: Config) -> None:
+    """Refuse what does not go with particles that are blobs."""
+    if config.particles.sought == "middle" or config.particles.walls:
+        what = "walls is true" if config.particles.walls else "sought is middle"
+        raise ValueError(
+            f"particles.{what}, but particles.patch is 0, and blobs are born in every cell of the "
+            "frame; give particles.patch, or set particles.sought=patch and particles.walls=false"
+        )
     if config.particles.presence == "always":
         raise ValueError(
             "particles.presence is always, but particles.patch is 0, and not every cell of the "

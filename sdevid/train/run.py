@@ -130,7 +130,7 @@ def with_absolute_paths(config: Config) -> Config:
         if (path := getattr(config, name)) is not None:
             changed[name] = path.absolute()
     encoder = Path(config.text.encoder)
-    if config.text.encoder not in ("bytes", "none") and encoder.is_dir():
+    if config.text.encoder not in ("bytes", "words", "none") and encoder.is_dir():
         changed["text"] = config.text.model_copy(update={"encoder": str(encoder.absolute())})
     if config.encoder.frozen is not None:
         frozen = str(Path(config.encoder.frozen).absolute())

@@ -31,9 +31,9 @@ def open_text(
             f"no clip of {config.data} has a caption or label, so all are trained "
             "without; text.encoder=none saves the encoder"
         )
-    if encoder == "bytes":
+    if encoder in ("bytes", "words"):
         beside = "; the embeddings in the shards are not read" if recorded else ""
-        return text.tokenizer(config), f"text bytes: {what}{beside}"
+        return text.tokenizer(config), f"text {encoder}: {what}{beside}"
     if recorded is None or isinstance(index, TarStream):
         how = f"encoded on {world.device.type} as training goes on, since the shards hold none"
         return text.tokenizer(config, world.device), f"text {encoder}: {what}; {how}"

@@ -3,7 +3,7 @@ import json
 import torch
 
 from sdevid.config import parse
-from sdevid.models.text import TextEncoder, as_bytes
+from sdevid.models.text import TextEncoder, as_bytes, as_words
 
 SMALL = {
     "encoder": {"features": 16, "heads": 2},
@@ -31,6 +31,20 @@ def test_caption_embedding_depends_on_order_not_on_the_batch():
     turned = result(as_bytes(["right left"], 10))
     assert (turned - together[:1]).abs().max() > 1e-3
     assert (result(as_bytes(["up"], 4)) - alone).abs().max() < 1e-5
+
+
+def test_words_and_their_neighbours_tell_captions_apart():
+    settings = {"encoder": {"features": 16}, "text": {"encoder": "words", "length": 10}}
+    result = TextEncoder(parse(settings)).eval()
+    text = as_words(
+        ["A red hat, blue shoes", "a red hat  blue shoes", "a blue hat, red shoes", ""], 10
+    )
+    assert text.mask.sum(1).tolist() == [9, 9, 9, 0]
+    same, again, other, none = result(text)
+    torch.testing.assert_close(same, again)
+    assert (same - other).abs().max() > 1e-2
+    torch.testing.assert_close(none, result.null)
+    assert as_words(["one two three"], 2).tokens.shape == (1, 2)
 
 
 def config(folder):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models.particles.state import Content, ParticleState, conv, layout_of
+from sdevid.models.particles.state import Content, conv, layout_of
 from sdevid.types import Frames
 
 
@@ -45,9 +45,6 @@ class ParticleDecoder(nn.Module):
     ) -> tuple[Frames, None]:
         """Draw the frames of `z`; nothing is carried from one to the next."""
         return self(z, w), before
-
-    def shown(self, z: ParticleState, w: Content) -> None:
-        """Return None: a blob has no patch that could be looked for."""
 
     @property
     def axis(self) -> Float[Tensor, " cells"]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from sdevid.config import Config
 from sdevid.models.particles.state import Content, ParticleState, layout_of, mlp, scaled
+from sdevid.models.particles.walls import Walls
 from sdevid.sde import carried_noise
 
 SPREAD = 3.0  # most by which log g_k leaves its common value
@@ -46,7 +47,7 @@ class ParticleLaw(nn.Module):
     """dp_k = h(z, w)_k dt + g_k dB_k with E dB_k dB_j = R_kj dt; see `sde/carried_noise`.
 
     Lengths are in pixels, times in training frames. Of second order, noise and drift act on the
-    velocities. g_k depends on presence and appearance alone.
+    velocities. `walls`, if there are any, reflect. g_k depends on presence and appearance alone.
     """
 
     def __init__(self, config: Config) -> None:
@@ -58,6 +59,10 @@ class ParticleLaw(nn.Module):
         self.log_length = nn.Parameter(torch.tensor([math.log(settings.length_start)]))
         self.register_buffer("calibration", torch.zeros(1))  # added to log g after training
         self.calibration: Tensor
+        self.walls = Walls(config.frame_size) if settings.walls else None
+        self.log_friction = None
+        if settings.friction_start:
+            self.log_friction = nn.Parameter(torch.tensor([math.log(settings.friction_start)]))
         self.by_content = mlp(inputs, hidden // 2, 1, 0.0)
         self.token = nn.Linear(inputs, hidden)
         self.most_diffusion = config.frame_size / 8
@@ -127,6 +132,8 @@ class ParticleLaw(nn.Module):
         drift: Tensor = self.drift(inputs).float()
         if self.most_pull:
             drift = self.most_pull * (drift / self.most_pull).tanh()
+        if self.log_friction is not None and velocity is not None:
+            drift = drift - self.log_friction.exp() * velocity
         diffusion = conditions.diffusion
         if self.by_state:
             own = SPREAD * (self.own_diffusion(inputs).float() / SPREAD).tanh()

@@ -49,7 +49,8 @@ class ParticleSDE(VideoModel):
         self.layout = layout_of(config)
         self.paints_patches = config.particles.patch > 0
         if self.paints_patches:
-            self.prior_parts = ("law", "reader.prior_mean", "reader.prior_log_scale", "reader.text")
+            told = ("reader.prior_mean", "reader.prior_log_scale", "reader.text", "text")
+            self.prior_parts = ("law", *told)
         with self.named("reader"):
             self.reader: ParticleReader | ThingReader = (
                 ThingReader(config) if self.paints_patches else ParticleReader(config)
@@ -140,7 +141,9 @@ class ParticleSDE(VideoModel):
         left: Float[Tensor, "batch 2"],
     ) -> Observation:
         """Read the posterior's pseudo-observations of each particle before a step."""
-        patches = self.decoder.shown(z, content)
+        patches = None
+        if isinstance(self.decoder, PatchDecoder) and self.config.particles.sought == "patch":
+            patches = self.decoder.shown(z[:, None], content)[:, 0]
         seen: Observation = self.control(features, z, content, left, patches)
         return seen
 

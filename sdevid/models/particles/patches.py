@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
-from sdevid.models.particles.placing import Patches, composed
-from sdevid.models.particles.state import Content, conv, layout_of
+from sdevid.models.particles.placing import composed
+from sdevid.models.particles.state import Content, conv, layout_of, scaled
 from sdevid.types import Frames
+
+SHARE = 16.0  # how steeply a view's share rises with the velocity in its direction, before training
 
 Views = Float[Tensor, "batch particles views shades patch patch"]
 
 
 class PatchPainter(nn.Module):
-    """Network from a thing's appearance to its views: patches of colour and opacity."""
+    """Network from a thing's appearance to its views: patches of colour and opacity.
+
+    Where things are sought by their middle, so that patches lie upon each other from the start, a
+    linear map at full resolution is added, which learns them fastest.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -33,6 +41,10 @@ class PatchPainter(nn.Module):
             nn.SiLU(),
             conv(width, self.views * (self.channels + 1)),
         )
+        self.direct = None
+        if settings.sought == "middle":
+            pixels = self.views * (self.channels + 1) * settings.patch**2
+            self.direct = scaled(nn.Linear(settings.appearance, pixels), 0.3)
         bias = self.layers[-1].bias
         assert isinstance(bias, Tensor)
         nn.init.constant_(bias.view(self.views, -1)[:, -1], -2.0)  # nearly transparent at first
@@ -40,7 +52,10 @@ class PatchPainter(nn.Module):
     def forward(self, look: Float[Tensor, "batch particles appearance"]) -> Views:
         """Paint each thing's views: colours times opacity, and last the opacity."""
         seed = torch.unflatten(self.seed(look.flatten(0, 1)), -1, (-1, self.start, self.start))
-        raw = torch.unflatten(self.layers(seed).float(), 1, (self.views, self.channels + 1))
+        painted = self.layers(seed).float()
+        if self.direct is not None:
+            painted = painted + self.direct(look.flatten(0, 1)).float().view_as(painted)
+        raw = torch.unflatten(painted, 1, (self.views, self.channels + 1))
         shades = raw.sigmoid()
         opacity = shades[:, :, -1:]
         views = torch.cat([shades[:, :, :-1] * opacity, opacity], dim=2)
@@ -50,27 +65,27 @@ class PatchPainter(nn.Module):
 class PatchDecoder(nn.Module):
     """D(w, z): each thing's patch at its place, over the static ground.
 
-    A thing of several views shows a mixture of them, chosen by its velocity.
+    A thing of several views shows a mixture of them: each has a direction, and the one that its
+    velocity is nearest to has the largest share. No gradient passes from that choice to the
+    velocity, which would become a code of what is shown.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.layout, self.views = layout_of(config), config.particles.views
         if self.views > 1:
-            self.choice = nn.Sequential(
-                nn.Linear(2, 32),
-                nn.SiLU(),
-                nn.Linear(32, 32),
-                nn.SiLU(),
-                nn.Linear(32, self.views),
-            )
+            self.choice = nn.Linear(2, self.views)
+            way = 2 * math.pi / self.views * torch.arange(self.views)
+            with torch.no_grad():
+                self.choice.weight.copy_(SHARE * torch.stack([way.cos(), way.sin()], dim=-1))
+                self.choice.bias.zero_()
 
     def forward(self, z: Float[Tensor, "batch time particles components"], w: Content) -> Frames:
         """Draw the frames of `z` over the static ground."""
         batch, time = z.shape[:2]
-        flat = z.flatten(0, 1)
-        w = w.repeated(time)
-        frames = composed(w.ground, self.shown(flat, w), self.layout.split(flat)[0])
+        ground = w.ground.repeat_interleave(time, 0)
+        shown, place = self.shown(z, w), self.layout.split(z)[0]
+        frames = composed(ground, shown.flatten(0, 1), place.flatten(0, 1))
         return torch.unflatten(frames, 0, (batch, time))
 
     def carry_on(
@@ -85,11 +100,13 @@ class PatchDecoder(nn.Module):
         """Compute how visible each thing is, in [0, 1]."""
         return w.logit[:, None].expand(-1, z.shape[1], -1, -1).sigmoid()
 
-    def shown(self, z: Float[Tensor, "batch particles components"], w: Content) -> Patches:
+    def shown(
+        self, z: Float[Tensor, "batch time particles components"], w: Content
+    ) -> Float[Tensor, "batch time particles shades patch patch"]:
         """Mix each thing's views by its velocity; presence scales colour and opacity."""
         assert w.views is not None
-        present = w.logit.sigmoid()[..., None, None]
+        views = w.logit.sigmoid()[..., None, None, None] * w.views
         if self.views == 1:
-            return present * w.views[:, :, 0]
-        share = self.choice(self.layout.turn(z)).float().softmax(-1)
-        return present * torch.einsum("bkv,bkvcij->bkcij", share, w.views)
+            return views[:, None, :, 0].expand(-1, z.shape[1], -1, -1, -1, -1)
+        share = self.choice(self.layout.turn(z).detach()).float().softmax(-1)
+        return torch.einsum("btkv,bkvcij->btkcij", share, views)

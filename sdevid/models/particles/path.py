@@ -74,7 +74,10 @@ def _step(
         kl = energy = z.new_zeros(len(z))
     else:
         unit = width.clamp(min=1e-6)
-        observed = moving * (seen.shift - base) / unit
+        wanted = seen.shift
+        if law.walls is not None:
+            wanted = law.walls.unfold(place + seen.shift, place + base) - place
+        observed = moving * (wanted - base) / unit
         precision = moving * seen.precision * unit.square()
         posterior = carried_noise.posterior(conditions.root, observed, precision)
         noise, kl = posterior.draw(xi[..., :2]), posterior.kl
@@ -82,10 +85,14 @@ def _step(
     shift = base + width * noise
     if velocity is not None:
         velocity = torch.where(dt > 0, shift / dt.clamp(min=1e-12), velocity)
+    place = place + shift
+    if law.walls is not None:
+        place, turn = law.walls.fold(place)
+        velocity = None if velocity is None else turn * velocity
     if depth is not None:
         depth, more = _depth_step(law, depth, dt, xi[..., 2:], seen)
         kl = kl + more
-    return layout.join(place + shift, velocity, depth), kl, energy
+    return layout.join(place, velocity, depth), kl, energy
 
 
 def scales(

@@ -56,3 +56,9 @@ def composed(
     for layer in layers.unbind(1):
         ground = ground * (1 - layer[:, -1:]) + layer[:, :-1]
     return ground
+
+
+def relative(patches: Patches, bare: Float[Tensor, "batch channels"]) -> Patches:
+    """Subtract the ground's colour from patches of colour times opacity."""
+    opacity = patches[:, :, -1:]
+    return torch.cat([patches[:, :, :-1] - opacity * bare[:, None, :, None, None], opacity], dim=2)

@@ -38,6 +38,7 @@ class ParticleBirth(NamedTuple):
     content: Content
     kl: Float[Tensor, " batch"]  # nats; 0 where the first frame is observed
     unexplained: Float[Tensor, " batch"] | None = None  # of the frame that things are peeled off
+    untold: Float[Tensor, " batch"] | None = None  # nats by which the text misses the code read
 
 
 def with_ring(
@@ -82,6 +83,16 @@ class Birth(nn.Module):
         posterior = Gaussian(code, self.log_scale.exp().expand_as(code))
         spent = torch.where(is_free, kl(posterior, prior), 0.0)
         return torch.where(is_free[:, None, None], posterior.at(eps), code), spent
+
+    def _untold(self, code: Code, text: Tensor | None) -> Float[Tensor, " batch"] | None:
+        """Compute how far the prior that the text tells is from any clip's code; it alone learns.
+
+        So the text is learnt from observed clips too, whose start costs nothing.
+        """
+        if self.text is None or text is None:
+            return None
+        read = Gaussian(code.detach(), self.log_scale.detach().exp().expand_as(code))
+        return kl(read, self._prior(len(code), text))
 
     def free(
         self, eps: Code, text: Float[Tensor, "batch features"] | None, frame: Tensor

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from sdevid.config import Config
 from sdevid.models.particles.matching import match
+from sdevid.models.particles.middles import different, middle, middles
 from sdevid.models.particles.patches import PatchPainter
-from sdevid.models.particles.placing import Patches, composed, crops
+from sdevid.models.particles.placing import Patches, composed, crops, relative
 from sdevid.models.particles.reader import STEEP, Birth, Code, Ground, ParticleBirth
 from sdevid.models.particles.state import (
     Content,
@@ -29,6 +30,7 @@ from sdevid.types import Frames
 
 VISIBLE, ALWAYS = 4.0, 12.0  # logit of presence where its code is 0, and where it is not read
 CONTRAST = 3.0  # of the crops that are read
+CLEAR = 3.0  # scales of the observation by which a pixel's colours differ from the ground's
 FASTEST = 4.0  # pixels a frame of a velocity's code of 1
 AGREED = 1.0  # pixels a frame by which a step may differ from the last one and still count
 
@@ -58,11 +60,13 @@ class ThingReader(Birth):
     Things are peeled off a frame: the middle of what is not yet explained, a crop there, the patch
     that its code paints, and so on to the next. Of the last `memory` observed frames, the one that
     the things explain best is peeled, for there they overlap least; from it their patches are
-    looked for in the other frames. All crops, less what other things paint there, then say how each
-    thing looks; the steps since its last turn say how fast it moves. Where the first frame is
-    observed, prior and posterior are this same reading and cost nothing. Else the posterior is a
-    Gaussian around the reading of the frames that follow, in reverse, and the prior one that the
-    text may tell.
+    looked for in the other frames. With `sought: middle` nothing is peeled: a thing is where the
+    middle of what differs from the ground is. All crops, less what other things paint there, then
+    say how each thing looks; the steps since its last turn say how fast it
+    moves. Where the first frame is observed,
+    prior and posterior are this same reading and cost nothing. Else the posterior is a Gaussian
+    around the reading of the frames that follow, in reverse, and the prior one that the text may
+    tell.
     """
 
     def __init__(self, config: Config) -> None:
@@ -70,6 +74,7 @@ class ThingReader(Birth):
         settings, self.layout = config.particles, layout_of(config)
         self.memory, self.count, self.patch = settings.memory, settings.count, settings.patch
         self.side, self.look = config.frame_size, settings.appearance
+        self.by_middle, self.clear = settings.sought == "middle", CLEAR * config.observation.scale
         self.painter = PatchPainter(config)
         width, cells = settings.painter, math.ceil(settings.patch / 8)
         self.glimpse = nn.Sequential(
@@ -84,6 +89,9 @@ class ThingReader(Birth):
             nn.SiLU(),
             scaled(nn.Linear(2 * settings.hidden, 4 + self.look), 1.0),
         )
+        self.direct = None  # of the crop, where it is centred from the start
+        if self.by_middle:
+            self.direct = nn.Linear(config.channels * settings.patch**2, self.look)
         self.always = settings.presence == "always"
         self.painted = settings.ground == "painted"
         if self.painted:
@@ -118,7 +126,7 @@ class ThingReader(Birth):
         ground = self._ground(frames[:, -1], level, detail)
         ground = torch.where(is_free[:, None, None, None], self._bare(ground), ground)
         state, content = self._born(drawn, ground)
-        return ParticleBirth(state, content, spent, unexplained)
+        return ParticleBirth(state, content, spent, unexplained, self._untold(code, text))
 
     def observed(self, frames: Frames) -> tuple[ParticleState, Content]:
         """Read the prior's start from observed `frames`; the path begins at the last one."""
@@ -143,10 +151,12 @@ class ThingReader(Birth):
 
     def _read(
         self, frames: Frames, level: Tensor, sign: Tensor, detail: float | Tensor
-    ) -> tuple[Code, Float[Tensor, " batch"]]:
-        """Read the code, and the mean square of what is not explained of the frame peeled."""
+    ) -> tuple[Code, Float[Tensor, " batch"] | None]:
+        """Read the code and, if a frame is peeled, the mean square of what is not explained."""
         first = frames[:, :1].expand(-1, max(0, self.memory - frames.shape[1]), -1, -1, -1)
         seen = centred(torch.cat([first, frames[:, -self.memory :]], dim=1), level[:, None])
+        if self.by_middle:
+            return self._look(seen, self._middles(seen), None, sign, detail).float(), None
         bare = level[:, :, 0, 0]
         with torch.no_grad():
             each = self.peel(seen.flatten(0, 1), bare.repeat_interleave(self.memory, 0), detail)
@@ -182,8 +192,7 @@ class ThingReader(Birth):
     def _relative(self, look: Tensor, present: Tensor, bare: Tensor) -> Patches:
         """Paint the mean of a thing's views, its colours relative to the level of the ground."""
         mean = self.painter(look).mean(2) * self._logit(present).sigmoid()[..., None, None]
-        opacity = mean[:, :, -1:]
-        return torch.cat([mean[:, :, :-1] - opacity * bare[:, None, :, None, None], opacity], dim=2)
+        return relative(mean, bare)
 
     def _glimpse(
         self, left: Centred, seen: Centred, own: Tensor | None, place: Positions
@@ -193,8 +202,10 @@ class ThingReader(Birth):
         own = torch.zeros_like(around) if own is None else own
         inputs = CONTRAST * torch.cat([around + own, whole, own], dim=2)
         raw = torch.unflatten(self.glimpse(inputs.flatten(0, 1)), 0, place.shape[:2]).float()
-        offset = self.patch / 4 * raw[..., :2].tanh()
-        return Glimpse(offset, raw[..., 2:3], raw[..., 3:4], raw[..., 4:])
+        offset, look = self.patch / 4 * raw[..., :2].tanh(), raw[..., 4:]
+        if self.direct is not None:
+            look = look + self.direct(CONTRAST * whole.flatten(2)).float()
+        return Glimpse(offset, raw[..., 2:3], raw[..., 3:4], look)
 
     def _track(
         self, seen: Frames, sighting: Sighting, best: Int64[Tensor, " batch"]
@@ -216,24 +227,37 @@ class ThingReader(Birth):
                 places = torch.where(here, place[:, None], places)
         return places
 
+    def _middles(self, seen: Frames) -> Float[Tensor, "batch memory particles 2"]:
+        """Find the things of the last frame, and follow them back in time."""
+        apart = torch.unflatten(different(seen.flatten(0, 1), self.clear), 0, (-1, self.memory))
+        places = [middles(apart[:, -1], self.count, self.patch)]
+        back = torch.zeros_like(places[0])
+        for away in range(2, self.memory + 1):
+            places.append(middle(apart[:, -away], places[-1] + back, self.patch).place)
+            back = places[-1] - places[-2]
+        return torch.stack(places[::-1], dim=1)
+
     def _look(
         self,
         seen: Frames,
         places: Tensor,
-        patches: Patches,
+        patches: Patches | None,
         sign: Tensor,
         detail: float | Tensor,
     ) -> Code:
         """Read every frame's crops, less what the other things paint there, and join them."""
         many = self.memory
         flat, at = seen.flatten(0, 1), places.flatten(0, 1)
-        every = patches.repeat_interleave(many, 0)
-        left = flat - composed(torch.zeros_like(flat), every, at)
-        glimpse = self._glimpse(left, flat, every[:, :, :-1], at)
+        if patches is None:
+            glimpse = self._glimpse(flat, flat, None, at)
+        else:
+            every = patches.repeat_interleave(many, 0)
+            left = flat - composed(torch.zeros_like(flat), every, at)
+            glimpse = self._glimpse(left, flat, every[:, :, :-1], at)
         by_frame = [torch.unflatten(part, 0, (-1, many)) for part in glimpse]
         offset, present, weight, look = by_frame
         share = weight.softmax(1)
-        places = places + offset
+        places = places if patches is None else places + offset
         velocity = sign * steady(places.diff(dim=1)) / FASTEST
         middle, half = (self.side - 1) / 2, self.side / 2
         parts = [

@@ -14,11 +14,14 @@ from sdevid.errors import UserError
 from sdevid.models.particles import path
 from sdevid.models.particles.law import ParticleLaw
 from sdevid.models.particles.matching import match
+from sdevid.models.particles.middles import different, middle, middles
 from sdevid.models.particles.patches import PatchDecoder
 from sdevid.models.particles.placing import composed, crops, placed
 from sdevid.models.particles.posterior import Observation
 from sdevid.models.particles.state import Content
+from sdevid.models.particles.thing_control import ThingControl
 from sdevid.models.particles.thing_reader import ThingReader, salient, steady
+from sdevid.models.particles.walls import Walls
 from sdevid.models.sampling import Conditioning, SamplerConfig
 from sdevid.objectives.masking import sample_num_initial
 from sdevid.types import frame_ticks
@@ -118,6 +121,98 @@ def test_velocity_averages_the_steps_since_the_last_turn():
     assert_close(steady(turned)[0, 0], torch.tensor([2.0, 1.0]), atol=0.01, rtol=0)
 
 
+def test_middles_of_things_are_found_whatever_their_colours():
+    at = torch.tensor([[8.0, 9.5], [22.5, 20.0]])
+    blobs = bell(32, at)
+    seen = different(blobs[:1] - 0.5 * blobs[1:], 0.1)
+    found = middles(seen, 2, 12)[0]
+    assert_close(found[found[:, 0].argsort()], at, atol=0.05, rtol=0)
+    nothing = middle(torch.zeros(1, 1, 32, 32), at[None, :1], 12)
+    assert_close(nothing.place, at[None, :1])
+    assert float(nothing.area) == 0
+
+
+def test_thing_that_is_sought_by_its_middle_is_followed_before_training():
+    config = things(count=1, sought="middle", precision_start=400.0)
+    reader, control = ThingReader(config), ThingControl(config)
+    at = torch.tensor([[11.0, 13.0], [12.5, 12.0], [14.0, 11.0], [15.5, 10.0]])
+    frames = bell(32, at)[None]
+    with torch.no_grad():
+        z, w = reader.observed(frames[:, :3])
+        place, velocity, _ = reader.layout.split(z)
+        seen = control(frames[:, 3], z, w, torch.ones(1, 2), None)
+    assert_close(place[0], at[2:3], atol=0.05, rtol=0)
+    assert velocity is not None
+    assert_close(velocity[0], torch.tensor([[1.5, -1.0]]), atol=0.3, rtol=0)
+    assert_close(seen.shift[0], torch.tensor([[1.5, -1.0]]), atol=0.6, rtol=0)
+
+
+def test_walls_reflect_and_find_the_nearest_preimage():
+    walls = Walls(32)
+    torch.nn.init.constant_(walls.reach, 0.5)  # 7.75 and 23.25
+    inside, turn = walls.fold(torch.tensor([[[25.0, 15.0], [6.0, 23.0]]]))
+    assert_close(inside, torch.tensor([[[21.5, 15.0], [9.5, 23.0]]]))
+    assert_close(turn, torch.tensor([[[-1.0, 1.0], [-1.0, 1.0]]]))
+    expected = torch.tensor([[[25.4, 15.0], [5.0, 22.5]]])
+    assert_close(walls.unfold(inside, expected), torch.tensor([[[25.0, 15.0], [6.0, 23.0]]]))
+
+
+def test_walls_are_learnt_as_what_things_never_leave():
+    torch.manual_seed(0)
+    walls, low, high = Walls(64), torch.tensor([12.0, 15.0]), torch.tensor([50.0, 40.0])
+    optimizer = torch.optim.Adam(walls.parameters(), lr=6e-3)
+    for step in range(400):
+        optimizer.param_groups[0]["lr"] = 6e-3 * (1 - step / 400)
+        places = low + (high - low) * torch.rand(8, 6, 1, 2)
+        optimizer.zero_grad()
+        walls.misfit(places).mean().backward()
+        optimizer.step()
+    assert_close(walls.box, torch.stack([low, high]), atol=1.0, rtol=0)
+
+
+def test_reflected_chain_keeps_to_the_field_and_its_speed():
+    law = ParticleLaw(things("additive", count=1, walls=True, diffusion_start=0.01))
+    torch.nn.init.constant_(law.walls.reach, 0.5)
+    w = Content(*torch.zeros(2, 1, 1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, 32, 32))
+    w = w._replace(look=torch.zeros(1, 1, 4))
+    start = torch.tensor([[[15.0, 15.0, 2.0, -1.5]]])
+    steps, dw = torch.ones(1, 60), torch.randn(1, 60, 1, 2)
+    with torch.no_grad():
+        states = path.solve_path(law, start, law.conditions(w), steps, dw, range(61)).states
+    low, high = law.walls.box
+    assert ((states[..., :2] >= low) & (states[..., :2] <= high)).all()
+    assert_close(states[0, -1, 0, 2:].abs(), start[0, 0, 2:].abs(), atol=0.4, rtol=0)
+
+
+def test_friction_slows_a_velocity_at_its_rate():
+    law = ParticleLaw(things("additive", count=1, friction_start=0.25))
+    w = Content(*torch.zeros(2, 1, 1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, 32, 32))
+    w = w._replace(look=torch.zeros(1, 1, 4))
+    z = torch.tensor([[[15.0, 15.0, 2.0, -1.0]]])
+    with torch.no_grad():
+        pull = law.pull(z, law.conditions(w))
+    assert_close(pull, torch.tensor([[[-0.5, 0.25]]]))
+
+
+def test_choice_of_views_gives_no_gradient_to_the_velocity():
+    decoder = PatchDecoder(things(count=1, views=4))
+    w = Content(
+        torch.zeros(1, 1, 1),
+        torch.zeros(1, 1, 4),
+        torch.zeros(1, 1, 2),
+        torch.zeros(1, 1, 32, 32),
+        torch.rand(1, 1, 4, 2, 12, 12),
+    )
+    z = torch.tensor([[[[15.3, 9.7, 1.0, 0.5]]]], requires_grad=True)
+    decoder(z, w).square().sum().backward()
+    assert z.grad is not None
+    assert z.grad[..., :2].any()
+    assert not z.grad[..., 2:].any()
+    right, down = torch.tensor([2.0, 0.1]), torch.tensor([0.1, 2.0])
+    share = decoder.choice(torch.stack([right, down]) / 4).softmax(-1)
+    assert share.argmax(-1).tolist() == [0, 1]
+
+
 def test_diffusion_by_state_has_the_exact_kl():
     torch.manual_seed(0)
     law = ParticleLaw(things())
@@ -160,9 +255,15 @@ def test_decoder_draws_a_thing_at_its_place_over_the_ground(views):
     assert_close(frames, expected)
 
 
-@pytest.mark.parametrize(("noise", "views"), [("additive", 3), ("diagonal", 1)])
-def test_objective_trains_every_parameter(noise, views):
-    objective = objectives.build(things(noise, views=views, ground="painted"))
+@pytest.mark.parametrize(
+    ("noise", "views", "sought"),
+    [("additive", 3, "patch"), ("diagonal", 1, "patch"), ("additive", 4, "middle")],
+)
+def test_objective_trains_every_parameter(noise, views, sought):
+    walls = sought == "middle"
+    objective = objectives.build(
+        things(noise, views=views, ground="painted", sought=sought, walls=walls)
+    )
     video = torch.randint(0, 255, (3, 8, 32, 32, 1), dtype=torch.uint8)
     ticks, serial = frame_ticks(8).expand(3, -1), torch.arange(3)
     with torch.no_grad():
@@ -225,6 +326,9 @@ def test_fewest_frames_shown_are_kept():
         ({"particles": {"patch": 12, "count": 2, "ring": True}}, "ring is true"),
         ({"particles": {"patch": 12, "count": 2, "presence": "depth"}}, "presence is depth"),
         ({"sde": {"noise": "carried"}}, "sde.noise is carried"),
+        ({"particles": {"patch": 0, "count": 4, "walls": True}}, "walls is true"),
+        ({"particles": {"patch": 0, "count": 4, "sought": "middle"}}, "sought is middle"),
+        ({"sde": {"order": 1}, "particles": {"friction_start": 0.1}}, "friction_start is 0.1"),
         ({"observation": {"min_context": 1}}, "min_context is 1"),
         ({"observation": {"min_context": 5}}, "min_context is 5"),
     ],
