@@ -28,8 +28,6 @@ def evaluate_and_write(options: EvalOptions, asked: str | None, output: Path) ->
     `asked` names metrics, as `registry.choose` reads it. Raises UserError before any long work.
     """
     started = time.perf_counter()
-    if not options.model_path.is_dir():
-        raise UserError(f"model_path {options.model_path} does not exist")
     _check_output(output)
     context = open_context(options)
     results = evaluate(context, registry.choose(asked, context))
