@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from sdevid.data.arrays.stack import (
     split_location,
 )
 from sdevid.data.cut.arrays import ArraySource, Tile, times_of
-from sdevid.data.cut.custom import label_of, read_captions
+from sdevid.data.cut.captions import caption_lists, read_captions
+from sdevid.data.cut.custom import label_of
 from sdevid.data.cut.sources import VIDEO, FileListing, LeftOut, Listing, find, readable
 from sdevid.data.cut.splits import parse_splits
 from sdevid.data.cut.table import read_table
@@ -41,18 +42,17 @@ def array_listing(options: argparse.Namespace) -> Listing | None:
     differ, or a list names none of them.
     """
     folder, variable = split_location(options.input_dir)
-    captions = options.captions
+    captions = {} if options.captions is None else {options.captions: folder}
     if folder.is_file() or folder.suffix.lower() == ".zarr":
         folders, listing = {folder.name: folder}, Listing()
     else:
         if not folder.is_dir():
             return None
-        if captions is None and (folder / "captions.csv").is_file():
-            captions = folder / "captions.csv"
+        captions = caption_lists(folder, options.captions)
         found = find(folder, _WANTED, options.output_dir, kind="stack of frames")
         if any(path.suffix.lower() in VIDEO for path in found.files.values()):
             return None
-        lists = tuple(path for path in (captions, options.times) if path is not None)
+        lists = (*captions, *(() if options.times is None else (options.times,)))
         listing = found.listing(lists, folder)
         folders = _stacks(folder, found, listing)
     for name, path in folders.items():
@@ -63,7 +63,7 @@ def array_listing(options: argparse.Namespace) -> Listing | None:
     if not listing.sources:
         return None
     _tell_times(listing, options.times)
-    if captions is not None:
+    if captions:
         _tell_captions(listing, captions, folder)
     files = len({source.file for source in listing.sources}) + listing.lists
     listing.files = files + sum(item.of == "file" for item in listing.left_out)
@@ -129,14 +129,14 @@ def _tell_times(listing: Listing, csv: Path | None) -> None:
     ]
 
 
-def _tell_captions(listing: Listing, csv: Path, folder: Path) -> None:
-    """Give the stacks the captions of a csv of path and caption; each row is accounted for."""
+def _tell_captions(listing: Listing, lists: Mapping[Path, Path], folder: Path) -> None:
+    """Give the stacks the captions of csvs of path and caption; each row is accounted for."""
     sources = _arrays(listing)
     named = FileListing(
         {source.name: source.path for source in sources},
         {item.name: item.reason for item in listing.left_out},
     )
-    texts = read_captions(csv, folder, named, listing)
+    texts = read_captions(lists, folder, named, listing)
     listing.sources = [
         replace(source, captions=tuple(given), rows=len(given))
         if (given := texts.get(source.name, []))

@@ -222,7 +222,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--captions",
         type=Path,
-        help="custom: csv of path,caption (default: input_dir/captions.csv)",
+        help="custom: csv of path,caption (default: captions.csv of input_dir and of its folders)",
     )
     add(
         "--label_level", type=int, help="custom: folders of a label, from the top (default: 0, all)"

@@ -53,6 +53,27 @@ def test_custom_takes_any_tree_with_labels_and_captions(tmp_path):
     assert [source.label for source in first.sources] == ["a", "a", ""]
 
 
+def test_captions_of_each_split_lie_in_its_own_folder(tmp_path):
+    lay(tmp_path, "train/one.mp4", "train/deep/two.mp4", "val/one.mp4", ".old/one.mp4")
+    (tmp_path / "train" / "captions.csv").write_text(
+        "path,caption\none.mp4,a dog\ndeep/two.mp4,a cat\nthree.mp4,gone\n"
+    )
+    (tmp_path / "val" / "captions.csv").write_text("path,caption\none.mp4,a bird\n")
+    (tmp_path / ".old" / "captions.csv").write_text("path,caption\none.mp4,a hidden one\n")
+    listing = custom(tmp_path, None)
+    assert {s.name: s.caption for s in listing.sources} == {
+        "train/deep/two.mp4": "a cat",
+        "train/one.mp4": "a dog",
+        "val/one.mp4": "a bird",
+    }
+    assert set(listing.left_out) == {
+        LeftOut(".old/one.mp4", "is hidden"),
+        LeftOut(".old/captions.csv", "is hidden"),
+        LeftOut("train/captions.csv line 4", "names train/three.mp4, which is not there", "row"),
+    }
+    assert (listing.files, listing.lists, listing.rows) == (7, 2, 4)
+
+
 def test_custom_leaves_pictures_out_by_name(tmp_path):
     lay(tmp_path, "one.mp4", "cover.jpg")
     listing = custom(tmp_path, None)
