@@ -38,6 +38,7 @@ def context(monkeypatch):
             values=videos[part.start : part.stop],
             ticks=ticks.expand(len(part), -1),
             serial=torch.tensor(part),
+            keys=tuple(map(str, part)),
         )
 
     monkeypatch.setattr(between.stream, "fixed", fixed)

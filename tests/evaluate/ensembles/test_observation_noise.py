@@ -42,6 +42,7 @@ def context(monkeypatch):
                 values=videos[part.start : part.stop],
                 ticks=config.frame_ticks(FRAMES).expand(len(part), -1),
                 serial=torch.tensor(part),
+                keys=tuple(map(str, part)),
             )
 
         monkeypatch.setattr(futures.stream, "fixed", fixed)
