@@ -58,17 +58,19 @@ def hang_up(yard: Yard) -> Iterator[Row]:
 
 
 def signals_in_save(yard: Yard) -> Iterator[Row]:
-    """SIGHUP, SIGTERM and two Ctrl-C while a checkpoint is saved, behind training and in it."""
+    """SIGHUP and SIGTERM while a checkpoint is saved behind training, two Ctrl-C in training."""
     endings = {
-        ("SIGHUP",): ("weights", "preempted"),
-        ("SIGTERM",): ("manifest", "preempted"),
-        ("SIGINT", "SIGINT"): ("hashing", "stopped"),
+        "behind training": {
+            ("SIGHUP",): ("weights", "preempted"),
+            ("SIGTERM",): ("manifest", "preempted"),
+        },
+        "in training": {("SIGINT", "SIGINT"): ("hashing", "stopped")},
     }
-    for behind, where in ((True, "behind training"), (False, "in training")):
-        settings = {"checkpoint": {"asynchronous": behind}}
-        run = yard.run(f"signals-{behind}", ranks=1, settings=settings)
+    for where, each in endings.items():
+        settings = {"checkpoint": {"asynchronous": where == "behind training"}}
+        run = yard.run(f"signals-{len(each)}", ranks=1, settings=settings)
         lost, saved = 0, []
-        for signals, (phase, reason) in endings.items():
+        for signals, (phase, reason) in each.items():
             newest = next(iter(checkpoint.steps(run.folder)), 0)
             step = newest - newest % 2 + 2  # every second one is saved
             fault = {"phase": phase, "step": step, "rank": 0, "signals": signals}
@@ -81,8 +83,9 @@ def signals_in_save(yard: Yard) -> Iterator[Row]:
             saved.append(newest)
         run.finish()
         comparison = equal(run, yard.whole.get(1))
+        names = ", ".join(" and ".join(signals) for signals in each)
         happened = f"exit code 3 each time, whole checkpoints of steps {saved}; {comparison}"
-        yield Row(f"SIGHUP, SIGTERM, two Ctrl-C in a save {where}", happened, lost)
+        yield Row(f"{names} in a save {where}", happened, lost)
 
 
 def suspended(yard: Yard) -> Iterator[Row]:
