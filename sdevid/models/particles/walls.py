@@ -35,8 +35,7 @@ class Walls(nn.Module):
     @property
     def box(self) -> Float[Tensor, "2 2"]:
         """Low and high walls along x and y, pixels."""
-        sign = torch.tensor([[-1.0], [1.0]], device=self.reach.device)
-        return self.middle * (1 + sign * self.reach.detach())
+        return self.middle * (1 + _sides(self.reach) * self.reach.detach())
 
     def fold(self, place: Positions) -> Reflected:
         """Reflect places once at the wall that they lie beyond."""
@@ -54,7 +53,11 @@ class Walls(nn.Module):
 
     def misfit(self, place: Float[Tensor, "batch time particles 2"]) -> Float[Tensor, " batch"]:
         """Compute a loss whose least is at the quantiles `OUTSIDE` of each side, for each clip."""
-        sign = torch.tensor([[-1.0], [1.0]], device=place.device)
-        far = sign * (place.detach()[..., None, :] / self.middle - 1)
+        far = _sides(place) * (place.detach()[..., None, :] / self.middle - 1)
         beyond = far - self.reach
         return (beyond.relu() + OUTSIDE * (-beyond).relu()).mean((1, 2, 3, 4))
+
+
+def _sides(like: Tensor) -> Float[Tensor, "2 1"]:
+    """Make the signs of the low and the high walls where `like` lies, without a copy from here."""
+    return torch.arange(-1, 2, 2, device=like.device, dtype=like.dtype)[:, None]
