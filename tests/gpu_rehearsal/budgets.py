@@ -36,7 +36,7 @@ CASES = (
     Budget("smmnist", "smmnist", (), 5_940, 1_100),
     Budget("smmnist, nothing carried", "smmnist", ("encoder.carried_layers=0",), 2_670),
     Budget("smmnist-things", "smmnist-things", (), 6_450, 2_320),
-    Budget("sprites", "sprites", (), 5_300, 1_460),
+    Budget("sprites", "sprites", (), 4_140, 860),
     Budget("brownian", "brownian", (), 2_900, 370),
     Budget("brownian-film", "brownian-film", (), 4_260, 510),
     Budget("rain", "docs/radar", (), 4_480, 735),
