@@ -75,10 +75,12 @@ class PatchDecoder(nn.Module):
         self.layout, self.views = layout_of(config), config.particles.views
         if self.views > 1:
             self.choice = nn.Linear(2, self.views)
-            way = 2 * math.pi / self.views * torch.arange(self.views)
+            ways = [2 * math.pi * view / self.views for view in range(self.views)]
+            nn.init.zeros_(self.choice.bias)
             with torch.no_grad():
-                self.choice.weight.copy_(SHARE * torch.stack([way.cos(), way.sin()], dim=-1))
-                self.choice.bias.zero_()
+                self.choice.weight.copy_(
+                    torch.tensor([(SHARE * math.cos(way), SHARE * math.sin(way)) for way in ways])
+                )
 
     def forward(self, z: Float[Tensor, "batch time particles components"], w: Content) -> Frames:
         """Draw the frames of `z` over the static ground."""
