@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from sdevid.data.folder import Folder, fill
+from sdevid.data.folder import Folder, copy_into
 from sdevid.errors import UserError
 
 BLOCK = 4 * 2**20  # bytes
@@ -141,8 +141,7 @@ class CachedFolder:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_into(self, name: str, offset: int, *targets: bytearray | memoryview) -> int:
-        size = sum(memoryview(target).nbytes for target in targets)
-        return fill(self.read(name, offset, size), targets)
+        return copy_into(self, name, offset, targets)
 
     def forget(self, name: str, offset: int, size: int) -> bool:
         file = f"{self.location}/{name}"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sdevid.data.folder import fill
+from sdevid.data.folder import copy_into
 from sdevid.errors import UserError
 
 _TRIES = 5
@@ -46,8 +46,7 @@ class RemoteFolder:
         return self._fetch(name, offset, size)
 
     def read_into(self, name: str, offset: int, *targets: bytearray | memoryview) -> int:
-        size = sum(memoryview(target).nbytes for target in targets)
-        return fill(self.read(name, offset, size), targets)
+        return copy_into(self, name, offset, targets)
 
     def forget(self, name: str, offset: int, size: int) -> bool:  # noqa: ARG002
         return False

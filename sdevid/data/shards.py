@@ -63,6 +63,15 @@ class Beside(NamedTuple):
     mask: Mask | None = None  # of the whole clip
 
 
+class _Parts(NamedTuple):
+    """What is read of a clip: the member that holds its frames, and what lies beside it."""
+
+    entry: ClipEntry
+    payload: str  # the member of the frames
+    shape: Shape  # of all its frames
+    beside: tuple[str, ...]
+
+
 @dataclass
 class ShardIndex:
     """The clips of one split, in the order in which they were written; reads any of them.
@@ -173,17 +182,17 @@ class ShardIndex:
         beside += (embedding.member(draw, entry.members),) if self.embedded else ()
         self._check_again_if_replaced(entry.shard)
         name, shape = self.stored(entry)
-        known = self._known[i]
+        parts, known = _Parts(entry, name, shape, beside), self._known[i]
         if known == _PLAIN:
-            _, content = self._load_plain(entry, name, shape, first, video, beside)
+            _, content = self._load_plain(parts, first, video)
             return self._decoded(entry, content, beside, draw)
         if known != _RIGHT:
-            checked = self._load_checked(entry, name, shape, first, video, beside)
+            checked = self._load_checked(parts, first, video)
             if checked is not None:
                 described = self._decoded(entry, checked, beside, draw)
                 self._known[i] = _PLAIN
                 return described
-        content = self._members(entry, name, shape, beside, check=known != _RIGHT)
+        content = self._members(parts, check=known != _RIGHT)
         extension, payload = name.rpartition(".")[2], content[name]
         video[:] = decode(extension, payload, shape, self.dtype)[first : first + len(video)]
         decoded = self._decoded(entry, content, beside, draw)
@@ -212,19 +221,14 @@ class ShardIndex:
         return Beside(meta, words(meta, draw), embedded, missing)
 
     def _load_plain(
-        self,
-        entry: ClipEntry,
-        name: str,
-        shape: Shape,
-        first: int,
-        video: ClipVideo,
-        beside: Sequence[str],
+        self, parts: _Parts, first: int, video: ClipVideo
     ) -> tuple[bytes, dict[str, bytes]]:
         """Load frames without a copy from an npy laid out as `payload.encode` does.
 
         Returns the bytes where its header is, and those of what lies beside it, read at once where
         that lies before it. ValueError where the tar ends before them.
         """
+        entry, name, shape, beside = parts
         members, header = entry.members, npy_header(shape, self.dtype)
         start, pixels = members[name].offset, video.reshape(-1).view(np.uint8).data
         near = [other for other in beside if 0 <= start - members[other].offset <= _APART]
@@ -248,19 +252,12 @@ class ShardIndex:
                 content[other] = self.read_member(entry, other)
         return bytes(lead[start - begin :]), content
 
-    def _load_checked(
-        self,
-        entry: ClipEntry,
-        name: str,
-        shape: Shape,
-        first: int,
-        video: ClipVideo,
-        beside: Sequence[str],
-    ) -> dict[str, bytes] | None:
+    def _load_checked(self, parts: _Parts, first: int, video: ClipVideo) -> dict[str, bytes] | None:
         """Load a whole clip as `_load_plain` does and check its hash there; return what is beside.
 
         None where it is stored otherwise, or its folder may change. ValueError as of `_members`.
         """
+        entry, name, shape, beside = parts
         member, header = entry.members.get(name), npy_header(shape, self.dtype)
         whole = first == 0 and video.shape == shape and video.dtype == self.dtype
         if not (self.folder.steady and whole and video.flags.c_contiguous and name == "npy"):
@@ -271,7 +268,7 @@ class ShardIndex:
             return None
         wanted = {extension: entry.members[extension] for extension in beside}
         self._check_sizes(name, shape, wanted | {name: member})
-        found, content = self._load_plain(entry, name, shape, first, video, beside)
+        found, content = self._load_plain(parts, first, video)
         if found != header:
             return None
         if digest(header, "xxh3", video.reshape(-1).view(np.uint8).data) != member.xxh3:
@@ -280,15 +277,14 @@ class ShardIndex:
             raise ValueError(fault)
         return content
 
-    def _members(
-        self, entry: ClipEntry, name: str, shape: Shape, beside: Sequence[str], check: bool
-    ) -> dict[str, bytes]:
+    def _members(self, parts: _Parts, check: bool) -> dict[str, bytes]:
         """Read the payload and what lies beside it, by extension, in one read."""
-        named = (name, *beside)
+        entry, payload, shape, beside = parts
+        named = (payload, *beside)
         if missing := set(named) - entry.members.keys():
             raise ValueError(f"the index names no {min(missing)} of it")
         wanted = {name: entry.members[name] for name in named}
-        self._check_sizes(name, shape, wanted)
+        self._check_sizes(payload, shape, wanted)
         begin = min(member.offset for member in wanted.values())
         size = max(member.offset + member.size for member in wanted.values()) - begin
         for attempt in (1, 2):

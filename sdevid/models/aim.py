@@ -1,8 +1,8 @@
 """Where a control leads: the layers of the observed frame to their places in the frame that comes.
 
 A layer's place is a mean over the cells of the state, so the least control that puts it right
-pushes each cell in proportion to its weight. The places have no weights:
-layers are followed from frame to frame by correlation.
+pushes each cell in proportion to its weight. The places have no weights: layers are followed from
+frame to frame by correlation.
 """
 
 from __future__ import annotations

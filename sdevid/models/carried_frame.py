@@ -14,6 +14,7 @@ from torch.nn import functional
 from sdevid.config import Config
 from sdevid.models.encoder import Maps
 from sdevid.models.layers import Points, middles, shares, spreads, stretched, weights
+from sdevid.models.reflection import nearest_image
 from sdevid.models.transport import AXES
 
 _LEAST = 0.05  # half sides from the middle of the picture that any layer may come
@@ -83,9 +84,7 @@ def unfolded(place: Points, room: Points, near: Points) -> Points:
     """Find the place nearest to `near` that `folded` brings to `place`, after two walls at most."""
     place = torch.maximum(torch.minimum(place, room), -room)
     images = [side * place + turn * room for side, turns in _IMAGES for turn in turns]
-    stacked = torch.stack(images)
-    nearest = (stacked - near).abs().argmin(0, keepdim=True)
-    return stacked.gather(0, nearest)[0]
+    return nearest_image(images, near)
 
 
 def carry(layers: Layers, moved: Points) -> Layers:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sdevid.data.cut.sources import FileListing, LeftOut, Listing, readable
-from sdevid.data.cut.table import read_table
+from sdevid.data.cut.table import TableRow, read_table
 
 NAME = "captions.csv"
 
@@ -30,30 +30,8 @@ def read_captions(
     """Read the captions of `caption_lists` by file name; unusable rows are listed as left out."""
     captions: dict[str, list[str]] = {}
     near = {_near(name): name for name in videos.files}
-    for csv, base in lists.items():
-        _read(csv, base, folder, videos, near, captions, listing)
-    return captions
-
-
-def _read(
-    csv: Path,
-    base: Path,
-    folder: Path,
-    videos: FileListing,
-    near: Mapping[str, str],
-    captions: dict[str, list[str]],
-    listing: Listing,
-) -> None:
-    inside = csv.is_relative_to(folder)
-    called = readable(csv.relative_to(folder)) if inside else csv.name
-    for row in read_table(csv, ("path", "caption")):
+    for where, path, row in _rows(lists, folder):
         listing.rows += 1
-        where = f"{called} line {row.line}"
-        path = Path(row.fields.get("path", "").strip())
-        if not path.is_absolute():
-            path = base.relative_to(folder) / path
-        if path.is_absolute() and path.is_relative_to(folder):
-            path = path.relative_to(folder)
         name, text = path.as_posix(), row.fields.get("caption", "").strip()
         fault = row.fault
         if fault is None and name not in videos.files:
@@ -68,6 +46,17 @@ def _read(
             captions.setdefault(name, []).append(text)
         else:
             listing.left_out.append(LeftOut(where, fault, "row"))
+    return captions
+
+
+def _rows(lists: Mapping[Path, Path], folder: Path) -> Iterator[tuple[str, Path, TableRow]]:
+    """Yield each row with its place and its path, relative to `folder` where it lies there."""
+    for csv, base in lists.items():
+        called = readable(csv.relative_to(folder)) if csv.is_relative_to(folder) else csv.name
+        for row in read_table(csv, ("path", "caption")):
+            path = base / row.fields.get("path", "").strip()
+            within = path.relative_to(folder) if path.is_relative_to(folder) else path
+            yield f"{called} line {row.line}", within, row
 
 
 def _not_there(name: str, videos: FileListing, near: str | None) -> str:

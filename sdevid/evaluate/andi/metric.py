@@ -27,7 +27,7 @@ from sdevid.evaluate.andi.scores import (
 from sdevid.evaluate.blobs import Tracker
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.metric import Metric, Results, Row
-from sdevid.evaluate.particles.model_law import NEAR, windows
+from sdevid.evaluate.particles.model_law import NEAR, Windows, windows
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.bootstrap import bootstrap
 from sdevid.evaluate.statistics.estimate import Floats
@@ -87,13 +87,15 @@ def evaluate(context: EvalContext) -> dict[str, Any]:
     for part in batches(context.clips, 1, "fields of view"):
         for clip in part:
             meta = context.index.read(clip).meta
-            field = _field(meta, context.index.clips[clip].num_frames)
+            frames = context.index.clips[clip].num_frames
+            whole = context.config.model_copy(update={"sequence_length": frames})
+            film, field = windows(context.index, whole, clip), _field(meta, frames)
             counts.append(len(field.vips))
             true = [np.array(track["places"]) for track in meta["tracks"]]
             still = [constant(field.frames)]
             by_source = {
-                "the model's posterior": answer(field, *_followed(context, clip)),
-                "centroids": answer(field, *_tracked(context, clip)),
+                "the model's posterior": answer(field, *_followed(context, film)),
+                "centroids": answer(field, *_tracked(film)),
                 "true places": answer(field, true[: len(field.vips)], true[len(field.vips) :]),
                 "constant": _scored(field, still * len(field.vips), still),
             }
@@ -128,20 +130,15 @@ def _field(meta: dict[str, Any], frames: int) -> Field:
 
 
 @torch.no_grad()
-def _followed(context: EvalContext, clip: int) -> tuple[Tracks, Tracks]:
+def _followed(context: EvalContext, film: Windows) -> tuple[Tracks, Tracks]:
     """Draw the posterior's path of every particle that is present, as long as it is in the field.
 
-    The clip is read whole, whatever the training length.
+    `film` is one window, the whole clip, whatever the training length.
     """
     objective, model = context.objective, context.model
     assert isinstance(objective, ParticleObjective)
     assert isinstance(model, ParticleSDE)
-    config = context.config.model_copy(
-        update={"sequence_length": context.index.clips[clip].num_frames}
-    )
-    video, ticks, serial = (
-        part.to(context.device) for part in windows(context.index, config, clip)
-    )
+    video, ticks, serial = (part.to(context.device) for part in film)
     draw = objective.posterior(Clips(video, ticks, serial, context=1))
     present = (draw.birth.content.logit[0, :, 0] > 0).cpu().numpy()
     places = model.layout.split(draw.path.states)[0][0].cpu().double().numpy()
@@ -151,14 +148,11 @@ def _followed(context: EvalContext, clip: int) -> tuple[Tracks, Tracks]:
     return [places[: stays[k], k] for k in np.flatnonzero(present) if stays[k]], []
 
 
-def _tracked(context: EvalContext, clip: int) -> tuple[Tracks, Tracks]:
+def _tracked(film: Windows) -> tuple[Tracks, Tracks]:
     """Track centroids: those that begin in the first frame, and all others."""
-    config = context.config.model_copy(
-        update={"sequence_length": context.index.clips[clip].num_frames}
-    )
-    film = as_frames(windows(context.index, config, clip).video)[0].mean(1).double().numpy()
-    tracks, _ = TRACKER.follow(film)
-    first = {tuple(place) for place in TRACKER.find(film[0])}
+    grey = as_frames(film.video)[0].mean(1).double().numpy()
+    tracks, _ = TRACKER.follow(grey)
+    first = {tuple(place) for place in TRACKER.find(grey[0])}
     starting = [track for track in tracks if tuple(track[0]) in first]
     return starting, [track for track in tracks if tuple(track[0]) not in first]
 

@@ -33,8 +33,6 @@ LEARNING_RATE = 3e-3  # falls to a thirtieth
 HELD_OUT = 8  # each eighth window tells whether the fit has helped
 JUMPS, FAR = 0.02, 8.0  # share of held-out steps that may be a jump, and its size in pixels
 LONGER = 2  # a window is as long as that many of training, where a clip has as many frames
-
-
 UNTOLD = ("log_length", "depth_noise", "log_depth_rate")
 
 
@@ -46,6 +44,11 @@ class Steps(NamedTuple):
     seen: Bool[Tensor, "steps particles"]  # before and after
     content: Content
     dt: Float[Tensor, "steps 1 1"]  # training frames
+
+    def rows(self, chosen: Tensor) -> Steps:
+        """Select steps."""
+        before, after, seen, content, dt = self
+        return Steps(before[chosen], after[chosen], seen[chosen], content.rows(chosen), dt[chosen])
 
 
 @dataclass(frozen=True)
@@ -167,13 +170,13 @@ def seen(
 def _steps(paths: Paths, chosen: Bool[Tensor, " windows"]) -> Steps:
     """Cut the chosen paths into single steps, less those of no time."""
     states, there, dt = paths.states[chosen], paths.seen[chosen], paths.dt[chosen]
-    content = Content(*(part[chosen] for part in paths.content[:4])).repeated(dt.shape[1])
+    content = paths.content.rows(chosen).repeated(dt.shape[1])
     lasting = (dt > 0).flatten()
     return Steps(
         states[:, :-1].flatten(0, 1)[lasting],
         states[:, 1:].flatten(0, 1)[lasting],
         (there[:, 1:] & there[:, :-1]).flatten(0, 1)[lasting],
-        Content(*(part[lasting] for part in content[:4])),
+        content.rows(lasting),
         dt.flatten()[lasting][:, None, None],
     )
 
@@ -211,12 +214,8 @@ def fit(law: ParticleLaw, steps: Steps, seed: int, updates: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     for _ in range(updates):
         rows = torch.randint(len(steps.dt), (BATCH,), generator=draw).to(steps.dt.device)
-        content = Content(*(part[rows] for part in steps.content[:4]))
-        batch = Steps(
-            steps.before[rows], steps.after[rows], steps.seen[rows], content, steps.dt[rows]
-        )
         optimizer.zero_grad()
-        (-log_density(law, batch)).backward()  # type: ignore[no-untyped-call]
+        (-log_density(law, steps.rows(rows))).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         falling.step()

@@ -29,6 +29,13 @@ class Content(NamedTuple):
         """Presence and appearance, which the law and the posterior read."""
         return torch.cat([self.logit.sigmoid(), self.look], dim=-1)
 
+    def rows(self, chosen: Tensor) -> Content:
+        """Select clips."""
+        logit, look, born, ground = (part[chosen] for part in self[:4])
+        return Content(
+            logit, look, born, ground, None if self.views is None else self.views[chosen]
+        )
+
     def repeated(self, times: int) -> Content:
         """Repeat each clip's content `times` times, for as many frames."""
         logit, look, born, ground = (part.repeat_interleave(times, 0) for part in self[:4])

@@ -62,11 +62,10 @@ class ThingReader(Birth):
     the things explain best is peeled, for there they overlap least; from it their patches are
     looked for in the other frames. With `sought: middle` nothing is peeled: a thing is where the
     middle of what differs from the ground is. All crops, less what other things paint there, then
-    say how each thing looks; the steps since its last turn say how fast it
-    moves. Where the first frame is observed,
-    prior and posterior are this same reading and cost nothing. Else the posterior is a Gaussian
-    around the reading of the frames that follow, in reverse, and the prior one that the text may
-    tell.
+    say how each thing looks; the steps since its last turn say how fast it moves. Where the first
+    frame is observed, prior and posterior are this same reading and cost nothing. Else the
+    posterior is a Gaussian around the reading of the frames that follow, in reverse, and the prior
+    one that the text may tell.
     """
 
     def __init__(self, config: Config) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.models.particles.state import Positions
+from sdevid.models.reflection import nearest_image
 
 OUTSIDE = 0.002  # share of places on each side that may lie beyond a wall
 
@@ -47,9 +48,7 @@ class Walls(nn.Module):
     def unfold(self, place: Positions, expected: Positions) -> Positions:
         """Choose of the places that fold to `place` the one nearest to what is expected."""
         low, high = self.box
-        each = torch.stack([place, 2 * low - place, 2 * high - place])
-        nearest = (each - expected).abs().argmin(0, keepdim=True)
-        return each.gather(0, nearest)[0]
+        return nearest_image([place, 2 * low - place, 2 * high - place], expected)
 
     def misfit(self, place: Float[Tensor, "batch time particles 2"]) -> Float[Tensor, " batch"]:
         """Compute a loss whose least is at the quantiles `OUTSIDE` of each side, for each clip."""
