@@ -89,8 +89,10 @@ TEST_OPTIONS ?= -n 2 --dist loadfile --random-order-seed=$(or $(shell git rev-pa
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TEST_OPTIONS) -m "not (slow or gpu or slurm or browser or extra or weights)"
 
+# SLOW=FOLDER for that folder's alone, SLOW=--ignore=FOLDER for the others.
+SLOW ?= tests
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "(slow or slurm or browser) and not (gpu or extra or weights)" --durations=15
+	$(BIN)/python -m pytest $(SLOW) -m "(slow or slurm or browser) and not (gpu or extra or weights)" --durations=15
 
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/fuzz.py --seconds 5 --seed 1
