@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sdevid.models.particles import poses
 from sdevid.models.particles.law import ParticleConditions
 from sdevid.models.particles.model import ParticleSDE
 from sdevid.models.particles.path import ParticlePath, solve_path
@@ -132,7 +133,13 @@ class ParticleObjective(ClipObjective):
         is_free = ~observed.gather(1, reference)[:, 0]
         ahead = is_free[:, None] & model.paints_patches
         at = (reference + torch.where(ahead, back, -back)).clamp(0, frames.shape[1] - 1)
-        birth: ParticleBirth = model.reader(frames[rows, at], is_free, eps, embedding, self._ramp())
+        read_from = frames[rows, at]
+        birth: ParticleBirth = model.reader(read_from, is_free, eps, embedding, self._ramp())
+        if model.layout.has_pose:
+            sign = torch.where(is_free, -1.0, 1.0)[:, None, None]
+            state = model.posed(birth.state, birth.content, read_from, sign)
+            named = birth.content.look.shape[1] * poses.cost(self.config.particles.poses)
+            birth = birth._replace(state=state, kl=birth.kl + named * is_free)
         features: Features = model.features(window.cut(frames))
         ring = model.outside(self.config.seed, serial, features)
         if ring is not None:

@@ -53,6 +53,7 @@ class Stream(IntEnum):
     RING = 23  # particles outside the picture
     PICTURE = 24  # frames' latents, by an autoencoder that gives a mean and a scale
     FUTURE_FRAMES = 25  # which frames of such futures are decoded
+    POSE = 26  # a thing's pose at its birth
 
 
 def normal(

@@ -37,6 +37,21 @@ class ParticlesConfig(Section):
         role="architecture",
         help="patches of a thing, mixed by its velocity: what it shows as it turns",
     )
+    poses: int = setting(
+        1,
+        ge=1,
+        le=64,
+        role="architecture",
+        help="patches of each view, which take turns as a thing walks; 1: it keeps one pose",
+    )
+    stride_start: float = setting(
+        16.0,
+        gt=0,
+        le=1e6,
+        role="architecture",
+        help="way on which all poses are gone through once, before training",
+        unit="pixel",
+    )
     memory: int = setting(
         5,
         ge=2,
@@ -100,6 +115,14 @@ class ParticlesConfig(Section):
         role="architecture",
         help="rate at which a velocity fades, before training; 0: none beside the drift's network",
         unit="1/frame",
+    )
+    jitter_start: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        role="architecture",
+        help="noise of the places beside that of the velocities, before training; 0: none",
+        unit="pixel/sqrt(frame)",
     )
     length_start: float = setting(
         4.0,

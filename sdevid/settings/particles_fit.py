@@ -30,6 +30,19 @@ def check_particles(config: Config) -> None:
             f"particles.friction_start is {config.particles.friction_start:g}, but sde.order is 1, "
             "and particles without a velocity have no friction; set sde.order=2 or leave it out"
         )
+    if config.particles.jitter_start and not (config.particles.patch and config.sde.order == 2):
+        raise ValueError(
+            f"particles.jitter_start is {config.particles.jitter_start:g}, but goes with things "
+            "that have a patch and a velocity; set particles.patch and sde.order=2, or leave it out"
+        )
+    if config.particles.poses > 1 and (
+        config.particles.sought != "middle" or config.sde.order == 1
+    ):
+        raise ValueError(
+            f"particles.poses is {config.particles.poses}, but poses are read where things are "
+            "sought by their middle and have a velocity; set particles.sought=middle and "
+            "sde.order=2, or particles.poses=1"
+        )
     if config.particles.patch:
         check_things(config)
         return

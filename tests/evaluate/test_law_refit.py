@@ -141,8 +141,12 @@ def test_fit_that_does_not_help_leaves_the_law(shards, monkeypatch):
         law_refit.refit(objective, index, range(1))
 
 
-def test_chain_of_several_steps_a_frame_is_refused(shards):
+def test_what_a_refit_does_not_know_is_refused(shards):
     objective = objectives.build(things(shards, steps_per_frame=2))
     index = command._shards(str(shards), "train", objective.config)
     with pytest.raises(UserError, match="steps_per_frame is 2"):
         law_refit.refit(objective, index, range(4))
+    walking = things(shards).model_dump()
+    walking["particles"]["jitter_start"] = 0.2
+    with pytest.raises(UserError, match=r"jitter_start is 0\.2"):
+        law_refit.refit(objectives.build(configs.parse(walking)), index, range(4))

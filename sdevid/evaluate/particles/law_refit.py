@@ -189,7 +189,7 @@ def log_density(law: ParticleLaw, steps: Steps, jumps: float = 0.0) -> Float[Ten
     """
     conditions = law.conditions(steps.content)
     motion = law.motion(steps.before, conditions)
-    base, noise = scales(law.layout, steps.before, motion, steps.dt)
+    base, noise, _ = scales(law.layout, steps.before, motion, steps.dt)
     (place, *_), (then, *_) = law.layout.split(steps.before), law.layout.split(steps.after)
     apart = then - place - base
     each = _log_normal(apart, noise.clamp(min=1e-6))
@@ -232,6 +232,12 @@ def _check(model: ParticleSDE) -> None:
         raise UserError(
             "sde.noise is carried, but a law is refitted to particles that move on their own; "
             "leave --refit out"
+        )
+    if model.law.log_jitter is not None:
+        raise UserError(
+            f"particles.jitter_start is {model.config.particles.jitter_start:g}, but a law is "
+            "refitted to velocities that are known, which noise of the places hides; leave "
+            "--refit out"
         )
     if model.text is not None:
         raise UserError(

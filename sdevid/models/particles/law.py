@@ -29,11 +29,19 @@ class ParticleConditions(NamedTuple):
     presence: Float[Tensor, "batch particles 1"]
 
 
+class Jitter(NamedTuple):
+    """Noise of the places beside that of the velocities (order 2)."""
+
+    noise: Float[Tensor, " 1"]  # s, pixel/sqrt(frame)
+    friction: Float[Tensor, " 1"] | float  # rate at which a velocity fades, 1/frame
+
+
 class Motion(NamedTuple):
     """Drift and diffusion of the particles in one state."""
 
     pull: Float[Tensor, "batch particles 2"]  # h, pixel/frame, or pixel/frame^2 of order 2
     diffusion: Float[Tensor, "batch particles axes"]  # g, one for both axes or one for each
+    jitter: Jitter | None = None
 
 
 class Depth(NamedTuple):
@@ -47,7 +55,8 @@ class ParticleLaw(nn.Module):
     """dp_k = h(z, w)_k dt + g_k dB_k with E dB_k dB_j = R_kj dt; see `sde/carried_noise`.
 
     Lengths are in pixels, times in training frames. Of second order, noise and drift act on the
-    velocities. `walls`, if there are any, reflect. g_k depends on presence and appearance alone.
+    velocities; with a jitter the places have noise of their own. `walls`, if there are any,
+    reflect. g_k depends on presence and appearance alone.
     """
 
     def __init__(self, config: Config) -> None:
@@ -55,14 +64,18 @@ class ParticleLaw(nn.Module):
         settings, self.layout = config.particles, layout_of(config)
         self.carried, self.side = config.sde.noise == "carried", config.frame_size
         hidden, inputs = settings.hidden, settings.appearance + 1
-        self.log_diffusion = nn.Parameter(torch.tensor([math.log(settings.diffusion_start)]))
-        self.log_length = nn.Parameter(torch.tensor([math.log(settings.length_start)]))
+        self.log_diffusion = _logarithm(settings.diffusion_start)
+        self.log_length = _logarithm(settings.length_start)
         self.register_buffer("calibration", torch.zeros(1))  # added to log g after training
         self.calibration: Tensor
         self.walls = Walls(config.frame_size) if settings.walls else None
-        self.log_friction = None
+        self.log_friction = self.log_jitter = self.log_stride = None
         if settings.friction_start:
-            self.log_friction = nn.Parameter(torch.tensor([math.log(settings.friction_start)]))
+            self.log_friction = _logarithm(settings.friction_start)
+        if settings.jitter_start:
+            self.log_jitter = _logarithm(settings.jitter_start)
+        if self.layout.has_pose:
+            self.log_stride = _logarithm(settings.stride_start)
         self.by_content = mlp(inputs, hidden // 2, 1, 0.0)
         self.token = nn.Linear(inputs, hidden)
         self.most_diffusion = config.frame_size / 8
@@ -84,7 +97,7 @@ class ParticleLaw(nn.Module):
         if self.layout.has_depth:
             self.most_depth_noise = settings.depth_noise
             self.depth_noise = nn.Parameter(torch.zeros(1))
-            self.log_depth_rate = nn.Parameter(torch.tensor([math.log(0.08)]))
+            self.log_depth_rate = _logarithm(0.08)
 
     def conditions(
         self, content: Content, text: Float[Tensor, "batch features"] | None = None
@@ -139,12 +152,28 @@ class ParticleLaw(nn.Module):
             own = SPREAD * (self.own_diffusion(inputs).float() / SPREAD).tanh()
             diffusion = diffusion * own.exp()
             diffusion = diffusion / (1 + diffusion / self.most_diffusion)
-        return Motion(drift, diffusion)
+        return Motion(drift, diffusion, self.jitter())
+
+    def jitter(self) -> Jitter | None:
+        """Compute the noise of the places, or None where they have none of their own."""
+        if self.log_jitter is None:
+            return None
+        friction = 0.0 if self.log_friction is None else self.log_friction.exp()
+        return Jitter(self.log_jitter.exp(), friction)
+
+    def stride(self) -> Float[Tensor, " 1"]:
+        """Compute the way on which a pose goes round once, in pixels."""
+        assert self.log_stride is not None
+        return self.log_stride.exp()
 
     def depth(self) -> Depth:
         """Compute the depth's rate (1/frame) and noise (logits/sqrt(frame))."""
         noise = self.most_depth_noise * self.depth_noise.sigmoid()
         return Depth(self.log_depth_rate.exp(), noise)
+
+
+def _logarithm(start: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor([math.log(start)]))
 
 
 def waves(at: Float[Tensor, "*batch places"]) -> Float[Tensor, "*batch waves"]:

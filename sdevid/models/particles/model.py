@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdevid.config import Config
 from sdevid.errors import UserError
+from sdevid.models.particles import poses
 from sdevid.models.particles.decoder import ParticleDecoder
 from sdevid.models.particles.law import ParticleLaw
 from sdevid.models.particles.patches import PatchDecoder
@@ -36,7 +37,7 @@ from sdevid.models.solver_grid import solver_grid
 from sdevid.models.video_model import VideoModel
 from sdevid.sde.noise import Stream, normal
 from sdevid.transfer import to_device
-from sdevid.types import Serial, Ticks, units
+from sdevid.types import Frames, Serial, Ticks, units
 
 
 class ParticleSDE(VideoModel):
@@ -147,6 +148,25 @@ class ParticleSDE(VideoModel):
         seen: Observation = self.control(features, z, content, left, patches)
         return seen
 
+    def posed(
+        self,
+        z: ParticleState,
+        content: Content,
+        frames: Frames,
+        sign: Float[Tensor, "batch 1 1"],
+    ) -> ParticleState:
+        """Read the poses of a start off the frames that it was read from, where there are any.
+
+        The last of `frames` is the path's first; `sign` is -1 where they run back in time.
+        """
+        if not self.layout.has_pose:
+            return z
+        assert isinstance(self.reader, ThingReader)
+        assert isinstance(self.decoder, PatchDecoder)
+        seen, places = self.reader.middled(frames)
+        pose = poses.read(self.decoder, self.law.stride(), content, seen, places, sign)
+        return torch.cat([z[..., :-1], pose], dim=-1)
+
     def steps(self, grid: Int64[Tensor, "batch points"]) -> Float[Tensor, "batch steps"]:
         """Compute the lengths of the steps between grid points, in training frames."""
         return units(grid.diff(dim=1))
@@ -179,14 +199,25 @@ class ParticleSDE(VideoModel):
             frame = self.reader.level.new_zeros(
                 len(ticks), config.channels, config.frame_size, config.frame_size
             )
-            return self.reader.free(eps, text, frame)
+            z, content = self.reader.free(eps, text, frame)
+            return self._posed_anyhow(z, sampler, sampler.serials(ticks)), content
         times = conditioning.frame_ticks
         before = (times <= first).sum(1)
         rows = torch.arange(len(times), device=times.device)
         last = before - 1
         seen = [(last - back).clamp(min=0) for back in reversed(range(self.reader.memory))]
         frames = torch.stack([conditioning.frames[rows, at] for at in seen], dim=1)
-        return self.reader.observed(frames)
+        z, content = self.reader.observed(frames)
+        return self.posed(z, content, frames, z.new_ones(len(z), 1, 1)), content
+
+    def _posed_anyhow(
+        self, z: ParticleState, sampler: SamplerConfig, serial: Serial
+    ) -> ParticleState:
+        """Draw the poses of a start, where things have any."""
+        if not self.layout.has_pose:
+            return z
+        count = self.config.particles.poses
+        return torch.cat([z[..., :-1], poses.drawn(sampler.seed, serial, z.shape[1], count)], -1)
 
 
 def _check_start(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sdevid.config import Config
+from sdevid.models.particles import poses
 from sdevid.models.particles.placing import composed
 from sdevid.models.particles.state import Content, conv, layout_of, scaled
 from sdevid.types import Frames
@@ -28,7 +29,8 @@ class PatchPainter(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         settings = config.particles
-        self.views, self.channels, self.start = settings.views, config.channels, settings.patch // 4
+        self.views, self.start = settings.views * settings.poses, settings.patch // 4
+        self.channels = config.channels
         width = settings.painter
         self.seed = nn.Linear(settings.appearance, 2 * width * self.start**2)
         self.layers = nn.Sequential(
@@ -43,8 +45,10 @@ class PatchPainter(nn.Module):
         )
         self.direct = None
         if settings.sought == "middle":
-            pixels = self.views * (self.channels + 1) * settings.patch**2
+            shared = settings.views if settings.poses > 1 else 0  # of what all poses of a view have
+            pixels = (self.views + shared) * (self.channels + 1) * settings.patch**2
             self.direct = scaled(nn.Linear(settings.appearance, pixels), 0.3)
+            self.poses = settings.poses
         bias = self.layers[-1].bias
         assert isinstance(bias, Tensor)
         nn.init.constant_(bias.view(self.views, -1)[:, -1], -2.0)  # nearly transparent at first
@@ -54,12 +58,21 @@ class PatchPainter(nn.Module):
         seed = torch.unflatten(self.seed(look.flatten(0, 1)), -1, (-1, self.start, self.start))
         painted = self.layers(seed).float()
         if self.direct is not None:
-            painted = painted + self.direct(look.flatten(0, 1)).float().view_as(painted)
+            painted = painted + self._direct(look.flatten(0, 1)).view_as(painted)
         raw = torch.unflatten(painted, 1, (self.views, self.channels + 1))
         shades = raw.sigmoid()
         opacity = shades[:, :, -1:]
         views = torch.cat([shades[:, :, :-1] * opacity, opacity], dim=2)
         return torch.unflatten(views, 0, look.shape[:2])
+
+    def _direct(self, look: Float[Tensor, "things appearance"]) -> Float[Tensor, "things pixels"]:
+        """Paint by the linear map: each pose, plus what all poses of its view have in common."""
+        assert self.direct is not None
+        flat: Tensor = self.direct(look).float()
+        if self.poses == 1:
+            return flat
+        both = torch.unflatten(flat, 1, (self.views // self.poses, self.poses + 1, -1))
+        return (both[:, :, 1:] + both[:, :, :1]).flatten(1)
 
 
 class PatchDecoder(nn.Module):
@@ -67,12 +80,14 @@ class PatchDecoder(nn.Module):
 
     A thing of several views shows a mixture of them: each has a direction, and the one that its
     velocity is nearest to has the largest share. No gradient passes from that choice to the
-    velocity, which would become a code of what is shown.
+    velocity, which would become a code of what is shown. With poses, each view is painted in each
+    of them, and those next to the thing's own are mixed.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.layout, self.views = layout_of(config), config.particles.views
+        self.poses = config.particles.poses
         if self.views > 1:
             self.choice = nn.Linear(2, self.views)
             ways = [2 * math.pi * view / self.views for view in range(self.views)]
@@ -105,10 +120,15 @@ class PatchDecoder(nn.Module):
     def shown(
         self, z: Float[Tensor, "batch time particles components"], w: Content
     ) -> Float[Tensor, "batch time particles shades patch patch"]:
-        """Mix each thing's views by its velocity; presence scales colour and opacity."""
+        """Mix each thing's views by its velocity and pose; presence scales colour and opacity."""
         assert w.views is not None
         views = w.logit.sigmoid()[..., None, None, None] * w.views
-        if self.views == 1:
+        pose = self.layout.pose(z)
+        if self.views == 1 and pose is None:
             return views[:, None, :, 0].expand(-1, z.shape[1], -1, -1, -1, -1)
-        share = self.choice(self.layout.turn(z).detach()).float().softmax(-1)
+        share = torch.ones_like(z[..., :1])
+        if self.views > 1:
+            share = self.choice(self.layout.turn(z).detach()).float().softmax(-1)
+        if pose is not None:
+            share = (share[..., None] * poses.shares(pose, self.poses)[..., None, :]).flatten(-2)
         return torch.einsum("btkv,bkvcij->btkcij", share, views)

@@ -45,20 +45,22 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where places, velocities (order 2) and depth lie in a state."""
+    """Where places, velocities (order 2), and depth or a pose lie in a state."""
 
     order: int
     has_depth: bool
+    has_pose: bool = False
+    has_jitter: bool = False
 
     @property
     def size(self) -> int:
         """Components of a particle's state."""
-        return 2 * self.order + self.has_depth
+        return 2 * self.order + self.has_depth + self.has_pose
 
     @property
     def noises(self) -> int:
-        """Components that noise acts on: two axes, and depth."""
-        return 2 + self.has_depth
+        """Components of the noise: two axes, twice with a jitter, and depth."""
+        return 2 + 2 * self.has_jitter + self.has_depth
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Split (..., components) into places, velocities and depth; None for an absent part."""
@@ -69,14 +71,26 @@ class Layout:
         """Return what chooses a thing's view: its velocity, in 4 pixels a frame."""
         return z[..., 2:4] / 4
 
-    def join(self, place: Tensor, velocity: Tensor | None, depth: Tensor | None) -> Tensor:
-        """Join places, velocities and depth: the inverse of `split`."""
-        return torch.cat([x for x in (place, velocity, depth) if x is not None], dim=-1)
+    def pose(self, z: Tensor) -> Tensor | None:
+        """Return the poses, in rounds; None where things have none."""
+        return z[..., -1:] if self.has_pose else None
+
+    def join(
+        self,
+        place: Tensor,
+        velocity: Tensor | None,
+        depth: Tensor | None,
+        pose: Tensor | None = None,
+    ) -> Tensor:
+        """Join places, velocities, depth and pose: the inverse of `split` and `pose`."""
+        return torch.cat([x for x in (place, velocity, depth, pose) if x is not None], dim=-1)
 
 
 def layout_of(config: Config) -> Layout:
-    """Choose the layout that `sde.order` and `particles.presence` ask for."""
-    return Layout(config.sde.order, config.particles.presence == "depth")
+    """Choose the layout that `sde.order` and `particles` ask for."""
+    settings = config.particles
+    has_depth, has_pose = settings.presence == "depth", settings.poses > 1
+    return Layout(config.sde.order, has_depth, has_pose, settings.jitter_start > 0)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, gap: int = 1) -> nn.Conv2d:

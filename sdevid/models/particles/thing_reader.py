@@ -97,6 +97,9 @@ class ThingReader(Birth):
             self.ground = Ground(config.channels)
         size = 5 + self.look
         self._add_birth(config.channels, self.count, size)
+        if self.by_middle:  # its first step would else make up for a place that was misread
+            off = 1 / (math.sqrt(settings.precision_start) * self.side / 2)
+            nn.init.constant_(self.log_scale[:2], math.log(off))
         if config.text.encoder != "none":
             features = config.encoder.features
             self.text = nn.Sequential(
@@ -146,14 +149,14 @@ class ThingReader(Birth):
         velocity = FASTEST * code[..., 2:4] if self.layout.order == 2 else None
         logit, look = self._logit(code[..., 4:5]), code[..., 5:]
         content = Content(logit, look, place, ground, self.painter(look))
-        return self.layout.join(place, velocity, None), content
+        pose = torch.zeros_like(place[..., :1]) if self.layout.has_pose else None
+        return self.layout.join(place, velocity, None, pose), content
 
     def _read(
         self, frames: Frames, level: Tensor, sign: Tensor, detail: float | Tensor
     ) -> tuple[Code, Float[Tensor, " batch"] | None]:
         """Read the code and, if a frame is peeled, the mean square of what is not explained."""
-        first = frames[:, :1].expand(-1, max(0, self.memory - frames.shape[1]), -1, -1, -1)
-        seen = centred(torch.cat([first, frames[:, -self.memory :]], dim=1), level[:, None])
+        seen = self._seen(frames, level)
         if self.by_middle:
             return self._look(seen, self._middles(seen), None, sign, detail).float(), None
         bare = level[:, :, 0, 0]
@@ -166,6 +169,16 @@ class ThingReader(Birth):
         places = self._track(seen, sighting, best)
         code = self._look(seen, places, sighting.patches, sign, detail).float()
         return code, sighting.unexplained
+
+    def _seen(self, frames: Frames, level: Tensor) -> Frames:
+        """Take the last `memory` frames less `level`; the first one stands for those before it."""
+        first = frames[:, :1].expand(-1, max(0, self.memory - frames.shape[1]), -1, -1, -1)
+        return centred(torch.cat([first, frames[:, -self.memory :]], dim=1), level[:, None])
+
+    def middled(self, frames: Frames) -> tuple[Frames, Float[Tensor, "batch memory particles 2"]]:
+        """Find things by their middles in the last `memory` of `frames`; return those, centred."""
+        seen = self._seen(frames, median(frames[:, -1]))
+        return seen, self._middles(seen)
 
     def peel(
         self,

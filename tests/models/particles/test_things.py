@@ -329,6 +329,8 @@ def test_fewest_frames_shown_are_kept():
         ({"particles": {"patch": 0, "count": 4, "walls": True}}, "walls is true"),
         ({"particles": {"patch": 0, "count": 4, "sought": "middle"}}, "sought is middle"),
         ({"sde": {"order": 1}, "particles": {"friction_start": 0.1}}, "friction_start is 0.1"),
+        ({"sde": {"order": 1}, "particles": {"jitter_start": 0.1}}, "jitter_start is 0.1"),
+        ({"particles": {"poses": 4}}, "poses is 4"),
         ({"observation": {"min_context": 1}}, "min_context is 1"),
         ({"observation": {"min_context": 5}}, "min_context is 5"),
     ],
