@@ -40,6 +40,8 @@ def steps() -> None:
     serial, cell = (torch.arange(3, device=DEVICE) for _ in range(2))
     key, dt = (1, serial, cell), torch.full((3,), 0.1, device=DEVICE)
     philox.normals(1, serial, cell[:, None], 37, setting="triton")
+    draws = [philox.Draw(37, 0, True), philox.Draw(5, 3, False)]
+    philox.together(1, serial, draws, setting="triton")
     z, drift, g, u, r = (leaf(3, 37) for _ in range(5))
     pull_back(*em_step(z, drift, g, dt, key, u, r, setting="triton"))
 

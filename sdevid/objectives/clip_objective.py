@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,8 @@ from sdevid.models.likelihood import hold_scale
 from sdevid.models.text import Text
 from sdevid.models.video_model import VideoModel
 from sdevid.objectives.masking import Mask, drop_captions, first_frames, sample_observed
+from sdevid.sde import noise
+from sdevid.sde.draw_plan import DrawPlan
 from sdevid.types import Batch, Serial, Ticks, Video
 
 PerClip = dict[str, Float[Tensor, " batch"]]
@@ -41,6 +43,7 @@ class ClipObjective(nn.Module, ABC):
     def __init__(self, config: Config, model: VideoModel) -> None:
         super().__init__()
         self.config, self.model = config, model
+        self.draw_plan = DrawPlan()
         self.progress: Tensor  # share of the run done, for terms that come in over it
         self.register_buffer("progress", torch.ones(()), persistent=False)
         self.quantiles: Tensor
@@ -89,12 +92,12 @@ class ClipObjective(nn.Module, ABC):
         The first `context` frames of every clip are observed; None draws which. `tokens` and `mask`
         are the captions, as `Text` holds them.
         """
-        text = None
-        if tokens is not None and mask is not None:
-            drop, seed = self.config.text.drop, self.config.seed
-            text = drop_captions(Text(tokens, mask), drop, seed, serial)
         hold_scale(self.model.likelihood, held=self.progress < self.config.kl_warmup_fraction)
-        terms = self.terms(video, ticks, serial, context, text)
+        text, seed = None, self.config.seed
+        with ExitStack() if noise.on_host(serial) else self.draw_plan.step(seed, serial):
+            if tokens is not None and mask is not None:
+                text = drop_captions(Text(tokens, mask), self.config.text.drop, seed, serial)
+            terms = self.terms(video, ticks, serial, context, text)
         diffusion = terms.pop("diffusion").flatten()
         means = {name: value.mean() for name, value in terms.items()}
         means["loss"] = self.loss(means, kl_weight)

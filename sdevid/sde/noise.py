@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from sdevid_kernels import philox as on_device
+from sdevid_kernels.philox.reference import Draw
 from torch import Tensor
 
 from sdevid.errors import UserError
 from sdevid.sde import philox
+from sdevid.sde.draw_plan import drawn
 from sdevid.sde.rhythm import Rhythm, rhythm_of
 from sdevid.transfer import to_device
 from sdevid.types import TICKS_PER_UNIT
@@ -62,8 +64,7 @@ def normal(
     """Draw standard normals for each clip, float32 on the device of `serial`."""
     groups, size = _groups(shape)
     if not on_host(serial):
-        cell = serial.new_zeros(len(serial), 1)
-        return on_device.normals(seed, serial, cell, size, int(stream)).reshape(-1, *shape)
+        return drawn(seed, serial, Draw(size, int(stream), True)).view(-1, *shape)
     index = torch.arange(groups).expand(len(serial), groups)
     draws = _draw(seed, serial, stream, 0, index)
     return draws[:, :size].reshape(-1, *shape)
@@ -75,8 +76,7 @@ def uniform(
     """Draw uniforms in [0, 1) for each clip, float32 multiples of 2**-24."""
     groups, size = _groups(shape)
     if not on_host(serial):
-        cell = serial.new_zeros(len(serial), 1)
-        return on_device.uniforms(seed, serial, cell, size, int(stream)).reshape(-1, *shape)
+        return drawn(seed, serial, Draw(size, int(stream), False)).view(-1, *shape)
     index = torch.arange(groups).expand(len(serial), groups)
     lanes = philox.words(seed, *_counter(serial, stream, 0, index))
     draws = (lanes >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)

@@ -18,6 +18,7 @@ class Budget(NamedTuple):
     launches: int | None  # of a training step, where that is counted
     sampling: int | None = None  # of a window, where that is counted too
     is_quick: bool = False
+    draws: int = 1  # launches of a training step that draw: particles draw their path besides
 
 
 AHEAD = ("observation.ends_fraction=0.1", "observation.keyframes_fraction=0.1")
@@ -35,10 +36,10 @@ CASES = (
     Budget("signs, frames ahead", "signs", AHEAD, 2_250),
     Budget("smmnist", "smmnist", (), 5_940, 1_100),
     Budget("smmnist, nothing carried", "smmnist", ("encoder.carried_layers=0",), 2_670),
-    Budget("smmnist-things", "smmnist-things", (), 6_450, 2_320),
-    Budget("sprites", "sprites", (), 4_140, 860),
-    Budget("brownian", "brownian", (), 2_900, 370),
-    Budget("brownian-film", "brownian-film", (), 4_260, 510),
+    Budget("smmnist-things", "smmnist-things", (), 6_450, 2_320, draws=2),
+    Budget("sprites", "sprites", (), 4_140, 860, draws=2),
+    Budget("brownian", "brownian", (), 2_900, 370, draws=2),
+    Budget("brownian-film", "brownian-film", (), 4_260, 510, draws=2),
     Budget("rain", "docs/radar", (), 4_480, 735),
     Budget("default", "default", (), 4_950, 4_540),
     Budget("ucf101", "ucf101", (), 5_330, 5_310),

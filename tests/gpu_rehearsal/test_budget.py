@@ -44,6 +44,7 @@ def test_a_training_step_keeps_its_budget(budget, apart):
     assert sum(asked.waits.values()) == 1
     assert not asked.copies
     assert asked.launches <= budget.launches
+    assert asked.draws == budget.draws
 
 
 @pytest.mark.parametrize("budget", cases(b for b in (*CASES, *SAMPLED_SIZES) if b.sampling))
@@ -75,7 +76,8 @@ def operators() -> set[str]:
 
 
 def test_every_kernel_is_launched_by_a_shipped_config(apart):
-    launched = set().union(*(apart(train, name).kernels for name in ("demo", "signs")))
+    names = ("demo", "signs", "brownian")
+    launched = set().union(*(apart(train, name).kernels for name in names))
     assert launched == operators()
 
 

@@ -27,8 +27,10 @@ ALL = {"HEADS": 2, "DIFFUSION": 2, "UNIT": 2, "LAYERS": 2, "D": 256, **DRAWN}
 ALL |= {"ONE_SHIFT": True, "RECOMPUTE": True}
 ABSENT = {"grad_slope_ptr": None, "grad_control_shift_ptr": None}  # of the prior
 PASSES = "em_trajectory.triton.passes"
+DRAWS = dict.fromkeys(("first_program", "offset", "size", "tag", "is_normal"), ("i32",) * 8)
 CASES = {
     "philox": ("philox.kernel", "fill", {"BLOCK": 1024, "NORMAL": True}, {}),
+    "philox, together": ("philox.kernel", "fill_together", {"BLOCK": 1024, "DRAWS": 8}, DRAWS),
     "step": ("em_step.kernel", "forward", EVERY, {}),
     "step, 16 bit": ("em_step.kernel", "forward", EVERY, HALF),
     "step back": ("em_step.kernel", "backward", EVERY, {}),
@@ -45,6 +47,7 @@ CASES = {
 # a block shares. They may only improve.
 MOST = {
     "philox": {"sm_90a": (112, 0, 0), "sm_80": (112, 0, 0), "gfx942": (52, 0, 0)},
+    "philox, together": {"sm_90a": (104, 0, 0), "sm_80": (96, 0, 0), "gfx942": (56, 0, 0)},
     "step": {"sm_90a": (80, 0, 8), "sm_80": (80, 0, 8), "gfx942": (61, 0, 8)},
     "step, 16 bit": {"sm_90a": (75, 0, 8), "sm_80": (72, 0, 8), "gfx942": (58, 0, 8)},
     "step back": {"sm_90a": (90, 0, 0), "sm_80": (92, 0, 0), "gfx942": (57, 0, 0)},

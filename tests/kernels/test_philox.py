@@ -45,6 +45,26 @@ def test_uniform_draws_are_the_cpus_exactly(setting, size):
     assert torch.equal(got[:, 0].cpu(), uniform(SEED, SERIAL, Stream.CONTEXT, (size,)))
 
 
+TOGETHER = [
+    philox.Draw(1, Stream.TEXT, False),
+    philox.Draw(7, Stream.CONTENT, True),
+    philox.Draw(4 * 1024 + 3, Stream.INITIAL, True),  # of several programs
+    philox.Draw(10, Stream.CONTEXT, False),
+    philox.Draw(2, Stream.CONTEXT, False),
+]
+
+
+@pytest.mark.parametrize("setting", ["reference", "triton"])
+def test_draws_together_are_those_made_alone_bit_for_bit(setting):
+    serial = SERIAL.to(DEVICE)
+    place = torch.zeros(4, 1, dtype=torch.int64, device=DEVICE)
+    got = philox.together(SEED, serial, TOGETHER, setting)
+    for draw, made in zip(TOGETHER, got, strict=True):
+        alone = philox.normals if draw.is_normal else philox.uniforms
+        assert torch.equal(made, alone(SEED, serial, place, draw.size, draw.tag, setting)[:, 0])
+        assert philox.together(SEED, serial, [draw], setting)[0].equal(made)
+
+
 @triton.jit
 def functions(word_ptr, x_ptr, sine_ptr, cosine_ptr, log_ptr):
     """Evaluate the kernels' cosine, sine and logarithm."""

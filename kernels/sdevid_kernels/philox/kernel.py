@@ -4,12 +4,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdevid_kernels.philox.reference import LANES
+from sdevid_kernels.philox.reference import LANES, Draw
+
+BLOCK = 1024  # counters of a program
+ALIGN = 32  # numbers: 128 bytes
 
 
 @triton.jit
@@ -123,12 +129,111 @@ def fill(
     else:
         w0, w1, w2, w3 = words(seed, b_serial, index, tag)
         n0, n1, n2, n3 = unit(w0), unit(w1), unit(w2), unit(w3)
+    _store(out_ptr, n0, n1, n2, n3, row, group, size, is_counter)
+
+
+@triton.jit
+def _store(out_ptr, n0, n1, n2, n3, row, group, size, is_counter):
+    """Store four blocks of a counter's components, which lie beside each other in out (., size)."""
     group_ptr = out_ptr + row * size + group * 4
     left = size - group * 4
     tl.store(group_ptr, n0, mask=is_counter)
     tl.store(group_ptr + 1, n1, mask=is_counter & (left > 1))
     tl.store(group_ptr + 2, n2, mask=is_counter & (left > 2))
     tl.store(group_ptr + 3, n3, mask=is_counter & (left > 3))
+
+
+@triton.jit(do_not_specialize=["seed"])
+def fill_together(
+    out_ptr,
+    serial_ptr,
+    seed,
+    clips,
+    first_program,
+    offset,
+    size,
+    tag,
+    is_normal,
+    DRAWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Fill each draw's (clips, size) from `offset` of out on; a program works for one draw.
+
+    `first_program` and what follows are tuples, of the draws in the order of their programs.
+    """
+    program = tl.program_id(0)
+    begin, place, components = first_program[0], offset[0], size[0]
+    which, normal = tag[0], is_normal[0]
+    for draw in tl.static_range(1, DRAWS):
+        begun = program >= first_program[draw]
+        begin = tl.where(begun, first_program[draw], begin)
+        place = tl.where(begun, offset[draw], place)
+        components = tl.where(begun, size[draw], components)
+        which = tl.where(begun, tag[draw], which)
+        normal = tl.where(begun, is_normal[draw], normal)
+    groups = (components + 3) // 4
+    counter = (program - begin).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    is_counter = counter < clips * groups
+    row, group = counter // groups, counter % groups
+    b_serial = tl.load(serial_ptr + row, mask=is_counter, other=0)
+    w0, w1, w2, w3 = words(seed, b_serial, group, which)
+    n0, n1 = box_muller(w0, w1, 1.0)
+    n2, n3 = box_muller(w2, w3, 1.0)
+    is_uniform = normal == 0
+    n0, n1 = tl.where(is_uniform, unit(w0), n0), tl.where(is_uniform, unit(w1), n1)
+    n2, n3 = tl.where(is_uniform, unit(w2), n2), tl.where(is_uniform, unit(w3), n3)
+    _store(out_ptr + place, n0, n1, n2, n3, row, group, components, is_counter)
+
+
+@torch.library.custom_op("sdevid::philox_together", mutates_args=())
+def philox_together(
+    serial: Tensor, seed: int, sizes: list[int], tags: list[int], is_normal: list[bool]
+) -> Tensor:
+    """Draws at cell 0 in one vector, (batch, size) from each of `_offsets` on, in one launch."""
+    clips = len(serial)
+    offsets, end = _offsets(clips, sizes)
+    out = torch.empty(end, device=serial.device, dtype=torch.float32)
+    programs = [triton.cdiv(clips * triton.cdiv(size, LANES), BLOCK) for size in sizes]
+    *first, count = accumulate(programs, initial=0)
+    if count:
+        fill_together[(count,)](
+            out_ptr=out,
+            serial_ptr=serial,
+            seed=seed,
+            clips=clips,
+            first_program=tuple(first),
+            offset=tuple(offsets),
+            size=tuple(sizes),
+            tag=tuple(tags),
+            is_normal=tuple(int(x) for x in is_normal),
+            DRAWS=len(sizes),
+            BLOCK=BLOCK,
+        )
+    return out
+
+
+@philox_together.register_fake
+def _(serial, seed, sizes, tags, is_normal):  # noqa: ARG001
+    end = _offsets(len(serial), sizes)[1]
+    return torch.empty(end, device=serial.device, dtype=torch.float32)
+
+
+def _offsets(clips: int, sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Lay draws of (clips, size) one after the other, each aligned; also return where they end."""
+    *offsets, end = accumulate((-(-clips * size // ALIGN) * ALIGN for size in sizes), initial=0)
+    return offsets, end
+
+
+def together(seed: int, serial: Tensor, draws: Sequence[Draw]) -> list[Tensor]:
+    """Make several draws at cell 0 as the reference does, each (batch, size), in one launch."""
+    sizes, tags, is_normal = ([draw[k] for draw in draws] for k in range(3))
+    flat = philox_together(serial, signed(seed), sizes, tags, is_normal)
+    clips = len(serial)
+    begins = _offsets(clips, sizes)[0]
+    return [
+        flat[begin : begin + clips * size].view(clips, size)
+        for begin, size in zip(begins, sizes, strict=True)
+    ]
 
 
 @torch.library.custom_op("sdevid::philox_fill", mutates_args=())
@@ -140,7 +245,7 @@ def philox_fill(
     out = torch.empty(*cell.shape, size, device=cell.device, dtype=torch.float32)
     counters, steps = cell.numel() * groups, cell.shape[1]
     if counters:
-        fill[(triton.cdiv(counters, 1024),)](
+        fill[(triton.cdiv(counters, BLOCK),)](
             out_ptr=out,
             serial_ptr=serial,
             cell_ptr=cell.contiguous(),
@@ -151,7 +256,7 @@ def philox_fill(
             groups=groups,
             counters=counters,
             NORMAL=normal,
-            BLOCK=1024,
+            BLOCK=BLOCK,
         )
     return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,6 +11,14 @@ from torch import Tensor
 
 LANES = 4  # normals a counter
 _MASK = 0xFFFFFFFF
+
+
+class Draw(NamedTuple):
+    """What is drawn of each clip at cell 0: normals, or uniforms in [0, 1)."""
+
+    size: int  # components
+    tag: int
+    is_normal: bool
 
 
 def words(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> list[Tensor]:
