@@ -3,7 +3,7 @@
 TARGET is sm_80, sm_90a or gfx942. CASES is a JSON list of [module, function, constants and options,
 types that are no 32-bit float]. Prints of each case, as a line of JSON, what a thread takes:
 registers, what it spills (bytes; registers on gfx942) and, on NVIDIA's, instructions; and the bytes
-of shared memory that a block takes.
+of shared memory that a block takes, what stays there and how warps share a product.
 """
 
 import importlib
@@ -85,12 +85,22 @@ def main() -> None:
             flags |= {"PRECISION": precision(TARGETS[target].backend)}
         source = source_of(module, name, flags, types)
         compiled = triton.compile(source, target=TARGETS[target], options=options)
-        found = {"shared": compiled.metadata.shared}
+        found = {"shared": compiled.metadata.shared, **by_layouts(compiled.asm["ttgir"])}
         if "ptx" in compiled.asm:
             found |= by_assembler(compiled.asm["ptx"], target)
         else:
             found |= by_metadata(compiled.asm["amdgcn"])
         print(json.dumps(found), flush=True)
+
+
+def by_layouts(ir: str) -> dict[str, object]:
+    """Blocks in shared memory from before the first loop on; how warps share a product."""
+    before = ir.split("scf.for")[0]
+    warps = re.search(r"#mma = .*warpsPerCTA = (\[[\d, ]+\])", ir)
+    return {
+        "kept": len(re.findall(r"ttg\.local_alloc %", before)),
+        "warps": json.loads(warps[1]) if warps else None,
+    }
 
 
 def by_assembler(ptx: str, target: str) -> dict[str, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sdevid_kernels.em_step.kernel import OPTIONS as STEP_OPTIONS
 from sdevid_kernels.em_trajectory import SHARED
-from sdevid_kernels.em_trajectory.triton.launch import OPTIONS, TILES, precision
+from sdevid_kernels.em_trajectory.triton.launch import OPTIONS, TILES, precision, resident_bytes
 
 ROOT = Path(__file__).parents[2]
 TARGETS = {"sm_80": 166_912, "sm_90a": 232_448, "gfx942": 65_536}  # bytes that a block may share
@@ -20,11 +20,15 @@ FEW = {"CONTROL": False, "control_ptr": None, "WIDTH": False, "width_ptr": None,
 FEW |= STEP
 COEFFICIENTS = ("drift", "diffusion", "control", "width")
 HALF = {f"{grad}{name}_ptr": "*bf16" for name in COEFFICIENTS for grad in ("", "grad_")}
-CHAIN = {"BOUND": True, "ROWS": 16, **TILES, **OPTIONS}
+CHAIN = {"BOUND": True, "ROWS": 16, "RESIDENT": False, **TILES, **OPTIONS}
 PRIOR = {"HEADS": 0, "DIFFUSION": 0, "UNIT": 0, "LAYERS": 1, "D": 16, "DRAWN": False}
 PRIOR |= {"ONE_SHIFT": False, "RECOMPUTE": False}
 ALL = {"HEADS": 2, "DIFFUSION": 2, "UNIT": 2, "LAYERS": 2, "D": 256, **DRAWN}
 ALL |= {"ONE_SHIFT": True, "RECOMPUTE": True}
+# The demo's 16 clips: two hidden layers of 64.
+DEMO = {"HEADS": 2, "DIFFUSION": 1, "UNIT": 2, "LAYERS": 2, "D": 16, "ROWS": 1, **DRAWN}
+DEMO |= {"ONE_SHIFT": False, "RECOMPUTE": False}
+KEPT = DEMO | {"RESIDENT": True, "TILE": 64}
 ABSENT = {"grad_slope_ptr": None, "grad_control_shift_ptr": None}  # of the prior
 PASSES = "em_trajectory.triton.passes"
 DRAWS = dict.fromkeys(("first_program", "offset", "size", "tag", "is_normal"), ("i32",) * 8)
@@ -40,6 +44,9 @@ CASES = {
     "step, uneven": ("em_step.kernel", "forward", EVERY | {"EVEN": False}, HALF),
     "prior": (PASSES, "forward", CHAIN | PRIOR, {}),
     "prior back": (PASSES, "backward", CHAIN | PRIOR | ABSENT, {}),
+    "demo": (PASSES, "forward", CHAIN | KEPT, {}),
+    "demo, weights read": (PASSES, "forward", CHAIN | DEMO, {}),
+    "demo back": (PASSES, "backward", CHAIN | DEMO, {}),
     "chain": (PASSES, "forward", CHAIN | ALL, {}),
     "chain back": (PASSES, "backward", CHAIN | ALL, {}),
 }
@@ -96,7 +103,7 @@ def test_kernels_compile_and_take_no_more_than_before(compiled):
 def test_a_block_shares_no_more_than_there_is(compiled):
     target, found = compiled
     for case, takes in found.items():
-        chain = CASES[case][0] == PASSES
+        chain = CASES[case][0] == PASSES and case != "demo"  # which asks how much there is
         assert takes["shared"] <= min(TARGETS[target], SHARED if chain else TARGETS[target])
 
 
@@ -109,6 +116,20 @@ def test_a_step_takes_60_instructions_a_component(compiled):
     components = 4 * STEP["G"] / (32 * STEP_OPTIONS["num_warps"])
     for case, most in INSTRUCTIONS.items():
         assert found[case]["instructions"] / components <= most
+
+
+@pytest.mark.slow
+def test_the_demos_weights_stay_in_shared_memory_and_its_units_are_split_over_warps(compiled):
+    target, found = compiled
+    if target == "gfx942":
+        assert "demo" not in found  # there they are read from the caches
+        return
+    weights = 3 + 4  # of the drift, and of the control with its width; in two parts of TF32 each
+    assert found["demo"]["kept"] == 2 * weights
+    assert found["demo"]["warps"] == [1, OPTIONS["num_warps"]]
+    sizes = (KEPT[name] for name in ("D", "TILE", "LAYERS", "HEADS"))
+    most = resident_bytes(*sizes, precision("cuda"))
+    assert found["demo"]["shared"] <= most <= TARGETS[target]
 
 
 @pytest.mark.parametrize(

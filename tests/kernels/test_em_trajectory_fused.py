@@ -108,9 +108,51 @@ def test_every_form_agrees_with_autograd(options):
     _agrees(_case(**options))
 
 
+def _pretend(monkeypatch, processors: int, shared: int = 0) -> None:
+    """A device of so many multiprocessors, with so many bytes that a block may share."""
+    for module in (launch, operator):
+        monkeypatch.setattr(module, "processors", lambda _device: processors)
+    monkeypatch.setattr(launch, "shared_memory", lambda _device: shared)
+
+
+@pytest.mark.parametrize(
+    ("options", "processors", "want"),
+    [
+        ({"rows": 5, "heads": 0}, 5, (1, False)),
+        ({"rows": 18, "steps": 2, "depth": 2}, 8, (2, True)),
+        ({"rows": 3, "steps": 2, "bends": 2, "bound": 2.0, "depth": 3, "heads": 2}, 2, (2, True)),
+        ({"rows": 9, "steps": 9, "still": True, "saved": (0, 9), "heads": 2}, 2, (8, True)),
+        ({"rows": 9, "steps": 2, "size": 20, "hidden": 33, "unit": 0.7, "own": True}, 2, (8, True)),
+    ],
+    ids=str,
+)
+def test_rows_over_more_processors_and_resident_weights_agree(
+    options, processors, want, monkeypatch
+):
+    rows, is_resident = want
+    _pretend(monkeypatch, processors, shared=2**20 if is_resident else 0)
+    seen = []
+    constants = launch.Launch._constants
+    noted = lambda *a: seen.append(constants(*a)) or seen[-1]  # noqa: E731
+    monkeypatch.setattr(launch.Launch, "_constants", noted)
+    _agrees(_case(**options))
+    assert [(x.ROWS, x.RESIDENT) for x in seen] == [(rows, is_resident), (rows, False)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "processors", "want"),
+    [(16, 132, 1), (132, 132, 1), (264, 132, 2), (265, 132, 2), (4096, 132, 16), (16, 1, 16)],
+)
+def test_rows_of_a_block_leave_no_processor_idle_that_could_work(rows, processors, want):
+    each = launch.block_rows(rows, processors)
+    assert each == want
+    assert each == 1 or -(-rows // each) >= processors
+    assert each == 16 or -(-rows // (2 * each)) < processors
+
+
 def test_few_programs_take_many_blocks_of_rows(monkeypatch):
 
-    monkeypatch.setattr(launch, "MOST_PROGRAMS", 2)
+    _pretend(monkeypatch, processors=2)
     case = _case(rows=34, size=3, steps=2)
     _agrees(case)
     again = [_values_and_gradients(case, "triton") for _ in range(2)]

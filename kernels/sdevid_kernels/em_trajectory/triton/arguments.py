@@ -22,6 +22,7 @@ class Constants(NamedTuple):
     DRAWN: bool  # whether the noise is drawn here
     RECOMPUTE: bool  # whether states between anchors are solved again on the way back
     ONE_SHIFT: bool  # whether the control's shift is the same at every step
+    RESIDENT: bool  # whether the forward pass loads its weights once; a TILE then is a whole layer
     LAYERS: int  # hidden layers of each network
     D: int  # components, padded to a power of 2
     ROWS: int  # rows of a block
@@ -47,6 +48,21 @@ class MLPStack(NamedTuple):
     inner: Any  # (weight, bias) of each further hidden layer
     last_ptr: Any
     bias_ptr: Any
+
+
+class ResidentWeights(NamedTuple):
+    """A network's weights as blocks, loaded before the first step: (inputs, units) each.
+
+    What a network does not have repeats what is there.
+    """
+
+    first: Any  # (D, TILE)
+    second: Any  # (TILE, TILE)
+    third: Any
+    second_bias: Any  # (TILE,)
+    third_bias: Any
+    last: Any  # (TILE, D)
+    last_width: Any
 
 
 class Model(NamedTuple):

@@ -12,6 +12,7 @@ import triton.language as tl
 from sdevid_kernels.em_trajectory import reference
 from sdevid_kernels.em_trajectory.triton.blocks import element_of
 from sdevid_kernels.em_trajectory.triton.mlp_stack import stack_forward
+from sdevid_kernels.em_trajectory.triton.resident import resident_forward
 
 WIDTH_START = tl.constexpr(reference.WIDTH_START)
 
@@ -59,13 +60,37 @@ def diffusion_at(z, level, slope, numbers, const):
 
 
 @triton.jit
-def coefficients_at(z, k, chain, scratch, block, const, BACKWARD: tl.constexpr):
-    """Evaluate the coefficients of step k at `z` (ROWS, D)."""
+def outputs_at(
+    z,
+    stack,
+    weights,
+    shift_ptr,
+    layers_ptr,
+    scratch,
+    block,
+    const,
+    TWO: tl.constexpr,
+    BACKWARD: tl.constexpr,
+):
+    """Compute a network's outputs by its resident `weights`, or as `stack_forward` does."""
+    if const.RESIDENT:
+        one, two = resident_forward(z, stack, weights, shift_ptr, block, const, TWO)
+    else:
+        one, two = stack_forward(
+            z, stack, shift_ptr, layers_ptr, scratch, block, const, TWO, BACKWARD
+        )
+    return one, two
+
+
+@triton.jit
+def coefficients_at(z, k, chain, resident, scratch, block, const, BACKWARD: tl.constexpr):
+    """Evaluate the coefficients of step k at `z` (ROWS, D); `resident`: drift's and control's."""
     model, unit, bound = chain.model, chain.numbers.unit, chain.numbers.bound
     is_element = block.is_element
-    h, _ = stack_forward(
+    h, _ = outputs_at(
         z,
         model.drift,
+        resident[0],
         model.drift_shift_ptr,
         scratch.drift_ptr,
         scratch,
@@ -86,9 +111,10 @@ def coefficients_at(z, k, chain, scratch, block, const, BACKWARD: tl.constexpr):
     u = tl.full((const.ROWS, const.D), 0.0, tl.float32)
     r, free_u = tl.full((const.ROWS, const.D), 1.0, tl.float32), h
     if const.HEADS > 0:
-        free_u, raw_r = stack_forward(
+        free_u, raw_r = outputs_at(
             z,
             model.control,
+            resident[1],
             model.control_shift_ptr + shift_offset(k, block, const),
             scratch.control_ptr,
             scratch,

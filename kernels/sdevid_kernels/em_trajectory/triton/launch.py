@@ -8,15 +8,15 @@ import torch
 import triton
 from torch import Tensor
 
+from sdevid_kernels.em_trajectory import SHARED
 from sdevid_kernels.em_trajectory.reference import Diffusion, Posterior
 from sdevid_kernels.em_trajectory.triton.arguments import Constants, MLPStack, Model, Numbers
 
-ROWS = 16  # the least that tl.dot takes
+MOST_ROWS = 16  # of a block: those of a matrix core's product
 TILES = {"TILE": 32, "K": 32, "F": 64}
 OPTIONS = {"num_warps": 8, "num_stages": 1}  # two stages spill more: docs/gpu.md
 CHUNK = 8  # steps whose hidden layers a program holds at a time
 MOST_SUMS = 2**24  # elements of all programs' weight gradients, at most
-MOST_PROGRAMS = 132  # that sum weight gradients: as many as an H100 runs at once
 
 
 class LaunchForm(NamedTuple):
@@ -47,12 +47,15 @@ class Launch(NamedTuple):
         """Hidden layers of each network."""
         return (len(self.drift) - 2) // 2
 
-    def arguments(self, z: Tensor, recompute: bool) -> dict[str, Any]:
-        """Name the kernels' arguments, for states like `z` (rows, size)."""
+    def arguments(self, z: Tensor, recompute: bool, keep_weights: bool) -> dict[str, Any]:
+        """Name the kernels' arguments, for states like `z` (rows, size).
+
+        With `keep_weights` the program keeps all weights in shared memory, where they fit.
+        """
         return {
             "model": self._model(),
             "numbers": Numbers(*self.form.numbers),
-            "const": self._constants(z, recompute),
+            "const": self._constants(z, recompute, keep_weights),
             "dw_ptr": self.dw,
             "serial_ptr": self.serial,
             "cell_ptr": self.cell,
@@ -78,8 +81,14 @@ class Launch(NamedTuple):
             slope_ptr=self.diffusion[1] if len(self.diffusion) > 1 else None,
         )
 
-    def _constants(self, z: Tensor, recompute: bool) -> Constants:
+    def _constants(self, z: Tensor, recompute: bool, keep_weights: bool) -> Constants:
         heads, diffusion, unit = self.form.flags
+        rows, width = block_rows(len(z), processors(z.device)), len(self.drift[0])
+        dot = precision("hip" if torch.version.hip else z.device.type)
+        tile = max(16, triton.next_power_of_2(width))
+        d = max(16, triton.next_power_of_2(z.shape[1]))
+        needed = resident_bytes(d, tile, self.depth, heads, dot)
+        resident = keep_weights and rows < MOST_ROWS and needed <= shared_memory(z.device)
         return Constants(
             HEADS=heads,
             DIFFUSION=diffusion,
@@ -88,12 +97,55 @@ class Launch(NamedTuple):
             DRAWN=self.dw is None,
             RECOMPUTE=recompute,
             ONE_SHIFT=bool(self.control) and len(self.control[1]) == 1 < len(self.dt),
+            RESIDENT=resident,
             LAYERS=self.depth,
-            D=max(16, triton.next_power_of_2(z.shape[1])),
-            ROWS=ROWS,
-            PRECISION=precision("hip" if torch.version.hip else z.device.type),
-            **TILES,
+            D=d,
+            ROWS=rows,
+            PRECISION=dot,
+            **(TILES | {"TILE": tile} if resident else TILES),
         )
+
+
+def processors(device: torch.device) -> int:
+    """Count the multiprocessors of a device; a CPU, where Triton interprets, is one."""
+    if device.type != "cuda":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def shared_memory(device: torch.device) -> int:
+    """Return the bytes of shared memory that a block may keep weights in.
+
+    None on a CPU, nor with ROCm, where Triton keeps them in registers and spills those.
+    """
+    if device.type != "cuda" or torch.version.hip:
+        return 0
+    about = torch.cuda.get_device_properties(device)
+    return int(getattr(about, "shared_memory_per_block_optin", SHARED))
+
+
+def block_rows(rows: int, multiprocessors: int) -> int:
+    """Choose the rows of a block: as many as leave no multiprocessor without one, 1 to 16.
+
+    A matrix core's product has 16 rows; what a smaller block leaves of it is lost, but each program
+    has less to do between two products, and more programs run at once.
+    """
+    each = MOST_ROWS
+    while each > 1 and triton.cdiv(rows, each) < multiprocessors:
+        each //= 2
+    return each
+
+
+def resident_bytes(d: int, tile: int, layers: int, heads: int, dot: str) -> int:
+    """Bound the shared memory of a block that keeps all weights, in bytes.
+
+    `d` and `tile` are components and hidden units, padded; `tf32x3` keeps the two parts of each.
+    Beside the weights, hidden values pass from layer to layer.
+    """
+    networks, outputs = 1 + (heads > 0), 1 + heads
+    weights = d * tile * (networks + outputs) + networks * (layers - 1) * tile * tile
+    values = MOST_ROWS // 2 * max(d, tile)
+    return 4 * (weights + values) * (2 if dot == "tf32x3" else 1)
 
 
 def precision(backend: str) -> str:
@@ -118,10 +170,10 @@ def span_of(network: list[Tensor]) -> int:
     return sum(x.numel() for index, x in enumerate(network) if index != 1)
 
 
-def gradient_programs(rows: int, span: int) -> int:
+def gradient_programs(rows: int, span: int, multiprocessors: int) -> int:
     """Return programs of the backward pass, each with `span` elements of weight gradients."""
-    blocks: int = triton.cdiv(rows, ROWS)
-    return min(blocks, MOST_PROGRAMS, max(1, MOST_SUMS // span))
+    blocks: int = triton.cdiv(rows, block_rows(rows, multiprocessors))
+    return min(blocks, multiprocessors, max(1, MOST_SUMS // span))
 
 
 def form_of(

@@ -2,10 +2,11 @@
 # ruff: noqa: ARG001
 """em_trajectory as PyTorch operators: one launch forward and one backward.
 
-A program solves a block of rows through time: the state stays in registers, the weights in the
-caches near it. The forward pass keeps the state for the backward pass, at every step or, where
-nothing else that grows with the steps is at hand, at every few; it keeps no noise and no hidden
-layer. Each program sums weight gradients as it walks back; the sums of programs are added last.
+A program solves a block of rows through time: the state stays in registers; the weights stay in
+shared memory on the way forward, where they fit, else in the caches near it. The forward pass keeps
+the state for the backward pass, at every step or, where nothing else that grows with the steps is
+at hand, at every few; it keeps no noise and no hidden layer. Each program sums weight gradients as
+it walks back; the sums of programs are added last.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from sdevid_kernels.em_trajectory.reference import Diffusion, Network, Posterior
 from sdevid_kernels.em_trajectory.triton import passes
 from sdevid_kernels.em_trajectory.triton.launch import (
     CHUNK,
-    ROWS,
     Launch,
     LaunchForm,
+    block_rows,
     form_of,
     gradient_programs,
+    processors,
     span_of,
 )
 from sdevid_kernels.philox.kernel import signed
@@ -62,16 +64,17 @@ def em_trajectory(
     states = z.new_empty(points, *z.shape)
     anchors = z.new_empty(triton.cdiv(steps, chunk) if chunk else 0, *z.shape)
     energy, width_kl = z.new_empty(rows), z.new_empty(rows)
-    programs, width = triton.cdiv(rows, ROWS), len(drift[0])
+    each, width = block_rows(rows, processors(z.device)), len(drift[0])
+    programs = triton.cdiv(rows, each)
     passes.forward[(programs,)](
         z_ptr=z,
         states_ptr=states,
         anchors_ptr=anchors,
         energy_ptr=energy,
         width_kl_ptr=width_kl,
-        work_ptr=z.new_empty(programs, ROWS, z.shape[1] + 2 * (launch.depth - 1) * width),
+        work_ptr=z.new_empty(programs, each, z.shape[1] + 2 * (launch.depth - 1) * width),
         chunk=chunk,
-        **launch.arguments(z, recompute=chunk > 0),
+        **launch.arguments(z, recompute=chunk > 0, keep_weights=True),
     )
     return states, energy, width_kl, anchors
 
@@ -114,9 +117,14 @@ def em_trajectory_backward(
     launch = Launch(drift, control, diffusion, dt, dw, serial, cell, saved_index, form)
     rows, size = anchors.shape[1:]
     width, span = len(drift[0]), span_of(drift) + (span_of(control) if control else 0)
-    programs = gradient_programs(rows, span)
+    multiprocessors = processors(anchors.device)
+    programs = gradient_programs(rows, span, multiprocessors)
     chunk = chunk if chunk > 1 else min(CHUNK, len(dt))
-    work = chunk * ROWS * (2 * 3 * launch.depth * width + (1 + 1 + 2) * size)
+    work = (
+        chunk
+        * block_rows(rows, multiprocessors)
+        * (2 * 3 * launch.depth * width + (1 + 1 + 2) * size)
+    )
     totals = anchors.new_empty(programs, span)
     grad_z, *to_diffusion = (torch.empty_like(anchors[0]) for _ in range(1 + len(diffusion)))
     shifts = [torch.empty_like(network[1]) for network in (drift, control) if network]
@@ -135,7 +143,7 @@ def em_trajectory_backward(
         chunk=chunk,
         work_stride=work,
         total_stride=span,
-        **launch.arguments(anchors[0], recompute=form.chunk > 1),
+        **launch.arguments(anchors[0], recompute=form.chunk > 1, keep_weights=False),
     )
     weights = totals.view(-1) if programs == 1 else totals.sum(0)
     return [grad_z, *to_diffusion, *shifts, weights]

@@ -34,6 +34,7 @@ from sdevid_kernels.em_trajectory.triton.coefficients import (
     step_to,
 )
 from sdevid_kernels.em_trajectory.triton.mlp_stack import stack_backward
+from sdevid_kernels.em_trajectory.triton.resident import load_resident
 
 
 @triton.jit(do_not_specialize=["seed", "clips", "tokens", "steps", "chunk"])
@@ -75,19 +76,22 @@ def forward(
         tl.full((const.ROWS,), 0.0, tl.float32),
     )
     _save(states_ptr, z, 0, grid, block)
+    resident = (0, 0)
+    if const.RESIDENT:
+        resident = _resident(model, block, const)
     for k in range(steps):
         if const.RECOMPUTE:
             anchor_ptr = anchors_ptr + (k // chunk) * rows * size
             tl.store(anchor_ptr + element, z, mask=is_element & (k % chunk == 0))
         span = tl.load(dt_ptr + k * rows + block.row)
         dw = increment(noise, k, block, span, const)
-        if const.LAYERS > 1 or const.D > 64:
+        if (const.LAYERS > 1 or const.D > 64) and not const.RESIDENT:
             tl.debug_barrier()  # the last step's values have been read
         if const.D > 64:
             offset, is_scratch = scratch_element_of(scratch, block)
             tl.store(scratch.states_ptr + offset, z, mask=is_scratch)
             tl.debug_barrier()
-        at = coefficients_at(z, k, chain, scratch, block, const, BACKWARD=False)
+        at = coefficients_at(z, k, chain, resident, scratch, block, const, BACKWARD=False)
         if const.HEADS > 0:
             energy += 0.5 * tl.sum(at.u * at.u, 1) * span
         if const.HEADS > 1:
@@ -98,6 +102,16 @@ def forward(
         _save(states_ptr, z, k + 1, grid, block)
     tl.store(energy_ptr + block.row, energy, mask=block.is_row)
     tl.store(width_kl_ptr + block.row, width_kl, mask=block.is_row)
+
+
+@triton.jit
+def _resident(model, block, const):
+    """Load the weights of both networks, or the drift's twice."""
+    drift = load_resident(model.drift, block, const, TWO=False)
+    control = drift
+    if const.HEADS > 0:
+        control = load_resident(model.control, block, const, TWO=const.HEADS > 1)
+    return drift, control
 
 
 @triton.jit
@@ -221,7 +235,7 @@ def _chunk_states(anchors_ptr, begin, end, chain, scratch, block, const):
             here = Scratch(
                 states_ptr, scratch.drift_ptr, scratch.control_ptr, scratch.row, scratch.area
             )
-            at = coefficients_at(z, k, chain, here, block, const, BACKWARD=False)
+            at = coefficients_at(z, k, chain, (0, 0), here, block, const, BACKWARD=False)
             z = step_to(z, at, dw, span, block)
         else:
             state_ptr = anchors_ptr + (k + 1) * rows * size + element
@@ -270,7 +284,7 @@ def _step_backward(grad, kl_grads, k, begin, chain, grads, scratch, block, const
     z = tl.load(scratch.states_ptr + offset, mask=is_scratch, other=0.0)
     span = tl.load(grid.dt_ptr + k * block.rows + block.row)
     dw = increment(chain.noise, k, block, span, const)
-    at = coefficients_at(z, k, chain, here, block, const, BACKWARD=True)
+    at = coefficients_at(z, k, chain, (0, 0), here, block, const, BACKWARD=True)
     to = coefficients_backward(
         grad, kl_grads[0], kl_grads[1], at, dw, span[:, None], chain.numbers, const
     )
