@@ -196,6 +196,7 @@ def law_text(law: ModelLaw, fps: float) -> str:
     """Format the law in a few lines."""
     unit = "pixel^2/s" if law.order == 1 else "pixel^2/s^3, of velocities"
     speed = "pixel/s" if law.order == 1 else "pixel/s^2"
+    rate = "1/s" if law.order == 1 else "1/s^2"
     low, middle, high = law.diffusion_spread
     length = "independent" if law.length is None else f"carried over {law.length:.1f} pixels"
     return (
@@ -204,6 +205,7 @@ def law_text(law: ModelLaw, fps: float) -> str:
         f"  diffusion D = g^2/2    {_shown(law.diffusion)} {unit}\n"
         f"    over the particles   {low:.3g} to {high:.3g}, median {middle:.3g}\n"
         f"  drift                  x {_shown(law.drift[0])}, y {_shown(law.drift[1])} {speed}\n"
+        f"    slope on the place   x {_shown(law.pull[0])}, y {_shown(law.pull[1])} {rate}\n"
         f"  noise                  {length}\n"
         "the posterior's own motion in these clips\n"
         f"  D                      {_shown(law.posterior_step)} pixel^2/s by one step\n"
@@ -211,6 +213,8 @@ def law_text(law: ModelLaw, fps: float) -> str:
         f" {law.factor:.2f} of g^2/2\n"
         f"  drift                  x {_shown(law.posterior_drift[0])}, "
         f"y {_shown(law.posterior_drift[1])} pixel/s\n"
+        f"    slope on the place   x {_shown(law.posterior_pull[0])}, "
+        f"y {_shown(law.posterior_pull[1])} 1/s\n"
         f"  successive steps       correlate at {law.step_correlation:.2f} (0: white)"
     )
 

@@ -69,6 +69,15 @@ class NoisePosterior(NamedTuple):
         draws: Tensor = self.root @ (self.mean + _by_axis(spread))
         return draws
 
+    def kl_from(self, prior_mean: PerAxis | None) -> Float[Tensor, " *batch"]:
+        """Compute the KL in nats from a prior of f of this mean, in units of g sqrt(d); None: 0."""
+        if prior_mean is None:
+            return self.kl
+        wide = prior_mean.to(self.root.dtype)
+        apart = self.mean - torch.linalg.solve_triangular(self.root, wide, upper=False)
+        kl: Tensor = self.kl + 0.5 * (apart.square() - self.mean.square()).sum((-1, -2))
+        return kl
+
 
 def prior_draw(root: Root, xi: PerAxis) -> PerAxis:
     """Draw f = L xi from standard normal `xi`, in units of g sqrt(d)."""

@@ -108,6 +108,12 @@ class ParticlesConfig(Section):
     diffusion_start: float = setting(
         1.6, gt=0, le=1e6, role="architecture", help="|g| before training", unit="pixel/sqrt(frame)"
     )
+    drift_by_place: bool = setting(
+        False,
+        role="architecture",
+        help="for wells and pulls: sines of the place add to the drift, which then learns from "
+        "the path's divergence alone",
+    )
     friction_start: float = setting(
         0.0,
         ge=0,

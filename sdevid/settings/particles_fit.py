@@ -89,6 +89,11 @@ def check_things(config: Config) -> None:
             f"sde.noise is carried, but particles.patch is {settings.patch}, and things that "
             "paint patches move on their own; set sde.noise=additive or diagonal"
         )
+    if settings.drift_by_place:
+        raise ValueError(
+            f"particles.drift_by_place is true, but particles.patch is {settings.patch}, and the "
+            "drift of things reads sines of the place with sde.noise=diagonal; leave it out"
+        )
     if settings.presence == "depth" or settings.ring:
         what = "ring is true" if settings.ring else "presence is depth"
         raise ValueError(

@@ -110,12 +110,30 @@ def test_mean_motion_of_few_particles_leaves_their_diffusion():
     clips = []
     for _ in range(2_000):
         steps = draw.normal((0.3, -0.2), 1.0, (10, 3, 2))
-        clips.append([Followed(np.cumsum(steps, axis=0), np.full(3, 0.5), np.zeros((3, 2)))])
+        clips.append([Followed(np.cumsum(steps, axis=0), np.full(3, 0.5), np.zeros((9, 3, 2)))])
     law = model_law.law_of_clips(clips, config, None, seed=0)
     assert law.posterior_slope.value == pytest.approx(0.5 * 6, rel=0.08)
     assert law.step_correlation == pytest.approx(0, abs=0.02)
     for axis, truth in zip(law.posterior_drift, (0.3 * 6, -0.2 * 6), strict=True):
         assert axis.low < truth < axis.high
+
+
+def test_pull_is_the_slope_of_the_drift_and_of_the_steps():
+    draw = np.random.default_rng(4)
+    config = configs.parse(settings(Path("data")))
+    clips = []
+    for _ in range(400):
+        path = [draw.normal(30, 4, (3, 2))]
+        for _ in range(9):
+            path.append(path[-1] + (30 - path[-1]) * (0.2, 0.1) + draw.normal(0, 2, (3, 2)))
+        positions = np.stack(path)
+        drift = (30 - positions[:-1]) * (0.3, 0.05)  # a model that errs: 0.2 and 0.1 are true
+        clips.append([Followed(positions, np.full(3, 0.5), drift)])
+    law = model_law.law_of_clips(clips, config, None, seed=0)
+    for axis, truth in zip(law.pull, (-0.3, -0.05), strict=True):
+        assert (axis.low, axis.high) == pytest.approx((truth * 6, truth * 6))
+    for axis, truth in zip(law.posterior_pull, (-0.2, -0.1), strict=True):
+        assert axis.low < truth * 6 < axis.high
 
 
 def test_still_particles_have_a_diffusion_interval_with_zero():
@@ -124,7 +142,7 @@ def test_still_particles_have_a_diffusion_interval_with_zero():
     clips = []
     for _ in range(40):
         positions = 30 + 0.2 * draw.normal(size=(10, 3, 2))  # still, seen with errors
-        clips.append([Followed(positions, np.full(3, 0.5), np.zeros((3, 2)))])
+        clips.append([Followed(positions, np.full(3, 0.5), np.zeros((9, 3, 2)))])
     law = model_law.law_of_clips(clips, config, None, seed=0)
     assert law.posterior_slope.low < 0 < law.posterior_slope.high
 

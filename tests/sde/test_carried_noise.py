@@ -62,6 +62,18 @@ def test_posterior_and_kl_equal_bayes_rule_on_dense_covariances():
     assert_close(spread @ spread.transpose(-1, -2), exact.covariance_matrix)
 
 
+def test_kl_from_a_shifted_prior_is_that_of_dense_gaussians():
+    parts = scene(4)
+    step, (prior, exact) = solved(parts), dense(parts)
+    mean = torch.randn(3, PARTICLES, AXES, dtype=torch.float64, requires_grad=True)
+    shifted = MultivariateNormal(mean.transpose(1, 2), prior.covariance_matrix)
+    kl, truth = step.kl_from(mean), kl_divergence(exact, shifted).sum(1)
+    assert_close(kl, truth)
+    (slope,) = torch.autograd.grad(kl.sum(), mean, retain_graph=True)
+    assert_close(slope, torch.autograd.grad(truth.sum(), mean)[0])
+    assert_close(step.kl_from(torch.zeros_like(mean)), step.kl)
+
+
 def test_axes_of_one_precision_share_one_factor():
     parts = scene(2)
     shared = parts["precision"][..., :1]

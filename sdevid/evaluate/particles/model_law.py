@@ -58,9 +58,11 @@ class ModelLaw:
     windows: int  # of training length, that those clips were cut into
     diffusion: Bounds  # D = g^2 / 2, mean over the particles, pixel^2 / s (order 1); see below
     diffusion_spread: tuple[float, float, float]  # 5, 50 and 95 % quantiles over the particles
-    drift: tuple[Bounds, Bounds]  # mean of h along x and y, pixel / s (order 1)
+    drift: tuple[Bounds, Bounds]  # mean of h along x and y over that path, pixel / s (order 1)
+    pull: tuple[Bounds, Bounds]  # slope of h along x on x and along y on y, over that path, 1 / s
     length: float | None  # l of the carried noise, pixels; None: independent
     posterior_drift: tuple[Bounds, Bounds]  # mean velocity of its path, pixel / s
+    posterior_pull: tuple[Bounds, Bounds]  # slope of its steps on the place before, 1 / s
     posterior_step: Bounds  # D of the posterior's path by one step, pixel^2 / s
     posterior_slope: Bounds  # and by the slope of its displacement over lags 2 to 6
     displacement: tuple[float, ...]  # mean square of the posterior's path by lag, pixel^2
@@ -77,7 +79,12 @@ class Followed(NamedTuple):
 
     positions: Floats  # (frames, particles, 2), pixels
     diffusion: Floats  # (particles,), g^2 / 2, a unit of time
-    drift: Floats  # (particles, 2), a unit of time
+    drift: Floats  # h before each step, (frames - 1, particles, 2), a unit of time
+
+    @property
+    def steps(self) -> Floats:
+        """Displacements from frame to frame, (frames - 1, particles, 2)."""
+        return np.diff(self.positions, axis=0)
 
 
 def model_law(
@@ -148,16 +155,19 @@ def _follow(objective: ParticleObjective, windows: Windows, tracker: Tracker) ->
     model, device = objective.model, next(objective.parameters()).device
     video, ticks, serial = (part.to(device) for part in windows)
     draw = objective.posterior(Clips(video, ticks, serial, context=1))
-    state, content = draw.birth.state, draw.birth.content
-    pull = model.law.pull(state, draw.conditions).cpu().double().numpy()
+    content, states = draw.birth.content, draw.path.states
+    pulls = [model.law.pull(z, draw.conditions) for z in states[:, :-1].unbind(1)]
+    pull = torch.stack(pulls, dim=1).cpu().double().numpy()
     half = (0.5 * draw.conditions.diffusion[..., 0].square()).cpu().double().numpy()
-    positions = model.layout.split(draw.path.states)[0].cpu().double().numpy()
+    positions = model.layout.split(states)[0].cpu().double().numpy()
     absent = (content.logit[..., 0] < 0).cpu().numpy()
     grey = as_frames(windows.video[:, :1]).mean(2)[:, 0].numpy()
     followed = []
     for row, frame in enumerate(grey):
         chosen = _standing(positions[row, 0], absent[row], tracker.find(frame))
-        followed.append(Followed(positions[row][:, chosen], half[row, chosen], pull[row, chosen]))
+        followed.append(
+            Followed(positions[row][:, chosen], half[row, chosen], pull[row][:, chosen])
+        )
     return followed
 
 
@@ -187,6 +197,19 @@ class _Bootstrap:
         """Compute `scale` times the sum of `sums` over that of `counts`, and its interval."""
         return self.interval(lambda rows: scale * sums[rows].sum() / counts[rows].sum())
 
+    def means(self, sums: Floats, counts: Floats, scale: float) -> tuple[Bounds, Bounds]:
+        """Compute `ratio` along x and along y, the columns of `sums`."""
+        along_x, along_y = (self.ratio(sums[:, axis], counts, scale) for axis in (0, 1))
+        return along_x, along_y
+
+    def slopes(self, moments: Floats, scale: float) -> tuple[Bounds, Bounds]:
+        """Compute `scale` times the slope along x and along y of `slope_moments` of clips."""
+
+        def along(axis: int) -> Bounds:
+            return self.interval(lambda rows: scale * fitted_slope(moments[rows, :, axis].sum(0)))
+
+        return along(0), along(1)
+
 
 def law_of_clips(
     clips: list[list[Followed]], config: Config, length: float | None, seed: int
@@ -194,22 +217,20 @@ def law_of_clips(
     """Estimate the law of clips, each followed in one window or more, by bootstrap over clips."""
     fps, per_second = config.fps, 1 / config.time_unit
     followed = [window for windows in clips for window in windows]
-    travelled = _each_clip(
-        clips, lambda window: (window.positions[-1] - window.positions[0]).sum(0)
-    )
+    travelled = _each_clip(clips, lambda window: window.steps.sum((0, 1)))
     taken = _each_clip(clips, lambda window: np.prod(window.positions[1:].shape[:2], dtype=float))
     mean = travelled.sum(0) / taken.sum()
     counts = _each_clip(clips, lambda window: float(window.positions.shape[1]))
     half = _each_clip(clips, lambda window: window.diffusion.sum())
-    pull = _each_clip(clips, lambda window: window.drift.sum(0))
+    drift = _each_clip(clips, lambda window: window.drift.sum((0, 1)))
+    pull = _each_clip(clips, lambda window: slope_moments(window.positions[:-1], window.drift))
+    steps = _each_clip(clips, lambda window: slope_moments(window.positions[:-1], window.steps))
     moments = _each_clip(clips, lambda window: displacement_moments(window.positions, mean))
     again, total = _Bootstrap(counts, seed), moments.sum(0)
     diffusion = again.ratio(half, counts, per_second)
     slope = again.interval(lambda rows: diffusion_by_slope(moments[rows].sum(0), fps))
     everyone = np.concatenate([window.diffusion for window in followed]) * per_second
     low, middle, high = np.quantile(everyone, (0.05, 0.5, 0.95))
-    along_x, along_y = (again.ratio(pull[:, axis], counts, per_second) for axis in (0, 1))
-    moved_x, moved_y = (again.ratio(travelled[:, axis], taken, fps) for axis in (0, 1))
     return ModelLaw(
         order=config.sde.order,
         particles=int(counts.sum()),
@@ -217,9 +238,11 @@ def law_of_clips(
         windows=len(followed),
         diffusion=diffusion,
         diffusion_spread=(float(low), float(middle), float(high)),
-        drift=(along_x, along_y),
+        drift=again.means(drift, taken, per_second),
+        pull=again.slopes(pull, per_second),
         length=length,
-        posterior_drift=(moved_x, moved_y),
+        posterior_drift=again.means(travelled, taken, fps),
+        posterior_pull=again.slopes(steps, fps),
         posterior_step=again.ratio(moments[:, 0, 0], moments[:, 1, 0], fps / 4),
         posterior_slope=slope,
         displacement=tuple(float(x) for x in total[0, :LAGS] / np.maximum(total[1, :LAGS], 1)),
@@ -231,6 +254,20 @@ def law_of_clips(
 def _each_clip(clips: list[list[Followed]], figure: Callable[[Followed], Any]) -> Any:
     """Sum `figure` over each clip's windows, (clips, ...)."""
     return np.array([np.sum([figure(window) for window in windows], axis=0) for windows in clips])
+
+
+def slope_moments(place: Floats, value: Floats) -> Floats:
+    """Sum 1, x, y, x^2 and x y over (frames, particles) of places and values, (5, axes)."""
+    parts = np.ones_like(place), place, value, np.square(place), place * value
+    sums: Floats = np.stack(parts).sum((1, 2))
+    return sums
+
+
+def fitted_slope(sums: Floats) -> float:
+    """Compute the least-squares slope of y on x from their moments; NaN where x is one place."""
+    n, x, y, xx, xy = sums
+    spread = n * xx - x * x
+    return float((n * xy - x * y) / spread) if spread > 0 else float("nan")
 
 
 def displacement_moments(positions: Floats, mean: Floats) -> Floats:

@@ -17,7 +17,7 @@ from sdevid.sde import carried_noise
 
 SPREAD = 3.0  # most by which log g_k leaves its common value
 HEADS = 4
-WAVES = 4  # octaves in which a place is told to a diffusion that depends on it
+WAVES = 4  # octaves in which a place is told to a drift or a diffusion that depends on it
 
 
 class ParticleConditions(NamedTuple):
@@ -56,7 +56,8 @@ class ParticleLaw(nn.Module):
 
     Lengths are in pixels, times in training frames. Of second order, noise and drift act on the
     velocities; with a jitter the places have noise of their own. `walls`, if there are any,
-    reflect. g_k depends on presence and appearance alone.
+    reflect. g_k depends on presence and appearance alone. With `by_place`, sines of the place add
+    to h, and h learns from the path's divergence alone.
     """
 
     def __init__(self, config: Config) -> None:
@@ -98,6 +99,7 @@ class ParticleLaw(nn.Module):
             self.most_depth_noise = settings.depth_noise
             self.depth_noise = nn.Parameter(torch.zeros(1))
             self.log_depth_rate = _logarithm(0.08)
+        self.by_place = scaled(nn.Linear(4 * WAVES, 2), 0.0) if settings.drift_by_place else None
 
     def conditions(
         self, content: Content, text: Float[Tensor, "batch features"] | None = None
@@ -143,6 +145,8 @@ class ParticleLaw(nn.Module):
         )
         inputs = torch.cat([token, others.transpose(1, 2).flatten(2)], dim=-1)
         drift: Tensor = self.drift(inputs).float()
+        if self.by_place is not None:
+            drift = drift + self.by_place(waves(at.clamp(-1, 1))).float()
         if self.most_pull:
             drift = self.most_pull * (drift / self.most_pull).tanh()
         if self.log_friction is not None and velocity is not None:

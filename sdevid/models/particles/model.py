@@ -43,7 +43,12 @@ from sdevid.types import Frames, Serial, Ticks, units
 class ParticleSDE(VideoModel):
     """K particles with places in pixels; `sde/carried_noise` describes their noise."""
 
-    prior_parts: tuple[str, ...] = ("law.log_diffusion", "law.log_length", "decoder.log_radius")
+    prior_parts: tuple[str, ...] = (
+        "law.log_diffusion",
+        "law.log_length",
+        "law.by_place",
+        "decoder.log_radius",
+    )
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

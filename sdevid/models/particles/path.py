@@ -115,6 +115,11 @@ def _prior_step(
     return Step(way + motion.jitter.noise * dt.sqrt() * noise[..., 2:4], way)
 
 
+def _held(law: ParticleLaw, motion: Motion) -> Motion:
+    """Hold the drift of a law `by_place` fixed, for the draw alone."""
+    return motion if law.by_place is None else motion._replace(pull=motion.pull.detach())
+
+
 def _posterior_step(
     law: ParticleLaw,
     z: ParticleState,
@@ -127,9 +132,10 @@ def _posterior_step(
     """Draw where a step leads; of a law with a jitter, no gradient passes through the draw.
 
     What a picture gains by places that lie nearer to what is seen would outweigh all that the walk
-    says of two noises; such a law learns from the divergence alone.
+    says of two noises; such a law learns from the divergence alone. So does h by place.
     """
-    base, width, gain = scales(law.layout, z, motion, dt)
+    learnt, width, gain = scales(law.layout, z, motion, dt)
+    base = scales(law.layout, z, _held(law, motion), dt).base
     moving, wanted = (dt > 0).to(z.dtype), seen.shift
     if law.walls is not None:
         place = z[..., :2]
@@ -142,13 +148,14 @@ def _posterior_step(
 
     posterior = told(base, width)
     energy = 0.5 * posterior.mean.square().sum((1, 2))
+    prior_mean = None if law.by_place is None else (learnt - base) / width.clamp(min=1e-6)
     if gain is None:
         shift = way = base + width * posterior.draw(xi)
     else:
         at, scale = base.detach(), width.detach()
         shift = at + scale * told(at, scale).draw(xi)
         way = base + gain * (shift - base)
-    return Step(shift, way), posterior.kl, energy
+    return Step(shift, way), posterior.kl_from(prior_mean), energy
 
 
 def _pose_step(law: ParticleLaw, z: ParticleState, shift: Tensor) -> Tensor | None:

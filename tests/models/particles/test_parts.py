@@ -70,6 +70,42 @@ def test_sure_observation_puts_particles_where_it_says(order, small):
 
 
 @pytest.mark.parametrize("order", [1, 2])
+def test_drift_by_place_learns_from_the_divergence_alone(order, small):
+    torch.manual_seed(0)
+    law = ParticleLaw(small(order, drift_by_place=True))
+    weight = law.drift[-1].weight
+    torch.nn.init.normal_(weight, std=0.3)
+    plain = ParticleLaw(small(order))
+    plain.load_state_dict(law.state_dict(), strict=False)  # sines of the place start at 0
+    w = content(4)
+
+    def observe(z, _):
+        return Observation(torch.ones(*z.shape[:2], 2), torch.ones(*z.shape[:2], 1), None, None)
+
+    results = []
+    for one in (law, plain):
+        torch.manual_seed(1)
+        results.append(walked(one, w, observe=observe))
+    for part, other in zip(*results, strict=True):
+        assert_close(part, other)
+    own, whole = (result.states[..., :2].sum() for result in results)
+    assert torch.autograd.grad(own, weight, allow_unused=True, retain_graph=True)[0] is None
+    assert torch.autograd.grad(whole, plain.drift[-1].weight)[0].abs().max() > 0
+    assert torch.autograd.grad(results[0].kl.sum(), weight)[0].abs().max() > 0
+
+
+def test_drift_by_place_stays_what_it_is_at_the_edge_beyond_it(small):
+    law = ParticleLaw(small(drift_by_place=True))
+    torch.nn.init.normal_(law.by_place.weight)
+    w = content(2)
+    conditions = law.conditions(w)
+    edge, far = torch.full_like(w.born, 32.0), torch.full_like(w.born, 50.0)
+    edge[..., 1] = far[..., 1] = 9.0
+    assert law.pull(edge, conditions).abs().max() > 0
+    assert_close(law.pull(far, conditions), law.pull(edge, conditions))
+
+
+@pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("presence", ["static", "depth"])
 def test_observation_of_no_precision_costs_nothing(order, presence, small):
     law = ParticleLaw(small(order, presence=presence))

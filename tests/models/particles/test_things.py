@@ -327,6 +327,7 @@ def test_fewest_frames_shown_are_kept():
         ({"particles": {"patch": 12, "count": 2, "presence": "depth"}}, "presence is depth"),
         ({"sde": {"noise": "carried"}}, "sde.noise is carried"),
         ({"particles": {"patch": 0, "count": 4, "walls": True}}, "walls is true"),
+        ({"particles": {"patch": 12, "drift_by_place": True}}, "drift_by_place is true"),
         ({"particles": {"patch": 0, "count": 4, "sought": "middle"}}, "sought is middle"),
         ({"sde": {"order": 1}, "particles": {"friction_start": 0.1}}, "friction_start is 0.1"),
         ({"sde": {"order": 1}, "particles": {"jitter_start": 0.1}}, "jitter_start is 0.1"),
