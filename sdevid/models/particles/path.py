@@ -163,7 +163,8 @@ def _pose_step(law: ParticleLaw, z: ParticleState, shift: Tensor) -> Tensor | No
     pose = law.layout.pose(z)
     if pose is None:
         return None
-    return pose + shift.detach().norm(dim=-1, keepdim=True) / law.stride()
+    turned: Tensor = pose + shift.detach().norm(dim=-1, keepdim=True) / law.stride()
+    return turned
 
 
 def scales(

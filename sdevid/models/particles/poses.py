@@ -37,7 +37,8 @@ def cost(count: int) -> float:
 def drawn(seed: int, serial: Serial, things: int, count: int) -> Float[Tensor, "batch things 1"]:
     """Draw one of the compared poses for each thing."""
     share = torch.special.ndtr(normal(seed, serial, Stream.POSE, (things, 1)))
-    return (share * FINER * count).floor() / (FINER * count)
+    chosen: Tensor = (share * FINER * count).floor() / (FINER * count)
+    return chosen
 
 
 @torch.no_grad()
