@@ -71,8 +71,16 @@ MOST = {
         "sm_80": (255, 128, 16384),
         "gfx942": (202, 0, 16384),
     },
-    "chain": {"sm_90a": (255, 800, 32768), "gfx942": (256, 53, 32768)},
-    "chain back": {"sm_90a": (255, 2752, 32768), "gfx942": (256, 284, 32768)},
+    "chain": {
+        "sm_90a": (255, 800, 32768),
+        "sm_80": (255, 1240, 32768),
+        "gfx942": (256, 53, 32768),
+    },
+    "chain back": {
+        "sm_90a": (255, 2752, 32768),
+        "sm_80": (255, 3096, 32768),
+        "gfx942": (256, 284, 32768),
+    },
 }
 # Instructions of a thread on NVIDIA's over its components. They may only fall; the goal was 60.
 INSTRUCTIONS = {
