@@ -62,7 +62,7 @@ def absent(signature: object, path: tuple[int, ...]) -> dict[tuple[int, ...], No
 def source_of(module: str, name: str, constants: dict, types: dict) -> ASTSource:
     """The kernel with the types of its arguments; em_step's arrays are aligned."""
     kernel = getattr(importlib.import_module(f"sdevid_kernels.{module}"), name)
-    types = SCALARS | types
+    types = SCALARS | {k: tuple(v) if isinstance(v, list) else v for k, v in types.items()}
     if module == CHAIN:
         const = Constants(**{key: constants.pop(key) for key in Constants._fields})
         types, constants = types | of_chain(const), constants | {"const": const}
