@@ -94,12 +94,11 @@ class Conditions(NamedTuple):
     drift: Tensor  # (batch, hidden) or (batch, hidden, 1, 1)
     diffusion: Tensor  # g itself, (batch, size) or (batch, size, 1, 1); with a slope, its level a
     slope: Tensor | None  # b, where g depends on z
+    curve: Tensor | None  # c, likewise
 
     def repeated(self, count: int) -> Conditions:
         """Repeat each clip's `count` times in a row."""
-        slope = None if self.slope is None else self.slope.repeat_interleave(count, 0)
-        drift, diffusion = (x.repeat_interleave(count, 0) for x in (self.drift, self.diffusion))
-        return Conditions(drift, diffusion, slope)
+        return Conditions(*(x if x is None else x.repeat_interleave(count, 0) for x in self))
 
 
 class PlaceConditions(nn.Module):
@@ -141,8 +140,8 @@ class Prior(nn.Module):
     """dz = h(z, w, c) dt + g(w, c) dW, time-homogeneous, diagonal noise.
 
     With `order: 2` z = (q, v), and h and g are those of v alone: dq = v dt, dv = h dt + g dW.
-    With `noise: diagonal`, g_i = floor + softplus(a_i + b_i tanh z_i), a and b read from w and c;
-    in order 2 z_i is v_i.
+    With `noise: diagonal`, g_i = floor + softplus(a_i + b_i tanh z_i + c_i tanh^2 z_i), a, b and c
+    read from w and the history's summary; in order 2 z_i is v_i.
     The drift is given in Ito's calculus, as the solver takes it: with `stratonovich`, h is the
     other's, and 1/2 g dg/dz is added (Kloeden & Platen 1992, section 4.9).
     """
@@ -162,7 +161,7 @@ class Prior(nn.Module):
         self.condition = nn.Linear(inputs, config.hidden)
         self.drift = state_network(config, config.latent_size, config.state_size)
         self.diagonal = config.noise == "diagonal"
-        levels = config.latent_size * (2 if self.diagonal else 1)
+        levels = config.latent_size * (3 if self.diagonal else 1)
         self.level = nn.Linear(inputs, levels)
         nn.init.zeros_(self.level.weight)
         nn.init.zeros_(self.level.bias)
@@ -185,19 +184,20 @@ class Prior(nn.Module):
             here, spread = self.places(c, w)
             drift, level = drift + here, level + spread.float()
         if not self.diagonal:
-            return Conditions(drift, self._of_level(level, None).at(level), None)
-        level, slope = level.chunk(2, dim=1)
-        return Conditions(drift, level, slope)
+            return Conditions(drift, self._of_terms(level).at(level), None, None)
+        return Conditions(drift, *level.chunk(3, dim=1))
 
-    def _of_level(self, level: Tensor, slope: Tensor | None) -> Diffusion:
+    def _of_terms(
+        self, level: Tensor, slope: Tensor | None = None, curve: Tensor | None = None
+    ) -> Diffusion:
         floor = self.config.diffusion_floor
-        return Diffusion(level, slope, floor, self.start, self.stratonovich)
+        return Diffusion(level, slope, curve, floor, self.start, self.stratonovich)
 
     def diffusion_law(self, conditions: Conditions) -> Diffusion | Tensor:
         """Give g as a function of what it drives, or g itself where it does not depend on it."""
         if conditions.slope is None:
             return conditions.diffusion
-        return self._of_level(conditions.diffusion, conditions.slope)
+        return self._of_terms(*conditions[1:])
 
     def _driven(self, z: Float[Tensor, "*any"]) -> Float[Tensor, "*any2"]:
         """Select the part of `z` that noise acts on."""

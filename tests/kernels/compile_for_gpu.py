@@ -44,6 +44,7 @@ def of_chain(const: Constants) -> dict[str, object]:
         control_shift_ptr="*fp32",
         level_ptr="*fp32",
         slope_ptr="*fp32" if const.DIFFUSION else "constexpr",
+        curve_ptr="*fp32" if const.DIFFUSION else "constexpr",
     )
     numbers = dict.fromkeys(("width", "work_stride", "total_stride"), "i32")
     return numbers | {"model": model, "numbers": Numbers(*["fp32"] * 4)}

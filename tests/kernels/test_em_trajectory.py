@@ -22,8 +22,8 @@ def _diffusion(rows: int, size: int, slope: bool, stratonovich: bool, like: dict
     g = (0.2 + torch.rand(rows, size, **like)).requires_grad_()
     if not slope:
         return g
-    bend = torch.randn(rows, size, **like).requires_grad_()
-    return Diffusion(g, bend, 0.1, -0.5, stratonovich)
+    bends = (torch.randn(rows, size, **like).requires_grad_() for _ in range(2))
+    return Diffusion(g, *bends, 0.1, -0.5, stratonovich)
 
 
 def _case(
@@ -73,7 +73,7 @@ def _leaves(case: dict) -> list[Tensor]:
         return [network.first, *(x for pair in (*network.hidden, network.last) for x in pair)]
 
     g = case["diffusion"]
-    levels = [g] if isinstance(g, Tensor) else [g.level, g.slope]
+    levels = [g] if isinstance(g, Tensor) else [g.level, g.slope, g.curve]
     leaves = [case["z"], case["drift_shift"], *levels, *of(case["drift"])]
     if case["posterior"] is not None:
         leaves += [case["posterior"].shifts, *of(case["posterior"].network)]
@@ -136,3 +136,14 @@ def _on_cpu(noise: Tensor, **case):
 
 def _by_autograd(noise: Tensor, **case):
     return reference.em_trajectory(**case, dw=noise)
+
+
+def test_a_curve_lets_g_be_least_in_between_and_its_slope_is_autograds():
+    z = torch.linspace(-3, 3, 61, dtype=torch.float64)[:, None].requires_grad_()
+    slope, curve = torch.tensor([[0.0]]).double(), torch.tensor([[2.0]]).double()
+    law = Diffusion(torch.zeros(1, 1).double(), slope, curve, 0.1, -0.5)
+    g, rise = law.with_slope(z)
+    assert g.argmin() == 30
+    assert torch.equal(g, law.at(z))
+    torch.testing.assert_close(g, g.flip(0))
+    torch.testing.assert_close(rise, torch.autograd.grad(g.sum(), z)[0])

@@ -47,7 +47,12 @@ BAD = {
     r"diffusion holds 0, but the path KL.*use a floor": {"diffusion": torch.tensor([[1.0, 0.0]])},
     r"diffusion holds nan": {"diffusion": torch.tensor([[1.0, torch.nan]])},
     r"diffusion's slope holds inf; check the network": {
-        "diffusion": Diffusion(torch.zeros(1, SIZE), torch.full((1, SIZE), torch.inf))
+        "diffusion": Diffusion(
+            torch.zeros(1, SIZE), torch.full((1, SIZE), torch.inf), torch.zeros(1, SIZE)
+        )
+    },
+    r"slope or a curve alone; give both": {
+        "diffusion": Diffusion(torch.zeros(1, SIZE), torch.zeros(1, SIZE))
     },
     r"diffusion's floor is -1": {"diffusion": Diffusion(torch.zeros(1, SIZE), floor=-1)},
     r"has no unit; give one": {"posterior": control(own=True)},

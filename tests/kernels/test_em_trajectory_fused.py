@@ -48,6 +48,8 @@ def _case(
     torch.manual_seed(1)
     dt = 0.05 * torch.arange(rows, device=DEVICE).float().expand(steps, -1)  # row 0 stands still
     g = (0.2 + torch.rand(rows, size)).to(DEVICE).requires_grad_()
+    if bends:
+        g = Diffusion(g, _leaf(rows, size), _leaf(rows, size), 0.1, -0.5, bends == 2)
     posterior = None
     if heads:
         network = _network(size, hidden, depth, heads * size)
@@ -57,7 +59,7 @@ def _case(
         "z": _leaf(rows, size),
         "drift": _network(size, hidden, depth, size),
         "drift_shift": _leaf(rows, hidden),
-        "diffusion": Diffusion(g, _leaf(rows, size), 0.1, -0.5, bends == 2) if bends else g,
+        "diffusion": g,
         "posterior": posterior,
         "dt": dt,
         "noise": torch.randn(steps, rows, size).to(DEVICE) * dt.sqrt()[..., None],

@@ -111,10 +111,10 @@ class _Solved(NamedTuple):
 
 
 def _solve(form: ChainForm, tensors: Sequence[Any], keep: bool) -> _Solved:
-    z, drift_shift, level, slope, shifts, dt, dw, *weights = tensors
+    z, drift_shift, level, slope, curve, shifts, dt, dw, *weights = tensors
     networks = [weights[: form.drift], weights[form.drift :]][: 1 if form.reading is None else 2]
     layers = _Layers(networks, z, len(dt) if keep else 1)
-    diffusion = Diffusion(level, slope, *form.rest) if slope is not None else level
+    diffusion = Diffusion(level, slope, curve, *form.rest) if slope is not None else level
     shifts_of = [drift_shift[None], *([] if shifts is None else [shifts])]
     if keep:
         layers.shift(shifts_of)
@@ -171,11 +171,11 @@ class _ChainBackward:
     def __init__(self, form: ChainForm, tensors: Any, solved: _Solved, *grads: Tensor) -> None:
         for_states, for_u, for_r = grads
         self.form, self.layers, self.path = form, solved.layers, solved.path
-        self.z, _, self.level, self.slope, self.shifts, dt, self.dw, *_ = tensors
+        self.z, _, self.level, self.slope, self.curve, self.shifts, dt, self.dw, *_ = tensors
         self.dt, self.h, self.u, self.r = dt[..., None], solved.h, solved.u, solved.r
         self.own = dict(zip(self.form.saved, for_states, strict=True))
         self.outs = [torch.empty_like(out) for out in self.layers.outs]
-        self.diffusion = Diffusion(self.level, self.slope, *form.rest)
+        self.diffusion = Diffusion(self.level, self.slope, self.curve, *form.rest)
         self.ups = torch.empty_like(self.path)  # of each state, by all that follows
         if self.form.reading is None:
             return
@@ -190,7 +190,7 @@ class _ChainBackward:
 
     def run(self) -> list[Tensor | None]:
         steps, grad = len(self.dt), torch.zeros_like(self.z)
-        levels = [torch.zeros_like(self.z), torch.zeros_like(self.z)]
+        levels = [torch.zeros_like(self.z) for _ in range(3)]  # of g's level, slope and curve
         for k in range(steps, -1, -1):
             grad = grad + self.own[k] if k in self.own else grad
             self.ups[k] = grad
@@ -209,6 +209,7 @@ class _ChainBackward:
             shifts[0].sum(0),
             levels[0].sum_to_size(self.level.shape),
             None if self.slope is None else levels[1].sum_to_size(self.slope.shape),
+            None if self.curve is None else levels[2].sum_to_size(self.curve.shape),
             *(for_shifts, None, None),  # none of dt and dW
             *layers.weight_grads(self.outs, self.path[:-1]),
         ]
@@ -254,22 +255,25 @@ class _ChainBackward:
         return total if self.r is None else total - self.raw_r[k] / g
 
     def _bend(self, k: int, to_h: Tensor, to_g: Tensor, levels: list[Tensor]) -> Any:
-        """Compute the state's gradient through g; add those of g's level and slope."""
-        bend, slope = torch.tanh(self.path[k]), self.slope
-        level = self.level + slope * bend + self.diffusion.start
-        rise, flat = torch.sigmoid(level), 1 - bend.square()
-        g = self.diffusion.at(self.path[k])
-        to_level = to_g * rise
-        to_slope, to_bend = to_level * bend, to_level * slope
-        if self.diffusion.stratonovich:  # h += 1/2 g rise slope flat
-            half = 0.5 * to_h * rise * flat
-            more = half * slope * (rise + g * (1 - rise))
-            to_level = to_level + more
-            to_slope = to_slope + more * bend + half * g
-            to_bend = to_bend + more * slope - to_h * g * rise * slope * bend
+        """Compute the state's gradient through g; add those of g's level, slope and curve."""
+        bend = torch.tanh(self.path[k])
+        level = self.level + (self.slope + self.curve * bend) * bend + self.diffusion.start
+        rise, flat, tilt = (
+            torch.sigmoid(level),
+            1 - bend.square(),
+            self.slope + 2 * self.curve * bend,
+        )
+        to_level, to_tilt, to_bend = to_g * rise, None, 0.0
+        if self.diffusion.stratonovich:  # h += 1/2 g rise tilt flat
+            g = self.diffusion.at(self.path[k])
+            half = 0.5 * to_h * rise
+            to_level = to_level + half * tilt * flat * (rise + g * (1 - rise))
+            to_tilt = half * g * flat
+            to_bend = 2 * (to_tilt * self.curve - half * g * tilt * bend)
         levels[0] += to_level
-        levels[1] += to_slope
-        return to_bend * flat
+        levels[1] += to_level * bend if to_tilt is None else to_level * bend + to_tilt
+        levels[2] += bend * (to_level * bend if to_tilt is None else to_level * bend + 2 * to_tilt)
+        return (to_bend + to_level * tilt) * flat
 
 
 def em_trajectory(
@@ -286,13 +290,13 @@ def em_trajectory(
     weights, diffusion = _flat(drift), reference.settled(diffusion)
     points = range(len(dt) + 1) if saved is None else saved
     form = ChainForm(len(weights), None, points)
-    level, slope, shifts = diffusion, None, None
+    level, slope, curve, shifts = diffusion, None, None, None
     if isinstance(diffusion, Diffusion):
-        level, slope, form = *diffusion[:2], form._replace(rest=diffusion[2:])
+        level, slope, curve, form = *diffusion[:3], form._replace(rest=diffusion[3:])
     if posterior is not None:
         shifts, weights = posterior.shifts, weights + _flat(posterior.network)
         form = form._replace(reading=posterior.reading)
-    tensors = (z, drift_shift, level, slope, shifts, dt, dw)
+    tensors = (z, drift_shift, level, slope, curve, shifts, dt, dw)
     return reference.Trajectory(*_Chain.apply(form, *tensors, *weights))  # type: ignore[no-untyped-call]
 
 

@@ -77,10 +77,12 @@ def _points(saved: Sequence[int] | None, steps: int) -> None:
 def _of_diffusion(diffusion: Tensor | Diffusion) -> dict[str, Tensor]:
     if isinstance(diffusion, Tensor):
         return {"diffusion": diffusion}
-    named = {"the diffusion's level": diffusion.level}
-    if diffusion.slope is not None:
-        named["the diffusion's slope"] = diffusion.slope
-    return named
+    if (diffusion.slope is None) != (diffusion.curve is None):
+        raise ValueError(
+            f"{NAME}: the diffusion has a slope or a curve alone; give both or neither"
+        )
+    terms = {"level": diffusion.level, "slope": diffusion.slope, "curve": diffusion.curve}
+    return {f"the diffusion's {name}": term for name, term in terms.items() if term is not None}
 
 
 def _posterior(posterior: Posterior, z: Tensor) -> None:

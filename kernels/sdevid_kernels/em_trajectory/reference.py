@@ -35,32 +35,34 @@ class Network(NamedTuple):
 
 
 class Diffusion(NamedTuple):
-    """g = floor + softplus(level + start + slope tanh z), diagonal.
+    """g = floor + softplus(level + start + slope tanh z + curve tanh^2 z), diagonal.
 
-    With `stratonovich` the drift network is written in that calculus: 1/2 g dg/dz is added to it
-    (Kloeden & Platen 1992, section 4.9). A plain tensor in place of a Diffusion is a constant g.
+    A slope alone makes g rise or fall throughout; with a curve it may be least or greatest in
+    between. With `stratonovich` the drift network is written in that calculus: 1/2 g dg/dz is
+    added to it (Kloeden & Platen 1992, section 4.9). A plain tensor in place of a Diffusion is a
+    constant g.
     """
 
     level: Float[Tensor, "rows *d"]  # of one row or all
     slope: Float[Tensor, "rows *d"] | None = None  # None: g does not depend on z
+    curve: Float[Tensor, "rows *d"] | None = None  # given with a slope, and only then
     floor: float = 0.0
     start: float = 0.0
     stratonovich: bool = False
 
     def at(self, z: Tensor) -> Tensor:
         """Compute g at `z`."""
-        if self.slope is None:
-            return self._positive(self.level)
-        return self._positive(self.level + self.slope * torch.tanh(z))
+        return self.with_slope(z)[0]
 
     def with_slope(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute g at `z` and dg/dz; None where g does not depend on z."""
-        if self.slope is None:
+        if self.slope is None or self.curve is None:
             return self._positive(self.level), None
         bend = torch.tanh(z)
-        level = self.level + self.slope * bend
+        level = self.level + (self.slope + self.curve * bend) * bend
         rise = torch.sigmoid(level + self.start)
-        return self._positive(level), rise * self.slope * (1 - bend.square())
+        tilt = self.slope + 2 * self.curve * bend
+        return self._positive(level), rise * tilt * (1 - bend.square())
 
     def correction(self, g: Tensor, slope: Tensor | None) -> Tensor | None:
         """Compute what makes the drift Ito's when added to it; None where it already is."""

@@ -66,7 +66,7 @@ class ResidentWeights(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The networks, their first layers' shifts, and g or its level and slope, (rows, size)."""
+    """The networks, their first layers' shifts, and g or its three terms, (rows, size)."""
 
     drift: MLPStack
     control: MLPStack | None
@@ -74,6 +74,7 @@ class Model(NamedTuple):
     control_shift_ptr: Any  # (steps or 1, rows, width)
     level_ptr: Any
     slope_ptr: Any
+    curve_ptr: Any
 
 
 class Noise(NamedTuple):
@@ -137,5 +138,6 @@ class Gradients(NamedTuple):
     states_ptr: Any  # (points, rows, size), read
     level_ptr: Any
     slope_ptr: Any
+    curve_ptr: Any
     drift_shift_ptr: Any
     control_shift_ptr: Any

@@ -27,17 +27,19 @@ class StepCoefficients(NamedTuple):
     free_u: Any  # u before its bound
     tanh_z: Any
     rise: Any  # the softplus's slope
-    slope: Any  # of g's argument in tanh z
+    tilt: Any  # the slope of g's argument in tanh z, here
+    curve: Any  # half of that slope's own
 
 
 class CoefficientGradients(NamedTuple):
-    """Gradients of the networks' outputs, of g's level and slope, and of the state through g."""
+    """Gradients of the networks' outputs, of g's terms, and of the state through g."""
 
     drift: Any
     control: Any
     width: Any
     level: Any
     slope: Any
+    curve: Any
     z: Any
 
 
@@ -48,15 +50,16 @@ def tanh(x):
 
 
 @triton.jit
-def diffusion_at(z, level, slope, numbers, const):
-    """Evaluate g; where it depends on the state also tanh z and the softplus's slope."""
-    g, tanh_z, rise = level, level, level
+def diffusion_at(z, level, slope, curve, numbers, const):
+    """Evaluate g; where it depends on the state also tanh z and the slopes that lead there."""
+    g, tanh_z, rise, tilt = level, level, level, level
     if const.DIFFUSION > 0:
         tanh_z = tanh(z)
-        raw = level + slope * tanh_z + numbers.start
+        raw = level + (slope + curve * tanh_z) * tanh_z + numbers.start
+        tilt = slope + 2 * curve * tanh_z
         rise = tl.sigmoid(raw)
         g = numbers.floor + tl.maximum(raw, 0.0) + tl.log(1 + tl.exp(-tl.abs(raw)))
-    return g, tanh_z, rise
+    return g, tanh_z, rise, tilt
 
 
 @triton.jit
@@ -101,13 +104,14 @@ def coefficients_at(z, k, chain, resident, scratch, block, const, BACKWARD: tl.c
     )
     element = element_of(block)  # read again each step: registers are scarce
     level = tl.load(model.level_ptr + element, mask=is_element, other=0.0)
-    slope = level
+    slope, curve = level, level
     if const.DIFFUSION > 0:
         slope = tl.load(model.slope_ptr + element, mask=is_element, other=0.0)
-    g, tanh_z, rise = diffusion_at(z, level, slope, chain.numbers, const)
+        curve = tl.load(model.curve_ptr + element, mask=is_element, other=0.0)
+    g, tanh_z, rise, tilt = diffusion_at(z, level, slope, curve, chain.numbers, const)
     g = tl.where(is_element, g, 1.0)
     if const.DIFFUSION > 1:
-        h += 0.5 * g * rise * slope * (1 - tanh_z * tanh_z)
+        h += 0.5 * g * rise * tilt * (1 - tanh_z * tanh_z)
     u = tl.full((const.ROWS, const.D), 0.0, tl.float32)
     r, free_u = tl.full((const.ROWS, const.D), 1.0, tl.float32), h
     if const.HEADS > 0:
@@ -136,7 +140,7 @@ def coefficients_at(z, k, chain, resident, scratch, block, const, BACKWARD: tl.c
             if const.UNIT > 0:
                 raw_r += tl.log(unit / g)
             r = tl.where(is_element, tl.sigmoid(raw_r), 1.0)
-    return StepCoefficients(h, g, u, r, free_u, tanh_z, rise, slope)
+    return StepCoefficients(h, g, u, r, free_u, tanh_z, rise, tilt, curve)
 
 
 @triton.jit
@@ -154,7 +158,7 @@ def step_to(z, at, dw, span, block):
 
 @triton.jit
 def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, const):
-    """Compute the gradients of a step's inputs: network outputs, g's level and slope, and z.
+    """Compute the gradients of a step's inputs: network outputs, g's terms, and z.
 
     `grad` (ROWS, D) is the next state's gradient, `grad_energy` and `grad_width` (ROWS, 1) those of
     the energy and the width's KL, `step` (ROWS, 1) the step's length. z's gradient is that through
@@ -180,28 +184,26 @@ def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, 
             to_width *= r * (1 - r)
             if const.UNIT > 0:
                 to_g -= to_width / g
-    to_level, to_slope, to_z = diffusion_backward(to_g, to_h, at, const)
-    return CoefficientGradients(to_h, to_control, to_width, to_level, to_slope, to_z)
+    to_level, to_slope, to_curve, to_z = diffusion_backward(to_g, to_h, at, const)
+    return CoefficientGradients(to_h, to_control, to_width, to_level, to_slope, to_curve, to_z)
 
 
 @triton.jit
 def diffusion_backward(to_g, to_h, at, const):
-    """Compute the gradients of g's level and slope and of the state from those of g and h.
+    """Compute the gradients of g's level, slope and curve and of the state from those of g and h.
 
     Each is (ROWS, D).
     """
-    to_level, to_slope, to_z = to_g, to_g, to_g
+    to_level, to_slope, to_curve, to_z = to_g, to_g, to_g, to_g
     if const.DIFFUSION > 0:
         flat = 1 - at.tanh_z * at.tanh_z
-        if const.DIFFUSION > 1:
-            to_g += 0.5 * to_h * at.rise * at.slope * flat
-        to_level = to_g * at.rise
-        if const.DIFFUSION > 1:
-            to_level += 0.5 * to_h * at.g * at.rise * (1 - at.rise) * at.slope * flat
-        to_slope = to_level * at.tanh_z
-        to_z = to_level * at.slope
-        if const.DIFFUSION > 1:
-            to_slope += 0.5 * to_h * at.g * at.rise * flat
-            to_z -= to_h * at.g * at.rise * at.slope * at.tanh_z
-        to_z *= flat
-    return to_level, to_slope, to_z
+        to_level, to_tilt, to_tanh = to_g * at.rise, 0.0, 0.0
+        if const.DIFFUSION > 1:  # h has 1/2 g rise tilt flat
+            half = 0.5 * to_h * at.rise
+            to_level += half * at.tilt * flat * (at.rise + at.g * (1 - at.rise))
+            to_tilt = half * at.g * flat
+            to_tanh = 2 * (to_tilt * at.curve - half * at.g * at.tilt * at.tanh_z)
+        to_slope = to_level * at.tanh_z + to_tilt
+        to_curve = (to_level * at.tanh_z + 2 * to_tilt) * at.tanh_z
+        to_z = (to_level * at.tilt + to_tanh) * flat
+    return to_level, to_slope, to_curve, to_z

@@ -79,6 +79,7 @@ class Launch(NamedTuple):
             control_shift_ptr=self.control[1] if self.control else self.drift[1],
             level_ptr=self.diffusion[0],
             slope_ptr=self.diffusion[1] if len(self.diffusion) > 1 else None,
+            curve_ptr=self.diffusion[2] if len(self.diffusion) > 1 else None,
         )
 
     def _constants(self, z: Tensor, recompute: bool, keep_weights: bool) -> Constants:

@@ -53,10 +53,11 @@ def em_trajectory(
     """Solve the reference's chain; also return the states at every `chunk`-th point.
 
     `drift` and `control`: first weight, shift, weight and bias of each further hidden layer, last
-    weight, bias; `control` is empty for the prior. `diffusion`: g, or level and slope. Without `dw`
-    the noise is drawn: cells `cell` (steps, clips) of the clips `serial`, a clip's rows being
-    neighbours. `saved_index` (steps + 1) is each point's index among the `points` saved ones, or
-    -1. `chunk` 0: all are saved, and there are no anchors. The rest as in `Form`.
+    weight, bias; `control` is empty for the prior. `diffusion`: g, or level, slope and
+    curve. Without `dw` the noise is drawn: cells `cell` (steps, clips) of the clips `serial`, a
+    clip's rows being neighbours. `saved_index` (steps + 1) is each point's index among the
+    `points` saved ones, or -1. `chunk` 0: all are saved, and there are no anchors. The rest as in
+    `Form`.
     """
     form = LaunchForm(seed, numbers, flags, points, chunk)
     launch = Launch(drift, control, diffusion, dt, dw, serial, cell, saved_index, form)
@@ -136,6 +137,7 @@ def em_trajectory_backward(
         grad_z_ptr=grad_z,
         grad_level_ptr=to_diffusion[0],
         grad_slope_ptr=to_diffusion[1] if len(to_diffusion) > 1 else None,
+        grad_curve_ptr=to_diffusion[2] if len(to_diffusion) > 1 else None,
         grad_drift_shift_ptr=shifts[0],
         grad_control_shift_ptr=shifts[1] if control else None,
         totals_ptr=totals,
@@ -252,7 +254,8 @@ def launch_trajectory(
         seed = signed(noise[0])
     if isinstance(diffusion, Diffusion):
         assert diffusion.slope is not None  # settled before
-        terms = [diffusion.level, diffusion.slope]
+        assert diffusion.curve is not None
+        terms = [diffusion.level, diffusion.slope, diffusion.curve]
     else:
         terms = [diffusion]
     states, energy, width_kl, _ = em_trajectory(

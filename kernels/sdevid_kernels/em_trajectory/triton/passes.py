@@ -161,6 +161,7 @@ def backward(
     grad_z_ptr,
     grad_level_ptr,
     grad_slope_ptr,
+    grad_curve_ptr,
     grad_drift_shift_ptr,
     grad_control_shift_ptr,
     totals_ptr,
@@ -178,7 +179,8 @@ def backward(
     grid = TimeGrid(dt_ptr, saved_index_ptr, steps, chunk)
     chain = ChainInputs(model, numbers, noise, grid)
     shifts = (grad_drift_shift_ptr, grad_control_shift_ptr)
-    grads = Gradients(grad_states_ptr, grad_level_ptr, grad_slope_ptr, *shifts)
+    of_g = (grad_level_ptr, grad_slope_ptr, grad_curve_ptr)
+    grads = Gradients(grad_states_ptr, *of_g, *shifts)
     program = tl.program_id(0).to(tl.int64)
     total_ptr, total_is_new = totals_ptr + program * total_stride, 1
     for part in range(tl.program_id(0), tl.cdiv(rows, const.ROWS), tl.num_programs(0)):
@@ -273,7 +275,7 @@ def _step_backward(grad, kl_grads, k, begin, chain, grads, scratch, block, const
     """Backward of step k: dL/dz[k] from `grad` = dL/dz[k+1] without the direct loss on z[k+1].
 
     `kl_grads` are dL/d(energy) and dL/d(width's KL), (ROWS, 1) each. Adds the step's share to the
-    gradients of g's level and slope.
+    gradients of g's terms.
     """
     area, is_element = scratch.area, block.is_element
     element, grid = element_of(block), chain.grid
@@ -294,6 +296,8 @@ def _step_backward(grad, kl_grads, k, begin, chain, grads, scratch, block, const
     if const.DIFFUSION > 0:
         to_slope = to.slope + tl.load(grads.slope_ptr + element, mask=is_sum, other=0.0)
         tl.store(grads.slope_ptr + element, to_slope, mask=is_element)
+        to_curve = to.curve + tl.load(grads.curve_ptr + element, mask=is_sum, other=0.0)
+        tl.store(grads.curve_ptr + element, to_curve, mask=is_element)
         grad += tl.where(is_element, to.z, 0.0)
     grad_z = _drift_backward(to.drift, chain.model.drift, here, block, const)
     if const.HEADS > 0:
