@@ -25,6 +25,12 @@ class StepCoefficients(NamedTuple):
     u: Any
     r: Any
     free_u: Any  # u before its bound
+
+
+class DiffusionHere(NamedTuple):
+    """g at a state, and where it depends on the state what its gradients need."""
+
+    g: Any
     tanh_z: Any
     rise: Any  # the softplus's slope
     tilt: Any  # the slope of g's argument in tanh z, here
@@ -50,16 +56,20 @@ def tanh(x):
 
 
 @triton.jit
-def diffusion_at(z, level, slope, curve, numbers, const):
-    """Evaluate g; where it depends on the state also tanh z and the slopes that lead there."""
-    g, tanh_z, rise, tilt = level, level, level, level
+def diffusion_at(z, chain, block, const):
+    """Evaluate g at `z` (ROWS, D), reading its terms again each time: registers are scarce."""
+    element, is_element, model = element_of(block), block.is_element, chain.model
+    level = tl.load(model.level_ptr + element, mask=is_element, other=0.0)
+    g, tanh_z, rise, tilt, curve = level, level, level, level, level
     if const.DIFFUSION > 0:
+        slope = tl.load(model.slope_ptr + element, mask=is_element, other=0.0)
+        curve = tl.load(model.curve_ptr + element, mask=is_element, other=0.0)
         tanh_z = tanh(z)
-        raw = level + (slope + curve * tanh_z) * tanh_z + numbers.start
+        raw = level + (slope + curve * tanh_z) * tanh_z + chain.numbers.start
         tilt = slope + 2 * curve * tanh_z
         rise = tl.sigmoid(raw)
-        g = numbers.floor + tl.maximum(raw, 0.0) + tl.log(1 + tl.exp(-tl.abs(raw)))
-    return g, tanh_z, rise, tilt
+        g = chain.numbers.floor + tl.maximum(raw, 0.0) + tl.log(1 + tl.exp(-tl.abs(raw)))
+    return DiffusionHere(tl.where(is_element, g, 1.0), tanh_z, rise, tilt, curve)
 
 
 @triton.jit
@@ -102,16 +112,10 @@ def coefficients_at(z, k, chain, resident, scratch, block, const, BACKWARD: tl.c
         TWO=False,
         BACKWARD=BACKWARD,
     )
-    element = element_of(block)  # read again each step: registers are scarce
-    level = tl.load(model.level_ptr + element, mask=is_element, other=0.0)
-    slope, curve = level, level
-    if const.DIFFUSION > 0:
-        slope = tl.load(model.slope_ptr + element, mask=is_element, other=0.0)
-        curve = tl.load(model.curve_ptr + element, mask=is_element, other=0.0)
-    g, tanh_z, rise, tilt = diffusion_at(z, level, slope, curve, chain.numbers, const)
-    g = tl.where(is_element, g, 1.0)
+    here = diffusion_at(z, chain, block, const)
+    g = here.g
     if const.DIFFUSION > 1:
-        h += 0.5 * g * rise * tilt * (1 - tanh_z * tanh_z)
+        h += 0.5 * g * here.rise * here.tilt * (1 - here.tanh_z * here.tanh_z)
     u = tl.full((const.ROWS, const.D), 0.0, tl.float32)
     r, free_u = tl.full((const.ROWS, const.D), 1.0, tl.float32), h
     if const.HEADS > 0:
@@ -140,7 +144,7 @@ def coefficients_at(z, k, chain, resident, scratch, block, const, BACKWARD: tl.c
             if const.UNIT > 0:
                 raw_r += tl.log(unit / g)
             r = tl.where(is_element, tl.sigmoid(raw_r), 1.0)
-    return StepCoefficients(h, g, u, r, free_u, tanh_z, rise, tilt, curve)
+    return StepCoefficients(h, g, u, r, free_u)
 
 
 @triton.jit
@@ -157,12 +161,12 @@ def step_to(z, at, dw, span, block):
 
 
 @triton.jit
-def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, const):
+def coefficients_backward(grad, grad_energy, grad_width, at, here, dw, step, numbers, const):
     """Compute the gradients of a step's inputs: network outputs, g's terms, and z.
 
     `grad` (ROWS, D) is the next state's gradient, `grad_energy` and `grad_width` (ROWS, 1) those of
     the energy and the width's KL, `step` (ROWS, 1) the step's length. z's gradient is that through
-    g alone.
+    g alone, `here`.
     """
     g, u, r, unit, bound = at.g, at.u, at.r, numbers.unit, numbers.bound
     to_h = grad * step
@@ -184,26 +188,26 @@ def coefficients_backward(grad, grad_energy, grad_width, at, dw, step, numbers, 
             to_width *= r * (1 - r)
             if const.UNIT > 0:
                 to_g -= to_width / g
-    to_level, to_slope, to_curve, to_z = diffusion_backward(to_g, to_h, at, const)
+    to_level, to_slope, to_curve, to_z = diffusion_backward(to_g, to_h, here, const)
     return CoefficientGradients(to_h, to_control, to_width, to_level, to_slope, to_curve, to_z)
 
 
 @triton.jit
-def diffusion_backward(to_g, to_h, at, const):
+def diffusion_backward(to_g, to_h, here, const):
     """Compute the gradients of g's level, slope and curve and of the state from those of g and h.
 
     Each is (ROWS, D).
     """
     to_level, to_slope, to_curve, to_z = to_g, to_g, to_g, to_g
     if const.DIFFUSION > 0:
-        flat = 1 - at.tanh_z * at.tanh_z
-        to_level, to_tilt, to_tanh = to_g * at.rise, 0.0, 0.0
+        flat = 1 - here.tanh_z * here.tanh_z
+        to_level, to_tilt, to_tanh = to_g * here.rise, 0.0, 0.0
         if const.DIFFUSION > 1:  # h has 1/2 g rise tilt flat
-            half = 0.5 * to_h * at.rise
-            to_level += half * at.tilt * flat * (at.rise + at.g * (1 - at.rise))
-            to_tilt = half * at.g * flat
-            to_tanh = 2 * (to_tilt * at.curve - half * at.g * at.tilt * at.tanh_z)
-        to_slope = to_level * at.tanh_z + to_tilt
-        to_curve = (to_level * at.tanh_z + 2 * to_tilt) * at.tanh_z
-        to_z = (to_level * at.tilt + to_tanh) * flat
+            half = 0.5 * to_h * here.rise
+            to_level += half * here.tilt * flat * (here.rise + here.g * (1 - here.rise))
+            to_tilt = half * here.g * flat
+            to_tanh = 2 * (to_tilt * here.curve - half * here.g * here.tilt * here.tanh_z)
+        to_slope = to_level * here.tanh_z + to_tilt
+        to_curve = (to_level * here.tanh_z + 2 * to_tilt) * here.tanh_z
+        to_z = (to_level * here.tilt + to_tanh) * flat
     return to_level, to_slope, to_curve, to_z

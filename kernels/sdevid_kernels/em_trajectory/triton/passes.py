@@ -30,6 +30,7 @@ from sdevid_kernels.em_trajectory.triton.blocks import (
 from sdevid_kernels.em_trajectory.triton.coefficients import (
     coefficients_at,
     coefficients_backward,
+    diffusion_at,
     shift_offset,
     step_to,
 )
@@ -287,8 +288,10 @@ def _step_backward(grad, kl_grads, k, begin, chain, grads, scratch, block, const
     span = tl.load(grid.dt_ptr + k * block.rows + block.row)
     dw = increment(chain.noise, k, block, span, const)
     at = coefficients_at(z, k, chain, (0, 0), here, block, const, BACKWARD=True)
+    z = tl.load(scratch.states_ptr + offset, mask=is_scratch, other=0.0)  # kept in no register
+    of_g = diffusion_at(z, chain, block, const)
     to = coefficients_backward(
-        grad, kl_grads[0], kl_grads[1], at, dw, span[:, None], chain.numbers, const
+        grad, kl_grads[0], kl_grads[1], at, of_g, dw, span[:, None], chain.numbers, const
     )
     is_sum = is_element & (k + 1 < grid.steps)
     to_level = to.level + tl.load(grads.level_ptr + element, mask=is_sum, other=0.0)
