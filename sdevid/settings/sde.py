@@ -105,7 +105,7 @@ class SDEConfig(Section):
     noise: Literal["additive", "diagonal", "carried"] = setting(
         "additive",
         role="architecture",
-        help="diagonal: g depends on z, up to one least or greatest value; carried: shared by particles born near",
+        help="diagonal: g may depend on z, with one turn; carried: shared by particles born near",
     )
     posterior_width: Literal["chain", "continuous"] = setting(
         "chain",

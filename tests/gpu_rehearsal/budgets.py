@@ -25,11 +25,11 @@ AHEAD = ("observation.ends_fraction=0.1", "observation.keyframes_fraction=0.1")
 TWO = ("sequence_length=2", "observation.max_context=1")
 FOUR = ("sequence_length=4", "observation.max_context=2")
 CASES = (
-    Budget("demo", "demo", (), 482, 140, is_quick=True),
-    Budget("demo, order 2", "demo", ("sde.order=2",), 2_050),
-    Budget("demo, text", "demo", ("text.encoder=bytes",), 590),
+    Budget("demo", "demo", (), 490, 140, is_quick=True),
+    Budget("demo, order 2", "demo", ("sde.order=2",), 2_480),
+    Budget("demo, text", "demo", ("text.encoder=bytes",), 600),
     Budget("demo, ZeRO 2", "demo", ("zero_stage=2",), 675, is_quick=True),
-    Budget("demo, ZeRO 3", "demo", ("zero_stage=3",), 2_110),
+    Budget("demo, ZeRO 3", "demo", ("zero_stage=3",), 2_530),
     Budget("signs", "signs", (), 2_020, 4_180),
     Budget("signs, sde_matching", "signs", ("model_type=sde_matching",), 870),
     Budget("signs, follmer", "signs", ("model_type=follmer",), 766),
