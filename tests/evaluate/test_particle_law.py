@@ -136,6 +136,17 @@ def test_pull_is_the_slope_of_the_drift_and_of_the_steps():
         assert axis.low < truth * 6 < axis.high
 
 
+def test_law_of_velocities_is_in_seconds():
+    config = configs.parse(
+        settings(Path("data")) | {"sde": {**settings(Path("data"))["sde"], "order": 2}}
+    )
+    positions = np.random.default_rng(5).normal(30, 4, (10, 3, 2))
+    clips = [[Followed(positions, np.full(3, 0.5), np.full((9, 3, 2), 2.0))]] * 3
+    law = model_law.law_of_clips(clips, config, None, seed=0)
+    assert law.diffusion.value == pytest.approx(0.5 * 6**3)  # pixel^2/frame^3, 6 frames a second
+    assert law.drift[0].value == pytest.approx(2 * 6**2)
+
+
 def test_still_particles_have_a_diffusion_interval_with_zero():
     draw = np.random.default_rng(2)
     config = configs.parse(settings(Path("data")))

@@ -58,8 +58,8 @@ class ModelLaw:
     windows: int  # of training length, that those clips were cut into
     diffusion: Bounds  # D = g^2 / 2, mean over the particles, pixel^2 / s (order 1); see below
     diffusion_spread: tuple[float, float, float]  # 5, 50 and 95 % quantiles over the particles
-    drift: tuple[Bounds, Bounds]  # mean of h along x and y over that path, pixel / s (order 1)
-    pull: tuple[Bounds, Bounds]  # slope of h along x on x and along y on y, over that path, 1 / s
+    drift: tuple[Bounds, Bounds]  # mean of h along x and y over that path, pixel / s^order
+    pull: tuple[Bounds, Bounds]  # slope of h along x on x and along y on y, there, 1 / s^order
     length: float | None  # l of the carried noise, pixels; None: independent
     posterior_drift: tuple[Bounds, Bounds]  # mean velocity of its path, pixel / s
     posterior_pull: tuple[Bounds, Bounds]  # slope of its steps on the place before, 1 / s
@@ -215,7 +215,8 @@ def law_of_clips(
     clips: list[list[Followed]], config: Config, length: float | None, seed: int
 ) -> ModelLaw:
     """Estimate the law of clips, each followed in one window or more, by bootstrap over clips."""
-    fps, per_second = config.fps, 1 / config.time_unit
+    fps, order = config.fps, config.sde.order
+    drifts, diffusions = config.time_unit**-order, config.time_unit ** (1 - 2 * order)
     followed = [window for windows in clips for window in windows]
     travelled = _each_clip(clips, lambda window: window.steps.sum((0, 1)))
     taken = _each_clip(clips, lambda window: np.prod(window.positions[1:].shape[:2], dtype=float))
@@ -227,19 +228,19 @@ def law_of_clips(
     steps = _each_clip(clips, lambda window: slope_moments(window.positions[:-1], window.steps))
     moments = _each_clip(clips, lambda window: displacement_moments(window.positions, mean))
     again, total = _Bootstrap(counts, seed), moments.sum(0)
-    diffusion = again.ratio(half, counts, per_second)
+    diffusion = again.ratio(half, counts, diffusions)
     slope = again.interval(lambda rows: diffusion_by_slope(moments[rows].sum(0), fps))
-    everyone = np.concatenate([window.diffusion for window in followed]) * per_second
+    everyone = np.concatenate([window.diffusion for window in followed]) * diffusions
     low, middle, high = np.quantile(everyone, (0.05, 0.5, 0.95))
     return ModelLaw(
-        order=config.sde.order,
+        order=order,
         particles=int(counts.sum()),
         clips=len(clips),
         windows=len(followed),
         diffusion=diffusion,
         diffusion_spread=(float(low), float(middle), float(high)),
-        drift=again.means(drift, taken, per_second),
-        pull=again.slopes(pull, per_second),
+        drift=again.means(drift, taken, drifts),
+        pull=again.slopes(pull, drifts),
         length=length,
         posterior_drift=again.means(travelled, taken, fps),
         posterior_pull=again.slopes(steps, fps),
