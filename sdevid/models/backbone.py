@@ -98,7 +98,9 @@ class Conditions(NamedTuple):
 
     def repeated(self, count: int) -> Conditions:
         """Repeat each clip's `count` times in a row."""
-        return Conditions(*(x if x is None else x.repeat_interleave(count, 0) for x in self))
+        drift, diffusion = (x.repeat_interleave(count, 0) for x in self[:2])
+        bends = (None if x is None else x.repeat_interleave(count, 0) for x in self[2:])
+        return Conditions(drift, diffusion, *bends)
 
 
 class PlaceConditions(nn.Module):
