@@ -41,7 +41,9 @@ def rolled(model: HistoryModel, observed: Frames) -> tuple[Tensor, Frames]:
     w, z, _ = model.start_prior.sample(context.history, SEED, serial, Guidance())
     later = model.transition(w, context, sampler)(z, ticks[:, seen - 1 :]).states
     states = torch.cat([z[:, None], later], dim=1)[:, list(AT)]
-    return states[:, :, : model.config.sde.latent_size], model.decode(states, w, context.history)
+    at = ticks[:, [seen - 1 + k for k in AT]]
+    frames = model.decode(states, w, context.history, at)
+    return states[:, :, : model.config.sde.latent_size], frames
 
 
 def nearest(frames: Frames, real: Frames) -> np.ndarray:

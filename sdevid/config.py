@@ -319,7 +319,7 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
     def _second_order_fits(self) -> Config:
         if self.sde.order == 1:
             return self
-        if self.observation.ahead:
+        if self.observation.ahead and not self.encoder.transport:
             raise ValueError(
                 "sde.order is 2, but observation.ends_fraction or keyframes_fraction is above 0, "
                 "and what draws a path to a frame ahead pulls a state of order 1; set both to 0, "

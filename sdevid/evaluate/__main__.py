@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--values", help="what grey levels stand for, such as log:0.1:100:mm/h (default: 0 to 255)")
     add("--thresholds", type=_numbers, default=(), help="events to score, such as 1,5,10")
     add("--spectra", action="store_true", help="also compare power spectra of futures")
+    add("--growing_noise", action="store_true", help="fit how noise grows to training clips")
     number("seed", "of the samples")
     add("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw weights")
 

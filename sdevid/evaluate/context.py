@@ -59,6 +59,7 @@ class EvalOptions:
     features: Path | None = None  # frozen network of pictures, for KID
     values: str | None = None  # what grey levels stand for, as `source_units.parse` reads it
     thresholds: tuple[float, ...] = ()  # in the source's units, of events that are scored
+    growing_noise: bool = False  # fit how observation noise grows with time
     spectra: bool = False  # also score radially averaged power spectra
 
     def check(self, config: Config) -> None:

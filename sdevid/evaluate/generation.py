@@ -14,6 +14,7 @@ from sdevid.errors import UserError
 from sdevid.evaluate.progress import batches
 from sdevid.evaluate.statistics.estimate import Floats
 from sdevid.evaluate.statistics.observed import Values
+from sdevid.models.growing_noise import GrowingNoise
 from sdevid.models.history_model import Context, HistoryModel
 from sdevid.models.protocols import Likelihood
 from sdevid.models.sampling import Chunk, Conditioning, SamplerConfig
@@ -79,7 +80,7 @@ def futures(
     context: int,
     samples: int,
     seed: int,
-    observation: Likelihood | None = None,
+    observation: Likelihood | GrowingNoise | None = None,
 ) -> Futures:
     """Generate `samples` futures of each clip after its first `context` frames.
 
@@ -103,7 +104,7 @@ def between(
     inner: list[int],
     samples: int,
     seed: int,
-    observation: Likelihood | None = None,
+    observation: Likelihood | GrowingNoise | None = None,
 ) -> tuple[Values, Values | None]:
     """Generate `samples` ways through one clip of which the frames `indices` are observed.
 
@@ -175,7 +176,7 @@ def _continued(
     context: int,
     samples: int,
     seed: int,
-    observation: Likelihood | None = None,
+    observation: Likelihood | GrowingNoise | None = None,
 ) -> tuple[Frames, Frames | None]:
     """Generate `samples` futures a clip, clip by clip, and draws of them from `observation`."""
     device = _device(model)

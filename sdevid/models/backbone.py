@@ -230,7 +230,8 @@ class Prior(nn.Module):
             drift = self.drift(z, conditions.drift)
         else:
             drift = self.drift(z, conditions.drift + bridge.shift)
-            drift = drift + bridge.pull * (bridge.target - z)
+            place = z.narrow(1, 0, self.config.latent_size)  # of second order, without velocity
+            drift = drift + bridge.pull * (bridge.target - place)
         law = self.diffusion_law(conditions)
         if isinstance(law, Tensor):
             return drift, law, None

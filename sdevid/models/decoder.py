@@ -16,8 +16,9 @@ from sdevid.models.carried_frame import CarriedFrame
 from sdevid.models.consistency import PreviousFrame, WarpHead
 from sdevid.models.encoder import LastFrame, Maps, Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
+from sdevid.models.keyframes import CarriedPair, TwoEnds
 from sdevid.models.protocols import Decoder
-from sdevid.models.transport import AXES, MIDDLE, Transport, odds
+from sdevid.models.transport import AXES, Carried, Transport
 from sdevid.types import Frames
 
 
@@ -115,11 +116,14 @@ class FrameDecoder(nn.Module):
         for before, after in pairwise(channels):
             layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), norm(after), nn.SiLU()]
         self.grow = nn.Sequential(*layers)
-        self.image = self._last(config, channels[-1], config.picture.channels)
+        self.transport = Transport() if config.encoder.transport else None
+        is_between = config.encoder.transport and config.observation.ahead
+        self.ends = TwoEnds() if is_between else None
+        self.channels = config.picture.channels
+        self.image = self._last(config, channels[-1], self.channels + is_between)
         self.is_pixels = config.encoder.frozen is None
         if self.is_pixels and config.observation.mean != 0.5 and self.image.bias is not None:
             nn.init.constant_(self.image.bias, math.log(1 / (1 / config.observation.mean - 1)))
-        self.transport = Transport() if config.encoder.transport else None
         if self.transport is not None:
             nn.init.zeros_(self.image.weight)  # at first the frame is carried, and nothing else
             if self.image.bias is not None:
@@ -168,8 +172,7 @@ class FrameDecoder(nn.Module):
         observed, skip = self._observed(state, last)
         features = self._grown(self.seed(state, content), skip)
         images: Tensor = self.image(features).float()
-        if observed is not None:
-            images = images + odds(observed, MIDDLE)
+        images = images[:, : self.channels] if observed is None else observed.changed(images)
         images = torch.unflatten(images, 0, (batch, time))
         if self.is_pixels:
             images = images.sigmoid()
@@ -181,15 +184,18 @@ class FrameDecoder(nn.Module):
 
     def _observed(
         self, state: Float[Tensor, "frames channels *cells"], last: LastFrame | None
-    ) -> tuple[Tensor | None, Maps | None]:
-        """Carry the last observed frame, and its features, to each of the frames of `state`."""
+    ) -> tuple[Carried | CarriedPair | None, Maps | None]:
+        """Carry what was observed, and its features, to each of the frames of `state`."""
         if last is None:
             return None, None
         if self.transport is None or last.moving is None:
             return None, last.maps or None
-        frame = last.moving.frame
-        carried = self.transport(state[:, :AXES], (frame, *last.maps), frame.shape[-1])
-        return carried[0], carried[1:] or None
+        cells, frame = state[:, :AXES], last.moving.frame
+        if self.ends is not None and last.gap is not None:
+            pair = self.ends(cells, last.gap, frame.shape[-1])
+            return pair, pair.features() or None
+        carried = self.transport(cells, (frame, *last.maps), frame.shape[-1])
+        return Carried(carried[0]), carried[1:] or None
 
     def _with_carried(
         self,

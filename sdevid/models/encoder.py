@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from sdevid.config import Config
 from sdevid.models.initial_weights import initial_weights
+from sdevid.models.keyframes import Gap, Keyframes, motion_between
 from sdevid.models.layers import velocities
 from sdevid.models.transport import AXES, MIDDLE, Motion, MovingFrame
-from sdevid.types import Frames
+from sdevid.types import Frames, Ticks
 
 Sides = tuple[int, int] | None  # rows and columns of a map latent; None for a vector
 Tokens = Float[Tensor, "batch time cells features"]  # cells: 1, or the map's places row by row
@@ -27,12 +28,22 @@ class LastFrame(NamedTuple):
     maps: Maps = ()  # features, with `encoder.skip`
     moving: MovingFrame | None = None  # with `encoder.transport`
     velocity: Float[Tensor, "batch 2 rows columns"] | None = None  # of layers; cells a frame
+    keyframes: Keyframes | None = None  # with `encoder.transport` where frames may lie ahead
+    gap: Gap | None = None  # of them, around the times that are decoded
+
+    def at(self, ticks: Ticks) -> LastFrame:
+        """Select what was observed around each of `ticks`, which are to be decoded."""
+        if self.keyframes is None:
+            return self
+        return self._replace(gap=self.keyframes.around(ticks))
 
     def rows(self, index: Tensor | slice) -> LastFrame:
         """Select clips."""
         maps = tuple(each[index] for each in self.maps)
         moving = None if self.moving is None else self.moving.rows(index)
-        return LastFrame(maps, moving, None if self.velocity is None else self.velocity[index])
+        velocity = None if self.velocity is None else self.velocity[index]
+        keyframes = None if self.keyframes is None else self.keyframes.rows(index)
+        return LastFrame(maps, moving, velocity, keyframes)
 
 
 class Carried(NamedTuple):
@@ -60,6 +71,19 @@ class EncodedFrames(NamedTuple):
     pictures: Frames | None = None  # less the encoder's middle
     motion: Float[Tensor, "batch time 2 rows columns"] | None = None  # pixels a training frame
     carried: Carried | None = None  # with `encoder.carried_layers`
+    frames: Frames | None = None  # as given, with `encoder.transport` where some may lie ahead
+
+
+class Observed(NamedTuple):
+    """Which of a clip's encoded frames the prior may see, and when they were."""
+
+    mask: Bool[Tensor, "batch time"]
+    ticks: Ticks
+
+    @classmethod
+    def every(cls, ticks: Ticks) -> Observed:
+        """Take every frame as observed."""
+        return cls(torch.ones_like(ticks, dtype=torch.bool), ticks)
 
 
 def last_frame(
@@ -114,8 +138,9 @@ class FrameEncoder(nn.Module):
     """Encodes each frame to one token (vector latent) or one token a cell (map latent).
 
     With `encoder.differences` a frame comes with its change from the stored frame before it, 0 for
-    the first. With `encoder.transport` a token also holds its cell's motion. Unobserved values
-    (NaN) are read as grey.
+    the first. With `encoder.transport` a token also holds its cell's motion; not where frames may
+    lie ahead, since the motion at one of them would show frames that were not observed. Unobserved
+    values (NaN) are read as grey.
     """
 
     def __init__(self, config: Config) -> None:
@@ -137,8 +162,10 @@ class FrameEncoder(nn.Module):
         size = channels[-1] * (1 if self.is_map else math.prod(config.map_shape))
         self.token = nn.Linear(size, config.encoder.features)
         self.motion = Motion(config.map_shape) if config.encoder.transport else None
+        self.ahead = config.observation.ahead
+        is_told = self.motion is not None and not self.ahead
         with initial_weights(config.seed, "encoder.motion"):
-            self.motion_token = nn.Linear(AXES, config.encoder.features) if self.motion else None
+            self.motion_token = nn.Linear(AXES, config.encoder.features) if is_told else None
 
     def forward(self, frames: Frames, times: Float[Tensor, "batch time"]) -> EncodedFrames:
         """Encode (batch, time, channels, height, width) as (batch, time, cells, features).
@@ -146,7 +173,10 @@ class FrameEncoder(nn.Module):
         `times` of the frames, in training frames, say how fast things move.
         """
         batch, time = frames.shape[:2]
-        motion = None if self.motion is None else self.motion(frames, times)
+        motion = None
+        if self.motion is not None and self.motion_token is not None:
+            motion = self.motion(frames, times)
+        given = frames if self.motion is not None and self.ahead else None
         frames = frames.nan_to_num(nan=self.middle)
         seen = frames - self.middle
         if self.differences and frames.shape[1]:
@@ -161,9 +191,9 @@ class FrameEncoder(nn.Module):
         tokens: Tensor = self.token(rearrange(cells, pattern, b=batch))
         if motion is not None and self.motion_token is not None:
             tokens = tokens + self.motion_token(rearrange(motion, "b t c h w -> b t (h w) c"))
-        pictures = None if motion is None else frames - self.middle
+        pictures = None if self.motion is None else frames - self.middle
         if not self.skip:
-            return EncodedFrames(tokens, pictures=pictures, motion=motion)
+            return EncodedFrames(tokens, pictures=pictures, motion=motion, frames=given)
         stages = maps or [cells]  # frames as small as the map have one stage
         carried = None
         if self.layers:
@@ -171,7 +201,25 @@ class FrameEncoder(nn.Module):
             there = torch.ones_like(frames[:, :, :1])
             stages = [torch.cat([frames, there], dim=2).flatten(0, 1), *stages]
         skips = tuple(each.unflatten(0, (batch, time)) for each in stages)
-        return EncodedFrames(tokens, skips, pictures, motion, carried)
+        return EncodedFrames(tokens, skips, pictures, motion, carried, given)
+
+    def last_frame(
+        self,
+        encoded: EncodedFrames,
+        index: Int64[Tensor, " batch"],
+        exists: Bool[Tensor, " batch"],
+        seen: Observed,
+    ) -> LastFrame | None:
+        """Select what is asked of the last observed frame of each clip, 0 where it has none."""
+        last = last_frame(encoded, index, exists)
+        if self.motion is None or encoded.frames is None or encoded.pictures is None:
+            return last
+        motion = motion_between(self.motion, encoded.frames, seen.mask)
+        keyframes = Keyframes((encoded.pictures, *encoded.maps), seen.mask, seen.ticks, motion)
+        rows, there = torch.arange(len(index), device=index.device), exists.view(-1, 1, 1, 1)
+        frame, velocity = encoded.pictures[rows, index], keyframes.velocity(index)
+        moving = MovingFrame(frame * there, velocity * there)
+        return (last or LastFrame())._replace(moving=moving, keyframes=keyframes)
 
 
 def lay_out(tokens: Float[Tensor, "*batch cells features"], sides: Sides) -> Tensor:

@@ -16,7 +16,7 @@ from sdevid.models.backbone import State
 from sdevid.models.birth import build_start
 from sdevid.models.bridge_conditioning import BridgeConditioning, FutureFrames
 from sdevid.models.decoder import build_decoder
-from sdevid.models.encoder import EncodedFrames, FrameEncoder, Tokens, last_frame
+from sdevid.models.encoder import EncodedFrames, FrameEncoder, Observed, Tokens
 from sdevid.models.gaussian import Gaussian
 from sdevid.models.protocols import Decoder
 from sdevid.models.sampling import (
@@ -70,9 +70,10 @@ class HistoryModel(VideoModel):
             self.start_prior = build_start(config, self.sides)
         with self.named("decoder"):
             self.decoder = build_decoder(config)
+        pulls = self.guide_pulls and config.sde.order == 1
         with self.named("guide"):
             self.guide = (
-                BridgeConditioning(config, self.sides, self.cell, pulls=self.guide_pulls)
+                BridgeConditioning(config, self.sides, self.cell, pulls=pulls)
                 if config.observation.ahead
                 else None
             )
@@ -93,9 +94,11 @@ class HistoryModel(VideoModel):
         states: Float[Tensor, "batch time *latent"],
         w: Float[Tensor, "batch content *cells"],
         history: History,
+        ticks: Ticks,
     ) -> Frames:
-        """Decode the frames of `states`, with the features of the last observed frame if any."""
-        frames: Frames = self.decoder(states, w, history.last)
+        """Decode the frames of `states` at `ticks`, with the observed frames around them if any."""
+        last = None if history.last is None else history.last.at(ticks)
+        frames: Frames = self.decoder(states, w, last)
         return frames
 
     @property
@@ -133,8 +136,8 @@ class HistoryModel(VideoModel):
         )
         transition, decoder_state = self.transition(w, context, sampler), None
         for first in range(0, ticks.shape[1], size):
-            path = transition(z, points[:, first : first + size + 1])
-            last = context.history.last
+            path, last = transition(z, points[:, first : first + size + 1]), context.history.last
+            last = None if last is None else last.at(ticks[:, first : first + size])
             frames, decoder_state = self.decoder.carry_on(path.states, w, decoder_state, last)
             z = path.states[:, -1]
             yield Chunk(frames, nats + path.nats)
@@ -152,7 +155,7 @@ class HistoryModel(VideoModel):
             times = conditioning.frame_ticks
             encoded = self.encoder(conditioning.frames, units(times - times[:, :1]))
             reference, index, is_before = start_tick(first, times)
-            last = last_frame(encoded, index, is_before)
+            last = self.encoder.last_frame(encoded, index, is_before, Observed.every(times))
         tokens = encoded.tokens
         is_seen = torch.ones_like(times, dtype=torch.bool)
         at, count = units(times - reference), len(ticks)

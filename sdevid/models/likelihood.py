@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sdevid.config import ObservationConfig
 from sdevid.errors import UserError
+from sdevid.models.growing_noise import GrowingNoise
 from sdevid.models.protocols import Likelihood
 from sdevid.sde.noise import Stream, uniform_at
 from sdevid.types import Frames, Serial, Ticks
@@ -46,10 +47,13 @@ class GaussianLikelihood:
         return decoded
 
     def quantile(
-        self, decoded: Float[Tensor, "*values"], share: Float[Tensor, "*values"]
+        self,
+        decoded: Float[Tensor, "*values"],
+        share: Float[Tensor, "*values"],
+        factor: Tensor | float = 1.0,
     ) -> Float[Tensor, "*values"]:
-        """Compute the value below which a `share` of the law around `decoded` lies."""
-        return _gaussian_quantile(decoded, torch.tensor(self.scale), share)
+        """Compute the value below which a `share` lies of the law with `factor` times its scale."""
+        return _gaussian_quantile(decoded, torch.tensor(self.scale) * factor, share)
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,13 @@ class LaplaceLikelihood:
         return decoded
 
     def quantile(
-        self, decoded: Float[Tensor, "*values"], share: Float[Tensor, "*values"]
+        self,
+        decoded: Float[Tensor, "*values"],
+        share: Float[Tensor, "*values"],
+        factor: Tensor | float = 1.0,
     ) -> Float[Tensor, "*values"]:
-        """Compute the value below which a `share` of the law around `decoded` lies."""
-        return _laplace_quantile(decoded, torch.tensor(self.scale), share)
+        """Compute the value below which a `share` lies of the law with `factor` times its scale."""
+        return _laplace_quantile(decoded, torch.tensor(self.scale) * factor, share)
 
 
 class FittedScale(nn.Module):
@@ -120,10 +127,13 @@ class FittedLikelihood(nn.Module):
         return decoded
 
     def quantile(
-        self, decoded: Float[Tensor, "*values"], share: Float[Tensor, "*values"]
+        self,
+        decoded: Float[Tensor, "*values"],
+        share: Float[Tensor, "*values"],
+        factor: Tensor | float = 1.0,
     ) -> Float[Tensor, "*values"]:
-        """Compute the value below which a `share` of the law around `decoded` lies."""
-        return self._quantile(decoded, self.scale(), share)
+        """Compute the value below which a `share` lies of the law with `factor` times its scale."""
+        return self._quantile(decoded, self.scale() * factor, share)
 
 
 class TwoPartLikelihood(nn.Module):
@@ -160,14 +170,17 @@ class TwoPartLikelihood(nn.Module):
         return torch.where(self._log_odds(decoded) > 0, decoded, self.zero)
 
     def quantile(
-        self, decoded: Float[Tensor, "*values"], share: Float[Tensor, "*values"]
+        self,
+        decoded: Float[Tensor, "*values"],
+        share: Float[Tensor, "*values"],
+        factor: Tensor | float = 1.0,
     ) -> Float[Tensor, "*values"]:
-        """Compute the value below which a `share` of the law around `decoded` lies.
+        """Compute the value below which a `share` lies of the law with `factor` times its scale.
 
         Shares up to the probability of zero give `zero`, the others the Gaussian's part above it.
         """
         zero = self._log_odds(decoded).neg().sigmoid()
-        scale = self._scale()
+        scale = self._scale() * factor
         above = torch.special.ndtr((decoded.float() - self.zero) / scale)
         left = (1 - share) / (1 - zero).clamp(min=_LEAST_SHARE)  # of the amounts
         tail = (left.clamp(max=1) * above).clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
@@ -212,10 +225,11 @@ class LatentLikelihood(nn.Module):
         self,
         decoded: Float[Tensor, "batch time channels rows columns"],
         share: Float[Tensor, "batch time channels rows columns"],
+        factor: Tensor | float = 1.0,
     ) -> Float[Tensor, "batch time channels rows columns"]:
-        """Compute the latent below which a `share` of the law around `decoded` lies."""
+        """Compute the latent below which a `share` of the law lies, its scale times `factor`."""
         level = self.log_scale.clamp(min=math.log(_LEAST_SCALE)).view(-1, 1, 1).exp()
-        value: Tensor = level * self.unit.quantile(decoded / level, share)
+        value: Tensor = level * self.unit.quantile(decoded / level, share, factor)
         return value
 
 
@@ -293,12 +307,23 @@ def is_fitted(likelihood: Likelihood) -> bool:
 
 
 def draw(
-    likelihood: Likelihood, decoded: Frames, seed: int, serial: Serial, ticks: Ticks
+    likelihood: Likelihood | GrowingNoise,
+    decoded: Frames,
+    seed: int,
+    serial: Serial,
+    ticks: Ticks,
+    observed: Int64[Tensor, "batch observed"] | None = None,
 ) -> Frames:
-    """Draw frames from p(x | decoded), by the noise of each clip's serial at each tick."""
+    """Draw frames from p(x | decoded), by the noise of each clip's serial at each tick.
+
+    `observed` are the ticks of the frames that were shown, from which noise may grow.
+    """
     shape = tuple(decoded.shape[2:])
-    share = uniform_at(seed, serial, Stream.OBSERVATION, ticks, shape)
-    return likelihood.quantile(decoded, share.clamp(min=_LEAST_SHARE))
+    share = uniform_at(seed, serial, Stream.OBSERVATION, ticks, shape).clamp(min=_LEAST_SHARE)
+    if not isinstance(likelihood, GrowingNoise):
+        return likelihood.quantile(decoded, share)
+    factor = 1.0 if observed is None else likelihood.factor(ticks, observed)
+    return likelihood.likelihood.quantile(decoded, share, factor)
 
 
 def hold_scale(likelihood: Likelihood, held: Bool[Tensor, ""]) -> None:

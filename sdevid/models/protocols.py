@@ -50,5 +50,8 @@ class Likelihood(Protocol):
     def typical(self, decoded: Frames) -> Frames:
         """Compute the most likely frames, which sampling returns."""
 
-    def quantile(self, decoded: Tensor, share: Tensor) -> Tensor:
-        """Compute the value below which a `share` in (0, 1) of p(x | decoded) lies, by value."""
+    def quantile(self, decoded: Tensor, share: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+        """Compute the value below which a `share` in (0, 1) of p(x | decoded) lies, by value.
+
+        The law is that with `factor` times its scale.
+        """

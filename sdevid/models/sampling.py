@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from sdevid.models.growing_noise import GrowingNoise
 from sdevid.models.protocols import Likelihood
 from sdevid.models.text import Text
 from sdevid.transfer import to_device
@@ -28,7 +29,7 @@ class SamplerConfig(NamedTuple):
     bridge_diffusion: Literal["interpolant", "follmer"] | None = None  # of follmer's bridge
     guidance_scale: float = 1.0  # of birth and drift, away from what no text, or another, gives
     tolerance: float | None = None  # of the adaptive steps of a torchsde solver
-    observation: Likelihood | None = None  # also draw frames from it, around the decoded ones
+    observation: Likelihood | GrowingNoise | None = None  # also draw frames from it
 
     def serials(self, batch: Tensor) -> Serial:
         """Give the serials of a batch as long as this tensor, on its device."""

@@ -135,6 +135,16 @@ class Transport(nn.Module):
         return tuple(carried)
 
 
+class Carried(NamedTuple):
+    """The last observed frame, carried to each of some times."""
+
+    frame: Float[Tensor, "frames channels height width"]  # less the encoder's middle
+
+    def changed(self, drawn: Float[Tensor, "frames channels height width"]) -> Tensor:
+        """Compute the log odds of the frames, which the decoder shifts."""
+        return drawn + odds(self.frame, MIDDLE)
+
+
 def odds(carried: Float[Tensor, "*frames"], middle: float) -> Float[Tensor, "*frames"]:
     """Compute log odds of a carried frame, which the decoder shifts; 0 where there is none."""
     return (carried + middle).clamp(_EDGE, 1 - _EDGE).logit()

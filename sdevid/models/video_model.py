@@ -74,15 +74,21 @@ class VideoModel(nn.Module, ABC):
                     return
                 at = ticks[:, done : done + chunk.frames.shape[1]]
                 done += at.shape[1]
-                chunk = self._shown(chunk, at, sampler)
+                chunk = self._shown(chunk, at, sampler, conditioning.frame_ticks)
             yield chunk
 
-    def _shown(self, chunk: Chunk, ticks: Ticks, sampler: SamplerConfig) -> Chunk:
+    def _shown(
+        self,
+        chunk: Chunk,
+        ticks: Ticks,
+        sampler: SamplerConfig,
+        given: Int64[Tensor, "batch observed"] | None,
+    ) -> Chunk:
         """Turn decoded frames into the most likely ones, beside a draw around them if asked."""
         decoded, observed = chunk.frames, None
         if sampler.observation is not None:
             serial = sampler.serials(decoded)
-            noisy = draw(sampler.observation, decoded, sampler.seed, serial, ticks)
+            noisy = draw(sampler.observation, decoded, sampler.seed, serial, ticks, given)
             observed = self.pictures.decode(noisy)
         typical = self.pictures.decode(self.likelihood.typical(decoded))
         return chunk._replace(frames=typical, observed=observed)

@@ -86,7 +86,8 @@ def roll(
     content = start.content.repeat_interleave(_DRAWS, 0)
     rows = torch.arange(len(path.states), device=chosen.device)[:, None]
     states = path.states[rows, chosen.repeat_interleave(_DRAWS, 0)]
-    frames = model.decode(states, content, clips.context.repeated(_DRAWS))
+    at = clips.ticks[rows[: len(chosen)], chosen].repeat_interleave(_DRAWS, 0)
+    frames = model.decode(states, content, clips.context.repeated(_DRAWS), at)
     return torch.unflatten(frames, 0, (-1, _DRAWS))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdevid.models.bridge_conditioning import FutureFrames
 from sdevid.models.consistency import frame_difference
-from sdevid.models.encoder import Tokens, last_frame
+from sdevid.models.encoder import Observed, Tokens
 from sdevid.models.history_model import HistoryModel
 from sdevid.models.temporal import History
 from sdevid.objectives.clip_objective import ClipObjective, Clips, PerClip, divergence
@@ -87,7 +87,9 @@ class HistoryObjective(ClipObjective):
         encoded = model.encoder(frames, times)
         caption = model.embedding(text, len(frames))
         prior, posterior = self._histories(encoded.tokens, times, observed, present, caption)
-        prior = prior._replace(last=last_frame(encoded, window.reference[:, 0], observed[:, 0]))
+        seen = Observed(observed, ticks)
+        last = model.encoder.last_frame(encoded, window.reference[:, 0], observed[:, 0], seen)
+        prior = prior._replace(last=last)
         future = None if model.guide is None else FutureFrames(prior.tokens, ticks, observed)
         return EncodedClips(
             frames=window.cut(frames),
@@ -125,7 +127,8 @@ class HistoryObjective(ClipObjective):
         self, clips: EncodedClips, states: Float[Tensor, "batch time *latent"], w: Tensor
     ) -> PerClip:
         """Compute `reconstruction`, log p(x | w, z) over the window, and `frame_difference`."""
-        decoded, valid = self.model.decode(states, w, clips.context), clips.window.valid
+        decoded = self.model.decode(states, w, clips.context, clips.ticks)
+        valid = clips.window.valid
         log_prob = self.model.likelihood.log_prob(decoded, clips.frames)
         terms = {"reconstruction": (log_prob * valid).sum(1)}
         if self.config.consistency.frame_difference:

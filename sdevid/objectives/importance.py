@@ -55,7 +55,7 @@ def log_weight(
     draw = StartDraw(content, state, w, z0, eps_z)
     path, ratio = objective.weighted_path(clips, Start(w, z0[:, None], states, {}))
     weight: Tensor = model.likelihood.log_prob(
-        model.decode(path, w, clips.context), clips.frames
+        model.decode(path, w, clips.context, clips.ticks), clips.frames
     ).sum(1)
     weight = weight + model.start_prior.log_prob(draw, clips.context, seed, serial)
     return weight - _normal_log_prob(content, w) - _normal_log_prob(state, z0) + ratio

@@ -95,7 +95,8 @@ class SDEMatchingObjective(HistoryObjective):
             return super().score(clips, states, w)
         chosen, weight = self._chosen(clips.window, clips.serial)
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-        decoded = self.model.decode(states[rows, chosen], w, clips.context)
+        ticks = clips.ticks[rows, chosen]
+        decoded = self.model.decode(states[rows, chosen], w, clips.context, ticks)
         log_prob = self.model.likelihood.log_prob(decoded, clips.frames[rows, chosen])
         return {"reconstruction": weight * log_prob.sum(1)}
 

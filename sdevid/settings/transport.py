@@ -18,7 +18,10 @@ def unfit(
     """
     if not encoder.transport:
         return
-    yield from _without_displacement(sde, encoder, observation)
+    yield from _without_displacement(sde, encoder)
+    if observation.keyframes_fraction:
+        found = "observation.keyframes_fraction is above 0, whose clips may begin with no frame"
+        yield found, "observation.keyframes_fraction=0"
     if encoder.frozen is not None:
         found = "encoder.frozen is set, and latents of an autoencoder are not carried"
         yield found, "encoder.frozen=null"
@@ -34,13 +37,15 @@ def unfit_layers(
     sde: SDEConfig, encoder: EncoderConfig, observation: ObservationConfig
 ) -> Iterator[tuple[str, str]]:
     """Yield what `encoder.carried_layers` cannot go with and its remedy; nothing where it is 0."""
-    if encoder.carried_layers:
-        yield from _without_displacement(sde, encoder, observation)
+    if not encoder.carried_layers:
+        return
+    yield from _without_displacement(sde, encoder)
+    if observation.ahead:
+        remedy = "observation.ends_fraction=0 and keyframes_fraction=0"
+        yield "frames ahead may be observed, whose motion nothing reads", remedy
 
 
-def _without_displacement(
-    sde: SDEConfig, encoder: EncoderConfig, observation: ObservationConfig
-) -> Iterator[tuple[str, str]]:
+def _without_displacement(sde: SDEConfig, encoder: EncoderConfig) -> Iterator[tuple[str, str]]:
     if sde.latent != "map":
         yield f"sde.latent is {sde.latent}, without cells that move", "sde.latent=map"
     if sde.order != 2:
@@ -50,6 +55,3 @@ def _without_displacement(
     if not encoder.causal:
         found = "encoder.causal is false, so that a path does not start where the frame is"
         yield found, "encoder.causal=true"
-    if observation.ahead:
-        remedy = "observation.ends_fraction=0 and keyframes_fraction=0"
-        yield "frames ahead may be observed, whose motion nothing reads", remedy

@@ -142,7 +142,7 @@ def test_every_parameter_learns():
         ({"sde": {"order": 1}}, "sde.order=2"),
         ({"sde": {"latent_size": 1}}, "sde.latent_size=2"),
         ({"encoder": {"causal": False}}, "encoder.causal=true"),
-        ({"observation": {"ends_fraction": 0.2}}, "observation.ends_fraction=0"),
+        ({"observation": {"keyframes_fraction": 0.2}}, "observation.keyframes_fraction=0"),
         ({"encoder": {"skip": True, "carried_layers": 2}}, "encoder.carried_layers=0"),
         ({"encoder": {"map_size": 32}}, "a smaller encoder.map_size"),
     ],

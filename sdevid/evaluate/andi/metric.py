@@ -1,12 +1,13 @@
-"""The Anomalous Diffusion Challenge 2 on its fields: VIPs followed by the model and by a tracker.
+"""The Anomalous Diffusion Challenge 2 on its fields: VIPs followed by the model and by trackers.
 
-Both sides get the VIPs' places in the first frame, as the challenge gives their mask, and the same
+All sides get the VIPs' places in the first frame, as the challenge gives their mask, and the same
 fit reads segments off the tracks. Beside them stand the same fit of the true places, and one
 constant motion for every particle.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from sdevid.evaluate.andi.scores import (
 )
 from sdevid.evaluate.blobs import Tracker
 from sdevid.evaluate.context import EvalContext
+from sdevid.evaluate.law.tracking import FilmTracker, TrackpyTracker
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.particles.model_law import NEAR, Windows, windows
 from sdevid.evaluate.progress import batches
@@ -36,7 +38,10 @@ from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.particles import ParticleObjective
 from sdevid.types import as_frames
 
-TRACKER = Tracker(threshold=0.09, reach=8.0, sign="bright")
+TRACKERS: dict[str, FilmTracker] = {
+    "centroids": Tracker(threshold=0.09, reach=8.0, sign="bright"),
+    "trackpy": TrackpyTracker(diameter=5, threshold=0.09, reach=8.0, sign="bright"),
+}
 LEAST = 8  # frames of a track that is fitted
 
 Tracks = list[Floats]  # (frames, 2) each, from the first frame on where it follows a VIP
@@ -83,7 +88,7 @@ def _scored(field: Field, predicted: list[Segments], everyone: list[Segments]) -
 def evaluate(context: EvalContext) -> dict[str, Any]:
     """Score every field; a figure averages over fields by their VIPs, as the challenge does."""
     sources: dict[str, list[dict[str, float]]] = {}
-    counts = []
+    counts, trackers = [], {name: TRACKERS[name] for name in TRACKERS if name not in _left_out()}
     for part in batches(context.clips, 1, "fields of view"):
         for clip in part:
             meta = context.index.read(clip).meta
@@ -95,7 +100,11 @@ def evaluate(context: EvalContext) -> dict[str, Any]:
             still = [constant(field.frames)]
             by_source = {
                 "the model's posterior": answer(field, *_followed(context, film)),
-                "centroids": answer(field, *_tracked(film)),
+            }
+            by_source |= {
+                name: answer(field, *_tracked(film, tracker)) for name, tracker in trackers.items()
+            }
+            by_source |= {
                 "true places": answer(field, true[: len(field.vips)], true[len(field.vips) :]),
                 "constant": _scored(field, still * len(field.vips), still),
             }
@@ -105,6 +114,7 @@ def evaluate(context: EvalContext) -> dict[str, Any]:
     return {
         "fields": len(counts),
         "vips": sum(counts),
+        "left_out": _left_out(),
         "sources": {
             name: {key: _average(each, key, weights) for key in each[0]}
             for name, each in sources.items()
@@ -148,11 +158,18 @@ def _followed(context: EvalContext, film: Windows) -> tuple[Tracks, Tracks]:
     return [places[: stays[k], k] for k in np.flatnonzero(present) if stays[k]], []
 
 
-def _tracked(film: Windows) -> tuple[Tracks, Tracks]:
-    """Track centroids: those that begin in the first frame, and all others."""
+def _left_out() -> dict[str, str]:
+    """Say which trackers cannot run here, and why."""
+    if importlib.util.find_spec("trackpy") is not None:
+        return {}
+    return {"trackpy": "it is not installed; pip install 'sdevid[trackpy]'"}
+
+
+def _tracked(film: Windows, tracker: FilmTracker) -> tuple[Tracks, Tracks]:
+    """Track a film: particles that are there in the first frame, and all others."""
     grey = as_frames(film.video)[0].mean(1).double().numpy()
-    tracks, _ = TRACKER.follow(grey)
-    first = {tuple(place) for place in TRACKER.find(grey[0])}
+    tracks, _ = tracker.follow(grey)
+    first = {tuple(track[0]) for track in tracker.follow(grey[:1])[0]}
     starting = [track for track in tracks if tuple(track[0]) in first]
     return starting, [track for track in tracks if tuple(track[0]) not in first]
 
@@ -198,6 +215,8 @@ def rows(results: Results) -> Iterator[Row]:
         for key, title in TITLES.items():
             if key in scores:
                 yield Row(section, title, scores[key])
+    for name, reason in entry["left_out"].items():
+        yield Row("Anomalous Diffusion Challenge: left out", name, {"mean": None}, reason)
 
 
 METRIC = Metric(

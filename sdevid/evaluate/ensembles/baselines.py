@@ -108,21 +108,28 @@ def random_past(case: Case) -> Forecast:
 
 def optical_flow(case: Case) -> Forecast:
     """Advect the last frame along the optical flow of the prefix."""
-    from scipy.ndimage import map_coordinates
-
     velocity = flow_of(case.prefix)
     last = case.units.values(filled(in_unit_range(case.prefix))[-1])
-    grid = np.stack(np.meshgrid(*map(np.arange, last.shape[:2]), indexing="ij")).astype(np.float64)
-    source, fields = grid.copy(), []
+    moved, fields = np.zeros_like(velocity), []
     for _ in range(case.ahead):
-        advected = [map_coordinates(part, source, order=1, mode="nearest") for part in velocity]
-        source = source - np.stack(advected)
-        layers = [
-            map_coordinates(last[..., c], source, order=1, mode="nearest")
-            for c in range(last.shape[-1])
-        ]
-        fields.append(np.stack(layers, axis=-1))
+        moved = moved + np.moveaxis(advected(np.moveaxis(velocity, 0, -1), moved), -1, 0)
+        fields.append(advected(last, moved))
     return Forecast(np.stack(fields)[None].astype(np.float32), "point")
+
+
+def advected(field: Any, moved: Any) -> Any:
+    """Carry `field` (height, width, channels) by `moved` (2, height, width), rows and columns.
+
+    Bilinear between pixels; from outside the picture its edge comes in.
+    """
+    from scipy.ndimage import map_coordinates
+
+    grid = np.stack(np.meshgrid(*map(np.arange, field.shape[:2]), indexing="ij"))
+    layers = [
+        map_coordinates(field[..., c], grid - moved, order=1, mode="nearest")
+        for c in range(field.shape[-1])
+    ]
+    return np.stack(layers, axis=-1)
 
 
 def flow_of(prefix: Values) -> Any:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdevid.data import source_units, stream
 from sdevid.data.source_units import SourceUnits
 from sdevid.evaluate import generation
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.ensembles import baselines
-from sdevid.evaluate.ensembles.baselines import Case, Field, Forecast
+from sdevid.evaluate.ensembles.baselines import Case, Field, Forecast, advected, flow_of
 from sdevid.evaluate.ensembles.futures import forecast_entries, model_forecasts, score_rows
+from sdevid.evaluate.ensembles.noise_growth import Ensemble, with_growth
 from sdevid.evaluate.ensembles.observation_noise import ObservationNoise, observation_noise
 from sdevid.evaluate.ensembles.scores import BySource, Totals, clip_totals
 from sdevid.evaluate.metric import Metric, Results, Row
 from sdevid.evaluate.progress import batches, evenly
+from sdevid.evaluate.statistics.observed import Values
+from sdevid.models.protocols import Likelihood
+from sdevid.types import Batch
 
 CLIPS = 64  # at most
 
@@ -44,6 +50,7 @@ def run(context: EvalContext) -> Results:
     clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
     units = source_units.parse(options.values, context.index.dataset)
     noise = observation_noise(context)
+    noise = with_growth(context, noise, partial(_ensemble, context, every))
     totals: dict[str, list[Totals]] = {}
     for part in batches(clips, 1, "frames between"):
         for name, scored in _clip(context, part, every, units, noise).items():
@@ -73,8 +80,7 @@ def _clip(
     options = context.options
     batch = stream.fixed(context.index, context.config, clip)
     video = batch.values[0]
-    indices = list(range(0, len(video), every))
-    inner = [k for k in range(indices[-1]) if k % every]
+    indices, inner = _places(len(video), every)
     decoded, drawn = generation.between(
         context.model, batch, indices, inner, options.samples, context.seed, noise.likelihood
     )
@@ -86,14 +92,52 @@ def _clip(
     share = np.array([k % every / every for k in inner], np.float32)[:, None, None, None]
     gap = np.array([k // every for k in inner])
     line = (1 - share) * ends[gap] + share * ends[gap + 1]
+    flow = flow_interpolation(video[indices], ends, gap, share.ravel())
     forecasts = model_forecasts(units, decoded, drawn) | {
         "linear_interpolation": Forecast(line[None], "point"),
+        "optical_flow_interpolation": Forecast(flow[None], "point"),
         "frame_before": Forecast(ends[gap][None], "point"),
         "climatology": baselines.climatology(case),
     }
     return {
         name: _by_place(forecast, observed, every - 1, seed) for name, forecast in forecasts.items()
     }
+
+
+def _places(frames: int, every: int) -> tuple[list[int], list[int]]:
+    """List the frames of a clip that are given, and those between them."""
+    indices = list(range(0, frames, every))
+    return indices, [k for k in range(indices[-1]) if k % every]
+
+
+def _ensemble(
+    context: EvalContext, every: int, batch: Batch, members: int, likelihood: Likelihood
+) -> Ensemble:
+    """Fill the gaps of one clip by members drawn from `likelihood`."""
+    indices, inner = _places(batch.video.shape[1], every)
+    _, drawn = generation.between(
+        context.model, batch, indices, inner, members, context.seed, likelihood
+    )
+    assert drawn is not None
+    return Ensemble(drawn, batch.values[0][inner], batch.ticks[:, inner], batch.ticks[:, indices])
+
+
+def flow_interpolation(
+    given: Values, ends: Field, gap: NDArray[np.int64], share: NDArray[np.float32]
+) -> Field:
+    """Advect both ends of each gap to each of its times, and average by the distance in time.
+
+    The flow is that of the frames as `given` (frames, height, width, channels); what is advected
+    are their values `ends`. Returns a frame for each entry of `gap` and `share`, the part of that
+    gap's time that has gone by.
+    """
+    flows = {k: flow_of(given[k : k + 2]) for k in set(gap.tolist())}
+    fields = []
+    for k, part in zip(gap.tolist(), share.tolist(), strict=True):
+        before = advected(ends[k], part * flows[k])
+        after = advected(ends[k + 1], (part - 1) * flows[k])
+        fields.append((1 - part) * before + part * after)
+    return np.stack(fields).astype(np.float32)
 
 
 def _by_place(forecast: Forecast, observed: Field, positions: int, seed: int) -> Totals:
@@ -121,8 +165,8 @@ METRIC = Metric(
     name="between",
     summary=(
         "`--task between`: end frames, or every `--every`-th, given and the frames between as an "
-        "ensemble, scored as `futures` by place in the gap, beside linear interpolation, the frame "
-        "before and climatology (models trained with frames ahead)"
+        "ensemble, scored as `futures` by place in the gap, beside linear and optical-flow "
+        "interpolation, the frame before and climatology (models trained with frames ahead)"
     ),
     run=run,
     rows=rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sdevid.evaluate import generation
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.ensembles import baselines
 from sdevid.evaluate.ensembles.baselines import BASELINES, Baseline, Case, Forecast
+from sdevid.evaluate.ensembles.noise_growth import Ensemble, with_growth
 from sdevid.evaluate.ensembles.observation_noise import ObservationNoise, observation_noise
 from sdevid.evaluate.ensembles.scores import SIDES, BySource, Totals, clip_totals, spectra
 from sdevid.evaluate.ensembles.steps import STEPS
@@ -25,6 +27,8 @@ from sdevid.evaluate.statistics.ensemble import LEVELS
 from sdevid.evaluate.statistics.estimate import Floats
 from sdevid.evaluate.statistics.observed import Values, masked_like
 from sdevid.evaluate.table import number
+from sdevid.models.protocols import Likelihood
+from sdevid.types import Batch
 
 CLIPS = 64  # prefixes, at most
 DECODED = "model_without_noise"
@@ -43,7 +47,7 @@ def run(context: EvalContext) -> Results:
     clips = evenly(min(CLIPS, len(context.clips)), len(context.index))
     units = source_units.parse(options.values, context.index.dataset)
     unmet = {one.name: reason for one in ALL if (reason := one.needs(context))}
-    noise = observation_noise(context)
+    noise = with_growth(context, observation_noise(context), partial(_ensemble, context))
     totals: dict[str, list[Totals]] = {}
     for part in batches(clips, 1, "futures beside baselines"):
         for name, scored in _clip(context, part, units, unmet, noise).items():
@@ -105,6 +109,15 @@ def _clip(
     totals["model"] |= _energy(futures.samples[0], outcome, context)
     totals["model"]["largest"] = np.fmax.reduce(observed, axis=(1, 2))
     return totals
+
+
+def _ensemble(context: EvalContext, batch: Batch, members: int, likelihood: Likelihood) -> Ensemble:
+    """Forecast one clip by members drawn from `likelihood`."""
+    given, ticks = context.options.context, batch.ticks
+    futures = generation.futures(context.model, batch, given, members, context.seed, likelihood)
+    assert futures.observed is not None
+    outcome = batch.values[0, given:]
+    return Ensemble(futures.observed[0], outcome, ticks[:, given:], ticks[:, :given])
 
 
 def model_forecasts(

@@ -20,6 +20,7 @@ from torch import Tensor
 from sdevid.data import stream
 from sdevid.evaluate.context import EvalContext
 from sdevid.evaluate.progress import batches, evenly
+from sdevid.models.growing_noise import GrowingNoise
 from sdevid.models.likelihood import (
     GaussianLikelihood,
     LaplaceLikelihood,
@@ -36,7 +37,7 @@ _BATCH = 8
 class ObservationNoise(NamedTuple):
     """The law of a frame around a decoded one, and where its scale comes from."""
 
-    likelihood: Likelihood | None  # None: the objective scores no frames
+    likelihood: Likelihood | GrowingNoise | None  # None: the objective scores no frames
     record: dict[str, Any]
 
 
@@ -56,7 +57,12 @@ class ErrorPower:
         """Return the decoded frames."""
         return decoded
 
-    def quantile(self, decoded: Tensor, share: Tensor) -> Tensor:  # noqa: ARG002
+    def quantile(
+        self,
+        decoded: Tensor,
+        share: Tensor,  # noqa: ARG002
+        factor: Tensor | float = 1.0,  # noqa: ARG002
+    ) -> Tensor:
         """Return the decoded frames: this is no distribution."""
         return decoded
 

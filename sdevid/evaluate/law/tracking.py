@@ -43,7 +43,8 @@ class TrackpyTracker:
         trackpy.quiet()
         grey = np.rint(255 * np.clip(film, 0, 1)).astype(np.uint8)
         frames = [255 - frame if self.sign == "dark" else frame for frame in grey]
-        located: Any = trackpy.batch(frames, self.diameter, processes=1)
+        with np.errstate(divide="ignore"):  # of features whose mass is 0, in trackpy's own error
+            located: Any = trackpy.batch(frames, self.diameter, processes=1)
         # trackpy's signal is the height of the peak over the ground, in grey levels
         located = located[located["signal"] >= 255 * self.threshold]
         counts = [int((located["frame"] == k).sum()) for k in range(len(film))]

@@ -91,11 +91,11 @@ def _totals(context: EvalContext, latents: EncodedClips) -> Totals:
     model, last = context.objective.model, latents.states.shape[1] - 1
     assert isinstance(model, HistoryModel)
     real, history = latents.frames, latents.context.history
-    decoded = _frames(model, latents.states, latents.content, history)
+    decoded = _frames(model, latents.states, latents.content, history, latents.ticks)
     pairs = ((decoded[:, 1:], decoded[:, :-1]), (real[:, 1:], real[:, :-1]))
     totals: Totals = compared("posterior", *pairs)
     start = prior_start(model, latents, context.seed)
-    begun = _frames(model, start[1][:, None], start[0], history)
+    begun = _frames(model, start[1][:, None], start[0], history, latents.ticks[:, :1])
     totals["psnr_prior_start"] = _psnr(begun, real[:, :1])
     for steps in (steps for steps in STEPS if steps <= last):
         origins = np.unique(np.linspace(0, last - steps, ORIGINS).astype(int)).tolist()
@@ -131,14 +131,15 @@ def _steps(
         for start, k in zip(starts, origins, strict=True)
     ]
     w, now = starts[0][0], torch.stack([z for _, z in starts], dim=1)
-    history = latents.context.history
-    generated, began = (_frames(model, z, w, history) for z in (torch.stack(later, dim=1), now))
-    return generated, began
+    history, ticks = latents.context.history, latents.ticks
+    after = ticks[:, [k + steps for k in origins]]
+    generated = _frames(model, torch.stack(later, dim=1), w, history, after)
+    return generated, _frames(model, now, w, history, ticks[:, origins])
 
 
-def _frames(model: HistoryModel, z: Tensor, w: Tensor, history: History) -> Tensor:
+def _frames(model: HistoryModel, z: Tensor, w: Tensor, history: History, ticks: Tensor) -> Tensor:
     """Decode states to frames in [0, 1]."""
-    return model.pictures.decode(model.decode(z, w, history))
+    return model.pictures.decode(model.decode(z, w, history, ticks))
 
 
 def compared(name: str, generated: Pair, real_pair: Pair) -> Totals:

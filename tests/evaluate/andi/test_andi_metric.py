@@ -71,6 +71,14 @@ def test_ensemble_weighs_segments_by_their_length():
     assert (coefficient, weight) == (1.75, 40)
 
 
+def test_a_tracker_that_is_not_installed_is_left_out_by_name(monkeypatch):
+    monkeypatch.setattr(metric.importlib.util, "find_spec", lambda _: None)
+    entry = {"vips": 1, "sources": {}, "left_out": metric._left_out()}
+    (row,) = metric.rows({"andi": entry})
+    assert row.name == "trackpy"
+    assert "sdevid[trackpy]" in row.note
+
+
 def test_other_shards_and_models_are_refused_by_name():
     index = SimpleNamespace(dataset={"dataset": "brownian"})
     assert "of brownian, not of andi" in metric.needs(SimpleNamespace(truth={}, index=index))
@@ -133,5 +141,6 @@ def test_fields_are_cut_trained_on_and_scored(tmp_path):
     entry = json.loads(output.read_text())["andi"]
     assert entry["fields"] == 2
     sources = entry["sources"]
-    assert set(sources) == {"the model's posterior", "centroids", "true places", "constant"}
+    ways = {"the model's posterior", "centroids", "trackpy", "true places", "constant"}
+    assert set(sources) | set(entry["left_out"]) == ways
     assert sources["true places"]["followed"]["mean"] == 1

@@ -65,6 +65,22 @@ def test_linear_interpolation_of_a_line_is_exact(context):
     assert any("1 frame of 3 given: fair CRPS, grey levels" in title for title in titles)
 
 
+def test_flow_interpolation_of_an_even_motion_beats_a_blend():
+    at = np.arange(48.0)
+
+    def frame(t):
+        x, y = at - 0.8 * t, at[:, None] + 0.5 * t
+        wave = 0.5 + 0.2 * np.sin(0.5 * x + 0.3 * y) + 0.2 * np.cos(0.4 * y - 0.3 * x)
+        return wave[..., None].astype(np.float32)
+
+    ends, share = np.stack([frame(0), frame(4)]), np.array([0.25, 0.5, 0.75], np.float32)
+    flow = between.flow_interpolation(ends, ends, np.zeros(3, int), share)
+    for k, found in enumerate(flow):
+        blend = (1 - share[k]) * ends[0] + share[k] * ends[1]
+        error, worse = (abs(x - frame(k + 1))[8:-8, 8:-8].mean() for x in (found, blend))
+        assert error < 0.3 * worse
+
+
 def test_end_frames_alone_leave_one_gap(context):
     scores = between.run(context())["between"]
     assert scores["every"] == 6
