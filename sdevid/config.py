@@ -220,13 +220,12 @@ class Config(RuntimeSettings, OptimizationSettings, DataSettings, Clock, VideoSe
 
     @model_validator(mode="after")
     def _memory_fits(self) -> Config:
-        follmer = self.follmer
-        if (follmer.anchor_every or 0) >= self.sequence_length:
-            raise ValueError(
-                f"follmer.anchor_every is {follmer.anchor_every}, but a clip has "
-                f"{self.sequence_length} frames (sequence_length), and no bridge has seen an "
-                "anchor further back; give fewer"
-            )
+        for name, every in (("follmer", self.follmer.anchor_every), ("sde", self.sde.anchor_every)):
+            if (every or 0) >= self.sequence_length:
+                raise ValueError(
+                    f"{name}.anchor_every is {every}, but a clip has {self.sequence_length} frames "
+                    "(sequence_length), and training has seen no anchor further back; give fewer"
+                )
         return self
 
     @model_validator(mode="after")

@@ -7,17 +7,16 @@ frame to frame by correlation.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sdevid.models.carried_frame import CarriedFrame, Layers, carry, unfolded
-from sdevid.models.layers import Points, displacement, middles, shares, stretched, weights
+from sdevid.models.layers import Points, displacement, middles, pushes, shares, stretched, weights
 from sdevid.models.transport import AXES
 from sdevid.types import Frames
-
-_RIDGE = 1e-3  # of the weights' squares, where two layers lie in the same cells
-_LEAST = 1e-6  # added to them, where there is no layer
 
 Aims = Float[Tensor, "batch steps aim rows columns"]  # see `channels`
 Moves = Float[Tensor, "batch time layers 2"]  # (x, y), half sides from the observed frame's place
@@ -28,34 +27,48 @@ def channels(layers: int) -> int:
     return 4 * layers + 1
 
 
+class Tracks(NamedTuple):
+    """The layers of an observed frame, and how far each has come in the frames from it on."""
+
+    layers: Layers
+    moves: Moves
+
+    def places(self) -> Float[Tensor, "batch time layers 2"]:
+        """Give the middles of the layers, (x, y) in half sides from the picture's."""
+        return middles(self.layers.sum(2))[:, None] + self.moves
+
+
+@torch.no_grad()
+def tracks(
+    frames: Frames, observed: Float[Tensor, "batch channels height width"], count: int
+) -> Tracks:
+    """Follow the `count` layers of the observed frame, the first, through frames."""
+    layers = shares(observed, count)[:, :, None] * observed[:, None]
+    return Tracks(layers, followed(frames.nan_to_num(nan=0.0).float(), layers))
+
+
 @torch.no_grad()
 def aims(
-    frames: Frames,
-    observed: Float[Tensor, "batch channels height width"],
+    known: Tracks,
     carried: CarriedFrame,
     sides: tuple[int, int],
     dt: Float[Tensor, "batch steps"],
 ) -> Aims:
-    """Find the places of the observed frame's layers at each step's end, as many steps a frame.
+    """Find where layers should be at each step's end, as many steps a frame.
 
     Steps of no time (`dt`), and clips whose observed frame is empty, aim at nothing.
     """
-    frames = frames.nan_to_num(nan=0.0).float()
-    count = carried.layers
-    parts = shares(observed, count)[:, :, None] * observed[:, None]
+    parts, count = known.layers, known.layers.shape[1]
     weight = weights(parts, sides)
-    gram = weight @ weight.transpose(1, 2)
-    ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).sum(1) + _LEAST
-    eye = torch.eye(count, device=gram.device)
-    # Not `solve`, which waits for a GPU to say that the matrix is no singular one.
-    pushes = torch.linalg.solve_ex(gram + ridge[:, None, None] * eye, weight)[0]
-    found = straightened(followed(frames, parts), middles(parts.sum(2)), carried.room(parts))
+    found = straightened(known.moves, middles(parts.sum(2)), carried.room(parts))
     found = stretched(found, sides[1] / 2, sides[0] / 2)  # cells
-    steps = dt.shape[1] // (frames.shape[1] - 1)
+    steps = dt.shape[1] // (known.moves.shape[1] - 1)
     share = torch.arange(1, steps + 1, device=dt.device) / steps
     ends = torch.lerp(found[:, :-1, None], found[:, 1:, None], share[:, None, None])
     rate = torch.where(dt > 0, 1 / dt.clamp(min=1e-6), 0.0)[..., None, None]
-    still = [each.flatten(1)[:, None].expand(-1, dt.shape[1], -1) for each in (weight, pushes)]
+    still = [
+        each.flatten(1)[:, None].expand(-1, dt.shape[1], -1) for each in (weight, pushes(weight))
+    ]
     still = [torch.unflatten(each, 2, (count, *sides)) for each in still]
     moving = torch.cat([ends.flatten(1, 2).flatten(2), rate.flatten(2)], dim=2)
     return torch.cat([*still, moving[..., None, None].expand(*moving.shape, *sides)], dim=2)
@@ -87,9 +100,9 @@ def pull(
 ) -> Float[Tensor, "batch 2 rows columns"]:
     """Compute what the velocities' drift lacks to put each layer where the step should end."""
     count, size = (aim.shape[1] - 1) // 4, z.shape[1] // 2
-    weight, pushes, ends, rate = torch.split(aim, [count, count, AXES * count, 1], dim=1)
+    weight, push, ends, rate = torch.split(aim, [count, count, AXES * count, 1], dim=1)
     dt = torch.where(rate > 0, 1 / rate.clamp(min=1e-6), 0.0)
     v = z[:, size : size + AXES] + drift[:, :AXES] * dt
     reached = torch.einsum("blhw,bahw->bla", weight, z[:, :AXES] + v * dt)
     short = torch.unflatten(ends[:, :, 0, 0], 1, (count, AXES)) - reached
-    return torch.einsum("blhw,bla->bahw", pushes, short) * rate.square()
+    return torch.einsum("blhw,bla->bahw", push, short) * rate.square()

@@ -15,6 +15,7 @@ from sdevid.config import SDEConfig
 from sdevid.models import aim
 from sdevid.models.bridge_conditioning import BridgeTerm
 from sdevid.models.encoder import Sides, lay_out
+from sdevid.models.reflection import Walls, reflected
 from sdevid.models.transformer import StateTransformer
 from sdevid.models.transport import AXES
 from sdevid.sde.problem import Diffusion, Network, Reading
@@ -93,8 +94,10 @@ class Conditions(NamedTuple):
 
     drift: Tensor  # (batch, hidden) or (batch, hidden, 1, 1)
     diffusion: Tensor  # g itself, (batch, size) or (batch, size, 1, 1); with a slope, its level a
-    slope: Tensor | None  # b, where g depends on z
-    curve: Tensor | None  # c, likewise
+    slope: Tensor | None = None  # b, where g depends on z
+    curve: Tensor | None = None  # c, likewise
+    walls: Walls | None = None  # of what is carried
+    anchor: State | None = None  # positions of the path's start, or of an earlier frame
 
     def repeated(self, count: int) -> Conditions:
         """Repeat each clip's `count` times in a row."""
@@ -141,9 +144,11 @@ def by_place(config: SDEConfig) -> bool:
 class Prior(nn.Module):
     """dz = h(z, w, c) dt + g(w, c) dW, time-homogeneous, diagonal noise.
 
+    With `anchor` h also sees how far the positions are from those of an earlier frame.
     With `order: 2` z = (q, v), and h and g are those of v alone: dq = v dt, dv = h dt + g dW.
     With `noise: diagonal`, g_i = floor + softplus(a_i + b_i tanh z_i + c_i tanh^2 z_i), a, b and c
-    read from w and the history's summary; in order 2 z_i is v_i.
+    read from w and the history's summary; in order 2 z_i is v_i. With `friction_start` the drift of
+    v has -f v too, f learnt.
     The drift is given in Ito's calculus, as the solver takes it: with `stratonovich`, h is the
     other's, and 1/2 g dg/dz is added (Kloeden & Platen 1992, section 4.9).
     """
@@ -161,7 +166,11 @@ class Prior(nn.Module):
         self.stratonovich = stratonovich
         inputs = config.content_size + features
         self.condition = nn.Linear(inputs, config.hidden)
-        self.drift = state_network(config, config.latent_size, config.state_size)
+        seen = config.state_size + (config.latent_size if config.anchor else 0)
+        self.drift = state_network(config, config.latent_size, seen)
+        self.log_friction = None
+        if config.friction_start:
+            self.log_friction = nn.Parameter(torch.tensor([math.log(config.friction_start)]))
         self.diagonal = config.noise == "diagonal"
         levels = config.latent_size * (3 if self.diagonal else 1)
         self.level = nn.Linear(inputs, levels)
@@ -173,8 +182,18 @@ class Prior(nn.Module):
         start = config.diffusion_start - config.diffusion_floor
         self.start = math.log(math.expm1(max(start, 1e-4)))
 
+    @property
+    def unlayered(self) -> str:
+        """Say what of drift and diffusion no SiLU layers over the state hold; empty if nothing."""
+        if self.config.anchor:
+            return "the drift sees an anchor"
+        return "" if self.log_friction is None else "the drift has a friction"
+
     def conditions(
-        self, w: Float[Tensor, "batch content *cells"], c: Float[Tensor, "batch cells features"]
+        self,
+        w: Float[Tensor, "batch content *cells"],
+        c: Float[Tensor, "batch cells features"],
+        walls: Walls | None = None,
     ) -> Conditions:
         """Compute what the networks are conditioned on, given the history's summary `c`."""
         inputs = torch.cat([pooled(w), c.mean(1)], dim=1)
@@ -186,8 +205,14 @@ class Prior(nn.Module):
             here, spread = self.places(c, w)
             drift, level = drift + here, level + spread.float()
         if not self.diagonal:
-            return Conditions(drift, self._of_terms(level).at(level), None, None)
-        return Conditions(drift, *level.chunk(3, dim=1))
+            return Conditions(drift, self._of_terms(level).at(level), walls=walls)
+        return Conditions(drift, *level.chunk(3, dim=1), walls=walls)
+
+    def anchored(self, conditions: Conditions, start: State) -> Conditions:
+        """Add the anchor of a path that begins at `start`, with `sde.anchor`."""
+        if not self.config.anchor:
+            return conditions
+        return conditions._replace(anchor=start[:, : self.config.latent_size])
 
     def _of_terms(
         self, level: Tensor, slope: Tensor | None = None, curve: Tensor | None = None
@@ -199,7 +224,7 @@ class Prior(nn.Module):
         """Give g as a function of what it drives, or g itself where it does not depend on it."""
         if conditions.slope is None:
             return conditions.diffusion
-        return self._of_terms(*conditions[1:])
+        return self._of_terms(conditions.diffusion, conditions.slope, conditions.curve)
 
     def _driven(self, z: Float[Tensor, "*any"]) -> Float[Tensor, "*any2"]:
         """Select the part of `z` that noise acts on."""
@@ -222,16 +247,29 @@ class Prior(nn.Module):
         """
         return self.rates(z, conditions, bridge)[:2]
 
+    def _learnt(self, z: State, condition: Tensor, known: Conditions) -> Driven:
+        """Evaluate the drift's network; between walls, of the path that they turn back."""
+        if self.config.anchor:
+            here = z[:, : self.config.latent_size]
+            back = torch.zeros_like(here) if known.anchor is None else known.anchor - here
+            z = torch.cat([z, back], dim=1)
+        if known.walls is None:
+            return self.drift(z, condition)
+        z, turn = reflected(z, known.walls)
+        drift = self.drift(z, condition)
+        return torch.cat([turn * drift[:, :AXES], drift[:, AXES:]], dim=1)
+
     def rates(
         self, z: State, conditions: Conditions, bridge: BridgeTerm | None = None
     ) -> tuple[Driven, DiffusionAt, DiffusionAt | None]:
         """Evaluate drift and diffusion as `forward`, and dg/dz: None where g is constant in z."""
-        if bridge is None:
-            drift = self.drift(z, conditions.drift)
-        else:
-            drift = self.drift(z, conditions.drift + bridge.shift)
+        condition = conditions.drift if bridge is None else conditions.drift + bridge.shift
+        drift = self._learnt(z, condition, conditions)
+        if bridge is not None:
             place = z.narrow(1, 0, self.config.latent_size)  # of second order, without velocity
             drift = drift + bridge.pull * (bridge.target - place)
+        if self.log_friction is not None:
+            drift = torch.addcmul(drift, self.log_friction.exp(), self._driven(z), value=-1)
         law = self.diffusion_law(conditions)
         if isinstance(law, Tensor):
             return drift, law, None

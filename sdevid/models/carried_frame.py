@@ -7,17 +7,20 @@ keeps its shape, and the state only says where it is (layers: Wang & Adelson 199
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sdevid.config import Config
 from sdevid.models.encoder import Maps
-from sdevid.models.layers import Points, middles, shares, spreads, stretched, weights
-from sdevid.models.reflection import nearest_image
+from sdevid.models.layers import Points, middles, shares, stretched, weights
+from sdevid.models.reflection import Walls, nearest_image, walls_of
 from sdevid.models.transport import AXES
 
 _LEAST = 0.05  # half sides from the middle of the picture that any layer may come
+_REACH = 0.75  # half sides that layers come from the middle, before training
+_OUTSIDE = 0.02  # share of places that may lie beyond, where layers were mistaken for others
+_FAR = 1e3  # cells, of walls where there is no observed frame
 _IMAGES = ((1, (-4, 0, 4)), (-1, (-2, 2)))  # sign of a place, and rooms that are added
 
 Picture = Float[Tensor, "frames channels height width"]
@@ -36,7 +39,7 @@ class CarriedFrame(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.layers = config.encoder.carried_layers
-        self.margin = nn.Parameter(torch.zeros(AXES))  # half sides, of walls that are not drawn
+        self.reach = nn.Parameter(torch.full((AXES,), _REACH))  # half sides
 
     def forward(self, z: Float[Tensor, "frames latent rows columns"], skip: Maps) -> Picture:
         """Draw the frames of `z`, as many of each clip, clip by clip.
@@ -64,14 +67,37 @@ class CarriedFrame(nn.Module):
         weight = weights(layers, (z.shape[2], z.shape[3])).repeat_interleave(times, 0)
         return folded(middle + weight @ field, room) - middle
 
+    @torch.no_grad()
+    def walls(self, skip: Maps, sides: tuple[int, int]) -> Walls:
+        """Compute where the layer of each cell of the state turns back, if a frame was observed."""
+        frame, exists = skip[0][:, :-1].float(), skip[0][:, -1:, :1, :1]
+        parts = shares(frame, self.layers)
+        layers = parts[:, :, None] * frame[:, None]
+        both = [
+            stretched(points, sides[1] / 2, sides[0] / 2)
+            for points in (middles(layers.abs().sum(2)), self.room(layers))
+        ]
+        pooled = functional.adaptive_avg_pool2d(parts, sides)
+        middle, room = torch.einsum("blhw,bla->bahw", pooled, torch.cat(both, dim=2)).chunk(2, 1)
+        return walls_of(middle * exists, torch.where(exists > 0, room, _FAR))
+
     def room(self, layers: Layers) -> Points:
         """Compute how far from the middle of the picture the middle of each layer can come.
 
-        Two standard deviations of its values stay in sight, and a margin that is learnt.
+        That is learnt (`misfit`), and no less than where it is.
         """
-        values = layers.abs().sum(2)
-        middle, spread = middles(values), spreads(values)
-        return torch.maximum(1 - 2 * spread - self.margin, middle.abs()).clamp(min=_LEAST)
+        middle = middles(layers.abs().sum(2))
+        return torch.maximum(self.reach.detach(), middle.abs()).clamp(min=_LEAST)
+
+    def misfit(
+        self,
+        place: Float[Tensor, "batch time layers 2"],
+        valid: Bool[Tensor, "batch time"],
+    ) -> Float[Tensor, " batch"]:
+        """Compute a loss of the reach whose least is where `_OUTSIDE` of the places lie beyond."""
+        beyond = place.abs() - self.reach
+        each = (beyond.relu() + _OUTSIDE * (-beyond).relu()).sum((2, 3))
+        return (each * valid).sum(1)
 
 
 def folded(place: Tensor, room: Tensor) -> Tensor:

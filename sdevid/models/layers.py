@@ -14,6 +14,8 @@ from torch.nn import functional
 _ROUNDS = 5  # of soft k-means
 _SHARP = -0.5 / 0.15**2  # of soft k-means, per squared half side
 _LEAST = 1e-4  # of the values that a layer is weighted by
+_RIDGE = 1e-3  # of the weights' squares, where two layers lie in the same cells
+_FAINT = 1e-6  # added to them, where there is no layer
 _FEW = 4  # power of a cell's values of its own; the larger, the fewer cells count
 _REACH = 0.1  # of the shorter side, the farthest that a layer comes between two frames
 _SURE = 0.02  # of a layer's squared values: a correlation this far below the best counts 1/e
@@ -42,6 +44,18 @@ def weights(
     return own / own.sum(2, keepdim=True).clamp(min=_LEAST)
 
 
+def pushes(
+    weight: Float[Tensor, "batch layers cells"],
+) -> Float[Tensor, "batch layers cells"]:
+    """Compute the least change of the cells that moves each layer, and no other, by 1."""
+    gram = weight @ weight.transpose(1, 2)
+    ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).sum(1) + _FAINT
+    eye = torch.eye(weight.shape[1], device=gram.device)
+    # Not `solve`, which waits for a GPU to say that the matrix is no singular one.
+    solved: Tensor = torch.linalg.solve_ex(gram + ridge[:, None, None] * eye, weight)[0]
+    return solved
+
+
 def stretched(
     points: Float[Tensor, "*batch 2"], across: float, down: float
 ) -> Float[Tensor, "*batch 2"]:
@@ -62,11 +76,15 @@ def velocities(
     `before` is the frame `apart_by` units of time earlier; where that is 0 nothing moves.
     """
     parts = shares(frame, count)
-    moved = displacement(before, parts[:, :, None] * frame[:, None])
+    layers = parts[:, :, None] * frame[:, None]
+    moved = displacement(before, layers)
     since = apart_by[:, None, None]
     rate = torch.where(since > 0, moved / since.clamp(min=1e-6), 0.0)
     in_cells = stretched(rate, sides[1] / frame.shape[3], sides[0] / frame.shape[2])
-    return torch.einsum("blhw,bla->bahw", functional.adaptive_avg_pool2d(parts, sides), in_cells)
+    field = torch.einsum("blhw,bla->bahw", functional.adaptive_avg_pool2d(parts, sides), in_cells)
+    weight = weights(layers, sides)
+    short = in_cells - torch.einsum("blc,bac->bla", weight, field.flatten(2))
+    return field + torch.einsum("blc,bla->bac", pushes(weight), short).view_as(field)
 
 
 def displacement(
@@ -123,14 +141,6 @@ def middles(values: Float[Tensor, "batch layers height width"]) -> Points:
     total = values.sum((2, 3)) + _LEAST
     across, down = (values.sum(2) * x).sum(2), (values.sum(3) * y).sum(2)
     return torch.stack([across / total, down / total], dim=2)
-
-
-def spreads(values: Float[Tensor, "batch layers height width"]) -> Points:
-    """Compute the standard deviation of each layer's values along both axes, in half sides."""
-    x, y = (places(size, values.device) for size in (values.shape[3], values.shape[2]))
-    total = (values.sum((2, 3)) + _LEAST)[..., None]
-    along = torch.stack([values.sum(2) @ x.square(), values.sum(3) @ y.square()], dim=2) / total
-    return (along - middles(values).square()).clamp(min=0).sqrt()
 
 
 def places(size: int, device: torch.device) -> Float[Tensor, " size"]:

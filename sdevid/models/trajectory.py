@@ -105,6 +105,8 @@ class Drive:
             return "frames ahead make the drift depend on time"
         if self.other is not None:
             return "guidance compares two drifts"
+        if self.prior.unlayered:
+            return self.prior.unlayered
         drift = silu_layers(self.prior.drift, self.conditions.drift)
         if isinstance(drift, str):
             return f"of the drift: {drift}"

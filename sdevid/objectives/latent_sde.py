@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sdevid.models import trajectory
-from sdevid.models.aim import aims
+from sdevid.models.aim import Tracks, aims, tracks
 from sdevid.models.backbone import State
 from sdevid.models.encoder import Tokens
 from sdevid.models.latent_sde import LatentSDE
@@ -33,8 +33,9 @@ class LatentSDEObjective(HistoryObjective):
         """Draw the controlled path. A step's control sees the frames on both sides of it."""
         model, config = self.model, self.config
         grid, saved = solver_grid(clips.ticks, model.cell, config.sde.steps_per_frame)
-        conditions = model.prior.conditions(start.content, clips.context.summary)
-        controls = self.controls(clips, grid, saved)
+        conditions = model.conditions(start.content, clips.context, start.states[:, 0])
+        known = self.tracks(clips)
+        controls = self.controls(clips, grid, saved, known)
         noise = model.brownian(config.seed, clips.serial)
         bridge = model.bridge_terms(clips.future)
         drive = trajectory.Drive(model.prior, conditions, (model.control, controls), bridge)
@@ -49,24 +50,40 @@ class LatentSDEObjective(HistoryObjective):
             "control_energy": path.control_energy,  # 1/2 sum |u|^2 dt
             "gap": path.kl / (clips.window.intervals() * size),
         }
+        carried = model.decoder.carried
+        if carried is not None and known is not None:
+            terms["beyond_walls"] = carried.misfit(known.places(), clips.window.valid)
         return PathTerms(
             states=path.states,
             terms=terms | prior_consistency.terms(model, rolled) | future,
             diffusion=model.prior.diffusion(path.states.transpose(0, 1), conditions),
         )
 
+    def loss(self, means: dict[str, Tensor], kl_weight: float | Tensor) -> Float[Tensor, ""]:
+        """Add to the loss what the walls of carried layers are learnt from."""
+        return super().loss(means, kl_weight) + means.get("beyond_walls", 0.0)
+
+    def tracks(self, clips: EncodedClips) -> Tracks | None:
+        """Follow the layers of the observed frame, where one is carried."""
+        last, carried = clips.context.last, self.model.decoder.carried
+        if carried is None or last is None:
+            return None
+        return tracks(clips.frames, last.maps[0][:, :-1].float(), carried.layers)
+
     def controls(
-        self, clips: EncodedClips, grid: Int64[Tensor, "batch points"], saved: list[int]
+        self,
+        clips: EncodedClips,
+        grid: Int64[Tensor, "batch points"],
+        saved: list[int],
+        known: Tracks | None,
     ) -> tuple[Tensor, ...]:
         """Compute what each step's control is conditioned on: its token, and where layers are."""
         model = self.model
         conditions = model.control.conditions(step_tokens(clips.tokens, saved), model.sides)
-        last, carried = clips.context.last, model.decoder.carried
-        if carried is None or last is None:
+        carried = model.decoder.carried
+        if carried is None or known is None:
             return conditions
-        dt = units(grid.diff(dim=1))
-        observed = last.maps[0][:, :-1].float()
-        goals = aims(clips.frames, observed, carried, self.config.map_shape, dt)
+        goals = aims(known, carried, self.config.map_shape, units(grid.diff(dim=1)))
         both = zip(conditions, goals.unbind(1), strict=True)
         return tuple(torch.cat([each, goal.to(each)], dim=1) for each, goal in both)
 
@@ -76,8 +93,8 @@ class LatentSDEObjective(HistoryObjective):
         """Draw the controlled path; return it at the frames with its log p / q in nats."""
         model, sde = self.model, self.config.sde
         grid, saved = solver_grid(clips.ticks, model.cell, sde.steps_per_frame)
-        conditions = model.prior.conditions(start.content, clips.context.summary)
-        controls = self.controls(clips, grid, saved)
+        conditions = model.conditions(start.content, clips.context, start.states[:, 0])
+        controls = self.controls(clips, grid, saved, self.tracks(clips))
         steps: list[Step] = []
 
         def coefficients(z: State, k: int) -> Step:

@@ -60,6 +60,7 @@ class Entry:
 _FIRST_ORDER = Need(
     "sde.order", 1, "has paths whose positions are not the integral of their velocities"
 )
+_ANCHOR = Need("sde.anchor", False, "simulates no path whose start its drift could see")
 _NO_PRIOR = "has no prior SDE to step"
 _NOT_OF_PARTICLES = "is not defined for sde.latent particles"
 
@@ -73,7 +74,10 @@ ENTRIES: dict[ModelType, Entry] = {
         model="sdevid.models.matched_sde:MatchedSDE",
         objective="sdevid.objectives.sde_matching:SDEMatchingObjective",
         capabilities=Capabilities(
-            has_bound=True, simulates=False, weighs_paths=True, needs=(_FIRST_ORDER,)
+            has_bound=True,
+            simulates=False,
+            weighs_paths=True,
+            needs=(_FIRST_ORDER, _ANCHOR),
         ),
     ),
     "follmer": Entry(
@@ -86,6 +90,7 @@ ENTRIES: dict[ModelType, Entry] = {
             sampling_options=("bridge_diffusion",),
             needs=(
                 _FIRST_ORDER,
+                Need("sde.anchor", False, _NO_PRIOR),
                 Need("consistency.prior_consistency", 0.0, _NO_PRIOR),
                 Need("consistency.step_halving", 0.0, _NO_PRIOR),
                 Need("consistency.futures", 0.0, _NO_PRIOR),
@@ -104,6 +109,8 @@ PARTICLES: dict[ModelType, Entry] = {  # with sde.latent: particles
             simulates=False,
             schemes=("euler_maruyama",),
             needs=(
+                Need("sde.anchor", False, _NOT_OF_PARTICLES),
+                Need("sde.friction_start", 0.0, "has particles.friction_start instead"),
                 Need("consistency.prior_consistency", 0.0, _NOT_OF_PARTICLES),
                 Need("consistency.step_halving", 0.0, _NOT_OF_PARTICLES),
                 Need("consistency.futures", 0.0, _NOT_OF_PARTICLES),

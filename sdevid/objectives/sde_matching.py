@@ -49,7 +49,7 @@ class SDEMatchingObjective(HistoryObjective):
     def path(self, clips: EncodedClips, start: Start) -> PathTerms:
         """Lay the posterior chain through the frames' states and take its KL."""
         model, window = self.model, clips.window
-        conditions = model.prior.conditions(start.content, clips.context.summary)
+        conditions = model.conditions(start.content, clips.context, start.states[:, 0])
         chain = self._chain(clips, start.posterior, conditions)
         eps = self._draws(chain, start, clips.serial)
         z = (chain.marginals.mean + chain.marginals.scale * eps)[:, :-1]
@@ -75,7 +75,7 @@ class SDEMatchingObjective(HistoryObjective):
     ) -> tuple[Float[Tensor, "batch time *latent"], Float[Tensor, " batch"]]:
         """Simulate a path of the posterior; return it at the frames with its log p / q in nats."""
         frames = start.posterior
-        conditions = self.model.prior.conditions(start.content, clips.context.summary)
+        conditions = self.model.conditions(start.content, clips.context, start.states[:, 0])
         chain = self._chain(clips, frames, conditions)
         first = (start.states[:, 0] - frames.mean[:, 0]) / frames.scale[:, 0]
         seed, shape = self.config.seed, chain.rho.shape[1:]

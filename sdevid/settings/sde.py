@@ -107,6 +107,28 @@ class SDEConfig(Section):
         role="architecture",
         help="diagonal: g may depend on z, with one turn; carried: shared by particles born near",
     )
+    friction_start: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        unit="per frame",
+        role="architecture",
+        help="how fast velocities die away before training; 0: no such term in the drift",
+    )
+    anchor: bool = setting(
+        False,
+        role="architecture",
+        help="the drift also sees the state at the path's start, or at a later frame of sampling",
+    )
+    anchor_every: int | None = setting(
+        None,
+        ge=1,
+        le=65_536,
+        unit="frames",
+        role="objective",
+        alters_loss=False,
+        help="in sampling, the anchor is renewed after so many frames; null: the start stays",
+    )
     posterior_width: Literal["chain", "continuous"] = setting(
         "chain",
         role="architecture",
@@ -153,6 +175,24 @@ class SDEConfig(Section):
             raise ValueError(
                 f"content is map, but sde.latent is {self.latent}, and a content map has the "
                 "places of a map latent; set sde.latent=map, or sde.content=vector"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _velocities_are_there(self) -> SDEConfig:
+        if self.friction_start and self.order == 1:
+            raise ValueError(
+                f"friction_start is {self.friction_start:g}, but sde.order is 1, without "
+                "velocities; set sde.order=2, or sde.friction_start=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _anchor_is_there(self) -> SDEConfig:
+        if self.anchor_every is not None and not self.anchor:
+            raise ValueError(
+                f"anchor_every is {self.anchor_every}, but sde.anchor is false, so no drift sees "
+                "an anchor; set sde.anchor=true"
             )
         return self
 

@@ -43,6 +43,8 @@ def unfit_layers(
     if observation.ahead:
         remedy = "observation.ends_fraction=0 and keyframes_fraction=0"
         yield "frames ahead may be observed, whose motion nothing reads", remedy
+    if sde.anchor:
+        yield "sde.anchor is true, where walls hold what moves already", "sde.anchor=false"
 
 
 def _without_displacement(sde: SDEConfig, encoder: EncoderConfig) -> Iterator[tuple[str, str]]:

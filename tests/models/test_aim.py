@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from sdevid.config import parse
-from sdevid.models.aim import aims, followed, pull, straightened
+from sdevid.models.aim import aims, followed, pull, straightened, tracks
 from sdevid.models.carried_frame import CarriedFrame, folded
 from sdevid.models.layers import shares
 
@@ -42,7 +42,8 @@ def test_the_push_puts_every_layer_at_its_place_by_the_end_of_the_step():
     observed = squares((3, 4), (13, 12))  # both have values in the cells between them
     frames = torch.stack([observed, squares((5, 5), (12, 15))], dim=1)
     for dt in (1.0, 0.5):
-        aim = aims(frames, observed, carried(), SIDES, torch.full((1, 1), dt))[:, 0]
+        known = tracks(frames, observed, 2)
+        aim = aims(known, carried(), SIDES, torch.full((1, 1), dt))[:, 0]
         z, drift = 0.2 * torch.randn(1, 6, *SIDES), 0.1 * torch.randn(1, 3, *SIDES)
         v = z[:, 3:5] + (drift[:, :2] + pull(z, drift, aim)) * dt
         reached = torch.einsum("blhw,bahw->bla", aim[:, :2], z[:, :2] + v * dt)
@@ -64,6 +65,7 @@ def test_a_path_that_turns_back_at_a_wall_is_straight_behind_it():
 def test_an_empty_frame_and_a_step_of_no_time_push_nothing():
     frames = squares((3, 4), (13, 12)).expand(2, 2, 1, SIDE, SIDE)
     observed = torch.cat([frames[:1, 0], torch.zeros(1, 1, SIDE, SIDE)])
-    aim = aims(frames, observed, carried(), SIDES, torch.tensor([[0.0], [1.0]]))[:, 0]
+    known = tracks(frames, observed, 2)
+    aim = aims(known, carried(), SIDES, torch.tensor([[0.0], [1.0]]))[:, 0]
     z = torch.randn(2, 6, *SIDES)
     assert not pull(z, z[:, :3], aim).any()

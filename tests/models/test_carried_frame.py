@@ -14,8 +14,10 @@ from sdevid.errors import UserError
 from sdevid.models.carried_frame import CarriedFrame, carry
 from sdevid.models.decoder import FrameDecoder
 from sdevid.models.encoder import LastFrame
-from sdevid.models.layers import clusters, middles, shares, velocities
+from sdevid.models.layers import clusters, middles, shares, velocities, weights
+from sdevid.models.reflection import reflected
 from sdevid.models.sampling import Conditioning
+from sdevid.models.temporal import History
 from sdevid.objectives import build_model
 
 SIDE = 16
@@ -121,6 +123,54 @@ def test_a_layer_turns_back_where_it_would_leave_the_picture():
 
 
 @torch.no_grad()
+def test_the_law_behind_a_wall_is_that_before_it_mirrored():
+    model = factories.shake(build_model(parse(settings(sde=SDE | {"friction_start": 0.1}))), 0.3)
+    skip = skip_of(two_squares(), torch.ones(1))
+    sides = model.config.map_shape
+    walls = model.decoder.carried.walls(skip, sides)
+    history = History(torch.randn(1, 16, 16), torch.zeros(1, 0, 16, 16), last=LastFrame(skip))
+    z, w = torch.randn(1, 6, *sides), torch.randn(1, 4)
+    mirrored = z.clone()
+    low, room = walls[:, :1], walls[:, 6:7]
+    mirrored[:, :1] = 2 * (2 * room - low) - z[:, :1]  # at the right wall
+    mirrored[:, 3:4] = -z[:, 3:4]
+    conditions = model.conditions(w, history, z)
+    (drift, g), (back, g_back) = (model.prior(each, conditions) for each in (z, mirrored))
+    turned = torch.cat([-back[:, :1], back[:, 1:]], dim=1)
+    assert_close(turned, drift, atol=1e-5, rtol=1e-4)
+    assert_close(g_back, g, atol=1e-5, rtol=1e-4)
+    assert float(drift.std()) > 1e-2
+    free = model.decoder.carried.walls(skip_of(two_squares(), torch.zeros(1)), sides)
+    assert_close(
+        reflected(z, free)[0], z, atol=1e-3, rtol=0
+    )  # without an observed frame there are no walls
+
+
+def test_the_reach_is_learnt_as_what_places_hardly_ever_leave():
+    carried = carried_of(decoder())
+    places = torch.rand(64, 40, 2, 2, generator=torch.Generator().manual_seed(0)) - 0.5
+    optimizer = torch.optim.Adam([carried.reach], 5e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        carried.misfit(places, torch.ones(64, 40, dtype=torch.bool)).mean().backward()
+        optimizer.step()
+    assert_close(carried.reach.detach(), torch.full((2,), 0.49), atol=0.01, rtol=0)
+    layers = two_squares()[:, None] * torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1)
+    assert_close(carried.room(layers)[0, 1], carried.reach.detach())  # of an empty layer
+    assert not carried.misfit(places, torch.zeros(64, 40, dtype=torch.bool)).any()
+
+
+@torch.no_grad()
+def test_velocities_of_cells_move_each_layer_as_measured():
+    frame, before = two_squares(), two_squares().roll((1, -2), (2, 3))
+    parts = shares(frame, 2)
+    weight = weights(parts[:, :, None] * frame[:, None], (2, 2))  # layers share cells
+    found = velocities(before, frame, torch.ones(1), 2, (2, 2)).flatten(2)
+    moved = torch.einsum("blc,bac->bla", weight, found) * SIDE / 2
+    assert_close(moved[0], torch.tensor([[2.0, -1.0]]).expand(2, -1), atol=0.02, rtol=0)
+
+
+@torch.no_grad()
 def test_clips_without_an_observed_frame_are_drawn_and_others_carried():
     drawn = decoder()
     z, w = torch.randn(2, 3, 3, *parse(settings()).map_shape), torch.randn(2, 4)
@@ -139,6 +189,7 @@ def test_clips_without_an_observed_frame_are_drawn_and_others_carried():
         ({"sde": SDE | {"order": 1}}, r"encoder\.carried_layers is 2, but sde\.order is 1"),
         ({"sde": SDE | {"latent_size": 1}}, r"carried_layers is 2, but sde\.latent_size is 1"),
         ({"encoder": ENCODER | {"causal": False}}, r"carried_layers is 2, but encoder\.causal"),
+        ({"sde": SDE | {"anchor": True}}, r"carried_layers is 2, but sde\.anchor is true"),
     ],
 )
 def test_layers_that_cannot_be_carried_name_the_setting(changes, name):

@@ -18,6 +18,7 @@ KINDS = {
     "vector": VECTOR,
     "diagonal": VECTOR | {"noise": "diagonal"},
     "convolutions": MAP | {"noise": "diagonal"},
+    "friction": MAP | {"friction_start": 0.2},
     "transformer": MAP | {"backbone": "transformer", "heads": 2},
 }
 
