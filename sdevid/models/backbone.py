@@ -206,7 +206,8 @@ class Prior(nn.Module):
             drift, level = drift + here, level + spread.float()
         if not self.diagonal:
             return Conditions(drift, self._of_terms(level).at(level), walls=walls)
-        return Conditions(drift, *level.chunk(3, dim=1), walls=walls)
+        level, slope, curve = level.chunk(3, dim=1)
+        return Conditions(drift, level, slope, curve, walls)
 
     def anchored(self, conditions: Conditions, start: State) -> Conditions:
         """Add the anchor of a path that begins at `start`, with `sde.anchor`."""
@@ -254,7 +255,8 @@ class Prior(nn.Module):
             back = torch.zeros_like(here) if known.anchor is None else known.anchor - here
             z = torch.cat([z, back], dim=1)
         if known.walls is None:
-            return self.drift(z, condition)
+            free: Tensor = self.drift(z, condition)
+            return free
         z, turn = reflected(z, known.walls)
         drift = self.drift(z, condition)
         return torch.cat([turn * drift[:, :AXES], drift[:, AXES:]], dim=1)
