@@ -77,6 +77,7 @@ class ParticleObjective(ClipObjective):
         embedding = model.embedding(text, len(frames))
         birth, features = self._birth(frames, observed, window, serial, embedding)
         conditions = model.law.conditions(birth.content, embedding)
+        conditions = conditions._replace(diffusion=self._learnt(conditions.diffusion))
         per = config.sde.steps_per_frame
         grid, saved = solver_grid(window.cut(ticks), model.cell, per)
         noise = model.brownian(config.seed, serial).increments(grid)
@@ -102,6 +103,16 @@ class ParticleObjective(ClipObjective):
         reading = means.get("unexplained", 0.0)  # each of these trains weights of its own alone
         reading = reading + means.get("untold", 0.0) + means.get("beyond_walls", 0.0)
         return super().loss(means, kl_weight) + self._ramp() * penalty + reading
+
+    def _learnt(self, diffusion: Tensor) -> Tensor:
+        """Return g, of no gradient in the first `particles.diffusion_from` of the run.
+
+        Until the posterior follows what it sees, g would fall to nothing: what stands still blurs
+        least, and what has no noise can no longer be moved.
+        """
+        is_learnt = (self.progress >= self.config.particles.diffusion_from).float()
+        fixed = diffusion.detach()
+        return fixed + is_learnt * (diffusion - fixed)
 
     def _moves(self) -> Float[Tensor, ""]:
         """Return 0 while single frames are learnt, `particles.still` of the run, then 1."""

@@ -108,6 +108,13 @@ class ParticlesConfig(Section):
     diffusion_start: float = setting(
         1.6, gt=0, le=1e6, role="architecture", help="|g| before training", unit="pixel/sqrt(frame)"
     )
+    diffusion_from: float = setting(
+        0.0,
+        ge=0,
+        lt=1,
+        role="objective",
+        help="first share of the run, in which |g| stays what it is before training",
+    )
     drift_by_place: bool = setting(
         False,
         role="architecture",

@@ -63,9 +63,10 @@ def test_entry_schemes_are_solvers(name):
 )
 def test_setting_against_a_need_is_named(name, need):
     section, setting = need.setting.split(".")
-    contrary = TINY | {"model_type": name, section: {**TINY.get(section, {}), setting: 2}}
-    with pytest.raises(UserError, match=f"{need.setting} is 2, but model_type is {name}, which"):
-        parse(contrary)
+    contrary = True if need.value is False else 2
+    config = TINY | {"model_type": name, section: {**TINY.get(section, {}), setting: contrary}}
+    with pytest.raises(UserError, match=f"{need.setting} is .*, but model_type is {name}, which"):
+        parse(config)
 
 
 def test_takers_of_an_option_are_those_that_declare_it():

@@ -116,8 +116,12 @@ def _prior_step(
 
 
 def _held(law: ParticleLaw, motion: Motion) -> Motion:
-    """Hold the drift of a law `by_place` fixed, for the draw alone."""
-    return motion if law.by_place is None else motion._replace(pull=motion.pull.detach())
+    """Hold the drift fixed for the draw alone, in first order and of a law `by_place`."""
+    return motion._replace(pull=motion.pull.detach()) if _is_held(law) else motion
+
+
+def _is_held(law: ParticleLaw) -> bool:
+    return law.by_place is not None or law.layout.order == 1
 
 
 def _posterior_step(
@@ -132,7 +136,8 @@ def _posterior_step(
     """Draw where a step leads; of a law with a jitter, no gradient passes through the draw.
 
     What a picture gains by places that lie nearer to what is seen would outweigh all that the walk
-    says of two noises; such a law learns from the divergence alone. So does h by place.
+    says of two noises; such a law learns from the divergence alone. So does h, in first order or by
+    place.
     """
     learnt, width, gain = scales(law.layout, z, motion, dt)
     base = scales(law.layout, z, _held(law, motion), dt).base
@@ -148,7 +153,7 @@ def _posterior_step(
 
     posterior = told(base, width)
     energy = 0.5 * posterior.mean.square().sum((1, 2))
-    prior_mean = None if law.by_place is None else (learnt - base) / width.clamp(min=1e-6)
+    prior_mean = (learnt - base) / width.clamp(min=1e-6) if _is_held(law) else None
     if gain is None:
         shift = way = base + width * posterior.draw(xi)
     else:

@@ -23,7 +23,7 @@ from sdevid.models.particles.state import (
 )
 from sdevid.types import Frames
 
-LOWEST, HIGHEST = -8.0, 6.0  # log precision of a place, pixel^-2
+LOWEST, HIGHEST = -3.0, 6.0  # log precision of a place, pixel^-2: lower, it is hardly taught
 MIDDLE = -2.0  # the same where the network says 0
 
 Features = Float[Tensor, "batch intervals features rows columns"]
