@@ -107,7 +107,7 @@ def _cut(
             workers, max_bad_fraction
         )
         finished = read_dataset(LocalFolder(folder))
-        write_sheet(folder, finished)
+    write_sheet(folder, finished)  # again too where a kill came after dataset.json and before it
     shutil.rmtree(folder / _WORK, ignore_errors=True)
     return finished
 

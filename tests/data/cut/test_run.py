@@ -131,6 +131,16 @@ def test_finished_part_of_a_cut_is_not_done_again(tmp_path):
     assert log == [0, 1, 2, 3, 4, 4, 5]
 
 
+def test_sheet_is_drawn_where_a_kill_came_just_before_it(tmp_path):
+    run(plan(Film(0), Film(1)), tmp_path)
+    before = content(tmp_path)
+    (tmp_path / "sheet.png").unlink()
+    (tmp_path / ".cut/parts").mkdir(parents=True)  # goes after the sheet
+    run(plan(Film(0), Film(1)), tmp_path)
+    assert content(tmp_path) == before
+    assert not (tmp_path / ".cut").exists()
+
+
 def test_bad_videos_are_named_and_the_rest_goes_on(tmp_path):
     films = [Film(number, reason="is torn" if number == 1 else None) for number in range(6)]
     films[5] = replace(films[5], reason="is short", whole=True)
