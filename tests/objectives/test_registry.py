@@ -65,7 +65,9 @@ def test_setting_against_a_need_is_named(name, need):
     section, setting = need.setting.split(".")
     contrary = True if need.value is False else 2
     config = TINY | {"model_type": name, section: {**TINY.get(section, {}), setting: contrary}}
-    with pytest.raises(UserError, match=f"{need.setting} is .*, but model_type is {name}, which"):
+    with pytest.raises(
+        UserError, match=f"{need.setting} is {contrary:g}, but model_type is {name}, which"
+    ):
         parse(config)
 
 
