@@ -123,6 +123,7 @@ def _pretend(monkeypatch, processors: int, shared: int = 0) -> None:
         ({"rows": 5, "heads": 0}, 5, (1, False)),
         ({"rows": 18, "steps": 2, "depth": 2}, 8, (2, True)),
         ({"rows": 3, "steps": 2, "bends": 2, "bound": 2.0, "depth": 3, "heads": 2}, 2, (2, True)),
+        ({"rows": 9, "steps": 2, "heads": 2}, 3, (4, True)),
         ({"rows": 9, "steps": 9, "still": True, "saved": (0, 9), "heads": 2}, 2, (8, True)),
         ({"rows": 9, "steps": 2, "size": 20, "hidden": 33, "unit": 0.7, "own": True}, 2, (8, True)),
     ],
