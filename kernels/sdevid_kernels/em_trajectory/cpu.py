@@ -257,13 +257,11 @@ class _ChainBackward:
     def _bend(self, k: int, to_h: Tensor, to_g: Tensor, levels: list[Tensor]) -> Any:
         """Compute the state's gradient through g; add those of g's level, slope and curve."""
         bend = torch.tanh(self.path[k])
-        level = self.level + (self.slope + self.curve * bend) * bend + self.diffusion.start
-        rise, flat, tilt = (
-            torch.sigmoid(level),
-            1 - bend.square(),
-            self.slope + 2 * self.curve * bend,
-        )
-        to_level, to_tilt, to_bend = to_g * rise, None, 0.0
+        rise = torch.sigmoid(self.diffusion.raised(bend) + self.diffusion.start)
+        flat, tilt = 1 - bend.square(), self.slope + 2 * self.curve * bend
+        to_level = to_g * rise
+        to_tilt: Any = 0.0
+        to_bend: Any = 0.0
         if self.diffusion.stratonovich:  # h += 1/2 g rise tilt flat
             g = self.diffusion.at(self.path[k])
             half = 0.5 * to_h * rise
@@ -271,8 +269,8 @@ class _ChainBackward:
             to_tilt = half * g * flat
             to_bend = 2 * (to_tilt * self.curve - half * g * tilt * bend)
         levels[0] += to_level
-        levels[1] += to_level * bend if to_tilt is None else to_level * bend + to_tilt
-        levels[2] += bend * (to_level * bend if to_tilt is None else to_level * bend + 2 * to_tilt)
+        levels[1] += to_level * bend + to_tilt
+        levels[2] += (to_level * bend + 2 * to_tilt) * bend
         return (to_bend + to_level * tilt) * flat
 
 

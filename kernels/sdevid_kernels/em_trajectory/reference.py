@@ -52,17 +52,25 @@ class Diffusion(NamedTuple):
 
     def at(self, z: Tensor) -> Tensor:
         """Compute g at `z`."""
-        return self.with_slope(z)[0]
+        if self.slope is None:
+            return self._positive(self.level)
+        return self._positive(self.raised(torch.tanh(z)))
 
     def with_slope(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute g at `z` and dg/dz; None where g does not depend on z."""
         if self.slope is None or self.curve is None:
             return self._positive(self.level), None
         bend = torch.tanh(z)
-        level = self.level + (self.slope + self.curve * bend) * bend
+        level = self.raised(bend)
         rise = torch.sigmoid(level + self.start)
         tilt = self.slope + 2 * self.curve * bend
         return self._positive(level), rise * tilt * (1 - bend.square())
+
+    def raised(self, bend: Tensor) -> Tensor:
+        """Compute level + slope tanh z + curve tanh^2 z from `bend` = tanh z."""
+        assert self.slope is not None
+        assert self.curve is not None
+        return self.level + (self.slope + self.curve * bend) * bend
 
     def correction(self, g: Tensor, slope: Tensor | None) -> Tensor | None:
         """Compute what makes the drift Ito's when added to it; None where it already is."""
