@@ -18,7 +18,7 @@ from sdevid.models.encoder import LastFrame, Maps, Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.keyframes import CarriedPair, TwoEnds
 from sdevid.models.protocols import Decoder
-from sdevid.models.transport import AXES, Carried, Transport
+from sdevid.models.transport import AXES, CarriedLast, Transport
 from sdevid.types import Frames
 
 
@@ -184,7 +184,7 @@ class FrameDecoder(nn.Module):
 
     def _observed(
         self, state: Float[Tensor, "frames channels *cells"], last: LastFrame | None
-    ) -> tuple[Carried | CarriedPair | None, Maps | None]:
+    ) -> tuple[CarriedLast | CarriedPair | None, Maps | None]:
         """Carry what was observed, and its features, to each of the frames of `state`."""
         if last is None:
             return None, None
@@ -195,7 +195,7 @@ class FrameDecoder(nn.Module):
             pair = self.ends(cells, last.gap, frame.shape[-1])
             return pair, pair.features() or None
         carried = self.transport(cells, (frame, *last.maps), frame.shape[-1])
-        return Carried(carried[0]), carried[1:] or None
+        return CarriedLast(carried[0]), carried[1:] or None
 
     def _with_carried(
         self,

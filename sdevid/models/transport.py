@@ -135,7 +135,7 @@ class Transport(nn.Module):
         return tuple(carried)
 
 
-class Carried(NamedTuple):
+class CarriedLast(NamedTuple):
     """The last observed frame, carried to each of some times."""
 
     frame: Float[Tensor, "frames channels height width"]  # less the encoder's middle

@@ -60,7 +60,6 @@ class Entry:
 _FIRST_ORDER = Need(
     "sde.order", 1, "has paths whose positions are not the integral of their velocities"
 )
-_ANCHOR = Need("sde.anchor", False, "simulates no path whose start its drift could see")
 _NO_PRIOR = "has no prior SDE to step"
 _NOT_OF_PARTICLES = "is not defined for sde.latent particles"
 
@@ -77,7 +76,10 @@ ENTRIES: dict[ModelType, Entry] = {
             has_bound=True,
             simulates=False,
             weighs_paths=True,
-            needs=(_FIRST_ORDER, _ANCHOR),
+            needs=(
+                _FIRST_ORDER,
+                Need("sde.anchor", False, "simulates no path whose start its drift could see"),
+            ),
         ),
     ),
     "follmer": Entry(

@@ -88,7 +88,8 @@ def _scored(field: Field, predicted: list[Segments], everyone: list[Segments]) -
 def evaluate(context: EvalContext) -> dict[str, Any]:
     """Score every field; a figure averages over fields by their VIPs, as the challenge does."""
     sources: dict[str, list[dict[str, float]]] = {}
-    counts, trackers = [], {name: TRACKERS[name] for name in TRACKERS if name not in _left_out()}
+    counts, left_out = [], _left_out()
+    trackers = {name: each for name, each in TRACKERS.items() if name not in left_out}
     for part in batches(context.clips, 1, "fields of view"):
         for clip in part:
             meta = context.index.read(clip).meta
@@ -114,7 +115,7 @@ def evaluate(context: EvalContext) -> dict[str, Any]:
     return {
         "fields": len(counts),
         "vips": sum(counts),
-        "left_out": _left_out(),
+        "left_out": left_out,
         "sources": {
             name: {key: _average(each, key, weights) for key in each[0]}
             for name, each in sources.items()

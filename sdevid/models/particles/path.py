@@ -106,22 +106,11 @@ def _prior_step(
     dt: Float[Tensor, "batch 1 1"],
     noise: Float[Tensor, "batch particles noises"],
 ) -> Step:
-    if motion.jitter is None:
-        base, width, _ = scales(layout, z, motion, dt)
-        shift = base + width * noise[..., :2]
-        return Step(shift, shift)
     base, width, _ = scales(layout, z, motion._replace(jitter=None), dt)
     way = base + width * noise[..., :2]
+    if motion.jitter is None:
+        return Step(way, way)
     return Step(way + motion.jitter.noise * dt.sqrt() * noise[..., 2:4], way)
-
-
-def _held(law: ParticleLaw, motion: Motion) -> Motion:
-    """Hold the drift fixed for the draw alone, in first order and of a law `by_place`."""
-    return motion._replace(pull=motion.pull.detach()) if _is_held(law) else motion
-
-
-def _is_held(law: ParticleLaw) -> bool:
-    return law.by_place is not None or law.layout.order == 1
 
 
 def _posterior_step(
@@ -139,8 +128,12 @@ def _posterior_step(
     says of two noises; such a law learns from the divergence alone. So does h, in first order or by
     place.
     """
-    learnt, width, gain = scales(law.layout, z, motion, dt)
-    base = scales(law.layout, z, _held(law, motion), dt).base
+    base, width, gain = scales(law.layout, z, motion, dt)
+    prior_mean = None
+    if law.by_place is not None or law.layout.order == 1:
+        learnt = base
+        base = scales(law.layout, z, motion._replace(pull=motion.pull.detach()), dt).base
+        prior_mean = (learnt - base) / width.clamp(min=1e-6)
     moving, wanted = (dt > 0).to(z.dtype), seen.shift
     if law.walls is not None:
         place = z[..., :2]
@@ -153,7 +146,6 @@ def _posterior_step(
 
     posterior = told(base, width)
     energy = 0.5 * posterior.mean.square().sum((1, 2))
-    prior_mean = (learnt - base) / width.clamp(min=1e-6) if _is_held(law) else None
     if gain is None:
         shift = way = base + width * posterior.draw(xi)
     else:
