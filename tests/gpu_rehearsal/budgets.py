@@ -37,7 +37,7 @@ CASES = (
     Budget("smmnist", "smmnist", (), 7_190, 1_560),
     Budget("smmnist, nothing carried", "smmnist", ("encoder.carried_layers=0",), 2_940),
     Budget("smmnist-things", "smmnist-things", (), 6_450, 2_320, draws=2),
-    Budget("sprites", "sprites", (), 5_940, 1_480, draws=2),
+    Budget("sprites", "sprites", (), 5_710, 1_480, draws=2),
     Budget("brownian", "brownian", (), 3_220, 370, draws=2),
     Budget("brownian-film", "brownian-film", (), 4_530, 510, draws=2),
     Budget("rain", "docs/radar", (), 4_480, 735),
