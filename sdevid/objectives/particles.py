@@ -64,7 +64,9 @@ class ParticleObjective(ClipObjective):
         if birth.untold is not None:
             terms["untold"] = birth.untold
         if model.law.walls is not None:
-            terms["beyond_walls"] = model.law.walls.misfit(model.layout.split(path.states)[0])
+            places = model.layout.split(path.states)[0]
+            presence = model.decoder.presence(path.states, birth.content)
+            terms["beyond_walls"] = model.law.walls.misfit(places, presence)
         terms["elbo"] = terms["reconstruction"] - divergence(terms)
         return terms | {"diffusion": draw.conditions.diffusion.detach()}
 

@@ -145,6 +145,16 @@ class ParticlesConfig(Section):
         help="length of carried noise before training",
         unit="pixel",
     )
+    group: float = setting(
+        0.0,
+        ge=0,
+        le=1e6,
+        role="objective",
+        alters_loss=False,
+        help="reach within which particles that draw one thing move as one, in what is generated; "
+        "0: each moves on its own",
+        unit="pixel",
+    )
     splat_start: float = setting(
         2.0,
         gt=0,

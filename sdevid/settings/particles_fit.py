@@ -43,19 +43,32 @@ def check_particles(config: Config) -> None:
             "sought by their middle and have a velocity; set particles.sought=middle and "
             "sde.order=2, or particles.poses=1"
         )
+    _check_group(config)
     if config.particles.patch:
         check_things(config)
         return
     check_blobs(config)
 
 
+def _check_group(config: Config) -> None:
+    if config.particles.group and config.sde.noise != "carried":
+        raise ValueError(
+            f"particles.group is {config.particles.group:g}, but sde.noise is {config.sde.noise}, "
+            "and a group shares carried noise; set sde.noise=carried, or leave particles.group out"
+        )
+
+
 def check_blobs(config: Config) -> None:
     """Refuse what does not go with particles that are blobs."""
-    if config.particles.sought == "middle" or config.particles.walls:
-        what = "walls is true" if config.particles.walls else "sought is middle"
+    if config.particles.sought == "middle":
         raise ValueError(
-            f"particles.{what}, but particles.patch is 0, and blobs are born in every cell of the "
-            "frame; give particles.patch, or set particles.sought=patch and particles.walls=false"
+            "particles.sought is middle, but particles.patch is 0, and blobs are born in every "
+            "cell of the frame; give particles.patch, or set particles.sought=patch"
+        )
+    if config.particles.walls and config.particles.ring:
+        raise ValueError(
+            "particles.walls and particles.ring are true, but what walls reflect does not come in "
+            "from outside; set one of them to false"
         )
     if config.particles.presence == "always":
         raise ValueError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdevid.config import Config
+from sdevid.models.particles.groups import Membership, membership
 from sdevid.models.particles.state import Content, ParticleState, layout_of, mlp, scaled
 from sdevid.models.particles.walls import Walls
 from sdevid.sde import carried_noise
@@ -27,6 +28,7 @@ class ParticleConditions(NamedTuple):
     diffusion: Float[Tensor, "batch particles 1"]  # g_k, pixel/sqrt(frame), as of order 1
     token: Float[Tensor, "batch particles hidden"]
     presence: Float[Tensor, "batch particles 1"]
+    group: Membership | None = None  # by which the prior's steps are averaged
 
 
 class Jitter(NamedTuple):
@@ -64,7 +66,7 @@ class ParticleLaw(nn.Module):
         super().__init__()
         settings, self.layout = config.particles, layout_of(config)
         self.carried, self.side = config.sde.noise == "carried", config.frame_size
-        hidden, inputs = settings.hidden, settings.appearance + 1
+        hidden, inputs, self.group = settings.hidden, settings.appearance + 1, settings.group
         self.log_diffusion = _logarithm(settings.diffusion_start)
         self.log_length = _logarithm(settings.length_start)
         self.register_buffer("calibration", torch.zeros(1))  # added to log g after training
@@ -102,22 +104,32 @@ class ParticleLaw(nn.Module):
         self.by_place = scaled(nn.Linear(4 * WAVES, 2), 0.0) if settings.drift_by_place else None
 
     def conditions(
-        self, content: Content, text: Float[Tensor, "batch features"] | None = None
+        self,
+        content: Content,
+        text: Float[Tensor, "batch features"] | None = None,
+        grouped: bool = False,
     ) -> ParticleConditions:
-        """Read diffusion, correlations and what the drift needs from the content."""
+        """Read diffusion, correlations and what the drift needs from the content.
+
+        With `grouped`, what draws one thing moves as one, if `particles.group` is not 0.
+        """
         condition = content.condition
         own = SPREAD * (self.by_content(condition).float() / SPREAD).tanh()
         token = self.token(condition)
         if self.text is not None and text is not None:
             token = token + self.text(text)[:, None]
+        group = None
         if self.carried:
-            root = carried_noise.root(content.born.float(), self.log_length.exp())
+            born = content.born.float()
+            if grouped and self.group:
+                group = membership(born, content.logit, self.group)
+                born = group @ born
+            root = carried_noise.root(born, self.log_length.exp())
         else:
             root = carried_noise.independent(content.born)
         presence = content.logit.sigmoid()
-        return ParticleConditions(
-            root, (self.log_diffusion + own + self.calibration).exp(), token, presence
-        )
+        diffusion = (self.log_diffusion + own + self.calibration).exp()
+        return ParticleConditions(root, diffusion, token, presence, group)
 
     def pull(
         self, z: ParticleState, conditions: ParticleConditions

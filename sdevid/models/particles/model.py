@@ -47,6 +47,7 @@ class ParticleSDE(VideoModel):
         "law.log_diffusion",
         "law.log_length",
         "law.by_place",
+        "law.walls",
         "decoder.log_radius",
     )
 
@@ -93,11 +94,14 @@ class ParticleSDE(VideoModel):
         return (self.config.particles.count, self.reader.prior_log_scale.numel())
 
     def notes(self) -> tuple[str, ...]:
-        """Say what calibration has changed, if anything."""
-        factor = float((2 * self.law.calibration).exp())
-        if factor == 1:
-            return ()
-        return (f"the diffusion was calibrated after training: g^2 x {factor:.3f}",)
+        """Say where what is generated follows another law than was trained."""
+        factor, group = float((2 * self.law.calibration).exp()), self.law.group
+        notes = []
+        if factor != 1:
+            notes.append(f"the diffusion was calibrated after training: g^2 x {factor:.3f}")
+        if group:
+            notes.append(f"particles that draw one thing, within {group:g} pixels, move as one")
+        return tuple(notes)
 
     def _chunks(
         self,
@@ -118,7 +122,7 @@ class ParticleSDE(VideoModel):
         ring = self.outside(sampler.seed, serial, None)
         if ring is not None:
             z, content = with_ring(self.layout, z, content, ring)
-        conditions = self.law.conditions(content, text)
+        conditions = self.law.conditions(content, text, grouped=True)
         noise = self.brownian(sampler.seed, serial)
         for first in range(0, ticks.shape[1], size):
             part = points[:, first : first + size + 1]

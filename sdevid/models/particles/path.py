@@ -70,6 +70,8 @@ def _step(
     place, velocity, depth = layout.split(z)
     if seen is None:
         step = _prior_step(layout, z, motion, dt, carried_noise.prior_draw(conditions.root, xi))
+        if conditions.group is not None:
+            step = Step(*(conditions.group @ part for part in step))
         kl = energy = z.new_zeros(len(z))
     else:
         step, kl, energy = _posterior_step(law, z, motion, conditions.root, dt, xi[..., :2], seen)

@@ -32,11 +32,14 @@ class Ring(nn.Module):
     posterior reads the whole clip at the nearest place inside. All particles share one appearance.
     """
 
+    home: Float[Tensor, "ring 2"]
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         settings = config.particles
         self.side, self.frame = settings.side, config.frame_size
         self.pixels = config.frame_size / settings.side
+        self.register_buffer("home", self._home(), persistent=False)
         self.look = nn.Parameter(torch.zeros(settings.appearance))
         self.log_odds = nn.Parameter(torch.tensor([ABSENT]))
         self.read = mlp(settings.features, settings.hidden // 2, 2, 0.0)
@@ -46,13 +49,12 @@ class Ring(nn.Module):
         """Particles of the ring."""
         return 4 * self.side + 4
 
-    @property
-    def home(self) -> Float[Tensor, "ring 2"]:
-        """The middle of each cell around the picture, in pixels."""
-        at = (torch.arange(-1, self.side + 1, device=self.look.device) + 0.5) * self.pixels - 0.5
-        every = torch.cartesian_prod(at, at).flip(-1)
-        last = self.frame - 1
-        return every[((every < 0) | (every > last)).any(1)]
+    def _home(self) -> Float[Tensor, "ring 2"]:
+        """Compute the middle of each cell around the picture, in pixels."""
+        cells = range(-1, self.side + 1)
+        edge = (-1, self.side)
+        around = [(x, y) for y in cells for x in cells if x in edge or y in edge]
+        return (torch.tensor(around) + 0.5) * self.pixels - 0.5
 
     def forward(self, eps: Float[Tensor, "batch ring 3"], features: Features | None) -> Outside:
         """Draw particles by `eps` from the prior or, with `features`, from the posterior."""

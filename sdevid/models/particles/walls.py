@@ -50,11 +50,20 @@ class Walls(nn.Module):
         low, high = self.box
         return nearest_image([place, 2 * low - place, 2 * high - place], expected)
 
-    def misfit(self, place: Float[Tensor, "batch time particles 2"]) -> Float[Tensor, " batch"]:
-        """Compute a loss whose least is at the quantiles `OUTSIDE` of each side, for each clip."""
+    def misfit(
+        self,
+        place: Float[Tensor, "batch time particles 2"],
+        presence: Float[Tensor, "batch time particles 1"],
+    ) -> Float[Tensor, " batch"]:
+        """Compute a loss whose least is at the quantiles `OUTSIDE` of each side, for each clip.
+
+        Places count by their presence; no gradient passes to either.
+        """
         far = _sides(place) * (place.detach()[..., None, :] / self.middle - 1)
         beyond = far - self.reach
-        return (beyond.relu() + OUTSIDE * (-beyond).relu()).mean((1, 2, 3, 4))
+        missed = (beyond.relu() + OUTSIDE * (-beyond).relu()).mean((3, 4))
+        weight = presence.detach()[..., 0]
+        return (weight * missed).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
 
 
 def _sides(like: Tensor) -> Float[Tensor, "2 1"]:

@@ -18,9 +18,13 @@ def film(frames: int = 6) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize(("presence", "ring"), [("static", False), ("depth", True)])
-def test_objective_trains_every_parameter(order, presence, ring, small):
-    config = small(order, presence=presence, ring=ring)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"presence": "depth", "ring": True}, {"walls": True, "group": 2.0}],
+    ids=["static", "depth, ring", "walls, groups"],
+)
+def test_objective_trains_every_parameter(order, settings, small):
+    config = small(order, **settings)
     objective = objectives.build(config)
     ticks = frame_ticks(6).expand(3, -1)
     with torch.no_grad():

@@ -10,6 +10,7 @@ from sdevid import config as configs
 from sdevid.errors import UserError
 from sdevid.models.particles import path
 from sdevid.models.particles.decoder import ParticleDecoder
+from sdevid.models.particles.groups import membership
 from sdevid.models.particles.law import ParticleLaw
 from sdevid.models.particles.posterior import Observation, ParticleControl, features_at
 from sdevid.models.particles.reader import ParticleReader
@@ -53,6 +54,37 @@ def test_prior_moves_particles_by_g_and_neighbours_together(small):
     apart = (step[:, 0] * step[:, 2]).mean() / step[:, 0].square().mean()
     assert float(together) == pytest.approx(math.exp(-(2**2) / (2 * 4**2)), abs=0.02)
     assert float(apart) == pytest.approx(0, abs=0.02)
+
+
+def test_what_draws_one_thing_moves_as_one_and_two_things_do_not(small):
+    law = ParticleLaw(small(diffusion_start=1.5, length_start=3.0, group=2.0))
+    born = torch.tensor([[8.0, 8.0], [11.0, 8.0], [20.0, 8.0], [20.0, 11.5], [22.0, 20.0]])
+    w = content(4000, born.expand(4000, 5, 2))
+    w = w._replace(logit=torch.tensor([3.0, 3.0, 3.0, 1.0, -9.0])[:, None].expand(4000, 5, 1))
+    torch.manual_seed(0)
+    span, dw = torch.ones(4000, 8), torch.randn(4000, 8, 5, 2)
+    apart = {}
+    for grouped in (True, False):
+        conditions = law.conditions(w, grouped=grouped)
+        with torch.no_grad():
+            states = path.solve_path(law, w.born, conditions, span, dw, range(9)).states
+        moved = states[:, -1] - states[:, 0]
+        assert_close(moved.var(0), torch.full((5, 2), 8 * 1.5**2), rtol=0.1, atol=0)
+        apart[grouped] = [
+            float((moved[:, a] - moved[:, b]).square().mean()) for a, b in [(0, 1), (2, 3), (0, 2)]
+        ]
+    free = 2 * 8 * 1.5**2  # of two independent particles
+    assert apart[False][0] == pytest.approx(free * (1 - math.exp(-(3**2) / 18)), rel=0.05)
+    assert max(apart[True][:2]) < 1e-3 * free
+    assert apart[True][2] == pytest.approx(free, rel=0.05)
+
+
+def test_absent_particles_gather_nothing():
+    born = torch.tensor([[[10.0, 10.0], [13.0, 10.0], [40.0, 40.0]]])
+    gone, seen = torch.full((1, 1), -12.0), torch.full((1, 1), 4.0)
+    weights = membership(born, torch.stack([seen, gone, gone], dim=1), 2.0)
+    expected = torch.tensor([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
+    assert_close(weights, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -211,6 +243,12 @@ def test_reader_gives_a_free_start_where_nothing_is_observed(small):
         ({"sde": {"latent": "particles"}, "particles": {"count": 10_000}}, "particles.count"),
         ({"sde": {"latent": "particles"}, "particles": {"count": 81}}, "frame_size 64"),
         ({"sde": {"latent": "particles"}, "consistency": {"warp": True}}, "consistency.warp"),
+        ({"sde": {"latent": "particles"}, "particles": {"group": 2}}, "particles.group is 2"),
+        (
+            {"sde": {"latent": "particles"}, "particles": {"walls": True, "ring": True}},
+            "walls and particles.ring",
+        ),
+        ({"sde": {"latent": "particles"}, "particles": {"sought": "middle"}}, "sought is middle"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(changed, named):

@@ -157,15 +157,17 @@ def test_walls_reflect_and_find_the_nearest_preimage():
     assert_close(walls.unfold(inside, expected), torch.tensor([[[25.0, 15.0], [6.0, 23.0]]]))
 
 
-def test_walls_are_learnt_as_what_things_never_leave():
+def test_walls_are_learnt_as_what_visible_things_never_leave():
     torch.manual_seed(0)
     walls, low, high = Walls(64), torch.tensor([12.0, 15.0]), torch.tensor([50.0, 40.0])
     optimizer = torch.optim.Adam(walls.parameters(), lr=6e-3)
     for step in range(400):
         optimizer.param_groups[0]["lr"] = 6e-3 * (1 - step / 400)
         places = low + (high - low) * torch.rand(8, 6, 1, 2)
+        places = torch.cat([places, torch.tensor([2.0, 62.0]).expand_as(places)], dim=2)
+        presence = torch.tensor([1.0, 0.0]).view(1, 1, 2, 1).expand(8, 6, 2, 1)
         optimizer.zero_grad()
-        walls.misfit(places).mean().backward()
+        walls.misfit(places, presence).mean().backward()
         optimizer.step()
     assert_close(walls.box, torch.stack([low, high]), atol=1.0, rtol=0)
 
@@ -326,7 +328,6 @@ def test_fewest_frames_shown_are_kept():
         ({"particles": {"patch": 12, "count": 2, "ring": True}}, "ring is true"),
         ({"particles": {"patch": 12, "count": 2, "presence": "depth"}}, "presence is depth"),
         ({"sde": {"noise": "carried"}}, "sde.noise is carried"),
-        ({"particles": {"patch": 0, "count": 4, "walls": True}}, "walls is true"),
         ({"particles": {"patch": 12, "drift_by_place": True}}, "drift_by_place is true"),
         ({"particles": {"patch": 0, "count": 4, "sought": "middle"}}, "sought is middle"),
         ({"sde": {"order": 1}, "particles": {"friction_start": 0.1}}, "friction_start is 0.1"),
