@@ -11,9 +11,11 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import sdevid_kernels
 import torch
 from torch import nn
 from torch.fx.experimental import _config as fx_config
@@ -22,6 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from triton.runtime.jit import JITFunction
 
+import sdevid
+
+PACKAGES = tuple(Path(package.__file__ or "").parent for package in (sdevid, sdevid_kernels))
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 
 _FREE = {
@@ -262,8 +267,9 @@ def _by_mask(indices: Any) -> bool:
 def _where() -> str:
     """The line of the product that asks."""
     for frame in reversed(traceback.extract_stack()):
-        if "/sdevid/" in frame.filename or "/sdevid_kernels/" in frame.filename:
-            return f"{frame.filename.split('/sdevid', 1)[1].lstrip('/')}:{frame.lineno}"
+        for package in PACKAGES:
+            if Path(frame.filename).is_relative_to(package):
+                return f"{Path(frame.filename).relative_to(package)}:{frame.lineno}"
     return "?"
 
 
