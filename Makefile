@@ -1,5 +1,6 @@
 # Sets up .venv once (Python 3.11 or newer) and runs the project's main jobs in it.
 
+SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,37 +45,38 @@ $(STAMP): requirements.lock pyproject.toml
 TRAIN := $(BIN)/python -m sdevid train --config
 OU := run_dir=$(DEMO_RUN)-ou data=$(DEMO_DATA)/ou max_clips=32000 save_every=3200
 BLOBS := $(DEMO_DATA)/brownian
+TRAIN_BLOBS := run_dir=$(DEMO_RUN)-blobs data=$(BLOBS) max_clips=2400 save_every=600
 DRAW_BLOBS := tools/make_shards.py --dataset brownian --num_clips 660 --clip_length 25 --fps 6
 ONE_PROCESS := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
-# $(call beside,RUN,FIRST,SECOND): the training FIRST of RUN in the background, with its log in RUN,
-# while SECOND is shown; fails if either does.
-beside = mkdir -p $(1) && { $(2) >$(1)/train.log 2>&1 & other=$$!; \
-  trap 'kill $$other 2>/dev/null' INT TERM; ( $(3) ) && wait $$other || \
-  { kill $$other 2>/dev/null; tail -n 5 $(1)/train.log >&2; exit 1; }; }
+# $(call beside,LOG,FIRST,SECOND): FIRST in the background, a process group of its own with its log
+# in LOG, while SECOND is shown; fails if either does, and ends FIRST where it is ended.
+beside = mkdir -p $(dir $(1)) && { set -m; { $(2); } >$(1) 2>&1 & other=$$!; set +m; \
+  trap 'kill -- -$$other 2>/dev/null' INT TERM; ( $(3) ) && wait $$other || \
+  { kill -- -$$other 2>/dev/null; tail -n 5 $(1) >&2; exit 1; }; }
 # $(call measured,RUN): whether the results are of the newest checkpoint, which is not measured again.
 measured = [ $(1)/results.json -nt $(1)/latest ]
-MEASURE = for run in $(DEMO_RUN) $(DEMO_RUN)-ou; do \
-  { $(call measured,$$run) || { \
-  ACCELERATE_USE_CPU=true $(BIN)/accelerate launch $(ONE_PROCESS) -m sdevid.sample \
-    --model_path $$run --output_dir $$run/samples --num_samples 6 --num_frames 64 && \
-  $(BIN)/python -m sdevid evaluate --model_path $$run --output $$run/results.json; }; } && \
-  $(BIN)/python -m sdevid report $$run || exit 1; done
+# $(call measure,RUN): its samples, its results and its page.
+measure = { $(call measured,$(1)) || { ACCELERATE_USE_CPU=true $(BIN)/accelerate launch $(ONE_PROCESS) -m sdevid.sample \
+    --model_path $(1) --output_dir $(1)/samples --num_samples 6 --num_frames 64 && \
+  $(BIN)/python -m sdevid evaluate --model_path $(1) --output $(1)/results.json; }; } && \
+  $(BIN)/python -m sdevid report $(1)
+MEASURE_BLOBS = { $(call measured,$(DEMO_RUN)-blobs) || { \
+  $(BIN)/python -m sdevid law $(DEMO_RUN)-blobs --films $(BLOBS) --calibrate $(DEMO_RUN)-blobs/calibrated \
+    --output $(DEMO_RUN)-blobs/law.json && \
+  $(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN)-blobs --output $(DEMO_RUN)-blobs/results.json \
+    --metrics futures,prediction --num_clips 32; }; } && \
+  $(BIN)/python -m sdevid report $(DEMO_RUN)-blobs
 
 # Two discs, one in a double well and one that follows an OU process, then blobs in Brownian motion;
-# two trainings, or a training and the measuring, side by side on two cores.
+# on two cores: two trainings beside one and its measuring, then the measuring of the two.
 demo: $(STAMP)
 	$(BIN)/python $(DRAW) --dataset double-well --output_dir $(DEMO_DATA)/double-well
 	$(BIN)/python $(DRAW) --dataset ou --output_dir $(DEMO_DATA)/ou
 	$(BIN)/python $(DRAW_BLOBS) --splits train=0.9,val=0.1 --output_dir $(BLOBS)
-	$(call beside,$(DEMO_RUN)-ou,$(TRAIN) configs/demo.yaml $(OU),\
-	  $(TRAIN) configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)/double-well)
-	$(call beside,$(DEMO_RUN)-blobs,$(TRAIN) configs/brownian.yaml run_dir=$(DEMO_RUN)-blobs data=$(BLOBS) max_clips=2400 save_every=600,\
-	  $(MEASURE))
-	$(call measured,$(DEMO_RUN)-blobs) || $(BIN)/python -m sdevid law $(DEMO_RUN)-blobs --films $(BLOBS) --calibrate $(DEMO_RUN)-blobs/calibrated \
-	  --output $(DEMO_RUN)-blobs/law.json
-	$(call measured,$(DEMO_RUN)-blobs) || $(BIN)/python -m sdevid evaluate --model_path $(DEMO_RUN)-blobs --output $(DEMO_RUN)-blobs/results.json \
-	  --metrics futures,prediction --num_clips 32
-	$(BIN)/python -m sdevid report $(DEMO_RUN)-blobs
+	$(call beside,$(DEMO_RUN)-ou/train.log,\
+	  $(TRAIN) configs/demo.yaml $(OU) && $(TRAIN) configs/brownian.yaml $(TRAIN_BLOBS),\
+	  $(TRAIN) configs/demo.yaml run_dir=$(DEMO_RUN) data=$(DEMO_DATA)/double-well && $(call measure,$(DEMO_RUN)))
+	$(call beside,$(DEMO_RUN)-ou/measure.log,$(call measure,$(DEMO_RUN)-ou),$(MEASURE_BLOBS))
 	@echo "Done. Open $(DEMO_RUN)/report.html (the double well), $(DEMO_RUN)-ou/report.html and"
 	@echo "$(DEMO_RUN)-blobs/report.html: what was learnt, measured beside the truth. Videos are in"
 	@echo "$(DEMO_RUN)/samples and $(DEMO_RUN)-ou/samples."
