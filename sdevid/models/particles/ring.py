@@ -32,14 +32,11 @@ class Ring(nn.Module):
     posterior reads the whole clip at the nearest place inside. All particles share one appearance.
     """
 
-    home: Float[Tensor, "ring 2"]
-
     def __init__(self, config: Config) -> None:
         super().__init__()
         settings = config.particles
         self.side, self.frame = settings.side, config.frame_size
         self.pixels = config.frame_size / settings.side
-        self.register_buffer("home", self._home(), persistent=False)
         self.look = nn.Parameter(torch.zeros(settings.appearance))
         self.log_odds = nn.Parameter(torch.tensor([ABSENT]))
         self.read = mlp(settings.features, settings.hidden // 2, 2, 0.0)
@@ -49,12 +46,18 @@ class Ring(nn.Module):
         """Particles of the ring."""
         return 4 * self.side + 4
 
-    def _home(self) -> Float[Tensor, "ring 2"]:
-        """Compute the middle of each cell around the picture, in pixels."""
-        cells = range(-1, self.side + 1)
-        edge = (-1, self.side)
-        around = [(x, y) for y in cells for x in cells if x in edge or y in edge]
-        return (torch.tensor(around) + 0.5) * self.pixels - 0.5
+    @property
+    def home(self) -> Float[Tensor, "ring 2"]:
+        """The middle of each cell around the picture, in pixels, row by row."""
+        first, last, device = -1, self.side, self.look.device
+        row = torch.arange(first, last + 1, device=device)
+        edges = torch.arange(first, last + 1, last - first, device=device)
+        cells = [
+            torch.cartesian_prod(edges[:1], row),
+            torch.cartesian_prod(row[1:-1], edges),
+            torch.cartesian_prod(edges[1:], row),
+        ]
+        return (torch.cat(cells).flip(-1) + 0.5) * self.pixels - 0.5
 
     def forward(self, eps: Float[Tensor, "batch ring 3"], features: Features | None) -> Outside:
         """Draw particles by `eps` from the prior or, with `features`, from the posterior."""
