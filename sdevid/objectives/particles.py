@@ -49,13 +49,14 @@ class ParticleObjective(ClipObjective):
         draw = self.posterior(clips)
         window, birth, path = draw.window, draw.birth, draw.path
         decoded = model.decoder(path.states, birth.content)
+        presence = model.decoder.presence(path.states, birth.content)
         log_prob = model.likelihood.log_prob(decoded, window.cut(as_frames(clips.video)))
         terms = {
             "reconstruction": (log_prob * self._drawn(window)).sum(1),
             "kl_path": path.kl * self._moves(),
             "kl_initial": birth.kl,
             "control_energy": path.energy,
-            "presence": self._presence(path.states, birth, window),
+            "presence": self._presence(presence, window),
         }
         terms |= self._successive(path.states, birth, draw.intervals)
         if birth.unexplained is not None:
@@ -65,7 +66,6 @@ class ParticleObjective(ClipObjective):
             terms["untold"] = birth.untold
         if model.law.walls is not None:
             places = model.layout.split(path.states)[0]
-            presence = model.decoder.presence(path.states, birth.content)
             terms["beyond_walls"] = model.law.walls.misfit(places, presence)
         terms["elbo"] = terms["reconstruction"] - divergence(terms)
         return terms | {"diffusion": draw.conditions.diffusion.detach()}
@@ -161,10 +161,10 @@ class ParticleObjective(ClipObjective):
         return birth, features
 
     def _presence(
-        self, states: Tensor, birth: ParticleBirth, window: Window
+        self, presence: Float[Tensor, "batch time particles 1"], window: Window
     ) -> Float[Tensor, " batch"]:
         """Average over the window's frames the sum of all presences."""
-        each = self.model.decoder.presence(states, birth.content).sum((2, 3))
+        each = presence.sum((2, 3))
         return (each * window.valid).sum(1) / window.valid.sum(1)
 
     def _successive(

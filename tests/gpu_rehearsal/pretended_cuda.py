@@ -256,7 +256,7 @@ def on_device(module: nn.Module) -> nn.Module:
                 part._parameters[name] = moved
         for name, buffer in part._buffers.items():
             if buffer is not None:
-                part._buffers[name] = OnDevice(buffer.to(META))
+                part._buffers[name] = OnDevice(buffer)
     return module
 
 

@@ -248,7 +248,6 @@ def test_reader_gives_a_free_start_where_nothing_is_observed(small):
             {"sde": {"latent": "particles"}, "particles": {"walls": True, "ring": True}},
             "walls and particles.ring",
         ),
-        ({"sde": {"latent": "particles"}, "particles": {"sought": "middle"}}, "sought is middle"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(changed, named):
