@@ -129,7 +129,10 @@ class ParticleSDE(VideoModel):
             grid, saved = solver_grid(part, self.cell, sampler.steps_per_frame)
             dw = sampler.temperature * noise.increments(grid)
             dt = to_device(self.steps(grid), dw.device).to(dw.dtype)
-            states = solve_path(self.law, z, conditions, dt, dw, saved[1:]).states
+            returned = None if self.ring is None else self.ring.returned
+            states = solve_path(
+                self.law, z, conditions, dt, dw, saved[1:], returned=returned
+            ).states
             z = states[:, -1]
             yield Chunk(self.decoder(states, content), z.new_zeros(len(z)))
 

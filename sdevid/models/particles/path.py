@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdevid.models.particles.law import Motion, ParticleConditions, ParticleLaw
 from sdevid.models.particles.posterior import Observation
-from sdevid.models.particles.state import Layout, ParticleState
+from sdevid.models.particles.state import Layout, ParticleState, Positions
 from sdevid.sde import carried_noise
 
 Observe = Callable[[ParticleState, int], Observation]  # (state before step k, k)
@@ -41,8 +41,11 @@ def solve_path(
     increments: Float[Tensor, "batch steps particles noises"],
     saved: Sequence[int],
     observe: Observe | None = None,
+    returned: Callable[[Positions], Positions] | None = None,
 ) -> ParticlePath:
     """Step the prior, or the posterior that `observe` gives, and keep the grid points `saved`.
+
+    `returned` takes places that leave a ring to where they come in.
 
     `dt` is in training frames; a step of no time changes neither state nor KL. `increments` are
     those of a Brownian motion, independent over particles: the law correlates them by its length.
@@ -53,6 +56,8 @@ def solve_path(
     for k in range(dt.shape[1]):
         seen = None if observe is None else observe(_shown(law.layout, z), k)
         z, kl, energy = _step(law, z, conditions, dt[:, k, None, None], white[:, k], seen)
+        if returned is not None:
+            z = torch.cat([returned(z[..., :2]), z[..., 2:]], dim=-1)
         spent = [spent[0] + kl, spent[1] + energy]
         states.append(z)
     return ParticlePath(torch.stack([states[k] for k in saved], dim=1), *spent)

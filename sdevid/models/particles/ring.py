@@ -28,6 +28,9 @@ class Outside(NamedTuple):
 class Ring(nn.Module):
     """One more row of cells around the picture, with one particle anywhere in each of them.
 
+    In what is generated, a particle that leaves the ring comes in again on the other side, unseen:
+    the plane is a torus, on which particles that move alike anywhere stay as dense as they began.
+
     Presence is drawn from N(0, 1) a particle, scaled and shifted, since no frame shows it. The
     posterior reads the whole clip at the nearest place inside. All particles share one appearance.
     """
@@ -58,6 +61,11 @@ class Ring(nn.Module):
             torch.cartesian_prod(edges[1:], row),
         ]
         return (torch.cat(cells).flip(-1) + 0.5) * self.pixels - 0.5
+
+    def returned(self, place: Positions) -> Positions:
+        """Take places beyond the ring's outer edge to the same distance within the opposite one."""
+        low = -self.pixels - 0.5
+        return low + (place - low) % (self.frame + 2 * self.pixels)
 
     def forward(self, eps: Float[Tensor, "batch ring 3"], features: Features | None) -> Outside:
         """Draw particles by `eps` from the prior or, with `features`, from the posterior."""

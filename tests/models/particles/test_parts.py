@@ -14,7 +14,6 @@ from sdevid.models.particles.groups import membership
 from sdevid.models.particles.law import ParticleLaw
 from sdevid.models.particles.posterior import Observation, ParticleControl, features_at
 from sdevid.models.particles.reader import ParticleReader
-from sdevid.models.particles.ring import Ring
 from sdevid.models.particles.state import Content, layout_of
 
 
@@ -253,16 +252,3 @@ def test_reader_gives_a_free_start_where_nothing_is_observed(small):
 def test_settings_that_do_not_fit_are_named(changed, named):
     with pytest.raises(UserError, match=named):
         configs.parse({"frame_size": 64} | changed)
-
-
-def test_ring_lies_outside_and_its_posterior_starts_as_prior(small):
-    config = small(ring=True)
-    ring = Ring(config)
-    assert len(ring.home) == ring.size == 20
-    eps, features = torch.randn(500, 20, 3), torch.randn(500, 2, 24, 8, 8)
-    prior, posterior = ring(eps, None), ring(eps, features)
-    outside = (prior.positions < 0) | (prior.positions > 31)
-    assert outside.any(-1).float().mean() > 0.9
-    assert (prior.positions - ring.home).abs().max() <= 4.0
-    assert_close(posterior.kl, torch.zeros(500), atol=1e-5, rtol=0)
-    assert_close(posterior.logit, prior.logit)
