@@ -27,6 +27,15 @@ def test_blobs_are_found_where_they_are():
     assert sorted(map(tuple, estimate)) == [pytest.approx(tuple(p), abs=0.3) for p in positions[0]]
 
 
+def test_places_between_pixels_are_not_drawn_to_a_pixel():
+    between = np.linspace(-1, 1, 81)
+    positions = np.stack([30 + between, 31 + 0.7 * between], axis=-1)[:, None]
+    for radius in (2.5, 3.5, 4.5):
+        film = draw(positions, [Blob(radius, 0.25)], 64, np.random.default_rng(0))[..., 0] / 255
+        found = np.array([Tracker().find(frame)[0] for frame in film])
+        assert (found - positions[:, 0]).std(0) == pytest.approx((0, 0), abs=0.12)
+
+
 def test_bright_blobs_are_found_as_dark_ones():
     positions = np.array([[[12.3, 40.7]]])
     frame = draw(positions, [Blob(3.5, 0.25)], 64, np.random.default_rng(0))[0, ..., 0] / 255
