@@ -207,6 +207,7 @@ def law_text(law: ModelLaw, fps: float) -> str:
         f"  drift                  x {_shown(law.drift[0])}, y {_shown(law.drift[1])} {speed}\n"
         f"    slope on the place   x {_shown(law.pull[0])}, y {_shown(law.pull[1])} {rate}\n"
         f"  noise                  {length}\n"
+        f"{_walls(law)}"
         "the posterior's own motion in these clips\n"
         f"  D                      {_shown(law.posterior_step)} pixel^2/s by one step\n"
         f"                         {_shown(law.posterior_slope)} by the slope over lags 2 to 6,"
@@ -217,6 +218,14 @@ def law_text(law: ModelLaw, fps: float) -> str:
         f"y {_shown(law.posterior_pull[1])} 1/s\n"
         f"  successive steps       correlate at {law.step_correlation:.2f} (0: white)"
     )
+
+
+def _walls(law: ModelLaw) -> str:
+    """Format the walls in a line; nothing where there are none."""
+    if law.walls is None:
+        return ""
+    x, y = (f"{low:.1f} to {high:.1f}" for low, high in law.walls)
+    return f"  walls                  x {x}, y {y} pixels\n"
 
 
 def films_text(compared: list[FilmComparison]) -> str:

@@ -48,11 +48,16 @@ def card(run: Record) -> tuple[str, str, str, bool] | None:
 def _particles(law: StatedLaw) -> str:
     place, speed = ("pixel²/s", "pixel/s") if law.order == 1 else ("pixel²/s³", "pixel/s²")
     length = "independent" if law.length is None else f"{number(law.length)} pixels"
+    walls = [
+        [f"walls along {axis}, pixels", f"{number(low)} to {number(high)}"]
+        for axis, (low, high) in zip("xy", law.walls or [], strict=False)
+    ]
     rows = [
         [f"diffusion D = g²/2, {place}", _interval(law.diffusion)],
         [f"drift along x, {speed}", _interval(law.drift[0])],
         [f"drift along y, {speed}", _interval(law.drift[1])],
         ["length that noise is carried over", length],
+        *walls,
         ["D of the posterior's own path, one step, pixel²/s", _interval(law.posterior_step)],
         ["D of that path, slope over lags 2 to 6", _interval(law.posterior_slope)],
         ["correlation of that path's successive steps (0: white)", number(law.step_correlation)],

@@ -34,6 +34,7 @@ class StatedLaw(_Form):
     diffusion: Estimated
     drift: Annotated[list[Estimated], Field(min_length=2, max_length=2)]
     length: FiniteFloat | None
+    walls: list[Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]] | None = None
     posterior_step: Estimated
     posterior_slope: Estimated
     step_correlation: FiniteFloat

@@ -72,6 +72,22 @@ def test_law_of_known_weights_is_read_in_pixels_and_seconds(untrained, shards):
     assert (law.clips, law.windows) == (8, 8)
 
 
+def test_walls_are_told_in_pixels(shards):
+    config = configs.parse(settings(shards, particles={"count": 64, "walls": True}))
+    model = objectives.build_model(config)
+    with torch.no_grad():
+        model.reader.cells[-1].bias[2] = 1.0
+        model.law.walls.reach[0] = 0.5  # low along x and y, half sides from the middle
+    index = open_shards(str(shards), "train", Access.of(config))
+    law = model_law.model_law(objectives.build(config, model), index, range(2), Tracker())
+    middle = (config.frame_size - 1) / 2
+    for low, high in law.walls:
+        assert (low, high) == pytest.approx((middle / 2, 2 * middle))
+    assert f"walls                  x {middle / 2:.1f} to {2 * middle:.1f}, y" in command.law_text(
+        law, 6
+    )
+
+
 def test_every_window_of_a_clip_is_read(untrained, shards):
     model, config = export.load(untrained)
     short = config.model_copy(update={"sequence_length": 6})
