@@ -92,7 +92,7 @@ def _summit(contrast: Floats, y: int, x: int) -> tuple[float, float]:
 
 
 def _paraboloid() -> Floats:
-    """Solve for a, b, c, d, e, f of a + b x + c y + d x^2 + e y^2 + f x y on the window's pixels."""
+    """Solve for a to f of a + b x + c y + d x^2 + e y^2 + f x y on the pixels of the window."""
     k = np.arange(-WINDOW, WINDOW + 1.0)
     y, x = (part.ravel() for part in np.meshgrid(k, k, indexing="ij"))
     return np.linalg.pinv(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1))
