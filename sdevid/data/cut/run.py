@@ -239,7 +239,8 @@ class _Cutting:
 
     def _finish(self) -> None:
         self._write_quarantine()
-        tallies = {split: self._tally(split) for split, _ in self.plan.sources}
+        splits = dict.fromkeys(split for split, _ in self.plan.sources)
+        tallies = {split: self._tally(split) for split in splits}
         empty = [split for split, tally in tallies.items() if not tally.clips]
         if empty or not tallies:
             example = next(

@@ -131,6 +131,17 @@ def test_finished_part_of_a_cut_is_not_done_again(tmp_path):
     assert log == [0, 1, 2, 3, 4, 4, 5]
 
 
+def test_account_reads_each_shard_once_however_many_videos_there_are(tmp_path, monkeypatch):
+    read: list[str] = []
+    cutting = importlib.import_module("sdevid.data.cut.run")
+    whole = cutting.read_index
+    monkeypatch.setattr(
+        cutting, "read_index", lambda folder, shard: (read.append(shard), whole(folder, shard))[1]
+    )
+    run(plan(*(Film(number, count=1) for number in range(12))), tmp_path)
+    assert read == [f"train-{k:06d}.tar" for k in range(2)] + ["val-000000.tar"]
+
+
 def test_sheet_is_drawn_where_a_kill_came_just_before_it(tmp_path):
     run(plan(Film(0), Film(1)), tmp_path)
     before = content(tmp_path)
