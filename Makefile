@@ -43,7 +43,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 TRAIN := $(BIN)/python -m sdevid train --config
-OU := run_dir=$(DEMO_RUN)-ou data=$(DEMO_DATA)/ou max_clips=32000 save_every=3200
+OU := run_dir=$(DEMO_RUN)-ou data=$(DEMO_DATA)/ou sde.noise=additive max_clips=32000 save_every=3200
 BLOBS := $(DEMO_DATA)/brownian
 TRAIN_BLOBS := run_dir=$(DEMO_RUN)-blobs data=$(BLOBS) max_clips=2400 save_every=600
 DRAW_BLOBS := tools/make_shards.py --dataset brownian --num_clips 660 --clip_length 25 --fps 6

@@ -23,6 +23,7 @@ HEAD = """# The demo: is the learnt SDE the true one?
 
 `make demo` draws 3,000 clips of 32x32 video each of two discs (16 frames at 8 a second), trains
 `configs/demo.yaml` on 2,700 of them, a core each, and measures on the other 300 and on free video.
+The Ornstein-Uhlenbeck disc is told that its noise is one for all places (`sde.noise=additive`).
 The model sees pixels alone. All below stands on `runs/demo/report.html` too, and this page is
 written from its results by `python tools/demo_page.py runs/demo runs/demo-ou`.
 Why the double well's squared diffusion comes out too large, and what was tried:
