@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sdevid.models.bridge_conditioning import FutureFrames
@@ -69,12 +69,19 @@ class HistoryObjective(ClipObjective):
     def clip_terms(self, clips: Clips) -> PerClip:
         """Compute each clip's terms in nats, `elbo` where there is a bound, and `diffusion`."""
         encoded = self.encode(clips)
-        start = draw_start(self.model, encoded, self.config.seed, detach=self.detach_start)
+        start = draw_start(
+            self.model, encoded, self.config.seed, detach=self.detach_start, held=self._held()
+        )
         path = self.path(encoded, start)
         terms = self.score(encoded, path.states, start.content) | start.divergence | path.terms
         if self.config.capabilities.has_bound:
             terms["elbo"] = terms["reconstruction"] - divergence(terms)
         return terms | {"diffusion": path.diffusion.detach()}
+
+    def _held(self) -> Bool[Tensor, ""] | None:
+        """Tell whether w may not speak yet (`sde.content_from`); None where it always may."""
+        share = self.config.sde.content_from
+        return self.progress < share if share else None
 
     def encode(self, clips: Clips) -> EncodedClips:
         """Encode what the prior may see and what the posterior sees."""

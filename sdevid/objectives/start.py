@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sdevid.models.gaussian import Gaussian
@@ -29,19 +29,28 @@ class Start(NamedTuple):
 
 
 def draw_start(
-    model: HistoryModel, clips: EncodedClips, seed: int, *, detach: bool = False
+    model: HistoryModel,
+    clips: EncodedClips,
+    seed: int,
+    *,
+    detach: bool = False,
+    held: Bool[Tensor, ""] | None = None,
 ) -> Start:
     """Draw w ~ q(w | x) and z ~ q(z | x), and score them under p(w | c) and p(z_0 | c).
 
     With a causal encoder, a path that goes on after an observed frame starts from p(w, z_0 | c)
     itself: there the posterior is the prior and both divergences are 0, so that the start cannot
     leak what comes next. With `detach` p(z_0 | c) learns on the posterior's draws, which get no
-    gradient from it.
+    gradient from it. Where `held`, q(w | x) is N(0, 1) whatever x, so that w tells nothing.
     """
     content, states = model.posterior_at_frames(clips.tokens)
     if clips.context.continued is not None:
         content, begun = _continued(model, clips.context, content, states)
         states = states if detach else begun
+    if held is not None:
+        content = Gaussian(
+            torch.where(held, 0.0, content.mean), torch.where(held, 1.0, content.scale)
+        )
     w = content.at(normal(seed, clips.serial, Stream.CONTENT, content.mean.shape[1:]))
     eps = normal(seed, clips.serial, Stream.INITIAL, states.mean.shape[1:])
     z = states.at(eps)

@@ -53,6 +53,13 @@ class SDEConfig(Section):
     content_size: int = setting(
         64, ge=1, le=65_536, role="architecture", help="components, or channels, of the content w"
     )
+    content_from: float = setting(
+        0.0,
+        ge=0,
+        lt=1,
+        role="objective",
+        help="share of the run before which w tells nothing, so that the state learns what moves",
+    )
     hidden: int = setting(
         256,
         ge=1,
@@ -175,6 +182,15 @@ class SDEConfig(Section):
             raise ValueError(
                 f"content is map, but sde.latent is {self.latent}, and a content map has the "
                 "places of a map latent; set sde.latent=map, or sde.content=vector"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _content_is_drawn(self) -> SDEConfig:
+        if self.content_from and self.latent == "particles":
+            raise ValueError(
+                f"content_from is {self.content_from:g}, but sde.latent is particles, whose "
+                "content is read from a frame; leave it at 0"
             )
         return self
 
