@@ -41,7 +41,8 @@ def draw_start(
     With a causal encoder, a path that goes on after an observed frame starts from p(w, z_0 | c)
     itself: there the posterior is the prior and both divergences are 0, so that the start cannot
     leak what comes next. With `detach` p(z_0 | c) learns on the posterior's draws, which get no
-    gradient from it. Where `held`, q(w | x) is N(0, 1) whatever x, so that w tells nothing.
+    gradient from it. Where `held`, q(w | x) is N(0, 1) whatever x, after an observed frame too, so
+    that w tells nothing.
     """
     content, states = model.posterior_at_frames(clips.tokens)
     if clips.context.continued is not None:

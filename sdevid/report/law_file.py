@@ -11,6 +11,7 @@ from sdevid.report.results_file import read_form
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Series = Annotated[list[FiniteFloat], Field(min_length=2)]
+_Two = Field(min_length=2, max_length=2)
 
 
 class _Form(BaseModel):
@@ -32,9 +33,9 @@ class StatedLaw(_Form):
     particles: _Count
     clips: _Count
     diffusion: Estimated
-    drift: Annotated[list[Estimated], Field(min_length=2, max_length=2)]
+    drift: Annotated[list[Estimated], _Two]
     length: FiniteFloat | None
-    walls: list[Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]] | None = None
+    walls: Annotated[list[Annotated[list[FiniteFloat], _Two]], _Two] | None = None
     posterior_step: Estimated
     posterior_slope: Estimated
     step_correlation: FiniteFloat

@@ -1,4 +1,4 @@
-"""Trackers of film: centroids of blobs, and trackpy's (the extra `trackpy`)."""
+"""Trackers of film: our own of blobs, called centroids, and trackpy's (the extra `trackpy`)."""
 
 from __future__ import annotations
 

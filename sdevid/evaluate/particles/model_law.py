@@ -25,7 +25,6 @@ from sdevid.errors import UserError
 from sdevid.evaluate.blobs import Floats, Tracker
 from sdevid.evaluate.progress import batches
 from sdevid.models.particles.model import ParticleSDE
-from sdevid.models.particles.walls import Walls
 from sdevid.objectives.clip_objective import Clips
 from sdevid.objectives.particles import ParticleObjective
 from sdevid.types import Serial, Ticks, Video, as_frames
@@ -62,7 +61,6 @@ class ModelLaw:
     drift: tuple[Bounds, Bounds]  # mean of h along x and y over that path, pixel / s^order
     pull: tuple[Bounds, Bounds]  # slope of h along x on x and along y on y, there, 1 / s^order
     length: float | None  # l of the carried noise, pixels; None: independent
-    walls: tuple[tuple[float, float], tuple[float, float]] | None  # along x and y, pixels
     posterior_drift: tuple[Bounds, Bounds]  # mean velocity of its path, pixel / s
     posterior_pull: tuple[Bounds, Bounds]  # slope of its steps on the place before, 1 / s
     posterior_step: Bounds  # D of the posterior's path by one step, pixel^2 / s
@@ -70,6 +68,7 @@ class ModelLaw:
     displacement: tuple[float, ...]  # mean square of the posterior's path by lag, pixel^2
     step_correlation: float  # of its successive steps; 0 is white
     factor: float  # posterior_slope over diffusion: what calibration multiplies g^2 by
+    walls: list[list[float]] | None = None  # low and high ones along x and along y, pixels
 
     def as_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
@@ -110,13 +109,8 @@ def model_law(
             f"particle in {len(clips)} clips; give another --threshold or --sign"
         )
     length = float(model.law.log_length.exp()) if config.sde.noise == "carried" else None
-    law = law_of_clips(followed, config, length, seed)
-    return law if model.law.walls is None else replace(law, walls=_box(model.law.walls))
-
-
-def _box(walls: Walls) -> tuple[tuple[float, float], tuple[float, float]]:
-    (left, top), (right, bottom) = walls.box.tolist()
-    return (left, right), (top, bottom)
+    law, walls = law_of_clips(followed, config, length, seed), model.law.walls
+    return law if walls is None else replace(law, walls=walls.box.T.tolist())
 
 
 def calibrate(model: ParticleSDE, law: ModelLaw) -> float:
@@ -250,7 +244,6 @@ def law_of_clips(
         drift=again.means(drift, taken, drifts),
         pull=again.slopes(pull, drifts),
         length=length,
-        walls=None,
         posterior_drift=again.means(travelled, taken, fps),
         posterior_pull=again.slopes(steps, fps),
         posterior_step=again.ratio(moments[:, 0, 0], moments[:, 1, 0], fps / 4),

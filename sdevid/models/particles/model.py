@@ -124,15 +124,14 @@ class ParticleSDE(VideoModel):
             z, content = with_ring(self.layout, z, content, ring)
         conditions = self.law.conditions(content, text, grouped=True)
         noise = self.brownian(sampler.seed, serial)
+        returned = None if self.ring is None else self.ring.returned
         for first in range(0, ticks.shape[1], size):
             part = points[:, first : first + size + 1]
             grid, saved = solver_grid(part, self.cell, sampler.steps_per_frame)
             dw = sampler.temperature * noise.increments(grid)
             dt = to_device(self.steps(grid), dw.device).to(dw.dtype)
-            returned = None if self.ring is None else self.ring.returned
-            states = solve_path(
-                self.law, z, conditions, dt, dw, saved[1:], returned=returned
-            ).states
+            path = solve_path(self.law, z, conditions, dt, dw, saved[1:], returned=returned)
+            states = path.states
             z = states[:, -1]
             yield Chunk(self.decoder(states, content), z.new_zeros(len(z)))
 
