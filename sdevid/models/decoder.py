@@ -17,6 +17,7 @@ from sdevid.models.consistency import PreviousFrame, WarpHead
 from sdevid.models.encoder import LastFrame, Maps, Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
 from sdevid.models.keyframes import CarriedPair, TwoEnds
+from sdevid.models.kept_frame import KeptLast, keep_at_first
 from sdevid.models.protocols import Decoder
 from sdevid.models.transport import AXES, CarriedLast, Transport
 from sdevid.types import Frames
@@ -99,10 +100,10 @@ class FrameDecoder(nn.Module):
 
     Of pixels the mean is in [0, 1]; a frozen autoencoder's latents have no bound.
     Of a state of second order it sees the positions alone. With `encoder.skip` it also sees the
-    encoder's feature maps of the last observed frame, each at its own scale. With
-    `encoder.transport` it shifts the log odds of that frame, carried along the state's displacement
-    as its features are. With `encoder.carried_layers` the frame is moved in layers, and nothing
-    else is drawn after it.
+    encoder's feature maps of the last observed frame, each at its own scale, and keeps that frame
+    by place, as far as the state says. With `encoder.transport` it shifts the log odds of that
+    frame, carried along the state's displacement as its features are. With `encoder.carried_layers`
+    the frame is moved in layers, and nothing else is drawn after it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -120,16 +121,11 @@ class FrameDecoder(nn.Module):
         is_between = config.encoder.transport and config.observation.ahead
         self.ends = TwoEnds() if is_between else None
         self.channels = config.picture.channels
-        self.image = self._last(config, channels[-1], self.channels + is_between)
-        self.is_pixels = config.encoder.frozen is None
-        if self.is_pixels and config.observation.mean != 0.5 and self.image.bias is not None:
-            nn.init.constant_(self.image.bias, math.log(1 / (1 / config.observation.mean - 1)))
-        if self.transport is not None:
-            nn.init.zeros_(self.image.weight)  # at first the frame is carried, and nothing else
-            if self.image.bias is not None:
-                nn.init.zeros_(self.image.bias)
         is_carried = config.encoder.carried_layers > 0  # then nothing else draws observed clips
         is_skipped = config.encoder.skip and not is_carried
+        self.keeps = is_skipped and self.transport is None
+        self.is_pixels = config.encoder.frozen is None
+        self.image = self._image(config, channels[-1])
         with initial_weights(config.seed, "decoder.skip"):
             self.skips = nn.ModuleList(
                 SkipConnection(each) for each in (channels if is_skipped else ())
@@ -139,6 +135,20 @@ class FrameDecoder(nn.Module):
         with initial_weights(config.seed, "decoder.warp"):
             head = self._last(config, 2 * channels[-1], 3) if config.consistency.warp else None
         self.warp = None if head is None else WarpHead(head)
+
+    def _image(self, config: Config, inputs: int) -> nn.ConvTranspose2d | nn.Conv2d:
+        """Build the last layer: at first an observed frame is as it was, or the mean is drawn."""
+        is_mixed = self.ends is not None or self.keeps
+        image, mean = self._last(config, inputs, self.channels + is_mixed), config.observation.mean
+        assert image.bias is not None
+        if self.transport is not None or self.keeps:
+            nn.init.zeros_(image.weight)
+            nn.init.zeros_(image.bias)
+        elif self.is_pixels and mean != 0.5:
+            nn.init.constant_(image.bias, math.log(1 / (1 / mean - 1)))
+        if self.keeps:
+            keep_at_first(image.bias)
+        return image
 
     @staticmethod
     def _last(config: Config, inputs: int, outputs: int) -> nn.ConvTranspose2d | nn.Conv2d:
@@ -184,18 +194,24 @@ class FrameDecoder(nn.Module):
 
     def _observed(
         self, state: Float[Tensor, "frames channels *cells"], last: LastFrame | None
-    ) -> tuple[CarriedLast | CarriedPair | None, Maps | None]:
+    ) -> tuple[CarriedLast | CarriedPair | KeptLast | None, Maps | None]:
         """Carry what was observed, and its features, to each of the frames of `state`."""
         if last is None:
             return None, None
         if self.transport is None or last.moving is None:
-            return None, last.maps or None
+            return self._kept(len(state), last), last.maps or None
         cells, frame = state[:, :AXES], last.moving.frame
         if self.ends is not None and last.gap is not None:
             pair = self.ends(cells, last.gap, frame.shape[-1])
             return pair, pair.features() or None
         carried = self.transport(cells, (frame, *last.maps), frame.shape[-1])
         return CarriedLast(carried[0]), carried[1:] or None
+
+    def _kept(self, frames: int, last: LastFrame) -> KeptLast | None:
+        if not self.keeps or last.frame is None:
+            return None
+        times = frames // len(last.frame)
+        return KeptLast.beside(times, last.frame, is_pixels=self.is_pixels)
 
     def _with_carried(
         self,

@@ -26,6 +26,7 @@ class LastFrame(NamedTuple):
     """What decoder and start see of the last observed frame of each clip, 0 where it has none."""
 
     maps: Maps = ()  # features, with `encoder.skip`
+    frame: Float[Tensor, "batch _ _ _"] | None = None  # less the encoder's middle, beside them
     moving: MovingFrame | None = None  # with `encoder.transport`
     velocity: Float[Tensor, "batch 2 rows columns"] | None = None  # of layers; cells a frame
     keyframes: Keyframes | None = None  # with `encoder.transport` where frames may lie ahead
@@ -40,10 +41,11 @@ class LastFrame(NamedTuple):
     def rows(self, index: Tensor | slice) -> LastFrame:
         """Select clips."""
         maps = tuple(each[index] for each in self.maps)
+        frame = None if self.frame is None else self.frame[index]
         moving = None if self.moving is None else self.moving.rows(index)
         velocity = None if self.velocity is None else self.velocity[index]
         keyframes = None if self.keyframes is None else self.keyframes.rows(index)
-        return LastFrame(maps, moving, velocity, keyframes)
+        return LastFrame(maps, frame, moving, velocity, keyframes)
 
 
 class Carried(NamedTuple):
@@ -97,10 +99,10 @@ def last_frame(
     maps = tuple(maps[rows, index] * there for maps in frames.maps)
     if frames.carried is not None:
         return LastFrame(maps, velocity=frames.carried.velocity(index) * there)
-    if frames.motion is None or frames.pictures is None:
-        return LastFrame(maps)
-    moving = MovingFrame(frames.pictures[rows, index] * there, frames.motion[rows, index] * there)
-    return LastFrame(maps, moving)
+    picture = None if frames.pictures is None else frames.pictures[rows, index] * there
+    if frames.motion is None or picture is None:
+        return LastFrame(maps, picture)
+    return LastFrame(maps, moving=MovingFrame(picture, frames.motion[rows, index] * there))
 
 
 def widths(config: Config) -> list[int]:
@@ -191,7 +193,7 @@ class FrameEncoder(nn.Module):
         tokens: Tensor = self.token(rearrange(cells, pattern, b=batch))
         if motion is not None and self.motion_token is not None:
             tokens = tokens + self.motion_token(rearrange(motion, "b t c h w -> b t (h w) c"))
-        pictures = None if self.motion is None else frames - self.middle
+        pictures = frames - self.middle if self.skip or self.motion is not None else None
         if not self.skip:
             return EncodedFrames(tokens, pictures=pictures, motion=motion, frames=given)
         stages = maps or [cells]  # frames as small as the map have one stage
