@@ -193,5 +193,6 @@ def _check(folder: Path, tensors: dict[str, Tensor], model: VideoModel) -> None:
     difference = checkpoint.first_difference(saved, here)
     if difference:
         raise UserError(
-            f"{folder} does not fit its config.yaml: {difference}; was one of the two replaced?"
+            f"{folder} does not fit its config.yaml: {difference}; was one of the two replaced, or "
+            "was it written by an earlier version (CHANGELOG.md)?"
         )
