@@ -16,8 +16,8 @@ from sdevid.models.carried_frame import CarriedFrame
 from sdevid.models.consistency import PreviousFrame, WarpHead
 from sdevid.models.encoder import LastFrame, Maps, Residual, norm, widths
 from sdevid.models.initial_weights import initial_weights
-from sdevid.models.keyframes import CarriedPair, TwoEnds
 from sdevid.models.kept_frame import KeptLast, keep_at_first
+from sdevid.models.keyframes import CarriedPair, TwoEnds
 from sdevid.models.protocols import Decoder
 from sdevid.models.transport import AXES, CarriedLast, Transport
 from sdevid.types import Frames

@@ -74,7 +74,7 @@ class EncoderConfig(Section):
     skip: bool = setting(
         False,
         role="architecture",
-        help="the decoder keeps the last observed frame and its features, where the state lets them in",
+        help="the decoder keeps the last observed frame, and its features, as the state says",
     )
     carried_layers: int = setting(
         0,

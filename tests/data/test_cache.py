@@ -71,6 +71,7 @@ def test_each_block_is_fetched_once(site, tmp_path):
     assert len(blocks(tmp_path / "cache")) == 2 * SHARDS
 
 
+@pytest.mark.slow
 def test_processes_of_a_node_share_what_they_fetch(site, tmp_path):
     here = [open_shards(site.folder, "train").read(i).video.tobytes() for i in range(40)]
     context = multiprocessing.get_context("spawn")

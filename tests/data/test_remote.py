@@ -131,6 +131,7 @@ def test_check_shards_reads_urls(site, bucket, capsys):
         assert f"{location}: 3 shards, {CLIPS} clips: all as" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_check_shards_finds_damage_behind_a_url(site):
     tar = site.folder / "train-000001.tar"
     tar.write_bytes(tar.read_bytes()[:-3000])

@@ -188,6 +188,7 @@ def test_pictures_for_the_page_lie_beside_the_results(model, tmp_path):
     assert np.array_equal(held["clips"][0], held["real"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "axis"), [("pendulum", "angle"), ("gbm-radius", "radius")])
 def test_other_scenes_are_measured_along_their_own_axis(tmp_path, dataset, axis):
     shards = draw(tmp_path / "shards", dataset)

@@ -93,6 +93,7 @@ def test_table_replaces_its_part_of_a_page_alone(tmp_path, monkeypatch):
     assert lines[2].startswith("| Config | Launches | Waits | Copies |")
 
 
+@pytest.mark.slow
 def test_what_waits_copies_or_mixes_is_counted():
     with pretended_cuda() as device:
         made = torch.ones(3, device="cuda")

@@ -54,6 +54,7 @@ def test_rows_measured_elsewhere_are_kept(bench, tmp_path):
     assert [rows[size]["GB/s"] for size in "abc"] == ["12", "7", "8"]
 
 
+@pytest.mark.slow
 def test_tests_run_again_once_the_code_changes(bench, monkeypatch, tmp_path):
     folder, code = tmp_path / "tests/kernels", tmp_path / "kernels/sdevid_kernels"
     folder.mkdir(parents=True)

@@ -35,14 +35,15 @@ def weights_and_terms(request):
     for weight in objective.parameters():  # away from zero starts: a control that does something
         torch.nn.init.normal_(weight, std=0.15) if weight.dim() > 1 else None
     video = torch.randint(0, 255, (CLIPS, 6, 16, 16, 1), dtype=torch.uint8)
-    ticks = frame_ticks(6).repeat(CLIPS, 1)
-    serial = torch.arange(CLIPS)
-    weights, terms = [], []
-    for k in range(DRAWS):
-        draw = serial * DRAWS + k
-        weights.append(log_weight(objective, video, ticks, draw))
-        terms.append(objective.terms(video, ticks, draw, context=0)["elbo"].detach())
-    return torch.stack(weights).double(), torch.stack(terms).double()
+    draws = torch.arange(CLIPS) * DRAWS + torch.arange(DRAWS)[:, None]
+    batch = (
+        video.repeat(DRAWS, 1, 1, 1, 1),
+        frame_ticks(6).repeat(CLIPS * DRAWS, 1),
+        draws.flatten(),
+    )
+    weights = log_weight(objective, *batch)
+    terms = objective.terms(*batch, context=0)["elbo"].detach()
+    return weights.view(DRAWS, CLIPS).double(), terms.view(DRAWS, CLIPS).double()
 
 
 def test_mean_of_log_weights_is_the_bound(weights_and_terms):

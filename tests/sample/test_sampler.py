@@ -134,6 +134,7 @@ def test_local_rank_without_a_launcher_is_not_believed(model, tmp_path, monkeypa
     assert os.environ["LOCAL_RANK"] == "0"
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_files_as_one(model, tmp_path):
     arguments = ["--model_path", str(model), "--num_samples", "5", "--seed", "7"]
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]

@@ -112,6 +112,7 @@ def test_torchsde_agrees_on_the_scheme():
     assert ours.kl.min() > 0
 
 
+@pytest.mark.slow
 def test_adaptive_torchsde_comes_near_small_steps():
     with torch.no_grad():
         problem = silu_problem(scheme="torchsde/srk", tolerance=1e-5)

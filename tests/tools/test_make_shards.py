@@ -56,7 +56,7 @@ def film(path: Path, seed: int, frames: int = 40) -> None:
         container.mux(stream.encode())
 
 
-@pytest.mark.parametrize("store", ["npy", "jpeg", "mp4"])
+@pytest.mark.parametrize("store", ["npy", "mp4", pytest.param("jpeg", marks=pytest.mark.slow)])
 def test_films_become_shards_that_pass_the_check(tool, tmp_path, store):
     for seed in range(4):
         film(tmp_path / f"in/{'ab'[seed % 2]}/{seed}.avi", seed)
@@ -80,6 +80,7 @@ def test_films_become_shards_that_pass_the_check(tool, tmp_path, store):
     assert content(tmp_path / "again") == content(out)
 
 
+@pytest.mark.slow
 def test_killed_cut_carries_on_to_the_same_bytes(tool, tmp_path):
     arguments = ["--dataset", "double-well", "--frame_size", 32, "--num_clips", 600]
     arguments += ["--shard_size", 50, "--workers", 1, "--vertical", "ou"]

@@ -136,6 +136,7 @@ def test_protocol_says_how_it_was_done(shards, tmp_path):
     assert "srvp's: 5 frames seen, 20 predicted, 4 clips, K = 5" in table
 
 
+@pytest.mark.slow
 def test_other_shards_have_no_digits(shards, tmp_path, capsys):
     config = parse(SMALL | {"data": str(shards)})
     save_file(build_model(config).state_dict(), tmp_path / "model.safetensors")

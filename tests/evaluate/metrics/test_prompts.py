@@ -87,7 +87,7 @@ def context(model, config, shards):
     return EvalContext(model.eval(), config, shards, shards, range(len(shards)), options)
 
 
-@pytest.mark.parametrize("latent", ["vector", "map"])
+@pytest.mark.parametrize("latent", ["vector", pytest.param("map", marks=pytest.mark.slow)])
 def test_model_that_has_learnt_its_captions_follows_them(shards, latent):
     """Light on the left or on the right: a map's cells must know their places to begin so."""
     estimate = prompts.followed(trained(shards, 150, latent))

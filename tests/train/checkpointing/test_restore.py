@@ -46,7 +46,9 @@ def terms(run_dir: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "stage", [0, 3, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))]
+)
 def test_resumed_run_is_bit_equal_to_the_uninterrupted(
     stage, make_config, train_here, train_restarted, world
 ):
