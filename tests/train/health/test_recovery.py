@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from saved_weights import same, weights
 
 from sdevid import checkpoint, objectives
 from sdevid.config import dump
@@ -71,17 +72,6 @@ def test_skipped_step_leaves_the_next_one_unchanged(stage, what, make_config, in
     after = [engine.step(steps[2], 0.5, RATE) for engine in engines]
     assert torch.equal(after[0]["loss"], after[1]["loss"])
     assert all(torch.equal(a, b) for a, b in zip(state(lost), state(spared), strict=True))
-
-
-def weights(run_dir: Path, step: int) -> dict[str, torch.Tensor]:
-    folder = checkpoint.folder_of(run_dir, step)
-    return {
-        f"{w} {n}": t for w in ("ema", "raw") for n, t in checkpoint.read_weights(folder, w).items()
-    }
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def lines(run_dir: Path) -> list[dict[str, float]]:
