@@ -180,7 +180,7 @@ class FrameEncoder(nn.Module):
             motion = self.motion(frames, times)
         given = frames if self.motion is not None and self.ahead else None
         frames = frames.nan_to_num(nan=self.middle)
-        seen = frames - self.middle
+        seen = pictures = frames - self.middle
         if self.differences and frames.shape[1]:
             change = torch.cat([torch.zeros_like(frames[:, :1]), frames.diff(dim=1)], dim=1)
             seen = torch.cat([seen, change], dim=2)
@@ -193,7 +193,6 @@ class FrameEncoder(nn.Module):
         tokens: Tensor = self.token(rearrange(cells, pattern, b=batch))
         if motion is not None and self.motion_token is not None:
             tokens = tokens + self.motion_token(rearrange(motion, "b t c h w -> b t (h w) c"))
-        pictures = frames - self.middle if self.skip or self.motion is not None else None
         if not self.skip:
             return EncodedFrames(tokens, pictures=pictures, motion=motion, frames=given)
         stages = maps or [cells]  # frames as small as the map have one stage
