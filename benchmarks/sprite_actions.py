@@ -22,21 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from sprites import films, interval, joined
+from sprites import LOOKS, films, interval, joined, trained_reader
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sdevid.data.shards import open_shards
 from sdevid.sample.video_sde import VideoSDE
 
-SEEN, FRAMES, STEPS, BATCH, SHOWN = 4, 16, 1200, 16, 4
+SEEN, FRAMES, BATCH, SHOWN = 4, 16, 16, 4
 ACTIONS = {"walks": 0, "casts a spell": 1, "slashes": 2, "thrusts a spear": 3}
 WAYS = {"to the left": 0, "to the right": 1, "towards us": 2, "away from us": 3}
 ASKED = ("action", "way", "skin", "hair", "top", "trousers")
-CAPTION = re.compile(
-    r"a (?:figure with (.*) skin|green (orc)), (.*) hair, (.*) and (.*)"
-    rf" ({'|'.join(ACTIONS)}) ({'|'.join(WAYS)})"
-)
+CAPTION = re.compile(rf"{LOOKS} ({'|'.join(ACTIONS)}) ({'|'.join(WAYS)})")
 
 
 class ClipReader(nn.Module):
@@ -88,24 +84,6 @@ class Vocabulary:
         return torch.tensor(rows)
 
 
-def trained(clips: Tensor, targets: Tensor, sizes: list[int]) -> ClipReader:
-    """Train a reader on real clips, of which it sees as many frames as it will be shown."""
-    torch.manual_seed(0)
-    reader, source = ClipReader(sizes), torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3)
-    for step in range(STEPS):
-        rows = torch.randint(len(clips), (BATCH,), generator=source)
-        jitter = torch.randint(-2, 3, (2,), generator=source).tolist()
-        logits = reader(clips[rows, SEEN:].roll(jitter, (2, 3)))
-        losses = [functional.cross_entropy(one, targets[rows, k]) for k, one in enumerate(logits)]
-        optimizer.zero_grad()
-        torch.stack(losses).sum().backward()
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, 2 * (1 - step / STEPS))
-        optimizer.step()
-    return reader.eval()
-
-
 @torch.no_grad()
 def accuracies(reader: ClipReader, clips: Tensor, targets: Tensor) -> dict[str, list[float]]:
     """Compute the share of clips read as asked, for each of ASKED and for the four colours."""
@@ -140,7 +118,12 @@ def main() -> None:
     model = VideoSDE.from_pretrained(options.run, device="cpu")
     training, captions = films(open_shards(options.data, "train"), FRAMES)
     vocabulary = Vocabulary(captions)
-    reader = trained(training, vocabulary.numbers(captions), vocabulary.sizes)
+    reader = trained_reader(
+        lambda: ClipReader(vocabulary.sizes),
+        training[:, SEEN:],
+        vocabulary.numbers(captions),
+        BATCH,
+    )
     real, prompts = films(open_shards(options.data, "val"), FRAMES)
     real, prompts = real[: options.clips], prompts[: options.clips]
     futures = joined(

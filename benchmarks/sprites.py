@@ -19,9 +19,9 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,7 +35,8 @@ from sdevid.sample.video_sde import VideoSDE
 SEEN, AHEAD, LAGS = 4, 64, 8
 PARTS = ("skin", "hair", "top", "trousers")
 FACES = ("left", "right", "up", "down")
-CAPTION = re.compile(r"a (?:figure with (.*) skin|green (orc)), (.*) hair, (.*) and (.*) wanders")
+LOOKS = r"a (?:figure with (.*) skin|green (orc)), (.*) hair, (.*) and (.*)"
+CAPTION = re.compile(LOOKS + " wanders")
 PATCH, STEPS, BATCH = 32, 1200, 32
 
 
@@ -92,6 +93,9 @@ def words(captions: list[str]) -> list[tuple[str, ...]]:
     return found
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
 class Reader(nn.Module):
     """Network from patches to one row of logits for each part, and for the way it faces."""
 
@@ -112,15 +116,17 @@ class Reader(nn.Module):
         return [head(hidden) for head in self.heads]
 
 
-def trained_reader(patches: Tensor, targets: Tensor, sizes: list[int]) -> Reader:
-    """Train on patches (n, 3, PATCH, PATCH) and targets (n, heads), of which -1 does not count."""
+def trained_reader(
+    make: Callable[[], Network], pictures: Tensor, targets: Tensor, batch: int = BATCH
+) -> Network:
+    """Train on pictures (n, _, rows, columns, ...) and targets (n, heads); -1 is not asked."""
     torch.manual_seed(0)
-    reader, source = Reader(sizes), torch.Generator().manual_seed(0)
+    reader, source = make(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3)
     for step in range(STEPS):
-        rows = torch.randint(len(patches), (BATCH,), generator=source)
+        rows = torch.randint(len(pictures), (batch,), generator=source)
         jitter = torch.randint(-2, 3, (2,), generator=source).tolist()
-        logits = reader(patches[rows].roll(jitter, (2, 3)))
+        logits = reader(pictures[rows].roll(jitter, (2, 3)))
         losses = [
             functional.cross_entropy(one, targets[rows, head], ignore_index=-1)
             for head, one in enumerate(logits)
@@ -213,7 +219,8 @@ def read_training(data: Path, fps: float) -> tuple[Reader, Vocabulary]:
     parts = vocabulary.numbers(words(captions))[:, None].expand(-1, videos.shape[1], -1)
     targets = torch.cat([parts, facing(at, fps)[..., None]], dim=-1)
     sizes = [*vocabulary.sizes, len(FACES)]
-    return trained_reader(cut(videos, at), targets.flatten(0, 1), sizes), vocabulary
+    reader = trained_reader(lambda: Reader(sizes), cut(videos, at), targets.flatten(0, 1))
+    return reader, vocabulary
 
 
 def arguments() -> argparse.Namespace:

@@ -18,20 +18,21 @@ _KEPT = 3.0  # log odds of the share that is kept, before training
 
 
 class KeptLast(NamedTuple):
-    """The last observed frame beside each of some frames, 0 where a clip has none."""
+    """The last observed frame beside others: its log odds, or an autoencoder's latents."""
 
-    frame: Float[Tensor, "frames channels height width"]  # less the encoder's middle
-    is_pixels: bool
+    kept: Float[Tensor, "frames channels height width"]  # 0 where a clip has none
 
     @classmethod
-    def beside(cls, times: int, frame: Tensor, *, is_pixels: bool) -> KeptLast:
-        """Repeat the frame of each clip for as many frames as are decoded of it."""
-        return cls(frame.repeat_interleave(times, 0), is_pixels)
+    def beside(
+        cls, times: int, frame: Float[Tensor, "batch channels height width"], *, is_pixels: bool
+    ) -> KeptLast:
+        """Repeat each clip's frame, less the encoder's middle, for `times` frames decoded of it."""
+        kept = odds(frame, MIDDLE) if is_pixels else frame
+        return cls(kept.repeat_interleave(times, 0))
 
     def changed(self, drawn: Float[Tensor, "frames outputs height width"]) -> Tensor:
         """Compute log odds of the frames, or latents; the last channel drawn says what is kept."""
-        kept = odds(self.frame, MIDDLE) if self.is_pixels else self.frame
-        out: Tensor = drawn[:, :-1] + drawn[:, -1:].sigmoid() * kept
+        out: Tensor = drawn[:, :-1] + drawn[:, -1:].sigmoid() * self.kept
         return out
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from saved_weights import same, weights
 
 from sdevid import checkpoint
 from sdevid.config import Config, dump
@@ -51,18 +52,8 @@ def ending(config: Config) -> dict[str, object]:
     return json.loads((config.run_dir / "exit.json").read_text())
 
 
-def weights(config: Config) -> dict[str, torch.Tensor]:
-    folder = checkpoint.folder_of(config.run_dir, checkpoint.steps(config.run_dir)[0])
-    assert not checkpoint.faults(folder, checkpoint.read_manifest(folder))
-    return {
-        f"{which} {name}": tensor
-        for which in ("ema", "raw")
-        for name, tensor in checkpoint.read_weights(folder, which).items()
-    }
-
-
-def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def last_weights(config: Config) -> dict[str, torch.Tensor]:
+    return weights(config.run_dir, checkpoint.steps(config.run_dir)[0])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +70,7 @@ def test_killed_run_restarted_is_bit_equal_to_uninterrupted(stage, make_config):
     assert not (cut.run_dir / "exit.json").exists()
     assert "carries on from step" in finish(start(cut))
     assert ending(cut)["reason"] == "done"
-    assert equal(weights(whole), weights(cut))
+    assert same(last_weights(whole), last_weights(cut))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP])
@@ -155,7 +146,7 @@ def test_two_processes_train_the_run_of_one_and_carry_it_on(stage, make_config):
     cut = make_config("cut", save_every=20, **settings)
     finish(start(one))
     finish(start(two, ranks=2))
-    got, expected = weights(two), weights(one)
+    got, expected = last_weights(two), last_weights(one)
     assert got.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(got[name], expected[name], rtol=1e-2, atol=2e-4)
@@ -164,7 +155,7 @@ def test_two_processes_train_the_run_of_one_and_carry_it_on(stage, make_config):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     finish(start(cut, ranks=2))
-    assert equal(weights(two), weights(cut))
+    assert same(last_weights(two), last_weights(cut))
 
 
 @pytest.mark.slow
